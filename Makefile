@@ -1,0 +1,66 @@
+# Everything that is done with this repository by hand. `make` alone lists it.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# Where rustup puts cargo, for shells that have not read its environment.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
+# Arguments of `rialto serve`, such as ARGS="--data DIR --tcp 127.0.0.1:0".
+ARGS ?=
+# Seconds that each fuzz target runs.
+FUZZ_S ?= 60
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: toolchain ## build and start a broker (ARGS="--data DIR …")
+	@cargo build --release -p rialto-server
+	@exec target/release/rialto serve $(ARGS)
+
+test: toolchain ## run every test, with a summary at the end
+	@mkdir -p target; \
+	status=0; \
+	cargo test --workspace --no-fail-fast 2>&1 | tee target/test.log || status=$$?; \
+	awk '/^test result:/ { passed += $$4; failed += $$6; ignored += $$8 } \
+	     /^test .*FAILED$$/ { print "failed: " $$2 } \
+	     /^error(\[|:)/ { print } \
+	     END { printf "\n%d passed, %d failed, %d ignored; the whole output is in target/test.log\n", passed, failed, ignored }' target/test.log; \
+	exit $$status
+
+lint: toolchain ## formatting, clippy and rustdoc, with no warning allowed
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps --workspace
+
+fmt: toolchain ## format the source
+	cargo fmt --all
+
+docs: toolchain ## write the parts of the documentation that are made from code, then build rustdoc
+	TIDY_WRITE_DOCS=1 cargo test -q -p rialto-tidy --test docs
+	cargo doc --no-deps --workspace
+
+bench: toolchain ## run the benchmarks
+	cargo bench -p rialto-benches
+
+fuzz: toolchain ## run each fuzz target for a minute (FUZZ_S=…); needs nightly Rust and cargo-fuzz
+	@command -v cargo-fuzz > /dev/null || { echo "make: cargo-fuzz is missing: cargo install --locked cargo-fuzz" >&2; exit 1; }
+	@cargo +nightly --version > /dev/null 2>&1 || { echo "make: nightly Rust is missing: rustup toolchain install nightly" >&2; exit 1; }
+	@cd protocol; for target in $$(cargo +nightly fuzz list); do \
+		echo "== $$target"; cargo +nightly fuzz run "$$target" -- -max_total_time=$(FUZZ_S) -rss_limit_mb=2048; done
+
+toolchain:
+	@command -v cargo > /dev/null || { \
+		echo "make: Rust is missing. Install it as https://rustup.rs says:" >&2; \
+		echo "  curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal" >&2; \
+		echo "then run make again." >&2; exit 1; }
+	@command -v cc > /dev/null || { \
+		echo "make: a C compiler is missing (ring and zstd are built with it). On Debian and Ubuntu:" >&2; \
+		echo "  sudo apt-get install build-essential" >&2; exit 1; }
+	@wanted=$$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml); \
+	found=$$(rustc --version | awk '{ print $$2 }'); \
+	if [ "$$(printf '%s\n' "$$wanted" "$$found" | sort -V | head -n 1)" != "$$wanted" ]; then \
+		echo "make: Rust $$found is too old, $$wanted is needed: rustup update stable" >&2; exit 1; fi
+
+.PHONY: help run test lint fmt docs bench fuzz toolchain

@@ -1,0 +1,13 @@
+//! What the benchmarks share: messages of one size, and a shard of the core with nothing around it.
+//!
+//! The benchmarks themselves lie in `benches/`, one file a part of the way of a message: `codec`, `conversation`,
+//! `journal`, `views`, `fan_out`. `cargo bench -p rialto-benches` runs them all.
+
+mod log;
+mod shard;
+
+pub use log::{entry, message_event};
+pub use shard::{ShardRig, publish};
+
+/// Bytes of a message's text in every benchmark.
+pub const BODY_BYTES: usize = 100;

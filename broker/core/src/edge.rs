@@ -1,0 +1,237 @@
+//! The edge half of a shard: connections and their sessions, subscriptions, and presence as its sessions see it.
+//!
+//! A frame's way in: [`requests`] (whose turn, which kind) → [`check`] (form) → a message to the conversation's owner. The
+//! way out: an owner's answer → [`publish`], [`subscribe`] or a plain answer → the connection's queue. What an owner tells
+//! all its readers goes by [`deliver`]; who falls behind there reads on by [`catch_up`].
+
+mod catch_up;
+mod check;
+mod conns;
+mod deliver;
+mod handshake;
+mod home;
+mod life;
+mod presence;
+mod publish;
+mod rate;
+mod requests;
+mod session;
+mod subscribe;
+mod subscription;
+mod timers;
+mod topic;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use rialto_protocol::{ids::UserId, limits, v1};
+use slab::Slab;
+
+use crate::{
+    config::CoreConfig,
+    counters::Counters,
+    io::{Answer, ConnId, Input, Now, Ticket},
+    message::{ToEdge, ToHome},
+    shard::Effects,
+    topology::{ShardId, Topology},
+};
+use conns::Conns;
+use home::Home;
+use presence::Presence;
+use rate::{Rate, UserRates};
+use session::State;
+use subscription::Sub;
+use timers::Timers;
+use topic::Topics;
+
+/// Connections and what they follow.
+#[derive(Debug)]
+pub struct Edge {
+    id: ShardId,
+    topology: Topology,
+    config: Arc<CoreConfig>,
+    conns: Conns,
+    topics: Topics,
+    subs: Slab<Sub>,
+    timers: Timers,
+    request_rate: Rate,
+    user_rates: UserRates,
+    presence: Presence,
+    home: Home,
+    /// Receipts of the batch that is being handled, sent by [`Edge::flush`].
+    receipts: Vec<(ConnId, v1::Receipt)>,
+    /// Sessions that are open.
+    open: u64,
+    draining: bool,
+}
+
+impl Edge {
+    /// An edge without connections.
+    #[must_use]
+    pub fn new(id: ShardId, topology: Topology, config: Arc<CoreConfig>) -> Self {
+        Self {
+            id,
+            topology,
+            conns: Conns::new(config.queue_bytes_max),
+            topics: Topics::new(config.hasher()),
+            subs: Slab::new(),
+            timers: Timers::default(),
+            request_rate: Rate::new(config.requests_per_s, config.requests_burst),
+            user_rates: UserRates::new(
+                Rate::new(config.publish_per_s, config.publish_burst),
+                config.hasher(),
+            ),
+            presence: Presence::new(config.hasher()),
+            home: Home::new(config.hasher()),
+            receipts: Vec::new(),
+            open: 0,
+            draining: false,
+            config,
+        }
+    }
+
+    /// Takes in what happened to a connection, or to the node.
+    pub fn handle(&mut self, now: Now, input: Input, fx: &mut Effects) {
+        match input {
+            Input::Opened { conn, transport } => self.opened(now, conn, transport, fx),
+            Input::Frames { conn, frames } => self.frames(now, conn, frames, fx),
+            Input::Broken { conn, code } => self.fail(now, conn, code, fx),
+            Input::Written { conn, bytes } => self.written(conn, bytes, fx),
+            Input::Closed { conn } => self.closed(now, conn, fx),
+            Input::Authenticated { conn, result } => self.authenticated(now, conn, result, fx),
+            Input::Drain { window_ms } => self.drain(window_ms, fx),
+            // The shard routes these to the owner, or to methods of their own.
+            Input::Messages { .. }
+            | Input::Appended { .. }
+            | Input::AppendFailed { .. }
+            | Input::Loaded { .. }
+            | Input::Tick => {}
+        }
+    }
+
+    /// Takes in what an owner or a presence home says.
+    pub fn take(&mut self, _now: Now, message: ToEdge, fx: &mut Effects) {
+        match message {
+            ToEdge::Appended { origin, receipts } => self.appended(origin, &receipts, fx),
+            ToEdge::Answered { origin, kind, body } => self.answered(origin, kind, &body, fx),
+            ToEdge::Refused {
+                origin,
+                code,
+                retry_after_ms,
+            } => self.refused(origin, code, retry_after_ms, fx),
+            ToEdge::Subscribed {
+                origin,
+                slot,
+                conversation,
+                cursor,
+                result,
+                user: _,
+            } => {
+                self.subscribed(origin, slot, conversation, cursor, result, fx);
+            }
+            ToEdge::CaughtUp {
+                conn,
+                conversation,
+                from,
+                result,
+            } => self.caught_up(conn, conversation, from, result, fx),
+            ToEdge::Deliver {
+                conversation,
+                first,
+                last,
+                frame,
+                ended,
+            } => {
+                self.deliver(conversation, (first, last), &frame, &ended, fx);
+            }
+            ToEdge::Signalled {
+                conversation,
+                user,
+                frame,
+            } => self.signalled(conversation, user, &frame, fx),
+            ToEdge::Presence { origin, presences } => self.presences(origin, &presences, fx),
+        }
+    }
+
+    /// Takes in what concerns users whose presence this shard keeps.
+    pub fn take_home(&mut self, _now: Now, message: ToHome, fx: &mut Effects) {
+        match message {
+            ToHome::Report {
+                edge,
+                user,
+                state,
+                time_ms,
+            } => self.home.report(edge, user, state, time_ms, fx),
+            ToHome::Watch { origin, users } => self.home.watch(origin, users, fx),
+            ToHome::Unwatch { edge, users } => self.home.unwatch(edge, &users),
+        }
+    }
+
+    /// Takes in what storage found for the presence home.
+    pub fn handle_loaded(
+        &mut self,
+        _now: Now,
+        ticket: Ticket,
+        answer: Option<Answer>,
+        fx: &mut Effects,
+    ) {
+        self.home.loaded(ticket, answer, fx);
+    }
+
+    /// Closes what has been silent, or without a valid token, for too long.
+    pub fn handle_tick(&mut self, now: Now, fx: &mut Effects) {
+        while let Some((at_us, conn)) = self.timers.pop_due(now.mono_us) {
+            self.timed(now, at_us, conn, fx);
+        }
+    }
+
+    /// Sends the receipts gathered since the last time.
+    pub fn flush(&mut self, _now: Now, fx: &mut Effects) {
+        self.flush_receipts(fx);
+    }
+
+    /// When [`Edge::handle_tick`] is due, monotonic microseconds.
+    #[must_use]
+    pub fn deadline_us(&self) -> Option<u64> {
+        self.timers.next_us()
+    }
+
+    /// Largest frame that the connection may send now, header included.
+    #[must_use]
+    pub fn frame_bytes_max(&self, conn: ConnId) -> usize {
+        match self.conns.get(conn) {
+            Some(session) if session.state == State::Open => self.config.frame_bytes_max,
+            _ => limits::FRAME_BYTES_MAX_UNAUTHENTICATED,
+        }
+    }
+
+    /// Whether the connection has byte credit.
+    #[must_use]
+    pub fn may_read(&self, conn: ConnId) -> bool {
+        self.conns.may_read(conn)
+    }
+
+    /// Fills in what there is now.
+    pub fn gauges(&self, counters: &mut Counters) {
+        counters.sessions = self.open;
+        counters.subscriptions = self.subs.len() as u64;
+    }
+
+    /// Tells a user's presence home what the sessions here add up to now.
+    fn report(&self, now: Now, user: UserId, state: Option<v1::PresenceState>, fx: &mut Effects) {
+        if let Some(state) = state {
+            let report = ToHome::Report {
+                edge: self.id,
+                user,
+                state,
+                time_ms: now.unix_ms,
+            };
+            fx.send(
+                self.topology.home_of(&user),
+                crate::message::Message::ToHome(report),
+            );
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! What an owner tells all readers of a conversation: events, which nobody may miss, and signals, which may be dropped.
+
+use bytes::{Buf, Bytes};
+use prost::{
+    Message as _,
+    encoding::{WireType, decode_key, decode_varint},
+};
+use rialto_protocol::{
+    error::ErrorCode,
+    frame::{self, HEADER_BYTES},
+    ids::{ConversationId, Seq, UserId},
+    v1,
+};
+use smallvec::SmallVec;
+
+use super::{
+    Edge,
+    subscription::{Behind, SubKey, SubState},
+    topic::TopicKey,
+};
+use crate::{
+    io::{ConnId, Via},
+    shard::Effects,
+};
+
+impl Edge {
+    /// Events `first..=last` in one frame, to all who wait for just these.
+    pub(super) fn deliver(
+        &mut self,
+        conversation: ConversationId,
+        (first, last): (Seq, Seq),
+        frame: &Bytes,
+        ended: &[(UserId, Seq, ErrorCode)],
+        fx: &mut Effects,
+    ) {
+        let Some(key) = self
+            .topics
+            .key(conversation)
+            .filter(|key| self.topics.at(*key).attached)
+        else {
+            return;
+        };
+        let next_live = self.topics.at(key).next_live;
+        if last < next_live {
+            return;
+        }
+        // Those who may not have all of it are served, and ended, before the others.
+        let leaving: SmallVec<[(SubKey, Seq, ErrorCode); 2]> = if ended.is_empty() {
+            SmallVec::new()
+        } else {
+            self.subs_of_users(key, ended)
+        };
+        for (sub, until, code) in leaving {
+            self.part(sub, (first, last), until, code, frame, fx);
+        }
+        // The last of them may have been the last of all.
+        if self.topics.key(conversation) != Some(key) {
+            return;
+        }
+        if first == next_live {
+            self.fan_out(key, (first, last), frame, fx);
+        } else {
+            // Not what they wait for: they find it in the log.
+            while let Some(reader) = self.topics.at(key).live.last().copied() {
+                self.fall_behind(reader.sub, next_live, fx);
+                self.follow_on_from(reader.sub, reader.conn);
+            }
+        }
+        self.topics.at_mut(key).next_live = last.next();
+        if first != next_live {
+            self.pump_behind(key, fx);
+        }
+    }
+
+    fn fan_out(
+        &mut self,
+        key: TopicKey,
+        (first, last): (Seq, Seq),
+        frame: &Bytes,
+        fx: &mut Effects,
+    ) {
+        let events = last.0 - first.0 + 1;
+        let mut index = 0;
+        let mut served = 0;
+        while let Some(reader) = self.topics.at(key).live.get(index).copied() {
+            if self.conns.offer(reader.conn, frame, Via::Main, fx) {
+                served += 1;
+                index += 1;
+            } else {
+                // Another reader takes its place in the list.
+                self.fall_behind(reader.sub, first, fx);
+                self.follow_on_from(reader.sub, reader.conn);
+            }
+        }
+        fx.counters.events_delivered += served * events;
+    }
+
+    /// From live to reading from the log.
+    fn fall_behind(&mut self, sub: SubKey, next: Seq, fx: &mut Effects) {
+        fx.counters.readers_fallen_behind += 1;
+        self.unlink(sub);
+        self.subs[sub.0 as usize].state = SubState::Behind(Box::new(Behind {
+            next,
+            verify: None,
+            held: 0,
+            ended: None,
+        }));
+        self.link(sub);
+    }
+
+    /// Waits for its turn to read, which comes when its connection's queue has drained.
+    fn follow_on_from(&mut self, sub: SubKey, conn: ConnId) {
+        if let Some(session) = self.conns.open_mut(conn) {
+            session.work().behind.push_back(sub);
+        }
+    }
+
+    fn pump_behind(&mut self, key: TopicKey, fx: &mut Effects) {
+        let conns: SmallVec<[ConnId; 8]> = self
+            .topics
+            .at(key)
+            .behind
+            .iter()
+            .map(|sub| self.subs[sub.0 as usize].conn)
+            .collect();
+        for conn in conns {
+            self.pump(conn, fx);
+        }
+    }
+
+    fn subs_of_users(
+        &self,
+        key: TopicKey,
+        ended: &[(UserId, Seq, ErrorCode)],
+    ) -> SmallVec<[(SubKey, Seq, ErrorCode); 2]> {
+        let topic = self.topics.at(key);
+        let live = topic.live.iter().map(|reader| reader.sub);
+        live.chain(topic.behind.iter().copied())
+            .filter_map(|sub| {
+                let user = self.conns.open(self.subs[sub.0 as usize].conn)?.user;
+                let (_, until, code) = ended.iter().find(|(ended, _, _)| *ended == user)?;
+                Some((sub, *until, *code))
+            })
+            .collect()
+    }
+
+    /// The last events of a subscription whose reader may not have what comes after `until`.
+    fn part(
+        &mut self,
+        key: SubKey,
+        (first, last): (Seq, Seq),
+        until: Seq,
+        code: ErrorCode,
+        frame: &Bytes,
+        fx: &mut Effects,
+    ) {
+        let sub = &mut self.subs[key.0 as usize];
+        let topic = self.topics.at(sub.topic);
+        match &mut sub.state {
+            SubState::Behind(behind) if behind.held != 0 => {
+                behind.ended = Some(code);
+                return;
+            }
+            SubState::Live if topic.next_live == first && until >= first => {
+                let events = until.min(last).0 - first.0 + 1;
+                let frame = if until >= last {
+                    Some(frame.clone())
+                } else {
+                    cut(frame, events)
+                };
+                if let Some(frame) = frame
+                    && self.conns.offer(sub.conn, &frame, Via::Main, fx)
+                {
+                    fx.counters.events_delivered += events;
+                }
+            }
+            SubState::Live | SubState::Behind(_) => {}
+        }
+        self.end(key, Some(code), fx);
+    }
+
+    /// A signal, to whoever follows the conversation and can take it now.
+    pub(super) fn signalled(
+        &mut self,
+        conversation: ConversationId,
+        user: UserId,
+        frame: &Bytes,
+        fx: &mut Effects,
+    ) {
+        let Some(key) = self.topics.key(conversation) else {
+            return;
+        };
+        let body = frame.get(HEADER_BYTES..).unwrap_or_default();
+        let is_marker = v1::Signalled::decode(body).is_ok_and(|signalled| {
+            matches!(signalled.signal, Some(v1::signalled::Signal::Marker(_)))
+        });
+        let not_to = (!is_marker).then_some(user);
+        for index in 0..self.topics.at(key).live.len() {
+            self.signal_to(self.topics.at(key).live[index].conn, not_to, frame, fx);
+        }
+        for index in 0..self.topics.at(key).behind.len() {
+            let sub = &self.subs[self.topics.at(key).behind[index].0 as usize];
+            // Before Subscribed its client does not know the handle.
+            if matches!(&sub.state, SubState::Behind(behind) if behind.held == 0) {
+                self.signal_to(sub.conn, not_to, frame, fx);
+            }
+        }
+    }
+
+    fn signal_to(&mut self, conn: ConnId, not_to: Option<UserId>, frame: &Bytes, fx: &mut Effects) {
+        let Some(session) = self.conns.open(conn) else {
+            return;
+        };
+        if Some(session.user) == not_to {
+            return;
+        }
+        let via = if session.agreed.datagrams {
+            Via::Datagram
+        } else {
+            Via::Main
+        };
+        if !self.conns.offer(conn, frame, via, fx) {
+            fx.counters.shed("signals", "queue_full");
+        }
+    }
+}
+
+/// The first `events` of a Deliver frame; `None`: it is none.
+fn cut(frame: &Bytes, events: u64) -> Option<Bytes> {
+    let mut rest = frame.slice(frame.len().min(HEADER_BYTES)..);
+    let mut handle = 0;
+    let mut kept: Vec<Bytes> = Vec::new();
+    while rest.has_remaining() && (kept.len() as u64) < events {
+        let (field, wire_type) = decode_key(&mut rest).ok()?;
+        let value = decode_varint(&mut rest).ok()?;
+        match (field, wire_type) {
+            (1, WireType::Varint) => handle = u32::try_from(value).ok()?,
+            (2, WireType::LengthDelimited) => {
+                let bytes = usize::try_from(value)
+                    .ok()
+                    .filter(|bytes| *bytes <= rest.len())?;
+                kept.push(rest.split_to(bytes));
+            }
+            _ => return None,
+        }
+    }
+    Some(frame::deliver(
+        rialto_protocol::ids::Handle(handle),
+        kept.iter(),
+    ))
+}

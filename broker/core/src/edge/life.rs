@@ -1,0 +1,325 @@
+//! A connection's life apart from its requests: accepted, read, written, refused, closed, timed out; and the byte credit
+//! that its requests hold.
+
+use bytes::Bytes;
+use rialto_protocol::{
+    error::ErrorCode,
+    frame::{self, Frame, FrameKind, Sender},
+    ids::RequestId,
+    limits, v1,
+};
+
+use super::{
+    Edge,
+    session::{Session, State},
+};
+use crate::{
+    io::{ConnId, Now, Output, Transport, Via},
+    message::Origin,
+    shard::Effects,
+};
+
+/// What a session may still do with a token that has ended, so that a Refresh that is late is not lost.
+const TOKEN_GRACE_MS: u64 = 60_000;
+/// How soon a token that ended is looked at again while a new one is being verified.
+const REFRESH_WAIT_US: u64 = 1_000_000;
+/// Bytes of frames kept while the token is being verified.
+const PARKED_BYTES_MAX: usize = 4 * limits::FRAME_BYTES_MAX_UNAUTHENTICATED;
+/// From GoAway to the first reconnect: a restart takes about as long.
+const RECONNECT_AFTER_MS: u32 = 500;
+
+impl Edge {
+    pub(super) fn opened(
+        &mut self,
+        now: Now,
+        conn: ConnId,
+        transport: Transport,
+        fx: &mut Effects,
+    ) {
+        if let Some(former) = self.conns.occupant(conn.index) {
+            self.closed(now, former, fx);
+        }
+        self.conns
+            .insert(conn, Session::new(transport, now.mono_us));
+        self.arm(now, conn);
+    }
+
+    pub(super) fn frames(&mut self, now: Now, conn: ConnId, frames: Vec<Frame>, fx: &mut Effects) {
+        fx.counters.frames_in += frames.len() as u64;
+        if let Some(session) = self.conns.open_mut(conn) {
+            session.heard_us = now.mono_us;
+        }
+        for frame in frames {
+            self.frame(now, conn, frame, fx);
+        }
+    }
+
+    fn frame(&mut self, now: Now, conn: ConnId, frame: Frame, fx: &mut Effects) {
+        let Some(session) = self.conns.get_mut(conn) else {
+            return;
+        };
+        match session.state {
+            State::Closing => {}
+            _ if frame.kind.sender() == Sender::Server => {
+                self.fail(now, conn, ErrorCode::UnexpectedKind, fx);
+            }
+            State::Open => self.request(now, conn, frame, fx),
+            State::Unauthenticated if frame.kind == FrameKind::Hello => {
+                self.hello(now, conn, &frame, fx);
+            }
+            State::Unauthenticated => self.fail(now, conn, ErrorCode::NotAuthenticated, fx),
+            State::Authenticating => {
+                let bytes = frame::HEADER_BYTES + frame.body.len();
+                session.work().parked.push(frame);
+                self.charge(conn, bytes);
+            }
+        }
+    }
+
+    pub(super) fn written(&mut self, conn: ConnId, bytes: usize, fx: &mut Effects) {
+        self.conns.written(conn, bytes);
+        self.resume(conn, fx);
+        self.pump(conn, fx);
+    }
+
+    pub(super) fn closed(&mut self, now: Now, conn: ConnId, fx: &mut Effects) {
+        self.leave(now, conn, fx);
+        self.conns.remove(conn);
+    }
+
+    /// Refuses the connection as such: an error about it, then its end.
+    pub(super) fn fail(&mut self, now: Now, conn: ConnId, code: ErrorCode, fx: &mut Effects) {
+        if self
+            .conns
+            .get(conn)
+            .is_none_or(|session| session.state == State::Closing)
+        {
+            return;
+        }
+        fx.counters.shed("session", code.name());
+        self.send(conn, frame::error(RequestId::PUSH, code, 0), fx);
+        self.close(now, conn, fx);
+    }
+
+    /// Ends a connection once its queue is written.
+    pub(super) fn close(&mut self, now: Now, conn: ConnId, fx: &mut Effects) {
+        self.leave(now, conn, fx);
+        self.conns.close(conn);
+        fx.outputs.push(Output::Close { conn });
+    }
+
+    /// Drops everything of a session; what remains takes nothing in any more.
+    fn leave(&mut self, now: Now, conn: ConnId, fx: &mut Effects) {
+        let Some(session) = self.conns.get_mut(conn) else {
+            return;
+        };
+        let was_open = session.state == State::Open;
+        let mut left = Session::new(session.transport, now.mono_us);
+        left.state = State::Closing;
+        std::mem::swap(session, &mut left);
+        if was_open {
+            self.open -= 1;
+            self.drop_subs(&left.subs, fx);
+            self.unwatch(conn, &left.watched, fx);
+            let state = self.presence.left(left.user, left.away);
+            self.report(now, left.user, state, fx);
+        }
+    }
+
+    pub(super) fn drain(&mut self, window_ms: u32, fx: &mut Effects) {
+        self.draining = true;
+        let go_away = v1::GoAway {
+            reason: v1::GoAwayReason::Shutdown as i32,
+            reconnect_after_ms: RECONNECT_AFTER_MS,
+            reconnect_window_ms: window_ms,
+            endpoints: Vec::new(),
+        };
+        let frame = frame::encode(FrameKind::GoAway, RequestId::PUSH, &go_away);
+        for conn in self.conns.ids() {
+            if self.conns.open(conn).is_some() {
+                self.send(conn, frame.clone(), fx);
+            }
+        }
+    }
+
+    /// Sees to it that the session's deadline is noticed.
+    pub(super) fn arm(&mut self, now: Now, conn: ConnId) {
+        let Some(session) = self.conns.get(conn) else {
+            return;
+        };
+        let Some(due_us) = self.due_us(now, session) else {
+            return;
+        };
+        if let Some(session) = self.conns.get_mut(conn)
+            && due_us < session.timer_us
+        {
+            session.timer_us = due_us;
+            self.timers.push(due_us, conn);
+        }
+    }
+
+    /// An entry of the timers has come up: the connection's time is over, or the entry moves on.
+    pub(super) fn timed(&mut self, now: Now, at_us: u64, conn: ConnId, fx: &mut Effects) {
+        let Some(session) = self.conns.get_mut(conn) else {
+            return;
+        };
+        if session.timer_us != at_us {
+            return;
+        }
+        session.timer_us = u64::MAX;
+        match self
+            .conns
+            .get(conn)
+            .and_then(|session| self.overdue(now, session))
+        {
+            Some(code) => self.fail(now, conn, code, fx),
+            None => self.arm(now, conn),
+        }
+    }
+
+    fn overdue(&self, now: Now, session: &Session) -> Option<ErrorCode> {
+        let token_over = now.unix_ms >= session.token_expires_ms.saturating_add(TOKEN_GRACE_MS);
+        match session.state {
+            State::Unauthenticated | State::Authenticating => (now.mono_us
+                >= self.handshake_due_us(session))
+            .then_some(ErrorCode::HandshakeTimeout),
+            State::Open
+                if self
+                    .idle_due_us(session)
+                    .is_some_and(|due_us| now.mono_us >= due_us) =>
+            {
+                Some(ErrorCode::IdleTimeout)
+            }
+            State::Open if token_over && !session.is_refreshing() => Some(ErrorCode::TokenExpired),
+            State::Open | State::Closing => None,
+        }
+    }
+
+    fn due_us(&self, now: Now, session: &Session) -> Option<u64> {
+        match session.state {
+            State::Unauthenticated | State::Authenticating => Some(self.handshake_due_us(session)),
+            State::Open => {
+                let ends_ms = session.token_expires_ms.saturating_add(TOKEN_GRACE_MS);
+                let token_due_us = match ends_ms.saturating_sub(now.unix_ms) {
+                    0 => now.mono_us + REFRESH_WAIT_US,
+                    left_ms => now.mono_us.saturating_add(left_ms.saturating_mul(1_000)),
+                };
+                Some(
+                    self.idle_due_us(session)
+                        .map_or(token_due_us, |idle_us| idle_us.min(token_due_us)),
+                )
+            }
+            State::Closing => None,
+        }
+    }
+
+    fn handshake_due_us(&self, session: &Session) -> u64 {
+        session.heard_us + u64::from(self.config.handshake_timeout_ms) * 1_000
+    }
+
+    /// `None`: idle sessions stay.
+    fn idle_due_us(&self, session: &Session) -> Option<u64> {
+        let patience_us =
+            u64::from(self.config.keep_alive_ms) * limits::KEEP_ALIVE_PATIENCE * 1_000;
+        (patience_us > 0).then(|| session.heard_us + patience_us)
+    }
+
+    /// Queues a frame that may not be lost.
+    pub(super) fn send(&mut self, conn: ConnId, frame: Bytes, fx: &mut Effects) {
+        self.conns.send(conn, frame, Via::Main, fx);
+    }
+
+    /// Queues an answer, compressed if that was agreed and helps.
+    pub(super) fn send_answer(&mut self, conn: ConnId, frame: Bytes, fx: &mut Effects) {
+        let frame = self.shrunk(conn, frame);
+        self.send(conn, frame, fx);
+    }
+
+    /// The frame, compressed if that was agreed and helps.
+    pub(super) fn shrunk(&self, conn: ConnId, frame: Bytes) -> Bytes {
+        if frame.len() < limits::COMPRESS_BYTES_MIN
+            || self
+                .conns
+                .open(conn)
+                .is_none_or(|session| !session.agreed.zstd)
+        {
+            return frame;
+        }
+        frame::compress(&frame).unwrap_or(frame)
+    }
+
+    /// An owner's answer that needs nothing done here.
+    pub(super) fn answered(
+        &mut self,
+        origin: Origin,
+        kind: FrameKind,
+        body: &[u8],
+        fx: &mut Effects,
+    ) {
+        self.credit(origin.conn, origin.cost, fx);
+        self.send_answer(origin.conn, frame::wrap(kind, origin.request, body), fx);
+    }
+
+    /// An owner's refusal of a whole request.
+    pub(super) fn refused(
+        &mut self,
+        origin: Origin,
+        code: ErrorCode,
+        retry_after_ms: u32,
+        fx: &mut Effects,
+    ) {
+        self.credit(origin.conn, origin.cost, fx);
+        self.take_merge(origin);
+        // A signal without a request id did not ask to hear of it.
+        if origin.request != RequestId::PUSH {
+            self.send(
+                origin.conn,
+                frame::error(origin.request, code, retry_after_ms),
+                fx,
+            );
+        }
+    }
+
+    /// Takes byte credit for what waits for an answer.
+    pub(super) fn charge(&mut self, conn: ConnId, bytes: usize) {
+        let in_flight_bytes_max = self.config.in_flight_bytes_max;
+        let Some(session) = self.conns.get_mut(conn) else {
+            return;
+        };
+        session.in_flight_bytes += bytes;
+        let bytes_max = in_flight_bytes_max_of(session, in_flight_bytes_max);
+        if session.in_flight_bytes >= bytes_max {
+            self.conns.throttle(conn);
+        }
+    }
+
+    /// Gives it back.
+    pub(super) fn credit(&mut self, conn: ConnId, bytes: u32, fx: &mut Effects) {
+        let Some(session) = self.conns.get_mut(conn) else {
+            return;
+        };
+        session.in_flight_bytes = session.in_flight_bytes.saturating_sub(bytes as usize);
+        self.resume(conn, fx);
+    }
+
+    /// Lets a connection be read again once half of its credit is back.
+    pub(super) fn resume(&mut self, conn: ConnId, fx: &mut Effects) {
+        if self.conns.may_read(conn) {
+            return;
+        }
+        let Some(session) = self.conns.get(conn) else {
+            return;
+        };
+        let below = session.in_flight_bytes
+            <= in_flight_bytes_max_of(session, self.config.in_flight_bytes_max) / 2;
+        self.conns.resume(conn, below, fx);
+    }
+}
+
+fn in_flight_bytes_max_of(session: &Session, configured: usize) -> usize {
+    if session.state == State::Open {
+        configured
+    } else {
+        configured.min(PARKED_BYTES_MAX)
+    }
+}

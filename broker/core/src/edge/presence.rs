@@ -1,0 +1,349 @@
+//! Presence as the edge sees it: what its sessions say of their users, and whose presence they watch. The whole picture of
+//! a user is kept at his home: [`super::home`].
+
+use std::collections::HashMap;
+
+use ahash::RandomState;
+use rialto_protocol::{
+    error::ErrorCode,
+    frame::{self, FrameKind},
+    ids::{RequestId, UserId},
+    limits, v1,
+};
+use smallvec::{SmallVec, smallvec};
+
+use super::{
+    Edge, check,
+    requests::{Call, Refusal},
+};
+use crate::{
+    io::{ConnId, Now},
+    message::{Message, Origin, PresenceOf, ToHome},
+    shard::Effects,
+    topology::ShardId,
+};
+
+/// The sessions' users, and those they watch.
+#[derive(Debug)]
+pub(super) struct Presence {
+    here: HashMap<UserId, Here, RandomState>,
+    watched: HashMap<UserId, Watched, RandomState>,
+}
+
+/// A user's sessions at this edge.
+#[derive(Clone, Copy, Debug, Default)]
+struct Here {
+    sessions: u32,
+    /// Of these, not away.
+    online: u32,
+}
+
+/// A user whom sessions at this edge watch.
+#[derive(Debug, Default)]
+struct Watched {
+    by: SmallVec<[ConnId; 2]>,
+    /// As his home told it last.
+    last: Option<PresenceOf>,
+}
+
+/// A Watch that is not answered.
+#[derive(Debug)]
+pub(super) struct WaitingWatch {
+    request: RequestId,
+    cost: u32,
+    /// Homes that have not answered.
+    missing: usize,
+    /// Rising.
+    users: Box<[UserId]>,
+    /// What the homes said; what they said last stands in [`Watched`], while the user is still watched.
+    told: Vec<PresenceOf>,
+}
+
+impl Here {
+    fn state(self) -> v1::PresenceState {
+        match self {
+            Self { sessions: 0, .. } => v1::PresenceState::Offline,
+            Self { online: 0, .. } => v1::PresenceState::Away,
+            _ => v1::PresenceState::Online,
+        }
+    }
+}
+
+impl Presence {
+    pub(super) fn new(hasher: RandomState) -> Self {
+        Self {
+            here: HashMap::with_hasher(hasher.clone()),
+            watched: HashMap::with_hasher(hasher),
+        }
+    }
+
+    /// A session opened, online. As all changes: returns the user's state here if it is another now.
+    pub(super) fn joined(&mut self, user: UserId) -> Option<v1::PresenceState> {
+        self.change(user, |here| {
+            here.sessions += 1;
+            here.online += 1;
+        })
+    }
+
+    /// A session is gone.
+    pub(super) fn left(&mut self, user: UserId, was_away: bool) -> Option<v1::PresenceState> {
+        self.change(user, |here| {
+            here.sessions -= 1;
+            here.online -= u32::from(!was_away);
+        })
+    }
+
+    fn turned(&mut self, user: UserId, away: bool) -> Option<v1::PresenceState> {
+        self.change(user, |here| {
+            if away {
+                here.online -= 1;
+            } else {
+                here.online += 1;
+            }
+        })
+    }
+
+    fn change(
+        &mut self,
+        user: UserId,
+        change: impl FnOnce(&mut Here),
+    ) -> Option<v1::PresenceState> {
+        let here = self.here.entry(user).or_default();
+        let before = here.state();
+        change(here);
+        let after = here.state();
+        if after == v1::PresenceState::Offline {
+            self.here.remove(&user);
+        }
+        (after != before).then_some(after)
+    }
+
+    /// Takes the connection off the user's watchers; says whether it was the last.
+    fn unwatch(&mut self, conn: ConnId, user: UserId) -> bool {
+        let Some(watched) = self.watched.get_mut(&user) else {
+            return false;
+        };
+        watched.by.retain(|by| *by != conn);
+        watched.by.is_empty() && self.watched.remove(&user).is_some()
+    }
+}
+
+impl Edge {
+    pub(super) fn set_presence(
+        &mut self,
+        now: Now,
+        call: Call,
+        body: v1::SetPresence,
+        fx: &mut Effects,
+    ) -> Result<(), Refusal> {
+        let away = match v1::PresenceState::try_from(body.state) {
+            Ok(v1::PresenceState::Online) => false,
+            Ok(v1::PresenceState::Away) => true,
+            _ => return Err(ErrorCode::InvalidField.into()),
+        };
+        if let Some(session) = self.conns.open_mut(call.conn)
+            && session.away != away
+        {
+            session.away = away;
+            let state = self.presence.turned(call.user, away);
+            self.report(now, call.user, state, fx);
+        }
+        self.done(call.conn, call.request, fx);
+        Ok(())
+    }
+
+    /// Replaces the list of watched users; answered when the homes of those not watched before have told.
+    pub(super) fn watch(
+        &mut self,
+        call: Call,
+        body: &v1::Watch,
+        fx: &mut Effects,
+    ) -> Result<(), Refusal> {
+        if body.users.len() > limits::WATCHED_USERS_MAX {
+            return Err(ErrorCode::TooManyItems.into());
+        }
+        let mut users = body
+            .users
+            .iter()
+            .map(check::user)
+            .collect::<Result<Vec<UserId>, ErrorCode>>()?;
+        users.sort_unstable();
+        users.dedup();
+        let Some(session) = self.conns.open_mut(call.conn) else {
+            return Ok(());
+        };
+        let former = std::mem::replace(&mut session.watched, users.clone().into_boxed_slice());
+        let dropped: Vec<UserId> = former
+            .iter()
+            .filter(|user| users.binary_search(user).is_err())
+            .copied()
+            .collect();
+        self.unwatch(call.conn, &dropped, fx);
+        let mut unknown = Vec::new();
+        for user in &users {
+            let watched = self.presence.watched.entry(*user).or_default();
+            if former.binary_search(user).is_err() {
+                watched.by.push(call.conn);
+            }
+            if watched.last.is_none() {
+                unknown.push(*user);
+            }
+        }
+        let asked = self.by_home(&unknown);
+        let (request, cost) = (call.request, call.cost);
+        let waiting = WaitingWatch {
+            request,
+            cost,
+            missing: asked.len(),
+            users: users.into_boxed_slice(),
+            told: Vec::new(),
+        };
+        self.charge(call.conn, cost as usize);
+        let origin = Origin {
+            cost: 0,
+            ..self.origin(call)
+        };
+        for (home, users) in asked {
+            fx.send(home, Message::ToHome(ToHome::Watch { origin, users }));
+        }
+        if waiting.missing == 0 {
+            self.answer_watch(call.conn, &waiting, fx);
+        } else if let Some(session) = self.conns.open_mut(call.conn) {
+            session.work().watches.push(waiting);
+        }
+        Ok(())
+    }
+
+    /// The connection does not watch these users any more.
+    pub(super) fn unwatch(&mut self, conn: ConnId, users: &[UserId], fx: &mut Effects) {
+        let forgotten: Vec<UserId> = users
+            .iter()
+            .filter(|user| self.presence.unwatch(conn, **user))
+            .copied()
+            .collect();
+        for (home, users) in self.by_home(&forgotten) {
+            fx.send(
+                home,
+                Message::ToHome(ToHome::Unwatch {
+                    edge: self.id,
+                    users,
+                }),
+            );
+        }
+    }
+
+    /// A home answers a Watch, or tells of a change.
+    pub(super) fn presences(
+        &mut self,
+        origin: Option<Origin>,
+        presences: &[PresenceOf],
+        fx: &mut Effects,
+    ) {
+        let mut pushes: SmallVec<[(ConnId, v1::Presences); 4]> = SmallVec::new();
+        for presence in presences {
+            let Some(watched) = self.presence.watched.get_mut(&presence.user) else {
+                continue;
+            };
+            watched.last = Some(*presence);
+            if origin.is_some() {
+                continue;
+            }
+            for conn in &watched.by {
+                match pushes.iter_mut().find(|(to, _)| to == conn) {
+                    Some((_, push)) => push.presences.push(to_proto(presence)),
+                    None => pushes.push((
+                        *conn,
+                        v1::Presences {
+                            presences: vec![to_proto(presence)],
+                        },
+                    )),
+                }
+            }
+        }
+        for (conn, push) in pushes {
+            let frame = frame::encode(FrameKind::Presences, RequestId::PUSH, &push);
+            if !self.conns.offer(conn, &frame, crate::io::Via::Main, fx) {
+                fx.counters.shed("presence", "queue_full");
+            }
+        }
+        if let Some(origin) = origin {
+            self.home_told(origin, presences, fx);
+        }
+    }
+
+    fn home_told(&mut self, origin: Origin, presences: &[PresenceOf], fx: &mut Effects) {
+        let Some(session) = self.conns.open_mut(origin.conn) else {
+            return;
+        };
+        let Some(work) = session.work_if_any() else {
+            return;
+        };
+        let Some(place) = work
+            .watches
+            .iter()
+            .position(|waiting| waiting.request == origin.request)
+        else {
+            return;
+        };
+        let waiting = &mut work.watches[place];
+        waiting.told.extend_from_slice(presences);
+        waiting.missing -= 1;
+        if waiting.missing == 0 {
+            let waiting = work.watches.remove(place);
+            session.rest();
+            self.answer_watch(origin.conn, &waiting, fx);
+        }
+    }
+
+    fn answer_watch(&mut self, conn: ConnId, waiting: &WaitingWatch, fx: &mut Effects) {
+        let presences = waiting.users.iter().map(|user| {
+            let newest = self
+                .presence
+                .watched
+                .get(user)
+                .and_then(|watched| watched.last);
+            let told = || {
+                waiting
+                    .told
+                    .iter()
+                    .find(|presence| presence.user == *user)
+                    .copied()
+            };
+            let unknown = PresenceOf {
+                user: *user,
+                state: v1::PresenceState::Offline,
+                last_seen_ms: 0,
+            };
+            to_proto(&newest.or_else(told).unwrap_or(unknown))
+        });
+        let answer = v1::Presences {
+            presences: presences.collect(),
+        };
+        self.send_answer(
+            conn,
+            frame::encode(FrameKind::Presences, waiting.request, &answer),
+            fx,
+        );
+        self.credit(conn, waiting.cost, fx);
+    }
+
+    fn by_home(&self, users: &[UserId]) -> SmallVec<[(ShardId, Vec<UserId>); 4]> {
+        let mut homes: SmallVec<[(ShardId, Vec<UserId>); 4]> = smallvec![];
+        for user in users {
+            let home = self.topology.home_of(user);
+            match homes.iter_mut().find(|(shard, _)| *shard == home) {
+                Some((_, users)) => users.push(*user),
+                None => homes.push((home, vec![*user])),
+            }
+        }
+        homes
+    }
+}
+
+fn to_proto(presence: &PresenceOf) -> v1::Presence {
+    v1::Presence {
+        user: presence.user.to_proto(),
+        state: presence.state as i32,
+        last_seen_ms: presence.last_seen_ms,
+    }
+}

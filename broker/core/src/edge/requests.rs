@@ -1,0 +1,418 @@
+//! Requests of an open session: their turn, their kind, their form; then off to the owner of the conversation.
+
+use bytes::Bytes;
+use rialto_protocol::{
+    body::{self, BodyError},
+    error::ErrorCode,
+    frame::{self, Flags, Frame, FrameKind},
+    ids::{ConversationId, DeviceId, RequestId, Seq, UserId},
+    limits, v1,
+};
+
+use super::{Edge, check, check::clamped, session::Session};
+use crate::{
+    io::{ConnId, Now},
+    message::{Author, Message, Origin, ToOwner},
+    shard::Effects,
+};
+
+/// Bytes that a page leaves for what stands beside its events.
+const PAGE_HEAD_BYTES: usize = 256;
+/// What an event of a page is taken to have, for the credit that the answer holds.
+const EVENT_BYTES_GUESS: usize = 1024;
+/// The same of a member, and of a listing.
+const ROW_BYTES_GUESS: usize = 256;
+
+/// A request and who sends it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Call {
+    pub(super) conn: ConnId,
+    pub(super) request: RequestId,
+    /// Byte credit that it holds while it waits.
+    pub(super) cost: u32,
+    pub(super) user: UserId,
+    pub(super) device: DeviceId,
+    pub(super) service: bool,
+}
+
+impl Call {
+    fn author(&self) -> Author {
+        Author {
+            user: self.user,
+            device: self.device,
+        }
+    }
+
+    /// With credit for the answer too, where a small request asks for much.
+    fn expecting(self, answer_bytes: usize) -> Self {
+        Self {
+            cost: self.cost.saturating_add(clamped(answer_bytes)),
+            ..self
+        }
+    }
+}
+
+/// Why a request is not carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// The connection is done for.
+    Connection(ErrorCode),
+    /// The request alone.
+    Request(ErrorCode),
+}
+
+impl From<BodyError> for Refusal {
+    fn from(error: BodyError) -> Self {
+        Self::Connection(error.code())
+    }
+}
+
+impl From<ErrorCode> for Refusal {
+    fn from(code: ErrorCode) -> Self {
+        Self::Request(code)
+    }
+}
+
+impl Edge {
+    pub(super) fn request(&mut self, now: Now, conn: ConnId, frame: Frame, fx: &mut Effects) {
+        let frame_bytes_max = self.config.frame_bytes_max;
+        let Some(session) = self.conns.open_mut(conn) else {
+            return;
+        };
+        let frame = match plain(session, frame, frame_bytes_max) {
+            Ok(frame) => frame,
+            Err(code) => return self.fail(now, conn, code, fx),
+        };
+        let call = Call {
+            conn,
+            request: frame.request_id,
+            cost: clamped(frame::HEADER_BYTES + frame.body.len()),
+            user: session.user,
+            device: session.device,
+            service: session.service,
+        };
+        if frame.kind == FrameKind::Hello {
+            return self.fail(now, conn, ErrorCode::AlreadyAuthenticated, fx);
+        }
+        // Without an id there is nothing to answer to: the error is about the connection.
+        if call.request == RequestId::PUSH && frame.kind != FrameKind::Signal {
+            return self.fail(now, conn, ErrorCode::RequestIdMissing, fx);
+        }
+        if frame.kind != FrameKind::Publish && !call.service {
+            let taken = self.request_rate.take(&mut session.requests, now, 1);
+            if taken.allowed == 0 {
+                return self.refuse(call, ErrorCode::RateLimited, taken.retry_after_ms, fx);
+            }
+        }
+        match self.dispatch(now, call, frame.kind, &frame.body, fx) {
+            Ok(()) => {}
+            Err(Refusal::Connection(code)) => self.fail(now, conn, code, fx),
+            Err(Refusal::Request(code)) => self.refuse(call, code, 0, fx),
+        }
+    }
+
+    /// Answers a request with an error.
+    fn refuse(&mut self, call: Call, code: ErrorCode, retry_after_ms: u32, fx: &mut Effects) {
+        fx.counters.shed("session", code.name());
+        if call.request != RequestId::PUSH {
+            self.send(
+                call.conn,
+                frame::error(call.request, code, retry_after_ms),
+                fx,
+            );
+        }
+    }
+
+    fn dispatch(
+        &mut self,
+        now: Now,
+        call: Call,
+        kind: FrameKind,
+        body: &Bytes,
+        fx: &mut Effects,
+    ) -> Result<(), Refusal> {
+        match kind {
+            FrameKind::Publish => self.publish(now, call, body::decode(body)?, fx),
+            FrameKind::Ping => {
+                body::decode::<v1::Ping>(body)?;
+                let pong = v1::Pong {
+                    server_time_ms: now.unix_ms,
+                };
+                self.send(
+                    call.conn,
+                    frame::encode(FrameKind::Pong, call.request, &pong),
+                    fx,
+                );
+                Ok(())
+            }
+            FrameKind::Refresh => self.refresh(call, body::decode(body)?, fx),
+            FrameKind::Subscribe => self.subscribe(call, &body::decode(body)?, fx),
+            FrameKind::Unsubscribe => self.unsubscribe(call, &body::decode(body)?, fx),
+            FrameKind::History => self.history(call, &body::decode(body)?, fx),
+            FrameKind::Mark => self.mark(call, &body::decode(body)?, fx),
+            FrameKind::Signal => self.signal(call, body::decode(body)?, fx),
+            FrameKind::Watch => self.watch(call, &body::decode(body)?, fx),
+            FrameKind::SetPresence => self.set_presence(now, call, body::decode(body)?, fx),
+            FrameKind::Create => self.create(call, body::decode(body)?, fx),
+            FrameKind::Describe => self.describe(call, &body::decode(body)?, fx),
+            FrameKind::Members => self.members(call, &body::decode(body)?, fx),
+            FrameKind::Conversations => self.conversations(call, &body::decode(body)?, fx),
+            FrameKind::Prefer => self.prefer(call, &body::decode(body)?, fx),
+            // Hello is dealt with before, kinds of servers before that.
+            _ => Err(Refusal::Connection(ErrorCode::UnexpectedKind)),
+        }
+    }
+
+    /// Answers with "it is done".
+    pub(super) fn done(&mut self, conn: ConnId, request: RequestId, fx: &mut Effects) {
+        self.send(
+            conn,
+            frame::encode(FrameKind::Done, request, &v1::Done {}),
+            fx,
+        );
+    }
+
+    pub(super) fn origin(&self, call: Call) -> Origin {
+        Origin {
+            edge: self.id,
+            conn: call.conn,
+            request: call.request,
+            cost: call.cost,
+        }
+    }
+
+    /// Sends a request on to the conversation's owner; it holds byte credit until the answer comes.
+    pub(super) fn ask(
+        &mut self,
+        call: Call,
+        conversation: ConversationId,
+        request: ToOwner,
+        fx: &mut Effects,
+    ) {
+        self.charge(call.conn, call.cost as usize);
+        self.tell(conversation, request, fx);
+    }
+
+    /// Sends the conversation's owner a message.
+    pub(super) fn tell(&self, conversation: ConversationId, message: ToOwner, fx: &mut Effects) {
+        fx.send(
+            self.topology.shard_of(&conversation),
+            Message::ToOwner(message),
+        );
+    }
+
+    fn history(
+        &mut self,
+        call: Call,
+        request: &v1::History,
+        fx: &mut Effects,
+    ) -> Result<(), Refusal> {
+        let conversation = check::conversation(&request.conversation)?;
+        let backward = match v1::Direction::try_from(request.direction) {
+            Ok(v1::Direction::Forward) => false,
+            Ok(v1::Direction::Backward) => true,
+            Ok(v1::Direction::Unspecified) | Err(_) => return Err(ErrorCode::InvalidField.into()),
+        };
+        let limit = check::limit(
+            request.limit,
+            limits::HISTORY_EVENTS_DEFAULT,
+            limits::HISTORY_EVENTS_MAX,
+        )?;
+        let bytes_max = self.config.frame_bytes_max.saturating_sub(PAGE_HEAD_BYTES);
+        let call = call.expecting(bytes_max.min(limit as usize * EVENT_BYTES_GUESS));
+        let (origin, user, from) = (self.origin(call), call.user, Seq(request.from_seq));
+        let ask = ToOwner::History {
+            origin,
+            user,
+            conversation,
+            from,
+            backward,
+            limit,
+            bytes_max,
+        };
+        self.ask(call, conversation, ask, fx);
+        Ok(())
+    }
+
+    fn mark(&mut self, call: Call, request: &v1::Mark, fx: &mut Effects) -> Result<(), Refusal> {
+        let conversation = check::conversation(&request.conversation)?;
+        let ask = ToOwner::Mark {
+            origin: self.origin(call),
+            author: call.author(),
+            conversation,
+            read: Seq(request.read_seq),
+            delivered: Seq(request.delivered_seq),
+            unread: request.unread,
+        };
+        self.ask(call, conversation, ask, fx);
+        Ok(())
+    }
+
+    /// Has no answer, so it holds no credit.
+    fn signal(&mut self, call: Call, request: v1::Signal, fx: &mut Effects) -> Result<(), Refusal> {
+        let conversation = check::conversation(&request.conversation)?;
+        let signal = match request.signal.ok_or(ErrorCode::InvalidField)? {
+            v1::signal::Signal::Typing(typing) => v1::signalled::Signal::Typing(typing),
+            v1::signal::Signal::Custom(custom)
+                if custom.len() <= limits::CUSTOM_SIGNAL_BYTES_MAX =>
+            {
+                v1::signalled::Signal::Custom(custom)
+            }
+            v1::signal::Signal::Custom(_) => return Err(ErrorCode::InvalidField.into()),
+        };
+        let origin = Origin {
+            cost: 0,
+            ..self.origin(call)
+        };
+        self.tell(
+            conversation,
+            ToOwner::Signal {
+                origin,
+                user: call.user,
+                conversation,
+                signal,
+            },
+            fx,
+        );
+        Ok(())
+    }
+
+    fn create(&mut self, call: Call, request: v1::Create, fx: &mut Effects) -> Result<(), Refusal> {
+        let (conversation, create) = check::create(request, call.user)?;
+        let (origin, author) = (self.origin(call), call.author());
+        self.ask(
+            call,
+            conversation,
+            ToOwner::Create {
+                origin,
+                author,
+                conversation,
+                create,
+            },
+            fx,
+        );
+        Ok(())
+    }
+
+    fn describe(
+        &mut self,
+        call: Call,
+        request: &v1::Describe,
+        fx: &mut Effects,
+    ) -> Result<(), Refusal> {
+        let conversation = check::conversation(&request.conversation)?;
+        let (origin, user) = (self.origin(call), call.user);
+        self.ask(
+            call,
+            conversation,
+            ToOwner::Describe {
+                origin,
+                user,
+                conversation,
+            },
+            fx,
+        );
+        Ok(())
+    }
+
+    fn members(
+        &mut self,
+        call: Call,
+        request: &v1::Members,
+        fx: &mut Effects,
+    ) -> Result<(), Refusal> {
+        let conversation = check::conversation(&request.conversation)?;
+        let after = check::optional(&request.after_user, check::user)?;
+        let limit = check::limit(
+            request.limit,
+            limits::MEMBERS_PAGE_DEFAULT,
+            limits::MEMBERS_PAGE_MAX,
+        )?;
+        let call = call.expecting(limit as usize * ROW_BYTES_GUESS);
+        let (origin, user) = (self.origin(call), call.user);
+        self.ask(
+            call,
+            conversation,
+            ToOwner::Members {
+                origin,
+                user,
+                conversation,
+                after,
+                limit,
+            },
+            fx,
+        );
+        Ok(())
+    }
+
+    fn conversations(
+        &mut self,
+        call: Call,
+        request: &v1::Conversations,
+        fx: &mut Effects,
+    ) -> Result<(), Refusal> {
+        let after = check::optional(&request.after_conversation, check::conversation)?;
+        let limit = check::limit(
+            request.limit,
+            limits::CONVERSATIONS_PAGE_DEFAULT,
+            limits::CONVERSATIONS_PAGE_MAX,
+        )?;
+        let call = call.expecting(limit as usize * ROW_BYTES_GUESS);
+        let (origin, user) = (self.origin(call), call.user);
+        let inbox = ConversationId::of_inbox(user);
+        self.ask(
+            call,
+            inbox,
+            ToOwner::Conversations {
+                origin,
+                user,
+                after,
+                limit,
+            },
+            fx,
+        );
+        Ok(())
+    }
+
+    fn prefer(
+        &mut self,
+        call: Call,
+        request: &v1::Prefer,
+        fx: &mut Effects,
+    ) -> Result<(), Refusal> {
+        let conversation = check::conversation(&request.conversation)?;
+        let &v1::Prefer {
+            hidden,
+            muted_until_ms,
+            ..
+        } = request;
+        if hidden.is_none() && muted_until_ms.is_none() {
+            return Err(ErrorCode::InvalidField.into());
+        }
+        let (origin, author) = (self.origin(call), call.author());
+        self.ask(
+            call,
+            conversation,
+            ToOwner::Prefer {
+                origin,
+                author,
+                conversation,
+                hidden,
+                muted_until_ms,
+            },
+            fx,
+        );
+        Ok(())
+    }
+}
+
+/// The frame as it was before compression.
+fn plain(session: &Session, frame: Frame, frame_bytes_max: usize) -> Result<Frame, ErrorCode> {
+    if !frame.flags.contains(Flags::COMPRESSED) {
+        Ok(frame)
+    } else if session.agreed.zstd {
+        frame::decompress(frame, frame_bytes_max).map_err(|error| error.code())
+    } else {
+        Err(ErrorCode::DecompressionFailed)
+    }
+}

@@ -1,0 +1,186 @@
+//! Subscriptions: where each stands, how it begins anew and how it ends. How they get their events: [`super::deliver`]
+//! while they are live, [`super::catch_up`] while they are behind.
+
+use rialto_protocol::{
+    error::ErrorCode,
+    frame::{self, FrameKind},
+    ids::{ConversationId, Epoch, RequestId, Seq},
+    v1,
+};
+
+use super::{
+    Edge,
+    session::{Session, SubRef},
+    topic::{LiveReader, TopicKey},
+};
+use crate::{io::ConnId, message::ToOwner, shard::Effects};
+
+/// Names a subscription while it lives; used again afterwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SubKey(pub(super) u32);
+
+/// One connection's following of one conversation.
+#[derive(Debug)]
+pub(super) struct Sub {
+    pub(super) conn: ConnId,
+    pub(super) topic: TopicKey,
+    /// Its place among the topic's live readers, or among those behind.
+    place: u32,
+    pub(super) state: SubState,
+}
+
+#[derive(Debug)]
+pub(super) enum SubState {
+    /// Waits for the topic's next event.
+    Live,
+    /// Reads from the log.
+    Behind(Box<Behind>),
+}
+
+/// A subscription that is behind.
+#[derive(Debug)]
+pub(super) struct Behind {
+    /// What it needs next.
+    pub(super) next: Seq,
+    /// What the event before `next` has to have as its epoch; asked with the first read.
+    pub(super) verify: Option<Epoch>,
+    /// Serial of the Subscribe that has to be answered first; 0: of none.
+    pub(super) held: u32,
+    /// It is to end as soon as that Subscribe is answered.
+    pub(super) ended: Option<ErrorCode>,
+}
+
+impl Edge {
+    pub(super) fn sub_of(&self, conn: ConnId, conversation: ConversationId) -> Option<SubKey> {
+        self.conns
+            .open(conn)?
+            .sub_of(self.topics.key(conversation)?)
+    }
+
+    /// Begins a subscription, or begins it anew; it waits until the Subscribe is answered.
+    pub(super) fn install(&mut self, conn: ConnId, key: TopicKey, behind: Behind) {
+        let Some(session) = self.conns.open_mut(conn) else {
+            return;
+        };
+        if let Some(sub) = session.sub_of(key) {
+            forget_reads(session, sub);
+            self.unlink(sub);
+            self.subs[sub.0 as usize].state = SubState::Behind(Box::new(behind));
+            self.link(sub);
+            return;
+        }
+        let state = SubState::Behind(Box::new(behind));
+        let index = self.subs.insert(Sub {
+            conn,
+            topic: key,
+            place: 0,
+            state,
+        });
+        let sub = SubKey(
+            u32::try_from(index).expect("subscriptions of one shard are far fewer than 4 billion"),
+        );
+        session.add_sub(key, sub);
+        self.link(sub);
+    }
+
+    /// Ends a subscription; with a code its client is told.
+    pub(super) fn end(&mut self, sub: SubKey, code: Option<ErrorCode>, fx: &mut Effects) {
+        self.unlink(sub);
+        let Sub {
+            conn, topic: key, ..
+        } = self.subs.remove(sub.0 as usize);
+        if let Some(session) = self.conns.open_mut(conn) {
+            session.remove_sub(key);
+            forget_reads(session, sub);
+            session.rest();
+        }
+        if let Some(code) = code {
+            let topic = self.topics.at(key);
+            let ended = v1::SubscriptionEnded {
+                conversation: topic.conversation.to_proto(),
+                handle: topic.handle.0,
+                error: Some(code.to_proto(0)),
+            };
+            fx.counters.shed("subscription", code.name());
+            self.send(
+                conn,
+                frame::encode(FrameKind::SubscriptionEnded, RequestId::PUSH, &ended),
+                fx,
+            );
+        }
+        self.release(key, fx);
+    }
+
+    /// Drops the subscriptions of a session that is gone.
+    pub(super) fn drop_subs(&mut self, subs: &[SubRef], fx: &mut Effects) {
+        for SubRef { topic, sub } in subs {
+            self.unlink(*sub);
+            self.subs.remove(sub.0 as usize);
+            self.release(*topic, fx);
+        }
+    }
+
+    /// Drops a topic that nobody follows or is about to; its owner forgets the edge.
+    pub(super) fn release(&mut self, key: TopicKey, fx: &mut Effects) {
+        if let Some(conversation) = self.topics.release(key) {
+            self.tell(
+                conversation,
+                ToOwner::Detach {
+                    edge: self.id,
+                    conversation,
+                },
+                fx,
+            );
+        }
+    }
+
+    /// Puts a subscription where its state says.
+    pub(super) fn link(&mut self, key: SubKey) {
+        let sub = &mut self.subs[key.0 as usize];
+        let topic = self.topics.at_mut(sub.topic);
+        let place = match sub.state {
+            SubState::Live => {
+                topic.live.push(LiveReader {
+                    conn: sub.conn,
+                    sub: key,
+                });
+                topic.live.len() - 1
+            }
+            SubState::Behind(_) => {
+                topic.behind.push(key);
+                topic.behind.len() - 1
+            }
+        };
+        sub.place =
+            u32::try_from(place).expect("readers of one shard are far fewer than 4 billion");
+    }
+
+    /// Takes a subscription out of where its state says; the last one there takes its place.
+    pub(super) fn unlink(&mut self, key: SubKey) {
+        let sub = &self.subs[key.0 as usize];
+        let (place, topic) = (sub.place, self.topics.at_mut(sub.topic));
+        let moved = match sub.state {
+            SubState::Live => {
+                topic.live.swap_remove(place as usize);
+                topic.live.get(place as usize).map(|reader| reader.sub)
+            }
+            SubState::Behind(_) => {
+                topic.behind.swap_remove(place as usize);
+                topic.behind.get(place as usize).copied()
+            }
+        };
+        if let Some(moved) = moved {
+            self.subs[moved.0 as usize].place = place;
+        }
+    }
+}
+
+/// What a subscription had under way is of no use any more.
+fn forget_reads(session: &mut Session, sub: SubKey) {
+    if let Some(work) = session.work_if_any() {
+        work.behind.retain(|behind| *behind != sub);
+        for read in work.reads.iter_mut().filter(|read| read.sub == Some(sub)) {
+            read.sub = None;
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! The edge against a fake owner, in virtual time.
+
+mod chaos;
+mod contents;
+mod creating;
+mod credit;
+mod ending;
+mod handshake;
+mod log;
+mod presence;
+mod publish;
+mod reading;
+mod requests;
+mod rig;
+mod subscribing;
+mod tokens;

@@ -1,0 +1,126 @@
+//! Byte credit: what a connection may have under way before it is read no further.
+
+use rialto_protocol::{frame::FrameKind, v1};
+
+use super::rig::{Log, Rig, conversation, message, publish};
+use crate::{
+    config::CoreConfig,
+    io::Input,
+    message::{Receipt, ToEdge, ToOwner},
+};
+
+fn config() -> CoreConfig {
+    CoreConfig {
+        in_flight_bytes_max: 10_000,
+        publish_per_s: 0,
+        queue_bytes_max: 10_000,
+        ..CoreConfig::default()
+    }
+}
+
+#[test]
+fn a_connection_with_too_much_in_flight_is_not_read_until_half_is_answered() {
+    let mut rig = Rig::with(config());
+    let conn = rig.connect("ann");
+    let mut sent = 0;
+    while rig.edge.may_read(conn) {
+        rig.send(
+            conn,
+            FrameKind::Publish,
+            2,
+            &publish(conversation(1), vec![message(&"x".repeat(900))]),
+        );
+        sent += 1;
+    }
+    assert_eq!(sent, 11, "frames of a little below 1,000 bytes");
+    let mut answered = 0;
+    while !rig.was_resumed(conn) {
+        let ToOwner::Append { origin, .. } = rig.ask() else {
+            panic!("Append")
+        };
+        let receipt = Receipt::Refused {
+            code: rialto_protocol::error::ErrorCode::Overloaded,
+            retry_after_ms: 1,
+        };
+        rig.tell(ToEdge::Appended {
+            origin,
+            receipts: smallvec::smallvec![receipt],
+        });
+        answered += 1;
+    }
+    assert_eq!(answered, 6);
+    assert!(rig.edge.may_read(conn));
+}
+
+#[test]
+fn a_small_request_for_a_large_page_takes_credit_for_the_page() {
+    let mut rig = Rig::with(CoreConfig {
+        in_flight_bytes_max: 1 << 20,
+        ..config()
+    });
+    let conn = rig.connect("ann");
+    let history = v1::History {
+        conversation: conversation(1).to_proto(),
+        from_seq: 0,
+        direction: v1::Direction::Backward as i32,
+        limit: 1_000,
+    };
+    let mut sent = 0;
+    while rig.edge.may_read(conn) {
+        rig.send(conn, FrameKind::History, 2, &history);
+        sent += 1;
+    }
+    assert_eq!(sent, 5, "pages of 256 KiB against 1 MiB");
+}
+
+#[test]
+fn a_client_that_does_not_read_its_answers_is_not_read_either() {
+    let mut rig = Rig::with(config());
+    let conn = rig.connect("ann");
+    let mut answers = 0;
+    while rig.edge.may_read(conn) {
+        rig.send(
+            conn,
+            FrameKind::Describe,
+            2,
+            &v1::Describe {
+                conversation: conversation(1).to_proto(),
+            },
+        );
+        let ToOwner::Describe { origin, .. } = rig.ask() else {
+            panic!("Describe")
+        };
+        let description = v1::Description {
+            topic: "t".repeat(2_000),
+            ..v1::Description::default()
+        };
+        rig.answer(origin, FrameKind::Description, &description);
+        answers += 1;
+    }
+    assert_eq!(answers, 10, "twice 10,000 bytes are queued");
+    let queued = rig.edge.conns.queued_bytes(conn).unwrap();
+    rig.input(Input::Written {
+        conn,
+        bytes: queued - 10_001,
+    });
+    assert!(!rig.was_resumed(conn));
+    rig.input(Input::Written { conn, bytes: 1 });
+    assert!(rig.was_resumed(conn) && rig.edge.may_read(conn));
+}
+
+#[test]
+fn a_subscribe_holds_its_credit_until_all_of_it_is_answered() {
+    let mut rig = Rig::with(config());
+    let conn = rig.connect("ann");
+    let (mut one, mut two) = (Log::new(1, 1), Log::new(2, 1));
+    let request = super::rig::subscribe(&[(one.conversation, None), (two.conversation, None)]);
+    rig.send(conn, FrameKind::Subscribe, 2, &request);
+    let held = rig.edge.conns.get(conn).unwrap().in_flight_bytes;
+    assert!(held > 0);
+    let ask = rig.ask();
+    rig.tell(one.answer(ask).unwrap());
+    assert_eq!(rig.edge.conns.get(conn).unwrap().in_flight_bytes, held);
+    let ask = rig.ask();
+    rig.tell(two.answer(ask).unwrap());
+    assert_eq!(rig.edge.conns.get(conn).unwrap().in_flight_bytes, 0);
+}

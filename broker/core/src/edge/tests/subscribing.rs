@@ -1,0 +1,538 @@
+//! How subscriptions begin and end.
+
+use rialto_protocol::{
+    error::ErrorCode,
+    frame::FrameKind,
+    ids::{Cursor, Epoch, RequestId, Seq},
+    v1,
+    v1::SubscriptionStatus as Status,
+};
+
+use super::rig::{Log, Rig, conversation, decode, ended, seqs, subscribe};
+use crate::{
+    config::CoreConfig,
+    message::{ToEdge, ToOwner},
+};
+
+fn cursor(epoch: u64, seq: u64) -> Option<Cursor> {
+    Some(Cursor {
+        epoch: Epoch(epoch),
+        seq: Seq(seq),
+    })
+}
+
+fn unsubscribe(numbers: &[u8]) -> v1::Unsubscribe {
+    v1::Unsubscribe {
+        conversations: numbers
+            .iter()
+            .map(|number| conversation(*number).to_proto())
+            .collect(),
+    }
+}
+
+fn deny(ask: &ToOwner, code: ErrorCode) -> ToEdge {
+    let ToOwner::Subscribe {
+        origin,
+        slot,
+        user,
+        conversation,
+        cursor,
+    } = *ask
+    else {
+        panic!("Subscribe")
+    };
+    ToEdge::Subscribed {
+        origin,
+        slot,
+        user,
+        conversation,
+        cursor,
+        result: Err(code),
+    }
+}
+
+#[test]
+fn one_answer_holds_all_results_in_the_order_of_the_request() {
+    let mut rig = Rig::new();
+    let conn = rig.connect("ann");
+    let (mut one, mut three) = (Log::new(1, 4), Log::new(3, 2));
+    let items = [
+        (one.conversation, None),
+        (conversation(2), None),
+        (three.conversation, cursor(3, 1)),
+    ];
+    rig.send(conn, FrameKind::Subscribe, 2, &subscribe(&items));
+    let (first, second, third) = (rig.ask(), rig.ask(), rig.ask());
+    rig.tell(three.answer(third).unwrap());
+    rig.tell(deny(&second, ErrorCode::ConversationNotFound));
+    assert!(rig.frames(conn).is_empty());
+    rig.tell(one.answer(first).unwrap());
+    let frames = rig.frames(conn);
+    assert_eq!(
+        (frames[0].kind, frames[0].request_id),
+        (FrameKind::Subscribed, RequestId(2))
+    );
+    let results = decode::<v1::Subscribed>(&frames[0]).results;
+    let told: Vec<_> = results
+        .iter()
+        .map(|result| (result.status, result.handle))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            (Status::Following as i32, 101),
+            (Status::Denied as i32, 0),
+            (Status::Following as i32, 103)
+        ]
+    );
+    assert_eq!(
+        ErrorCode::from_proto(results[1].error.as_ref().unwrap()),
+        Some(ErrorCode::ConversationNotFound)
+    );
+    assert_eq!(
+        (
+            results[0].head.unwrap().seq,
+            results[0].oldest_seq,
+            results[0].role
+        ),
+        (4, 1, v1::Role::Member as i32)
+    );
+    assert_eq!((rig.edge.subs.len(), rig.edge.topics.len()), (2, 2));
+}
+
+#[test]
+fn a_cursor_is_judged_against_the_log() {
+    let cases = [
+        (None, Status::Following),
+        (cursor(3, 10), Status::Following),
+        (cursor(0, 0), Status::Truncated),
+        (cursor(3, 3), Status::Truncated),
+        (cursor(3, 4), Status::Following),
+        (cursor(2, 7), Status::Following),
+        (cursor(3, 11), Status::Diverged),
+        (cursor(4, 5), Status::Diverged),
+        (cursor(2, 10), Status::Diverged),
+    ];
+    for (cursor, status) in cases {
+        let mut rig = Rig::new();
+        let conn = rig.connect("ann");
+        let mut log = Log::new(1, 10);
+        log.oldest = Seq(5);
+        let result = rig.follow(conn, &mut log, cursor);
+        assert_eq!(result.status, status as i32, "{cursor:?}");
+        assert_eq!(
+            rig.edge.subs.len(),
+            usize::from(status != Status::Diverged),
+            "{cursor:?}"
+        );
+        if status == Status::Diverged {
+            let detach = rig.ask();
+            log.answer(detach);
+            assert!(!log.attached && rig.edge.topics.len() == 0);
+        }
+    }
+}
+
+#[test]
+fn an_empty_log_is_followed_from_nothing() {
+    let mut rig = Rig::new();
+    let conn = rig.connect("ann");
+    let mut log = Log::new(1, 0);
+    assert_eq!(
+        rig.follow(conn, &mut log, cursor(0, 0)).status,
+        Status::Following as i32
+    );
+    let batch = log.append(2, 5);
+    rig.tell(batch);
+    assert_eq!(seqs(&rig.frames(conn)), [1, 2]);
+}
+
+#[test]
+fn the_event_at_a_cursor_below_the_head_is_verified_by_the_first_read_alone() {
+    let mut rig = Rig::with(CoreConfig {
+        catch_up_bytes_max: 200,
+        ..CoreConfig::default()
+    });
+    let conn = rig.connect("ann");
+    let mut log = Log::new(1, 10);
+    rig.follow(conn, &mut log, cursor(2, 5));
+    let ask = rig.ask();
+    assert!(matches!(
+        ask,
+        ToOwner::CatchUp {
+            from: Seq(6),
+            verify: Some(Epoch(2)),
+            ..
+        }
+    ));
+    rig.tell(log.answer(ask).unwrap());
+    assert_eq!(ended(&rig.frames(conn)), Some(ErrorCode::CursorDiverged));
+    assert_eq!(rig.edge.subs.len(), 0);
+    let detach = rig.ask();
+    log.answer(detach);
+
+    rig.follow(conn, &mut log, cursor(3, 5));
+    let ask = rig.ask();
+    rig.tell(log.answer(ask).unwrap());
+    assert!(matches!(rig.ask(), ToOwner::CatchUp { from, verify: None, .. } if from > Seq(6)));
+}
+
+#[test]
+fn there_are_only_so_many_subscriptions() {
+    let mut rig = Rig::with(CoreConfig {
+        subscriptions_max: 2,
+        ..CoreConfig::default()
+    });
+    let conn = rig.connect("ann");
+    let mut logs = [Log::new(1, 1), Log::new(2, 1), Log::new(3, 1)];
+    rig.follow(conn, &mut logs[0], None);
+    let items: Vec<_> = logs.iter().map(|log| (log.conversation, None)).collect();
+    rig.send(conn, FrameKind::Subscribe, 3, &subscribe(&items));
+    assert_eq!(
+        rig.asked.len(),
+        2,
+        "the one that is there does not count twice"
+    );
+    for log in &mut logs[..2] {
+        let ask = rig.ask();
+        rig.tell(log.answer(ask).unwrap());
+    }
+    let results = decode::<v1::Subscribed>(&rig.frame(conn)).results;
+    assert_eq!(
+        ErrorCode::from_proto(results[2].error.as_ref().unwrap()),
+        Some(ErrorCode::SubscriptionLimit)
+    );
+    assert_eq!(
+        (
+            rig.edge.subs.len(),
+            rig.shed("session", "subscription_limit")
+        ),
+        (2, 1)
+    );
+}
+
+#[test]
+fn the_last_subscriber_to_go_detaches_the_edge() {
+    let mut rig = Rig::new();
+    let (ann, bob) = (rig.connect("ann"), rig.connect("bob"));
+    let mut log = Log::new(1, 1);
+    rig.follow(ann, &mut log, None);
+    rig.follow(bob, &mut log, None);
+    rig.send(ann, FrameKind::Unsubscribe, 3, &unsubscribe(&[1, 9]));
+    assert_eq!(rig.frame(ann).kind, FrameKind::Done);
+    assert!(rig.asked.is_empty());
+    rig.close(bob);
+    assert!(
+        matches!(rig.ask(), ToOwner::Detach { conversation, .. } if conversation == log.conversation)
+    );
+    assert_eq!((rig.edge.subs.len(), rig.edge.topics.len()), (0, 0));
+}
+
+#[test]
+fn the_edge_stays_attached_while_somebody_is_about_to_subscribe() {
+    let mut rig = Rig::new();
+    let (ann, bob) = (rig.connect("ann"), rig.connect("bob"));
+    let mut log = Log::new(1, 1);
+    rig.follow(ann, &mut log, None);
+    rig.send(
+        bob,
+        FrameKind::Subscribe,
+        2,
+        &subscribe(&[(log.conversation, None)]),
+    );
+    let ask = rig.ask();
+    rig.close(ann);
+    assert!(
+        rig.asked.is_empty(),
+        "Detach would overtake nothing, but take the new reader's events away"
+    );
+    rig.tell(log.answer(ask).unwrap());
+    let batch = log.append(1, 5);
+    rig.tell(batch);
+    assert_eq!(seqs(&rig.frames(bob)), [2]);
+}
+
+#[test]
+fn a_result_for_a_connection_that_is_gone_detaches() {
+    let mut rig = Rig::new();
+    let conn = rig.connect("ann");
+    let mut log = Log::new(1, 1);
+    rig.send(
+        conn,
+        FrameKind::Subscribe,
+        2,
+        &subscribe(&[(log.conversation, None)]),
+    );
+    rig.close(conn);
+    let ask = rig.ask();
+    assert!(rig.asked.is_empty());
+    rig.tell(log.answer(ask).unwrap());
+    let detach = rig.ask();
+    log.answer(detach);
+    assert!(!log.attached && rig.edge.topics.len() == 0);
+}
+
+#[test]
+fn a_denied_subscribe_leaves_nothing_behind() {
+    let mut rig = Rig::new();
+    let conn = rig.connect("ann");
+    rig.send(
+        conn,
+        FrameKind::Subscribe,
+        2,
+        &subscribe(&[(conversation(1), None)]),
+    );
+    let ask = rig.ask();
+    rig.tell(deny(&ask, ErrorCode::NotAMember));
+    assert!(rig.asked.is_empty() && rig.edge.topics.len() == 0);
+    assert!(
+        rig.edge
+            .conns
+            .get_mut(conn)
+            .unwrap()
+            .work_if_any()
+            .is_none()
+    );
+}
+
+#[test]
+fn events_that_come_before_the_answer_are_read_after_it() {
+    let mut rig = Rig::new();
+    let conn = rig.connect("ann");
+    let (mut one, mut two) = (Log::new(1, 3), Log::new(2, 1));
+    rig.send(
+        conn,
+        FrameKind::Subscribe,
+        2,
+        &subscribe(&[(one.conversation, None), (two.conversation, None)]),
+    );
+    let (first, second) = (rig.ask(), rig.ask());
+    rig.tell(one.answer(first).unwrap());
+    let batch = one.append(2, 5);
+    rig.tell(batch);
+    assert!(
+        rig.frames(conn).is_empty(),
+        "the client does not know the handle yet"
+    );
+    rig.tell(two.answer(second).unwrap());
+    assert_eq!(rig.frame(conn).kind, FrameKind::Subscribed);
+    let ask = rig.ask();
+    rig.tell(one.answer(ask).unwrap());
+    let batch = one.append(1, 5);
+    rig.tell(batch);
+    assert_eq!(seqs(&rig.frames(conn)), [4, 5, 6]);
+}
+
+#[test]
+fn a_repeated_subscribe_replaces_the_cursor() {
+    let mut rig = Rig::new();
+    let conn = rig.connect("ann");
+    let mut log = Log::new(1, 10);
+    rig.follow(conn, &mut log, None);
+    rig.follow(conn, &mut log, cursor(3, 4));
+    let stale = rig.ask();
+    rig.follow_later(conn, &mut log, cursor(3, 8));
+    rig.tell(log.answer(stale).unwrap());
+    assert!(
+        seqs(&rig.frames(conn)).is_empty(),
+        "what was read for the former cursor is not sent"
+    );
+    let ask = rig.ask();
+    rig.tell(log.answer(ask).unwrap());
+    assert_eq!(seqs(&rig.frames(conn)), [9, 10]);
+    assert_eq!(rig.edge.subs.len(), 1);
+    let batch = log.append(1, 5);
+    rig.tell(batch);
+    assert_eq!(seqs(&rig.frames(conn)), [11]);
+}
+
+#[test]
+fn answers_for_one_conversation_come_in_the_order_of_the_requests() {
+    let mut rig = Rig::new();
+    let conn = rig.connect("ann");
+    let (mut one, mut two) = (Log::new(1, 9), Log::new(2, 1));
+    let items = [(one.conversation, None), (two.conversation, None)];
+    rig.send(conn, FrameKind::Subscribe, 2, &subscribe(&items));
+    let later = [(one.conversation, cursor(3, 7))];
+    rig.send(conn, FrameKind::Subscribe, 3, &subscribe(&later));
+    let (first, slow, second) = (rig.ask(), rig.ask(), rig.ask());
+    rig.tell(one.answer(first).unwrap());
+    rig.tell(one.answer(second).unwrap());
+    assert!(rig.frames(conn).is_empty() && rig.asked.is_empty());
+    rig.tell(two.answer(slow).unwrap());
+    let ask = rig.ask();
+    rig.tell(one.answer(ask).unwrap());
+    let frames = rig.frames(conn);
+    let requests: Vec<u32> = frames.iter().map(|frame| frame.request_id.0).collect();
+    assert_eq!((&requests[..2], seqs(&frames)), (&[2, 3][..], vec![8, 9]));
+}
+
+#[test]
+fn a_repeated_subscribe_that_is_refused_ends_what_was_there() {
+    for diverges in [true, false] {
+        let mut rig = Rig::new();
+        let conn = rig.connect("ann");
+        let mut log = Log::new(1, 9);
+        rig.follow(conn, &mut log, None);
+        rig.send(
+            conn,
+            FrameKind::Subscribe,
+            3,
+            &subscribe(&[(log.conversation, cursor(4, 1))]),
+        );
+        let ask = rig.ask();
+        let answer = if diverges {
+            log.answer(ask).unwrap()
+        } else {
+            deny(&ask, ErrorCode::Banned)
+        };
+        rig.tell(answer);
+        let result = decode::<v1::Subscribed>(&rig.frame(conn)).results.remove(0);
+        let status = if diverges {
+            Status::Diverged
+        } else {
+            Status::Denied
+        };
+        assert_eq!(result.status, status as i32);
+        assert_eq!(rig.edge.subs.len(), 0);
+        assert!(matches!(rig.ask(), ToOwner::Detach { .. }));
+    }
+}
+
+#[test]
+fn an_unsubscribe_behind_a_subscribe_is_answered_after_it_and_holds() {
+    let mut rig = Rig::new();
+    let conn = rig.connect("ann");
+    let mut log = Log::new(1, 3);
+    rig.send(
+        conn,
+        FrameKind::Subscribe,
+        2,
+        &subscribe(&[(log.conversation, None)]),
+    );
+    rig.send(conn, FrameKind::Unsubscribe, 3, &unsubscribe(&[1]));
+    assert!(rig.frames(conn).is_empty());
+    let ask = rig.ask();
+    rig.tell(log.answer(ask).unwrap());
+    let kinds: Vec<_> = rig
+        .frames(conn)
+        .iter()
+        .map(|frame| (frame.kind, frame.request_id.0))
+        .collect();
+    assert_eq!(kinds, [(FrameKind::Subscribed, 2), (FrameKind::Done, 3)]);
+    assert_eq!(rig.edge.subs.len(), 0);
+    assert!(matches!(rig.ask(), ToOwner::Detach { .. }));
+    let session = rig.edge.conns.get_mut(conn).unwrap();
+    assert!(session.work_if_any().is_none() && session.in_flight_bytes == 0);
+}
+
+#[test]
+fn a_subscribe_behind_an_unsubscribe_stands() {
+    let mut rig = Rig::new();
+    let conn = rig.connect("ann");
+    let mut log = Log::new(1, 3);
+    rig.send(
+        conn,
+        FrameKind::Subscribe,
+        2,
+        &subscribe(&[(log.conversation, None)]),
+    );
+    rig.send(conn, FrameKind::Unsubscribe, 3, &unsubscribe(&[1]));
+    rig.send(
+        conn,
+        FrameKind::Subscribe,
+        4,
+        &subscribe(&[(log.conversation, cursor(3, 1))]),
+    );
+    for _ in 0..2 {
+        let ask = rig.ask();
+        rig.tell(log.answer(ask).unwrap());
+    }
+    assert_eq!(rig.edge.subs.len(), 1);
+    let ask = rig.ask();
+    rig.tell(log.answer(ask).unwrap());
+    let frames = rig.frames(conn);
+    assert_eq!(seqs(&frames), [2, 3]);
+    let kinds: Vec<_> = frames.iter().map(|frame| frame.request_id.0).collect();
+    assert_eq!(kinds[..3], [2, 3, 4]);
+}
+
+#[test]
+fn a_subscribe_behind_an_unsubscribe_that_waits_for_others_is_answered_after_it() {
+    let mut rig = Rig::new();
+    let conn = rig.connect("ann");
+    let (mut log, mut slow) = (Log::new(1, 3), Log::new(2, 1));
+    let to_log = subscribe(&[(log.conversation, None)]);
+    rig.send(
+        conn,
+        FrameKind::Subscribe,
+        2,
+        &subscribe(&[(slow.conversation, None)]),
+    );
+    let slow_ask = rig.ask();
+    rig.send(conn, FrameKind::Subscribe, 3, &to_log);
+    rig.send(conn, FrameKind::Unsubscribe, 4, &unsubscribe(&[1]));
+    let ask = rig.ask();
+    rig.tell(log.answer(ask).unwrap());
+    rig.send(conn, FrameKind::Subscribe, 5, &to_log);
+    while let Some(ask) = rig.asked.pop_front() {
+        log.answer(ask).into_iter().for_each(|said| rig.tell(said));
+    }
+    rig.tell(slow.answer(slow_ask).unwrap());
+    let frames = rig.frames(conn);
+    let answered = frames.iter().map(|frame| frame.request_id.0);
+    let answered: Vec<u32> = answered.filter(|request| *request != 2).collect();
+    assert_eq!(answered, [3, 4, 5]);
+    let batch = log.append(1, 5);
+    rig.tell(batch);
+    assert_eq!(seqs(&rig.frames(conn)), [4]);
+    assert_eq!(rig.edge.subs.len(), 2);
+}
+
+#[test]
+fn the_newest_request_decides_whatever_the_order_of_the_results() {
+    let mut rig = Rig::new();
+    let conn = rig.connect("ann");
+    let mut log = Log::new(1, 3);
+    let to_log = subscribe(&[(log.conversation, None)]);
+    rig.send(conn, FrameKind::Subscribe, 2, &to_log);
+    rig.send(conn, FrameKind::Subscribe, 3, &to_log);
+    let (earlier, later) = (rig.ask(), rig.ask());
+    rig.tell(deny(&later, ErrorCode::Banned));
+    rig.tell(log.answer(earlier).unwrap());
+    let answered: Vec<u32> = rig
+        .frames(conn)
+        .iter()
+        .map(|frame| frame.request_id.0)
+        .collect();
+    assert_eq!(answered, [2, 3]);
+    assert_eq!(rig.edge.subs.len(), 0);
+    assert!(matches!(rig.ask(), ToOwner::Detach { .. }));
+}
+
+#[test]
+fn a_conversation_that_is_subscribed_to_again_before_the_answer_counts_once() {
+    let mut rig = Rig::with(CoreConfig {
+        subscriptions_max: 1,
+        ..CoreConfig::default()
+    });
+    let conn = rig.connect("ann");
+    let log = Log::new(1, 1);
+    for request in [2, 3] {
+        rig.send(
+            conn,
+            FrameKind::Subscribe,
+            request,
+            &subscribe(&[(log.conversation, None)]),
+        );
+    }
+    assert_eq!(rig.asked.len(), 2);
+    rig.send(conn, FrameKind::Unsubscribe, 4, &unsubscribe(&[1]));
+    rig.send(
+        conn,
+        FrameKind::Subscribe,
+        5,
+        &subscribe(&[(conversation(2), None)]),
+    );
+    assert_eq!(rig.asked.len(), 3, "what is given up makes room at once");
+}

@@ -1,0 +1,386 @@
+//! What goes into a shard and what comes out of it.
+
+use bytes::Bytes;
+use rialto_protocol::{
+    error::ErrorCode,
+    frame::Frame,
+    ids::{ClientId, ConversationId, Cursor, DeviceId, Epoch, LaneId, Ordinal, Position, Seq, UserId},
+    record::Table,
+};
+
+use crate::{message::Message, topology::ShardId};
+
+/// The time, as the shell read it once for a batch of inputs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Now {
+    /// Monotonic, microseconds since any fixed moment: deadlines and rates.
+    pub mono_us: u64,
+    /// Milliseconds since 1970: journal time, token ages. May jump.
+    pub unix_ms: u64,
+}
+
+/// A connection of this shard: `index` is the shell's table slot and is used again, `generation` never.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnId {
+    /// Slot.
+    pub index: u32,
+    /// Rises with each connection that takes a slot.
+    pub generation: u32,
+}
+
+/// What a transport can do beside the stream of frames.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Transport {
+    /// Opens streams of its own for catch-up (native QUIC).
+    pub catch_up_streams: bool,
+    /// Carries datagrams (native QUIC).
+    pub datagrams: bool,
+}
+
+/// Who a token says its bearer is, as the shell verified it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The user.
+    pub user: UserId,
+    /// When the token ends, milliseconds since 1970.
+    pub expires_ms: u64,
+    /// A service: no rate limits, and it may publish on behalf of users.
+    pub service: bool,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Input {
+    /// A connection was accepted, and its transport's handshake is done.
+    Opened {
+        /// The connection.
+        conn: ConnId,
+        /// What it can do.
+        transport: Transport,
+    },
+    /// Whole frames arrived, in order.
+    Frames {
+        /// The connection.
+        conn: ConnId,
+        /// As split off the read buffer, decompressed by nobody yet.
+        frames: Vec<Frame>,
+    },
+    /// What arrived is no frame (too large, reserved bits, unknown kind, …).
+    Broken {
+        /// The connection.
+        conn: ConnId,
+        /// What is wrong.
+        code: ErrorCode,
+    },
+    /// Bytes of sent frames left for the operating system.
+    Written {
+        /// The connection.
+        conn: ConnId,
+        /// How many, headers included.
+        bytes: usize,
+    },
+    /// The connection is gone.
+    Closed {
+        /// The connection.
+        conn: ConnId,
+    },
+    /// Answer to [`Output::Authenticate`].
+    Authenticated {
+        /// The connection.
+        conn: ConnId,
+        /// Who it is, or why not.
+        result: Result<Identity, ErrorCode>,
+    },
+    /// From another shard, in the order it sent them.
+    Messages {
+        /// The messages.
+        messages: Vec<Message>,
+    },
+    /// A lane's entries are durable.
+    Appended {
+        /// The lane.
+        lane: LaneId,
+        /// Up to this position.
+        through: Position,
+    },
+    /// A lane's entry was not made durable.
+    AppendFailed {
+        /// The lane.
+        lane: LaneId,
+        /// The entry's position.
+        position: Position,
+        /// How.
+        failure: AppendFailure,
+    },
+    /// Answer to [`Output::Load`].
+    Loaded {
+        /// Whose.
+        ticket: Ticket,
+        /// What was found; `None`: the read failed.
+        answer: Option<Answer>,
+    },
+    /// Nothing happened but time.
+    Tick,
+    /// The node is about to stop or to give connections away: tell every connection to go.
+    Drain {
+        /// Over how long clients are to spread their reconnects, milliseconds.
+        window_ms: u32,
+    },
+}
+
+/// How an append failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AppendFailure {
+    /// Nothing was kept; the same lane can append again, from the same position. Every later entry in flight failed too.
+    NothingKept,
+    /// It may or may not have been kept: the lane is over for this process.
+    Lost,
+}
+
+/// What is to be done.
+#[derive(Debug)]
+pub enum Output {
+    /// Queue a frame on a connection.
+    Send {
+        /// The connection.
+        conn: ConnId,
+        /// The whole frame, header included.
+        frame: Bytes,
+        /// By which way.
+        via: Via,
+    },
+    /// Read on: the connection has byte credit again after [`crate::Shard::may_read`] said no.
+    Resume {
+        /// The connection.
+        conn: ConnId,
+    },
+    /// Close the connection once what is queued has been written.
+    Close {
+        /// The connection.
+        conn: ConnId,
+    },
+    /// Verify an access token.
+    Authenticate {
+        /// The connection.
+        conn: ConnId,
+        /// The token.
+        token: String,
+    },
+    /// Hand to another shard.
+    Forward {
+        /// Which.
+        shard: ShardId,
+        /// What.
+        message: Message,
+    },
+    /// Append an entry to a lane.
+    Append(Entry),
+    /// Read from storage.
+    Load {
+        /// To be given back with the answer.
+        ticket: Ticket,
+        /// What.
+        query: Query,
+    },
+    /// Note in the directory that a user was connected until then.
+    Seen {
+        /// Who.
+        user: UserId,
+        /// Milliseconds since 1970.
+        time_ms: u64,
+    },
+}
+
+/// By which way a frame leaves; a transport that has only one sends all by it, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Via {
+    /// The stream that the client opened.
+    Main,
+    /// Stored events for a subscription that is behind: a stream of their own, the same one for the same key.
+    CatchUp(ConversationId),
+    /// May be lost.
+    Datagram,
+}
+
+/// A batch of records of one lane.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The lane.
+    pub lane: LaneId,
+    /// Of this owner.
+    pub epoch: Epoch,
+    /// The lane's next.
+    pub position: Position,
+    /// Journal time, milliseconds since 1970.
+    pub time_ms: u64,
+    /// Encoded records.
+    pub records: Bytes,
+}
+
+/// A lane as it was claimed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LaneClaim {
+    /// The lane.
+    pub lane: LaneId,
+    /// Of this owner.
+    pub epoch: Epoch,
+    /// Last durable entry.
+    pub tail: Position,
+    /// Its journal time.
+    pub time_ms: u64,
+    /// What has still to be passed on.
+    pub outbox: Vec<OutboxItem>,
+}
+
+/// Something that a lane has to pass on to a user's inbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutboxItem {
+    /// Position of its entry.
+    pub position: Position,
+    /// Number among the outbox records of the entry.
+    pub index: u16,
+    /// Journal time of the entry.
+    pub time_ms: u64,
+    /// Whose inbox.
+    pub user: UserId,
+    /// Encoded `rialto.v1.Notice`.
+    pub notice: Bytes,
+}
+
+/// Names a read that is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Ticket(pub u64);
+
+/// What to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Query {
+    /// A conversation's head and profile row.
+    Conversation {
+        /// Which.
+        conversation: ConversationId,
+    },
+    /// A member's row and what the user's devices sent.
+    Member {
+        /// In which conversation.
+        conversation: ConversationId,
+        /// Who.
+        user: UserId,
+    },
+    /// Where the event with this `client_id` went.
+    FindSent {
+        /// In which conversation.
+        conversation: ConversationId,
+        /// Whose.
+        user: UserId,
+        /// Which device's.
+        device: DeviceId,
+        /// The idempotency key.
+        client_id: ClientId,
+    },
+    /// Events `from..=to` and the tombstones among them.
+    Events {
+        /// Whose.
+        conversation: ConversationId,
+        /// First, included.
+        from: Seq,
+        /// Last, included.
+        to: Seq,
+        /// Where to stop.
+        bytes_max: usize,
+        /// Keep the end next to `to` when cut.
+        backward: bool,
+    },
+    /// Rows of a table in key order.
+    Scan {
+        /// Whose.
+        conversation: ConversationId,
+        /// Which table.
+        table: Table,
+        /// Keys greater than this; empty: from the start.
+        after: Bytes,
+        /// At most.
+        limit: usize,
+    },
+    /// Single rows.
+    Rows {
+        /// Whose.
+        conversation: ConversationId,
+        /// Which table.
+        table: Table,
+        /// Which keys.
+        keys: Vec<Bytes>,
+    },
+    /// When users were last seen.
+    LastSeen {
+        /// Who.
+        users: Vec<UserId>,
+    },
+}
+
+/// What was read; the variant fits the query.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// To [`Query::Conversation`]; `None`: there is no such conversation.
+    Conversation(Option<StoredConversation>),
+    /// To [`Query::Member`].
+    Member {
+        /// The row; `None`: never was one.
+        row: Option<Bytes>,
+        /// What each device sent last.
+        sent: Vec<StoredSent>,
+    },
+    /// To [`Query::FindSent`].
+    Sent(Option<SentEvent>),
+    /// To [`Query::Events`].
+    Events {
+        /// Encoded events, rising.
+        events: Vec<Bytes>,
+        /// Deleted ones in the range asked for, each with the seq of its delete event.
+        tombstones: Vec<(Seq, Seq)>,
+    },
+    /// To [`Query::Scan`].
+    Scan(Vec<(Bytes, Bytes)>),
+    /// To [`Query::Rows`].
+    Rows(Vec<Option<Bytes>>),
+    /// To [`Query::LastSeen`], in the order asked.
+    LastSeen(Vec<Option<u64>>),
+}
+
+/// A conversation at rest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredConversation {
+    /// Its last event.
+    pub head: Cursor,
+    /// Countable messages so far.
+    pub ordinal: Ordinal,
+    /// Journal time of the last event.
+    pub time_ms: u64,
+    /// Oldest event kept.
+    pub oldest: Seq,
+    /// The profile row.
+    pub profile: Bytes,
+}
+
+/// What a device sent last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoredSent {
+    /// The device.
+    pub device: DeviceId,
+    /// Its greatest `client_id`.
+    pub newest: ClientId,
+    /// Its last event.
+    pub seq: Seq,
+    /// Ordinal at that event.
+    pub ordinal: Ordinal,
+}
+
+/// Where an event went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SentEvent {
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// Its number.
+    pub seq: Seq,
+    /// Its journal time.
+    pub time_ms: u64,
+}

@@ -1,0 +1,267 @@
+//! The owner half: lanes, the conversations in them, and the rules of both.
+//!
+//! A piece of work (a message for a conversation) runs when everything it needs is in memory. What is missing is asked of
+//! storage, and the work waits among those of its user; the work of everybody else goes on. What the work decides is
+//! numbered at once, becomes an entry of the lane, and is shown to nobody before that entry is durable.
+
+mod append;
+mod attachments;
+mod conversation;
+mod create;
+mod desk;
+mod inbox;
+mod lane;
+mod mark;
+mod member;
+mod membership;
+mod outbox;
+mod profile;
+mod read;
+mod rules;
+mod sent;
+mod subscribe;
+mod work;
+
+use std::sync::Arc;
+
+use hashlink::LruCache;
+use rialto_protocol::{error::ErrorCode, ids::ConversationId};
+
+use crate::{
+    config::CoreConfig,
+    counters::Counters,
+    io::{Answer, Input, LaneClaim, Now, Query, Ticket},
+    message::ToOwner,
+    shard::Effects,
+    topology::{ShardId, Topology},
+};
+
+use conversation::{Conversation, Slot};
+use desk::{Desk, Load};
+use work::Work;
+
+/// How many conversations are looked at for one that can be dropped when there are too many.
+const EVICTION_TRIES: usize = 8;
+
+/// Owns lanes and everything in them.
+#[derive(Debug)]
+pub struct Owner {
+    conversations: LruCache<ConversationId, Slot, ahash::RandomState>,
+    desk: Desk,
+}
+
+impl Owner {
+    /// An owner of the claimed lanes. What they still have to pass on leaves at once.
+    pub fn new(id: ShardId, topology: Topology, config: Arc<CoreConfig>, claims: Vec<LaneClaim>, fx: &mut Effects) -> Self {
+        let hasher = config.hasher();
+        let mut desk = Desk::new(id, topology, config, claims);
+        desk.resume_outboxes(fx);
+        Self { conversations: LruCache::with_hasher(usize::MAX, hasher), desk }
+    }
+
+    /// Takes a message in.
+    pub fn take(&mut self, now: Now, message: ToOwner, fx: &mut Effects) {
+        match message {
+            ToOwner::Detach { edge, conversation } => self.desk.attachments.detach(&conversation, edge),
+            ToOwner::PassedOn { lane, item, kept } => self.desk.passed_on(now, lane, item, kept),
+            message => self.start(now, Work::new(message), fx),
+        }
+        self.evict();
+    }
+
+    /// A lane's entries are durable, or are not.
+    pub fn handle_append(&mut self, now: Now, input: &Input, fx: &mut Effects) {
+        let lane = match *input {
+            Input::Appended { lane, through } => {
+                let entries = self.desk.lanes.durable(lane, through);
+                for entry in entries {
+                    for touched in &entry.touched {
+                        if let Some(Slot::Present(conversation)) = self.conversations.peek_mut(&touched.conversation) {
+                            self.desk.deliver(conversation, &entry, touched, fx);
+                        }
+                    }
+                    self.desk.pass_on(lane, &entry, fx);
+                }
+                self.release(lane, fx);
+                lane
+            }
+            Input::AppendFailed { lane, position, failure } => {
+                if self.desk.lanes.failed(lane, position, failure) {
+                    self.reset_lane(now, lane, fx);
+                }
+                lane
+            }
+            _ => return,
+        };
+        if self.desk.lanes.wants_reset(lane) {
+            self.reset_lane(now, lane, fx);
+        }
+    }
+
+    /// Whether this ticket is one of the owner's.
+    #[must_use]
+    pub fn awaits(&self, ticket: Ticket) -> bool {
+        self.desk.loads.contains_key(&ticket)
+    }
+
+    /// A read came back.
+    pub fn handle_loaded(&mut self, now: Now, ticket: Ticket, answer: Option<Answer>, fx: &mut Effects) {
+        let Some((conversation, load)) = self.desk.loads.remove(&ticket) else { return };
+        match load {
+            Load::Conversation => self.conversation_loaded(now, conversation, answer, fx),
+            Load::For { user, need } => {
+                let Some(Slot::Present(slot)) = self.conversations.get_mut(&conversation) else { return };
+                slot.learn(user, &need, answer, &mut self.desk);
+                self.desk.run_queue(now, slot, user, fx);
+            }
+            Load::Read(read) => {
+                let slot = match self.conversations.get(&conversation) {
+                    Some(Slot::Present(slot)) => Some(&**slot),
+                    _ => None,
+                };
+                self.desk.finish_read(slot, conversation, read, answer, fx);
+            }
+        }
+        self.evict();
+    }
+
+    /// Time passed: outboxes are retried.
+    pub fn handle_tick(&mut self, now: Now, fx: &mut Effects) {
+        self.desk.retry_outboxes(now, fx);
+    }
+
+    /// Ends a batch: every lane's open entry goes to the journal, as far as the lane may have more on their way.
+    pub fn flush(&mut self, _now: Now, fx: &mut Effects) {
+        self.desk.lanes.flush(fx);
+    }
+
+    /// When the outboxes want to be looked at again.
+    #[must_use]
+    pub fn deadline_us(&self) -> Option<u64> {
+        self.desk.outbox_retry_us
+    }
+
+    /// Fills in what is now.
+    pub fn gauges(&self, counters: &mut Counters) {
+        counters.conversations = self.conversations.len() as u64;
+        counters.parked = self.desk.parked as u64;
+    }
+
+    /// Nothing is on its way to the disk, and nothing waits for a read.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.desk.lanes.is_idle() && self.desk.loads.is_empty() && self.desk.parked == 0
+    }
+
+    fn start(&mut self, now: Now, work: Work, fx: &mut Effects) {
+        let id = work.conversation();
+        if self.desk.lanes.is_lost(self.desk.topology.lane_of(&id)) {
+            self.desk.refuse(&work, ErrorCode::StorageUnavailable, fx);
+            return;
+        }
+        match self.conversations.get_mut(&id) {
+            Some(Slot::Present(conversation)) => self.desk.offer(now, conversation, work, fx),
+            Some(Slot::Loading(waiting)) => {
+                if let Some(work) = self.desk.may_park(work, fx) {
+                    waiting.push(work);
+                }
+            }
+            None => {
+                let Some(work) = self.desk.may_park(work, fx) else { return };
+                self.conversations.insert(id, Slot::Loading(vec![work]));
+                self.desk.load(id, Load::Conversation, Query::Conversation { conversation: id }, fx);
+            }
+        }
+    }
+
+    fn conversation_loaded(&mut self, now: Now, id: ConversationId, answer: Option<Answer>, fx: &mut Effects) {
+        let Some(Slot::Loading(waiting)) = self.conversations.get_mut(&id) else { return };
+        let waiting = std::mem::take(waiting);
+        self.desk.parked -= waiting.len();
+        let stored = match answer {
+            Some(Answer::Conversation(stored)) => stored,
+            _ => {
+                self.conversations.remove(&id);
+                for work in waiting {
+                    self.desk.refuse(&work, ErrorCode::StorageUnavailable, fx);
+                }
+                return;
+            }
+        };
+        let lane = self.desk.topology.lane_of(&id);
+        let durable = self.desk.lanes.durable_position(lane);
+        let mut conversation = Box::new(Conversation::new(id, lane, stored, durable, self.desk.config.hasher()));
+        for work in waiting {
+            self.desk.offer(now, &mut conversation, work, fx);
+        }
+        if conversation.exists() || conversation.is_busy(&self.desk) {
+            self.conversations.insert(id, Slot::Present(conversation));
+        } else {
+            self.conversations.remove(&id);
+        }
+    }
+
+    /// Answers that rested on what is durable now may leave.
+    fn release(&mut self, lane: rialto_protocol::ids::LaneId, fx: &mut Effects) {
+        for waiting in self.desk.lanes.released(lane) {
+            match waiting {
+                lane::Waiting::Message(shard, message) => fx.send(shard, message),
+                lane::Waiting::Subscribed(joining) => {
+                    if let Some(Slot::Present(conversation)) = self.conversations.peek_mut(&joining.conversation) {
+                        self.desk.answer_subscribed(conversation, &joining, fx);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A lane's undurable entries are gone: whoever waits for them is told, and its conversations are read again.
+    fn reset_lane(&mut self, now: Now, lane: rialto_protocol::ids::LaneId, fx: &mut Effects) {
+        for waiting in self.desk.lanes.reset(lane) {
+            self.desk.refuse_waiting(waiting, fx);
+        }
+        self.desk.sent.clear();
+        let ids: Vec<ConversationId> = self
+            .conversations
+            .iter()
+            .filter(|(id, slot)| self.desk.topology.lane_of(id) == lane && matches!(slot, Slot::Present(_)))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in ids {
+            if let Some(Slot::Present(conversation)) = self.conversations.remove(&id) {
+                let queued = self.desk.abandon(*conversation);
+                for work in queued {
+                    self.start(now, work, fx);
+                }
+            }
+        }
+    }
+
+    fn evict(&mut self) {
+        let mut tries = EVICTION_TRIES;
+        while tries > 0
+            && (self.conversations.len() > self.desk.config.conversations_max
+                || self.desk.members > self.desk.config.members_max)
+        {
+            tries -= 1;
+            let Some((id, slot)) = self.conversations.remove_lru() else { return };
+            match slot {
+                Slot::Present(mut conversation) if !conversation.is_busy(&self.desk) => {
+                    if self.conversations.is_empty() {
+                        // The only one there is: it stays, without its quiet members.
+                        self.desk.members -= conversation.drop_members();
+                        self.conversations.insert(id, Slot::Present(conversation));
+                        return;
+                    }
+                    self.desk.members -= conversation.drop_members();
+                }
+                slot => {
+                    self.conversations.insert(id, slot);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

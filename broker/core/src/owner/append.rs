@@ -1,0 +1,355 @@
+//! Appending: drafts become events, one by one, each judged by the rules as they stand after the one before it.
+
+use rialto_protocol::{
+    error::ErrorCode,
+    event::EventHead,
+    ids::{ClientId, Cursor, Ordinal, Seq, UserId},
+    record::Table,
+    v1::{self, draft::Content as DraftContent, event::Content},
+};
+use smallvec::SmallVec;
+
+use crate::{
+    io::{Now, SentEvent},
+    message::{Author, Draft, Message, Receipt, ToEdge, ToOwner},
+    shard::Effects,
+};
+
+use super::{
+    conversation::Conversation,
+    desk::{Desk, Stop, require_member},
+    lane::LogEnd,
+    member::Novelty,
+    rules,
+    work::{Known, Need, Outcome, Target, Work},
+};
+
+/// How long a `client_id` is remembered for certain, milliseconds (G3); an older one that is not found is refused.
+const REMEMBERED_MS: u64 = 7 * 24 * 3_600 * 1_000;
+
+impl Desk {
+    /// Decides one draft after the other, until all are, or one needs a read.
+    pub(super) fn append(
+        &mut self,
+        now: Now,
+        conversation: &mut Conversation,
+        work: &mut Work,
+        fx: &mut Effects,
+    ) -> Outcome {
+        let Work { ask, receipts, known, .. } = work;
+        let ToOwner::Append { origin, author, drafts, .. } = ask else { return Outcome::Done };
+        let (origin, author) = (*origin, *author);
+        for draft in &drafts[receipts.len()..] {
+            let receipt = match self.append_draft(now, conversation, author, draft, known, fx) {
+                Ok(receipt) => receipt,
+                Err(Refusal::Code(code, retry_after_ms)) => Receipt::Refused { code, retry_after_ms },
+                Err(Refusal::Needs(needs)) => return Outcome::Needs(needs),
+            };
+            *known = Known::default();
+            receipts.push(receipt);
+        }
+        let receipts = std::mem::take(receipts);
+        self.reply(conversation, origin.edge, Message::ToEdge(ToEdge::Appended { origin, receipts }), fx);
+        Outcome::Done
+    }
+
+    fn append_draft(
+        &mut self,
+        now: Now,
+        conversation: &mut Conversation,
+        author: Author,
+        draft: &Draft,
+        known: &Known,
+        fx: &mut Effects,
+    ) -> Result<Receipt, Refusal> {
+        if !conversation.exists() {
+            return Err(ErrorCode::ConversationNotFound.into());
+        }
+        require_member(conversation, &author.user)?;
+        if let Some(event) = self.appended_before(now, conversation, author, draft.client_id, known)? {
+            fx.counters.duplicates += 1;
+            let SentEvent { epoch, seq, time_ms } = event;
+            return Ok(Receipt::Kept { epoch, seq, time_ms, duplicate: true });
+        }
+        match &draft.content {
+            DraftContent::Message(message) => self.append_message(now, conversation, author, draft, message),
+            DraftContent::Edit(edit) => self.append_edit(now, conversation, author, draft, edit, known),
+            DraftContent::Delete(delete) => self.append_delete(now, conversation, author, draft, delete, known),
+            DraftContent::Reaction(v1::Reaction { target, .. }) | DraftContent::Vote(v1::Vote { target, .. }) => {
+                let (profile, member) = conversation.parties(&author.user)?;
+                rules::may_take_part(profile, member)?;
+                rules::is_message(find(conversation, known, Seq(*target))?.as_ref())?;
+                Ok(self.log(now, conversation, author, draft.client_id, &content_of(&draft.content)))
+            }
+            DraftContent::Pin(pin) => {
+                let (profile, member) = conversation.parties(&author.user)?;
+                rules::may_pin(profile, member)?;
+                rules::is_message(find(conversation, known, Seq(pin.target))?.as_ref())?;
+                Ok(self.log(now, conversation, author, draft.client_id, &content_of(&draft.content)))
+            }
+            DraftContent::Membership(change) => {
+                Ok(self.change_membership(now, conversation, author, draft.client_id, change)?)
+            }
+            DraftContent::Settings(settings) => self.append_settings(now, conversation, author, draft, settings),
+        }
+    }
+
+    /// Whether this `client_id` stands in the log already.
+    pub(super) fn appended_before(
+        &self,
+        now: Now,
+        conversation: &Conversation,
+        author: Author,
+        client_id: ClientId,
+        known: &Known,
+    ) -> Result<Option<SentEvent>, Stop> {
+        let novelty = conversation.member(&author.user).map(|member| member.novelty(author.device, client_id));
+        if novelty == Some(Novelty::New) {
+            return Ok(None);
+        }
+        if let Some(event) = self.sent.get(&(conversation.id, author.user, author.device, client_id)) {
+            return Ok(Some(event));
+        }
+        match known.sent {
+            Some((asked, Some(event))) if asked == client_id => Ok(Some(event)),
+            Some((asked, None)) if asked == client_id => {
+                if client_id.time_ms().saturating_add(REMEMBERED_MS) < now.unix_ms {
+                    return Err(ErrorCode::ClientIdTooOld.into());
+                }
+                Ok(None)
+            }
+            _ => Err(Need::Sent(author.device, client_id).into()),
+        }
+    }
+
+    fn append_message(
+        &mut self,
+        now: Now,
+        conversation: &mut Conversation,
+        author: Author,
+        draft: &Draft,
+        message: &v1::Message,
+    ) -> Result<Receipt, Refusal> {
+        let journal_ms = self.lanes.get_mut(conversation.lane).time_ms().max(now.unix_ms);
+        let (profile, member) = conversation.parties(&author.user)?;
+        rules::may_write(profile, member, journal_ms).map_err(|(code, ms)| Refusal::Code(code, ms))?;
+        if message.reply_to.iter().any(|seq| *seq > conversation.head.cursor.seq.0) {
+            return Err(ErrorCode::TargetNotFound.into());
+        }
+        let mentioned = mentioned_members(conversation, author.user, &message.mentions)?;
+        let receipt = self.log(now, conversation, author, draft.client_id, &Content::Message(message.clone()));
+        if let Some(member) = conversation.member_mut(&author.user) {
+            member.last_message_ms = journal_ms;
+        }
+        let seq = conversation.head.cursor.seq;
+        self.mention(conversation, author.user, seq, &mentioned);
+        Ok(receipt)
+    }
+
+    fn append_edit(
+        &mut self,
+        now: Now,
+        conversation: &mut Conversation,
+        author: Author,
+        draft: &Draft,
+        edit: &v1::Edit,
+        known: &Known,
+    ) -> Result<Receipt, Refusal> {
+        let (profile, member) = conversation.parties(&author.user)?;
+        rules::may_take_part(profile, member)?;
+        let target = find(conversation, known, Seq(edit.target))?;
+        let target = rules::is_message(target.as_ref())?;
+        if target.sender != author.user {
+            return Err(ErrorCode::NotTheAuthor.into());
+        }
+        // Whoever was mentioned before is not told again: for that the old mentions have to be known.
+        let before = match (&target.mentions, edit.mentions.is_empty()) {
+            (Some(mentions), _) => mentions.clone(),
+            (None, true) => Vec::new(),
+            (None, false) => return Err(Refusal::from(Stop::from(Need::Target(target.seq)))),
+        };
+        let mut mentioned = mentioned_members(conversation, author.user, &edit.mentions)?;
+        mentioned.retain(|user| !before.contains(user));
+        let seq = target.seq;
+        let receipt = self.log(now, conversation, author, draft.client_id, &Content::Edit(edit.clone()));
+        self.mention(conversation, author.user, seq, &mentioned);
+        Ok(receipt)
+    }
+
+    fn append_delete(
+        &mut self,
+        now: Now,
+        conversation: &mut Conversation,
+        author: Author,
+        draft: &Draft,
+        delete: &v1::Delete,
+        known: &Known,
+    ) -> Result<Receipt, Refusal> {
+        let (profile, member) = conversation.parties(&author.user)?;
+        rules::has_role(profile, member, v1::Role::Member)?;
+        let moderates = member.role() >= v1::Role::Moderator;
+        let target = find(conversation, known, Seq(delete.target))?;
+        let target = rules::is_message(target.as_ref())?;
+        if target.sender != author.user && !moderates {
+            return Err(ErrorCode::NotTheAuthor.into());
+        }
+        let dead = target.seq;
+        let receipt = self.log(now, conversation, author, draft.client_id, &Content::Delete(delete.clone()));
+        let by = conversation.head.cursor.seq;
+        let lane = self.lanes.get_mut(conversation.lane);
+        lane.row(&conversation.id, Table::Tombstone, &dead.0.to_be_bytes(), &by.0.to_be_bytes());
+        conversation.note_deleted(dead);
+        Ok(receipt)
+    }
+
+    fn append_settings(
+        &mut self,
+        now: Now,
+        conversation: &mut Conversation,
+        author: Author,
+        draft: &Draft,
+        settings: &v1::Settings,
+    ) -> Result<Receipt, Refusal> {
+        let (profile, member) = conversation.parties(&author.user)?;
+        rules::may_set(profile, member)?;
+        let receipt = self.log(now, conversation, author, draft.client_id, &Content::Settings(settings.clone()));
+        if let Some(profile) = conversation.profile.as_mut() {
+            if let Some(title) = &settings.title {
+                profile.title.clone_from(title);
+            }
+            if let Some(topic) = &settings.topic {
+                profile.topic.clone_from(topic);
+            }
+            profile.slow_mode_s = settings.slow_mode_s.unwrap_or(profile.slow_mode_s);
+            profile.write_role = settings.write_role.unwrap_or(profile.write_role);
+            profile.locked = settings.locked.unwrap_or(profile.locked);
+        }
+        self.write_profile(conversation);
+        Ok(receipt)
+    }
+
+    /// Gives an event the next number and writes it into the lane's open entry.
+    pub(super) fn log(
+        &mut self,
+        now: Now,
+        conversation: &mut Conversation,
+        author: Author,
+        client_id: ClientId,
+        content: &Content,
+    ) -> Receipt {
+        let lane = self.lanes.begin(conversation.lane, now);
+        let is_message = matches!(content, Content::Message(_));
+        let seq = conversation.head.cursor.seq.next();
+        let ordinal = Ordinal(conversation.head.ordinal.0 + u64::from(is_message));
+        let (epoch, time_ms) = (lane.epoch(), lane.time_ms());
+        let Author { user: sender, device } = author;
+        let head = EventHead { seq, epoch, time_ms, ordinal, sender, device, client_id };
+        lane.event(conversation.id, &mut conversation.touch, &head, content);
+        let position = lane.open_position();
+        conversation.head = LogEnd { cursor: Cursor { epoch, seq }, ordinal, time_ms };
+        conversation.last_position = position;
+        conversation.note_event(Target { seq, ordinal, sender, is_message, deleted: false, mentions: None });
+        if let Some(member) = conversation.member_mut(&sender) {
+            member.last_sent = (seq, ordinal);
+            member.note_device(device, client_id);
+            member.position = position;
+        }
+        let key = (conversation.id, sender, device, client_id);
+        let event = SentEvent { epoch, seq, time_ms };
+        let lanes = &self.lanes;
+        self.sent.insert(key, event, (conversation.lane, position), |lane, position| {
+            position <= lanes.durable_position(lane)
+        });
+        Receipt::Kept { epoch, seq, time_ms, duplicate: false }
+    }
+
+    /// Tells members that they were mentioned at `seq`, and keeps it in their rows.
+    fn mention(&mut self, conversation: &mut Conversation, author: UserId, seq: Seq, mentioned: &[UserId]) {
+        for user in mentioned {
+            let head = conversation.head.ordinal;
+            let Some(member) = conversation.member_mut(user) else { continue };
+            member.mention(seq);
+            let (unread_mentions, unread) = (member.unread_mentions(), member.unread(head));
+            self.write_member(conversation, user);
+            let mentioned = v1::Mentioned {
+                conversation: conversation.id.to_proto(),
+                seq: seq.0,
+                sender: author.to_proto(),
+                unread_mentions,
+                unread,
+            };
+            self.notify(conversation, *user, v1::notice::Notice::Mentioned(mentioned));
+        }
+    }
+}
+
+/// Why a draft did not become an event.
+enum Refusal {
+    Needs(SmallVec<[Need; 2]>),
+    Code(ErrorCode, u32),
+}
+
+impl From<ErrorCode> for Refusal {
+    fn from(code: ErrorCode) -> Self {
+        Self::Code(code, 0)
+    }
+}
+
+impl From<Stop> for Refusal {
+    fn from(stop: Stop) -> Self {
+        match stop {
+            Stop::Needs(needs) => Self::Needs(needs),
+            Stop::Refused(code) => Self::Code(code, 0),
+        }
+    }
+}
+
+/// The event that another refers to: one of the newest, or as it was read.
+fn find(conversation: &Conversation, known: &Known, seq: Seq) -> Result<Option<Target>, Stop> {
+    if seq.0 == 0 || seq > conversation.head.cursor.seq {
+        return Ok(None);
+    }
+    match known.target(seq) {
+        Some(Some(target)) => {
+            let deleted = target.deleted || conversation.recent(seq).is_some_and(|recent| recent.deleted);
+            Ok(Some(Target { deleted, ..target.clone() }))
+        }
+        Some(None) => Ok(None),
+        None => match conversation.recent(seq) {
+            Some(target) => Ok(Some(target.clone())),
+            None => Err(Need::Target(seq).into()),
+        },
+    }
+}
+
+/// Those of the mentioned who are in, each once, without the author. All of them must be in memory.
+fn mentioned_members(
+    conversation: &Conversation,
+    author: UserId,
+    mentions: &[bytes::Bytes],
+) -> Result<Vec<UserId>, Stop> {
+    let mut users: Vec<UserId> = mentions.iter().filter_map(|user| UserId::from_slice(user).ok()).collect();
+    users.sort_unstable();
+    users.dedup();
+    users.retain(|user| *user != author);
+    let missing: SmallVec<[Need; 2]> =
+        users.iter().filter(|user| conversation.member(user).is_none()).map(|user| Need::Member(*user)).collect();
+    if !missing.is_empty() {
+        return Err(Stop::Needs(missing));
+    }
+    users.retain(|user| conversation.member(user).is_some_and(super::member::Member::is_joined));
+    Ok(users)
+}
+
+fn content_of(draft: &DraftContent) -> Content {
+    match draft.clone() {
+        DraftContent::Message(message) => Content::Message(message),
+        DraftContent::Edit(edit) => Content::Edit(edit),
+        DraftContent::Delete(delete) => Content::Delete(delete),
+        DraftContent::Reaction(reaction) => Content::Reaction(reaction),
+        DraftContent::Vote(vote) => Content::Vote(vote),
+        DraftContent::Pin(pin) => Content::Pin(pin),
+        DraftContent::Membership(membership) => Content::Membership(membership),
+        DraftContent::Settings(settings) => Content::Settings(settings),
+    }
+}

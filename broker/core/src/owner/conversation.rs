@@ -1,0 +1,232 @@
+//! A conversation in memory: the end of its log, its profile, the members that were needed lately, and work that waits.
+
+use std::collections::{HashMap, VecDeque};
+
+use bytes::Bytes;
+use rialto_protocol::{
+    event,
+    ids::{ConversationId, Cursor, LaneId, Ordinal, Position, Seq, UserId},
+    v1,
+};
+
+use crate::io::{Answer, StoredConversation};
+
+use super::{
+    desk::Desk,
+    lane::LogEnd,
+    member::Member,
+    profile::Profile,
+    work::{Need, Target, Work},
+};
+
+/// Newest events of which the essentials stay in memory: most marks, edits and reactions are about one of them.
+const RECENT_KEPT: usize = 16;
+
+/// A place in the table of conversations.
+#[derive(Debug)]
+pub(super) enum Slot {
+    /// Being read; what came meanwhile.
+    Loading(Vec<Work>),
+    /// In memory, be there such a conversation or not.
+    Present(Box<Conversation>),
+}
+
+/// One conversation.
+#[derive(Debug)]
+pub(super) struct Conversation {
+    pub(super) id: ConversationId,
+    pub(super) lane: LaneId,
+    /// `None`: nobody has created it.
+    pub(super) profile: Option<Profile>,
+    /// The log's end as numbered.
+    pub(super) head: LogEnd,
+    /// The log's end as anybody may see it.
+    pub(super) durable: LogEnd,
+    pub(super) oldest: Seq,
+    /// Entry of the last change of anything here.
+    pub(super) last_position: Position,
+    /// Where the last event stands in its entry.
+    pub(super) touch: Option<(Position, usize)>,
+    members: HashMap<UserId, Member, ahash::RandomState>,
+    recent: VecDeque<Target>,
+    queues: HashMap<UserId, VecDeque<Work>, ahash::RandomState>,
+}
+
+impl Conversation {
+    pub(super) fn new(
+        id: ConversationId,
+        lane: LaneId,
+        stored: Option<StoredConversation>,
+        durable: Position,
+        hasher: ahash::RandomState,
+    ) -> Self {
+        let head = stored.as_ref().map_or_else(LogEnd::default, |stored| LogEnd {
+            cursor: stored.head,
+            ordinal: stored.ordinal,
+            time_ms: stored.time_ms,
+        });
+        let oldest = stored.as_ref().map_or(Seq(1), |stored| stored.oldest);
+        let profile = stored.and_then(|stored| Profile::from_row(&stored.profile));
+        Self {
+            id,
+            lane,
+            profile,
+            head,
+            durable: head,
+            oldest,
+            last_position: durable,
+            touch: None,
+            members: HashMap::with_hasher(hasher.clone()),
+            recent: VecDeque::new(),
+            queues: HashMap::with_hasher(hasher),
+        }
+    }
+
+    pub(super) fn exists(&self) -> bool {
+        self.profile.is_some()
+    }
+
+    /// It may not leave memory: something is not durable yet, or work waits.
+    pub(super) fn is_busy(&self, desk: &Desk) -> bool {
+        !self.queues.is_empty() || self.last_position > desk.lanes.durable_position(self.lane)
+    }
+
+    pub(super) fn member(&self, user: &UserId) -> Option<&Member> {
+        self.members.get(user)
+    }
+
+    pub(super) fn member_mut(&mut self, user: &UserId) -> Option<&mut Member> {
+        self.members.get_mut(user)
+    }
+
+    /// Puts a member in; `true`: it is one more in memory.
+    pub(super) fn put_member(&mut self, user: UserId, member: Member) -> bool {
+        self.members.insert(user, member).is_none()
+    }
+
+    /// Forgets all members; returns how many. To be called only when nothing here is on its way to the disk.
+    pub(super) fn drop_members(&mut self) -> usize {
+        let count = self.members.len();
+        self.members.clear();
+        count
+    }
+
+    /// The last event that may be seen.
+    pub(super) fn visible(&self) -> Cursor {
+        self.durable.cursor
+    }
+
+    /// Keeps the essentials of an event that was just numbered.
+    pub(super) fn note_event(&mut self, target: Target) {
+        if self.recent.len() == RECENT_KEPT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(target);
+    }
+
+    pub(super) fn note_deleted(&mut self, seq: Seq) {
+        if let Some(target) = self.recent.iter_mut().find(|target| target.seq == seq) {
+            target.deleted = true;
+        }
+    }
+
+    /// An event of the newest, without its mentions.
+    pub(super) fn recent(&self, seq: Seq) -> Option<&Target> {
+        self.recent.iter().rev().find(|target| target.seq == seq)
+    }
+
+    /// Ordinal at an event, where it is known without a read.
+    pub(super) fn ordinal_at(&self, seq: Seq) -> Option<Ordinal> {
+        match seq {
+            Seq(0) => Some(Ordinal(0)),
+            seq if seq == self.head.cursor.seq => Some(self.head.ordinal),
+            seq => self.recent(seq).map(|target| target.ordinal),
+        }
+    }
+
+    pub(super) fn has_queue(&self, user: &UserId) -> bool {
+        self.queues.contains_key(user)
+    }
+
+    pub(super) fn enqueue(&mut self, work: Work) {
+        self.queues.entry(work.user()).or_default().push_back(work);
+    }
+
+    pub(super) fn enqueue_front(&mut self, user: UserId, work: Work) {
+        self.queues.entry(user).or_default().push_front(work);
+    }
+
+    /// The user's next piece of work; an empty queue goes away.
+    pub(super) fn dequeue(&mut self, user: &UserId) -> Option<Work> {
+        let queue = self.queues.get_mut(user)?;
+        let work = queue.pop_front();
+        if queue.is_empty() {
+            self.queues.remove(user);
+        }
+        work
+    }
+
+    /// Whether the user's first piece of work has all that it asked for.
+    pub(super) fn first_is_ready(&self, user: &UserId) -> bool {
+        self.queues.get(user).and_then(VecDeque::front).is_some_and(|work| work.outstanding == 0)
+    }
+
+    /// All work that waits, each user's in order.
+    pub(super) fn take_queues(&mut self) -> Vec<Work> {
+        let mut queues: Vec<_> = std::mem::take(&mut self.queues).into_iter().collect();
+        queues.sort_by_key(|(user, _)| *user);
+        queues.into_iter().flat_map(|(_, queue)| queue).collect()
+    }
+
+    /// Takes in what was read for the user's first piece of work; `None`: the read failed.
+    pub(super) fn learn(&mut self, user: UserId, need: &Need, answer: Option<Answer>, desk: &mut Desk) {
+        let failed = match (need, answer) {
+            (Need::Member(member), Some(Answer::Member { row, sent })) => {
+                match Member::load(row.as_ref(), &sent) {
+                    Some(loaded) if !self.members.contains_key(member) => {
+                        self.members.insert(*member, loaded);
+                        desk.members += 1;
+                        false
+                    }
+                    loaded => loaded.is_none(),
+                }
+            }
+            (Need::Sent(_, client_id), Some(Answer::Sent(event))) => {
+                if let Some(work) = self.first(&user) {
+                    work.known.sent = Some((*client_id, event));
+                }
+                false
+            }
+            (Need::Target(seq), Some(Answer::Events { events, tombstones })) => {
+                let deleted = tombstones.iter().any(|(dead, _)| dead == seq);
+                let target = events.first().and_then(|event| parse_target(event, *seq, deleted));
+                if let Some(work) = self.first(&user) {
+                    work.known.targets.push((*seq, target));
+                }
+                false
+            }
+            _ => true,
+        };
+        if let Some(work) = self.first(&user) {
+            work.outstanding = work.outstanding.saturating_sub(1);
+            work.failed |= failed;
+        }
+    }
+
+    fn first(&mut self, user: &UserId) -> Option<&mut Work> {
+        self.queues.get_mut(user)?.front_mut()
+    }
+}
+
+fn parse_target(bytes: &Bytes, seq: Seq, deleted: bool) -> Option<Target> {
+    let head = event::peek(bytes).ok().filter(|head| head.seq == seq)?;
+    let content = <v1::Event as prost::Message>::decode(bytes.clone()).ok()?.content;
+    let mentions = match &content {
+        Some(v1::event::Content::Message(message)) => {
+            message.mentions.iter().filter_map(|user| UserId::from_slice(user).ok()).collect()
+        }
+        _ => Vec::new(),
+    };
+    let is_message = matches!(content, Some(v1::event::Content::Message(_)));
+    Some(Target { seq, ordinal: head.ordinal, sender: head.sender, is_message, deleted, mentions: Some(mentions) })
+}

@@ -1,0 +1,368 @@
+//! What all conversations of an owner share: lanes, attachments, the recent window, reads under way, and the ways to answer.
+
+use std::{collections::HashMap, sync::Arc};
+
+use bytes::Bytes;
+use rialto_protocol::{
+    error::ErrorCode,
+    frame::{self, FrameKind, HEADER_BYTES},
+    ids::{ConversationId, LaneId, Position, UserId},
+    limits::DELIVER_EVENTS_MAX,
+};
+use smallvec::SmallVec;
+
+use crate::{
+    config::CoreConfig,
+    io::{LaneClaim, Now, Output, Query, Ticket},
+    message::{Message, Origin, ToEdge, ToOwner},
+    shard::Effects,
+    topology::{ShardId, Topology},
+};
+
+use super::{
+    attachments::Attachments,
+    conversation::Conversation,
+    lane::{Built, Lanes, Touched, Waiting},
+    read::ReadJob,
+    sent::RecentSent,
+    work::{Need, Outcome, Work},
+};
+
+/// What a `Deliver` frame holds beside its events, with room to spare.
+const DELIVER_OVERHEAD_BYTES: usize = HEADER_BYTES + 20;
+
+/// A read under way.
+#[derive(Debug)]
+pub(super) enum Load {
+    /// The conversation itself.
+    Conversation,
+    /// Something that a user's first piece of work needs.
+    For {
+        /// Whose work.
+        user: UserId,
+        /// What.
+        need: Need,
+    },
+    /// What was asked for.
+    Read(ReadJob),
+}
+
+/// Shared by all conversations of an owner.
+#[derive(Debug)]
+pub(super) struct Desk {
+    pub(super) id: ShardId,
+    pub(super) topology: Topology,
+    pub(super) config: Arc<CoreConfig>,
+    pub(super) lanes: Lanes,
+    pub(super) attachments: Attachments,
+    pub(super) sent: RecentSent,
+    pub(super) loads: HashMap<Ticket, (ConversationId, Load), ahash::RandomState>,
+    next_ticket: u64,
+    /// Pieces of work that wait for a read.
+    pub(super) parked: usize,
+    /// Members in memory, all conversations together.
+    pub(super) members: usize,
+    /// When the outboxes are to be looked at.
+    pub(super) outbox_retry_us: Option<u64>,
+}
+
+impl Desk {
+    pub(super) fn new(id: ShardId, topology: Topology, config: Arc<CoreConfig>, claims: Vec<LaneClaim>) -> Self {
+        Self {
+            id,
+            topology,
+            lanes: Lanes::new(topology.lanes, &config, claims),
+            attachments: Attachments::new(id, topology, config.hasher()),
+            sent: RecentSent::new(config.recent_sent_max, config.hasher()),
+            loads: HashMap::with_hasher(config.hasher()),
+            next_ticket: 0,
+            parked: 0,
+            members: 0,
+            outbox_retry_us: None,
+            config,
+        }
+    }
+
+    /// Runs a piece of work, or lets it wait: behind what its user asked before, or for what it needs.
+    pub(super) fn offer(&mut self, now: Now, conversation: &mut Conversation, mut work: Work, fx: &mut Effects) {
+        if conversation.has_queue(&work.user()) {
+            if let Some(work) = self.may_park(work, fx) {
+                conversation.enqueue(work);
+            }
+            return;
+        }
+        if let Outcome::Needs(needs) = self.run(now, conversation, &mut work, fx) {
+            let user = work.user();
+            if let Some(mut work) = self.may_park(work, fx) {
+                self.ask(conversation.id, user, &mut work, needs, fx);
+                conversation.enqueue(work);
+            }
+        }
+    }
+
+    /// Goes on with a user's work, as far as it comes.
+    pub(super) fn run_queue(&mut self, now: Now, conversation: &mut Conversation, user: UserId, fx: &mut Effects) {
+        while conversation.first_is_ready(&user) {
+            let Some(mut work) = conversation.dequeue(&user) else { return };
+            match self.run(now, conversation, &mut work, fx) {
+                Outcome::Done => self.parked -= 1,
+                Outcome::Needs(needs) => {
+                    self.ask(conversation.id, user, &mut work, needs, fx);
+                    conversation.enqueue_front(user, work);
+                }
+            }
+        }
+    }
+
+    fn run(&mut self, now: Now, conversation: &mut Conversation, work: &mut Work, fx: &mut Effects) -> Outcome {
+        if work.failed || self.lanes.is_lost(conversation.lane) {
+            self.refuse(work, ErrorCode::StorageUnavailable, fx);
+            return Outcome::Done;
+        }
+        if !conversation.exists() && !matches!(work.ask, ToOwner::Create { .. }) {
+            self.open_if_own(now, conversation, work.user());
+        }
+        let result = match &work.ask {
+            ToOwner::Append { .. } => return self.append(now, conversation, work, fx),
+            ToOwner::Create { .. } => self.create(now, conversation, work, fx),
+            ToOwner::Subscribe { .. } => self.subscribe(conversation, work, fx),
+            ToOwner::CatchUp { .. } | ToOwner::History { .. } | ToOwner::Describe { .. } | ToOwner::Members { .. } => {
+                self.read(conversation, work, fx)
+            }
+            ToOwner::Conversations { .. } => self.conversations(conversation, work, fx),
+            ToOwner::Mark { .. } => self.mark(now, conversation, work, fx),
+            ToOwner::Prefer { .. } => self.prefer(now, conversation, work, fx),
+            ToOwner::Signal { .. } => self.signal(conversation, work, fx),
+            ToOwner::Notify { .. } => self.keep_notice(now, conversation, work, fx),
+            ToOwner::Detach { .. } | ToOwner::PassedOn { .. } => Ok(()),
+        };
+        match result {
+            Ok(()) => Outcome::Done,
+            Err(Stop::Needs(needs)) => Outcome::Needs(needs),
+            Err(Stop::Refused(code)) => {
+                self.refuse_after(conversation, work, code, fx);
+                Outcome::Done
+            }
+        }
+    }
+
+    /// Asks storage for what a piece of work needs.
+    fn ask(
+        &mut self,
+        conversation: ConversationId,
+        user: UserId,
+        work: &mut Work,
+        needs: SmallVec<[Need; 2]>,
+        fx: &mut Effects,
+    ) {
+        for need in needs {
+            let query = match &need {
+                Need::Member(user) => Query::Member { conversation, user: *user },
+                Need::Sent(device, client_id) => {
+                    Query::FindSent { conversation, user, device: *device, client_id: *client_id }
+                }
+                Need::Target(seq) => {
+                    Query::Events { conversation, from: *seq, to: *seq, bytes_max: 1, backward: false }
+                }
+            };
+            work.outstanding += 1;
+            self.load(conversation, Load::For { user, need }, query, fx);
+        }
+    }
+
+    /// Puts a read out.
+    pub(super) fn load(&mut self, conversation: ConversationId, load: Load, query: Query, fx: &mut Effects) {
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        fx.counters.loads += 1;
+        self.loads.insert(ticket, (conversation, load));
+        fx.outputs.push(Output::Load { ticket, query });
+    }
+
+    /// Counts a piece of work as waiting; when too much waits, it is refused and `None` comes back.
+    pub(super) fn may_park(&mut self, work: Work, fx: &mut Effects) -> Option<Work> {
+        if self.parked >= self.config.parked_max {
+            fx.counters.shed("parked", "full");
+            self.refuse(&work, ErrorCode::Overloaded, fx);
+            return None;
+        }
+        self.parked += 1;
+        Some(work)
+    }
+
+    /// Refuses at once.
+    pub(super) fn refuse(&mut self, work: &Work, code: ErrorCode, fx: &mut Effects) {
+        if let Some((shard, message)) = work.refusal(code, retry_hint_ms(code)) {
+            fx.send(shard, message);
+        }
+    }
+
+    /// Refuses once everything is durable that the refusal may rest on.
+    fn refuse_after(&mut self, conversation: &Conversation, work: &Work, code: ErrorCode, fx: &mut Effects) {
+        if let Some((shard, message)) = work.refusal(code, retry_hint_ms(code)) {
+            self.reply(conversation, shard, message, fx);
+        }
+    }
+
+    /// Sends once everything is durable that the conversation's state rests on.
+    pub(super) fn reply(&mut self, conversation: &Conversation, shard: ShardId, message: Message, fx: &mut Effects) {
+        if conversation.last_position > self.lanes.durable_position(conversation.lane) {
+            let waiting = Waiting::Message(shard, message);
+            self.lanes.wait(conversation.lane, conversation.last_position, waiting);
+        } else {
+            fx.send(shard, message);
+        }
+    }
+
+    /// Answers a request, likewise.
+    pub(super) fn answer<M: prost::Message>(
+        &mut self,
+        conversation: &Conversation,
+        origin: Origin,
+        kind: FrameKind,
+        body: &M,
+        fx: &mut Effects,
+    ) {
+        let body = Bytes::from(body.encode_to_vec());
+        self.reply(conversation, origin.edge, Message::ToEdge(ToEdge::Answered { origin, kind, body }), fx);
+    }
+
+    /// What waited for an entry that was not kept.
+    pub(super) fn refuse_waiting(&mut self, waiting: Waiting, fx: &mut Effects) {
+        let code = ErrorCode::StorageUnavailable;
+        match waiting {
+            Waiting::Subscribed(joining) => {
+                fx.send(joining.origin.edge, Message::ToEdge(joining.refused(code)));
+            }
+            Waiting::Message(shard, message) => match message {
+                Message::ToEdge(ToEdge::Appended { origin, receipts }) => {
+                    let refused = crate::message::Receipt::Refused { code, retry_after_ms: retry_hint_ms(code) };
+                    let receipts = receipts.iter().map(|_| refused).collect();
+                    fx.send(shard, Message::ToEdge(ToEdge::Appended { origin, receipts }));
+                }
+                Message::ToEdge(ToEdge::Answered { origin, .. } | ToEdge::Refused { origin, .. }) => {
+                    let retry_after_ms = retry_hint_ms(code);
+                    fx.send(shard, Message::ToEdge(ToEdge::Refused { origin, code, retry_after_ms }));
+                }
+                Message::ToOwner(ToOwner::PassedOn { lane, item, .. }) => {
+                    fx.send(shard, Message::ToOwner(ToOwner::PassedOn { lane, item, kept: false }));
+                }
+                Message::ToEdge(ToEdge::Subscribed { origin, slot, user, conversation, cursor, .. }) => {
+                    let result = Err(code);
+                    let refused = ToEdge::Subscribed { origin, slot, user, conversation, cursor, result };
+                    fx.send(shard, Message::ToEdge(refused));
+                }
+                Message::ToEdge(ToEdge::CaughtUp { conn, conversation, from, .. }) => {
+                    let result = Err(code);
+                    fx.send(shard, Message::ToEdge(ToEdge::CaughtUp { conn, conversation, from, result }));
+                }
+                // Markers that did not move after all: nothing is told. Nothing else waits for the disk.
+                Message::ToEdge(ToEdge::Signalled { .. } | ToEdge::Deliver { .. } | ToEdge::Presence { .. })
+                | Message::ToOwner(_)
+                | Message::ToHome(_) => {}
+            },
+        }
+    }
+
+    /// Lets go of a conversation whose state is no longer true; its waiting work comes back.
+    pub(super) fn abandon(&mut self, mut conversation: Conversation) -> Vec<Work> {
+        let queued = conversation.take_queues();
+        self.parked -= queued.len();
+        self.members -= conversation.drop_members();
+        queued
+            .into_iter()
+            .map(|mut work| {
+                work.outstanding = 0;
+                work
+            })
+            .collect()
+    }
+
+    /// A conversation's events of one entry are durable: they may be seen.
+    pub(super) fn deliver(
+        &mut self,
+        conversation: &mut Conversation,
+        entry: &Built,
+        touched: &Touched,
+        fx: &mut Effects,
+    ) {
+        conversation.durable = touched.end;
+        fx.counters.events_appended += touched.events.len() as u64;
+        let Some(attachment) = self.attachments.get(&conversation.id) else { return };
+        let events: SmallVec<[Bytes; 16]> = touched.events.iter().map(|range| entry.records.slice(range.clone())).collect();
+        let budget = self.config.frame_bytes_max.saturating_sub(DELIVER_OVERHEAD_BYTES);
+        let mut first = touched.first;
+        let mut rest = &events[..];
+        while !rest.is_empty() {
+            let mut count = fitting(rest, budget);
+            // Whoever is put out may have the event that says so, and nothing that follows in the same entry.
+            if let Some(seq) = touched.ended.iter().map(|(_, seq, _)| *seq).find(|seq| *seq >= first) {
+                count = count.min(usize::try_from(seq.0 - first.0 + 1).unwrap_or(count));
+            }
+            let (chunk, later) = rest.split_at(count);
+            rest = later;
+            let last = rialto_protocol::ids::Seq(first.0 + count as u64 - 1);
+            let frame = frame::deliver(attachment.handle, chunk.iter());
+            let ended: SmallVec<_> =
+                touched.ended.iter().filter(|(_, seq, _)| (first..=last).contains(seq)).copied().collect();
+            for edge in &attachment.edges {
+                let (conversation, frame, ended) = (conversation.id, frame.clone(), ended.clone());
+                fx.send(*edge, Message::ToEdge(ToEdge::Deliver { conversation, first, last, frame, ended }));
+            }
+            first = last.next();
+        }
+    }
+
+    /// Whether an entry is durable.
+    pub(super) fn is_durable(&self, lane: LaneId, position: Position) -> bool {
+        position <= self.lanes.durable_position(lane)
+    }
+}
+
+/// Why a piece of work did not run to its end.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// It needs these first.
+    Needs(SmallVec<[Need; 2]>),
+    /// It is refused.
+    Refused(ErrorCode),
+}
+
+impl From<ErrorCode> for Stop {
+    fn from(code: ErrorCode) -> Self {
+        Self::Refused(code)
+    }
+}
+
+impl From<Need> for Stop {
+    fn from(need: Need) -> Self {
+        Self::Needs(SmallVec::from_iter([need]))
+    }
+}
+
+/// The member must be in memory.
+pub(super) fn require_member(conversation: &Conversation, user: &UserId) -> Result<(), Stop> {
+    match conversation.member(user) {
+        Some(_) => Ok(()),
+        None => Err(Need::Member(*user).into()),
+    }
+}
+
+/// How many of the events fit, at least one.
+pub(super) fn fitting(events: &[Bytes], budget: usize) -> usize {
+    let mut bytes = 0;
+    let fits = events.iter().take_while(|event| {
+        bytes += frame::event_cost(event.len());
+        bytes <= budget
+    });
+    fits.take(DELIVER_EVENTS_MAX).count().max(1)
+}
+
+/// When a refusal that will pass by itself is worth another try, milliseconds.
+fn retry_hint_ms(code: ErrorCode) -> u32 {
+    match code {
+        ErrorCode::Overloaded => 1_000,
+        ErrorCode::StorageUnavailable => 2_000,
+        _ => 0,
+    }
+}

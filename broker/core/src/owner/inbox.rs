@@ -1,0 +1,72 @@
+//! Inboxes: notices of what happened elsewhere become events; the user's list of conversations is made from them.
+
+use bytes::Bytes;
+use prost::Message as _;
+use rialto_protocol::{
+    ids::UserId,
+    record::Table,
+    v1::{self, ConversationKind, event::Content},
+};
+
+use crate::{
+    io::{Now, Query},
+    message::{Author, Message, ToOwner},
+    shard::Effects,
+};
+
+use super::{
+    conversation::Conversation,
+    desk::{Desk, Load, Stop, require_member},
+    outbox::device_of,
+    read::ReadJob,
+    work::Work,
+};
+
+impl Desk {
+    /// Appends a notice, once, and tells the lane that passed it on when it is durable.
+    pub(super) fn keep_notice(
+        &mut self,
+        now: Now,
+        conversation: &mut Conversation,
+        work: &Work,
+        fx: &mut Effects,
+    ) -> Result<(), Stop> {
+        let ToOwner::Notify { from, lane, item, client_id, user, notice } = &work.ask else { return Ok(()) };
+        let author = Author { user: UserId::SYSTEM, device: device_of(*lane) };
+        if !conversation.exists() {
+            self.open_own(now, conversation, *user, ConversationKind::Inbox);
+        }
+        require_member(conversation, &author.user)?;
+        if self.appended_before(now, conversation, author, *client_id, &work.known)?.is_none() {
+            // A notice that cannot be read was not written by this version: it is dropped, or it would come for ever.
+            if let Ok(notice) = v1::Notice::decode(notice.clone()) {
+                let listing = match &notice.notice {
+                    Some(v1::notice::Notice::Listing(listing)) => Some((listing.conversation.clone(), listing.encode_to_vec())),
+                    _ => None,
+                };
+                self.log(now, conversation, author, *client_id, &Content::Notice(notice));
+                if let Some((key, row)) = listing {
+                    self.lanes.get_mut(conversation.lane).row(&conversation.id, Table::Listing, &key, &row);
+                }
+            }
+        }
+        let done = ToOwner::PassedOn { lane: *lane, item: *item, kept: true };
+        self.reply(conversation, *from, Message::ToOwner(done), fx);
+        Ok(())
+    }
+
+    /// A page of the user's own list.
+    pub(super) fn conversations(
+        &mut self,
+        conversation: &mut Conversation,
+        work: &Work,
+        fx: &mut Effects,
+    ) -> Result<(), Stop> {
+        let ToOwner::Conversations { origin, after, limit, .. } = &work.ask else { return Ok(()) };
+        let after = after.map_or_else(Bytes::new, |after| after.to_proto());
+        let limit = *limit as usize;
+        let query = Query::Scan { conversation: conversation.id, table: Table::Listing, after, limit: limit + 1 };
+        self.load(conversation.id, Load::Read(ReadJob::Conversations { origin: *origin, limit }), query, fx);
+        Ok(())
+    }
+}

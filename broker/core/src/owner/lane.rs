@@ -1,0 +1,387 @@
+//! Lanes: what a conversation decides becomes a record of its lane's open entry; entries go to the journal in order, and
+//! what rests on them waits until they are durable.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    ops::Range,
+};
+
+use bytes::{Bytes, BytesMut};
+use rialto_protocol::{
+    error::ErrorCode,
+    event::{self, EventHead},
+    ids::{ConversationId, Cursor, Epoch, LaneId, Ordinal, Position, Seq, UserId},
+    record::{self, Table},
+    v1,
+};
+use smallvec::SmallVec;
+
+use crate::{
+    config::CoreConfig,
+    io::{AppendFailure, Entry, LaneClaim, Now, Output},
+    message::Message,
+    shard::Effects,
+    topology::ShardId,
+};
+
+use super::{outbox::Outbox, subscribe::Joining};
+
+/// Something that may leave once a position is durable.
+#[derive(Debug)]
+pub(super) enum Waiting {
+    /// A message.
+    Message(ShardId, Message),
+    /// A subscription: how it stands is told as of the moment when it leaves.
+    Subscribed(Joining),
+}
+
+/// What an entry holds of one conversation.
+#[derive(Debug)]
+pub(super) struct Touched {
+    /// Which.
+    pub(super) conversation: ConversationId,
+    /// Its first event in the entry.
+    pub(super) first: Seq,
+    /// The log's end after the entry.
+    pub(super) end: LogEnd,
+    /// Where its events stand in the records.
+    pub(super) events: SmallVec<[Range<usize>; 1]>,
+    /// Who may not read on, and from which event.
+    pub(super) ended: SmallVec<[(UserId, Seq, ErrorCode); 1]>,
+}
+
+/// The end of a conversation's log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct LogEnd {
+    /// Last event.
+    pub(super) cursor: Cursor,
+    /// Countable messages so far.
+    pub(super) ordinal: Ordinal,
+    /// Journal time of the last event.
+    pub(super) time_ms: u64,
+}
+
+/// An outbox record: number in its entry, whose inbox, and the notice.
+pub(super) type Outgoing = (u16, UserId, Bytes);
+
+/// An entry that is closed.
+#[derive(Debug)]
+pub(super) struct Built {
+    /// Its position.
+    pub(super) position: Position,
+    /// Its journal time.
+    pub(super) time_ms: u64,
+    /// Its records.
+    pub(super) records: Bytes,
+    /// What it holds, by conversation.
+    pub(super) touched: Vec<Touched>,
+    /// What is to be passed on.
+    pub(super) outgoing: Vec<Outgoing>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Serving,
+    /// An append failed and nothing was kept: nothing is taken until all that is on its way has come back.
+    Failing,
+    /// For good.
+    Lost,
+}
+
+/// One lane of this owner.
+#[derive(Debug)]
+pub(super) struct Lane {
+    id: LaneId,
+    epoch: Epoch,
+    time_ms: u64,
+    durable: Position,
+    closed_tail: Position,
+    open: BytesMut,
+    touched: Vec<Touched>,
+    outgoing: Vec<Outgoing>,
+    closed: VecDeque<Built>,
+    in_flight: VecDeque<Built>,
+    waiting: BTreeMap<Position, Vec<Waiting>>,
+    state: State,
+    /// It stands in the list of those to be flushed.
+    is_dirty: bool,
+    /// What has still to be passed on to inboxes.
+    pub(super) outbox: Outbox,
+}
+
+impl Lane {
+    fn new(claim: LaneClaim) -> Self {
+        Self {
+            id: claim.lane,
+            epoch: claim.epoch,
+            time_ms: claim.time_ms,
+            durable: claim.tail,
+            closed_tail: claim.tail,
+            open: BytesMut::new(),
+            touched: Vec::new(),
+            outgoing: Vec::new(),
+            closed: VecDeque::new(),
+            in_flight: VecDeque::new(),
+            waiting: BTreeMap::new(),
+            state: State::Serving,
+            is_dirty: false,
+            outbox: Outbox::new(claim.outbox),
+        }
+    }
+
+    /// Position of the entry that is being filled.
+    pub(super) fn open_position(&self) -> Position {
+        self.closed_tail.next()
+    }
+
+    /// Journal time of the entry that is being filled.
+    pub(super) fn time_ms(&self) -> u64 {
+        self.time_ms
+    }
+
+    pub(super) fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Makes the open entry ready for the records of one decision, which belong together: a full one is closed first.
+    pub(super) fn begin(&mut self, now: Now, entry_bytes_max: usize) {
+        if self.open.len() >= entry_bytes_max {
+            self.close();
+        }
+        if self.open.is_empty() {
+            self.time_ms = self.time_ms.max(now.unix_ms);
+        }
+    }
+
+    /// Adds the next event of a conversation. `touch` is where the conversation's last event stands, and is moved on.
+    pub(super) fn event(
+        &mut self,
+        conversation: ConversationId,
+        touch: &mut Option<(Position, usize)>,
+        head: &EventHead,
+        content: &v1::event::Content,
+    ) {
+        let range = record::put_event(&mut self.open, &conversation, |buf| event::encode_into(buf, head, content));
+        let end = LogEnd {
+            cursor: Cursor { epoch: head.epoch, seq: head.seq },
+            ordinal: head.ordinal,
+            time_ms: head.time_ms,
+        };
+        let position = self.open_position();
+        match *touch {
+            Some((known, index)) if known == position => {
+                let touched = &mut self.touched[index];
+                touched.end = end;
+                touched.events.push(range);
+            }
+            _ => {
+                *touch = Some((position, self.touched.len()));
+                let events = SmallVec::from_iter([range]);
+                self.touched.push(Touched { conversation, first: head.seq, end, events, ended: SmallVec::new() });
+            }
+        }
+    }
+
+    /// After the event that was just added the user may not read on.
+    pub(super) fn end_reader(&mut self, touch: Option<(Position, usize)>, user: UserId, seq: Seq, code: ErrorCode) {
+        if let Some((_, index)) = touch {
+            self.touched[index].ended.push((user, seq, code));
+        }
+    }
+
+    pub(super) fn row(&mut self, conversation: &ConversationId, table: Table, key: &[u8], value: &[u8]) {
+        record::put_row(&mut self.open, conversation, table, key, value);
+    }
+
+    /// Adds something to be passed on to a user's inbox once the entry is durable.
+    pub(super) fn notify(&mut self, user: UserId, notice: Bytes) {
+        record::put_outbox(&mut self.open, &user, &notice);
+        // An entry is closed long before it holds that many.
+        let index = u16::try_from(self.outgoing.len()).unwrap_or(u16::MAX);
+        self.outgoing.push((index, user, notice));
+    }
+
+    fn close(&mut self) {
+        if let Some(through) = self.outbox.write_done() {
+            record::put_outbox_done(&mut self.open, through);
+        }
+        if self.open.is_empty() {
+            return;
+        }
+        self.closed_tail = self.closed_tail.next();
+        self.closed.push_back(Built {
+            position: self.closed_tail,
+            time_ms: self.time_ms,
+            records: self.open.split().freeze(),
+            touched: std::mem::take(&mut self.touched),
+            outgoing: std::mem::take(&mut self.outgoing),
+        });
+    }
+
+    fn wait(&mut self, position: Position, waiting: Waiting) {
+        self.waiting.entry(position).or_default().push(waiting);
+    }
+}
+
+/// All lanes of this owner.
+#[derive(Debug)]
+pub(super) struct Lanes {
+    lanes: Vec<Option<Lane>>,
+    entry_bytes_max: usize,
+    in_flight_max: usize,
+    /// Lanes with something to flush; each once.
+    dirty: Vec<LaneId>,
+}
+
+impl Lanes {
+    pub(super) fn new(lanes: u16, config: &CoreConfig, claims: Vec<LaneClaim>) -> Self {
+        let mut table: Vec<Option<Lane>> = (0..lanes).map(|_| None).collect();
+        for claim in claims {
+            let index = usize::from(claim.lane.0);
+            table[index] = Some(Lane::new(claim));
+        }
+        Self {
+            lanes: table,
+            entry_bytes_max: config.entry_bytes_max,
+            in_flight_max: config.entries_in_flight_max,
+            dirty: Vec::new(),
+        }
+    }
+
+    /// The lane, ready for one decision's records; it will be flushed.
+    ///
+    /// # Panics
+    /// When the lane is not this owner's: messages are routed by the same map that lanes are claimed by.
+    pub(super) fn begin(&mut self, lane: LaneId, now: Now) -> &mut Lane {
+        let entry_bytes_max = self.entry_bytes_max;
+        let known = self.lanes[usize::from(lane.0)].as_mut().expect("a message for a lane of another shard");
+        if !known.is_dirty {
+            known.is_dirty = true;
+            self.dirty.push(lane);
+        }
+        known.begin(now, entry_bytes_max);
+        known
+    }
+
+    pub(super) fn get_mut(&mut self, lane: LaneId) -> &mut Lane {
+        self.lanes[usize::from(lane.0)].as_mut().expect("a message for a lane of another shard")
+    }
+
+    fn get(&self, lane: LaneId) -> &Lane {
+        self.lanes[usize::from(lane.0)].as_ref().expect("a message for a lane of another shard")
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (LaneId, &mut Lane)> {
+        self.lanes.iter_mut().flatten().map(|lane| (lane.id, lane))
+    }
+
+    pub(super) fn durable_position(&self, lane: LaneId) -> Position {
+        self.get(lane).durable
+    }
+
+    /// Nothing can be appended, now or for good.
+    pub(super) fn is_lost(&self, lane: LaneId) -> bool {
+        self.get(lane).state != State::Serving
+    }
+
+    /// Keeps something back until the position is durable.
+    pub(super) fn wait(&mut self, lane: LaneId, position: Position, waiting: Waiting) {
+        self.get_mut(lane).wait(position, waiting);
+    }
+
+    /// Closes the open entries and hands out what may be on its way.
+    pub(super) fn flush(&mut self, fx: &mut Effects) {
+        let dirty = std::mem::take(&mut self.dirty);
+        for id in dirty {
+            let in_flight_max = self.in_flight_max;
+            let lane = self.lanes[usize::from(id.0)].as_mut().expect("only own lanes become dirty");
+            lane.is_dirty = false;
+            if lane.state != State::Serving {
+                continue;
+            }
+            // While the lane may not send more, its open entry goes on filling: batches grow with load.
+            if lane.closed.is_empty() && lane.in_flight.len() < in_flight_max {
+                lane.close();
+            }
+            while lane.in_flight.len() < in_flight_max {
+                let Some(built) = lane.closed.pop_front() else { break };
+                fx.counters.entries += 1;
+                fx.outputs.push(Output::Append(Entry {
+                    lane: id,
+                    epoch: lane.epoch,
+                    position: built.position,
+                    time_ms: built.time_ms,
+                    records: built.records.clone(),
+                }));
+                lane.in_flight.push_back(built);
+            }
+            if !lane.closed.is_empty() || !lane.open.is_empty() {
+                lane.is_dirty = true;
+                self.dirty.push(id);
+            }
+        }
+    }
+
+    /// Entries up to `through` are durable; they come back in order.
+    pub(super) fn durable(&mut self, lane: LaneId, through: Position) -> Vec<Built> {
+        let lane = self.get_mut(lane);
+        if lane.state == State::Lost {
+            return Vec::new();
+        }
+        let count = lane.in_flight.iter().take_while(|built| built.position <= through).count();
+        lane.durable = lane.durable.max(through);
+        lane.in_flight.drain(..count).collect()
+    }
+
+    /// What waited for positions that are durable now.
+    pub(super) fn released(&mut self, lane: LaneId) -> Vec<Waiting> {
+        let lane = self.get_mut(lane);
+        let later = lane.waiting.split_off(&lane.durable.next());
+        std::mem::replace(&mut lane.waiting, later).into_values().flatten().collect()
+    }
+
+    /// An entry was not made durable. `true`: the lane is lost with it, and is to be [`Self::reset`].
+    pub(super) fn failed(&mut self, lane: LaneId, position: Position, failure: AppendFailure) -> bool {
+        let lane = self.get_mut(lane);
+        lane.in_flight.retain(|built| built.position != position);
+        match (failure, lane.state) {
+            (_, State::Lost) => false,
+            (AppendFailure::Lost, _) => {
+                lane.state = State::Lost;
+                true
+            }
+            (AppendFailure::NothingKept, _) => {
+                lane.state = State::Failing;
+                false
+            }
+        }
+    }
+
+    /// An append failed, and all that had been on its way with it has come back.
+    pub(super) fn wants_reset(&self, lane: LaneId) -> bool {
+        let lane = self.get(lane);
+        lane.state == State::Failing && lane.in_flight.is_empty()
+    }
+
+    /// Takes back all that is not durable; returns what waited for it.
+    pub(super) fn reset(&mut self, lane: LaneId) -> Vec<Waiting> {
+        let lane = self.get_mut(lane);
+        lane.open.clear();
+        lane.touched.clear();
+        lane.outgoing.clear();
+        lane.closed.clear();
+        lane.in_flight.clear();
+        lane.closed_tail = lane.durable;
+        lane.outbox.forget_written();
+        if lane.state == State::Failing {
+            lane.state = State::Serving;
+        }
+        std::mem::take(&mut lane.waiting).into_values().flatten().collect()
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.lanes.iter().flatten().all(|lane| {
+            lane.state == State::Lost || (lane.open.is_empty() && lane.closed.is_empty() && lane.in_flight.is_empty())
+        })
+    }
+}

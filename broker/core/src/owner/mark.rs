@@ -1,0 +1,149 @@
+//! What a member says of himself in a conversation: how far he has read, what he wants to see, that he is typing.
+
+use rialto_protocol::{
+    error::ErrorCode,
+    frame::{self, FrameKind},
+    ids::{RequestId, UserId},
+    v1::{self, ConversationKind, Role},
+};
+
+use crate::{
+    io::Now,
+    message::{Message, ToEdge, ToOwner},
+    shard::Effects,
+};
+
+use super::{
+    conversation::Conversation,
+    desk::{Desk, Stop},
+    rules,
+    work::{Need, Work},
+};
+
+impl Desk {
+    /// Moves markers.
+    pub(super) fn mark(
+        &mut self,
+        now: Now,
+        conversation: &mut Conversation,
+        work: &Work,
+        fx: &mut Effects,
+    ) -> Result<(), Stop> {
+        let ToOwner::Mark { origin, author, read, delivered, unread, .. } = &work.ask else { return Ok(()) };
+        let (profile, member) = conversation.parties(&author.user)?;
+        rules::has_role(profile, member, Role::ReadOnly)?;
+        let visible = conversation.visible().seq;
+        if *read > visible || *delivered > visible {
+            return Err(ErrorCode::TargetNotFound.into());
+        }
+        let moves = *unread || *read > member.read().0;
+        let ordinal = match (moves, conversation.ordinal_at(*read), work.known.target(*read)) {
+            (false, ..) => None,
+            (true, Some(ordinal), _) => Some(ordinal),
+            (true, None, Some(target)) => Some(target.as_ref().ok_or(ErrorCode::TargetNotFound)?.ordinal),
+            (true, None, None) => return Err(Need::Target(*read).into()),
+        };
+        let before = member.marker();
+        let head = conversation.head.cursor.seq;
+        let Some(member) = conversation.member_mut(&author.user) else { return Ok(()) };
+        if let Some(ordinal) = ordinal {
+            member.row.read_seq = read.0;
+            member.row.read_ordinal = ordinal.0;
+            if *unread {
+                member.row.unread_at_seq = head.0;
+            }
+            let read = member.read().0.0;
+            member.row.mentions.retain(|mention| *mention > read);
+        }
+        member.row.delivered_seq = member.row.delivered_seq.max(delivered.0).max(read.0);
+        if member.marker() != before || *unread {
+            self.markers_moved(now, conversation, author.user);
+        }
+        let (_, member) = conversation.parties(&author.user)?;
+        let body = v1::Marked {
+            marker: Some(member.marker()),
+            unread: member.unread(conversation.durable.ordinal),
+            unread_mentions: member.unread_mentions(),
+        };
+        self.answer(conversation, *origin, FrameKind::Marked, &body, fx);
+        Ok(())
+    }
+
+    fn markers_moved(&mut self, now: Now, conversation: &mut Conversation, user: UserId) {
+        self.lanes.begin(conversation.lane, now);
+        self.write_member(conversation, &user);
+        let Some(profile) = &conversation.profile else { return };
+        let kind = profile.kind();
+        if kind != ConversationKind::Inbox {
+            self.list(conversation, &user);
+        }
+        // Where few talk to each other they see how far the others have read.
+        if !matches!(kind, ConversationKind::Direct | ConversationKind::Group | ConversationKind::Family) {
+            return;
+        }
+        let Some(member) = conversation.member(&user) else { return };
+        let signal = v1::signalled::Signal::Marker(member.marker());
+        for (edge, message) in self.signalled(conversation, user, signal) {
+            let waiting = super::lane::Waiting::Message(edge, message);
+            self.lanes.wait(conversation.lane, conversation.last_position, waiting);
+        }
+    }
+
+    /// Changes what the user alone sees.
+    pub(super) fn prefer(
+        &mut self,
+        now: Now,
+        conversation: &mut Conversation,
+        work: &Work,
+        fx: &mut Effects,
+    ) -> Result<(), Stop> {
+        let ToOwner::Prefer { origin, author, hidden, muted_until_ms, .. } = &work.ask else { return Ok(()) };
+        let (profile, member) = conversation.parties(&author.user)?;
+        rules::has_role(profile, member, Role::ReadOnly)?;
+        if profile.kind() == ConversationKind::Inbox {
+            return Err(ErrorCode::KindRefused.into());
+        }
+        if let Some(member) = conversation.member_mut(&author.user) {
+            member.row.hidden = hidden.unwrap_or(member.row.hidden);
+            member.row.muted_until_ms = muted_until_ms.unwrap_or(member.row.muted_until_ms);
+        }
+        self.lanes.begin(conversation.lane, now);
+        self.write_member(conversation, &author.user);
+        self.list(conversation, &author.user);
+        self.answer(conversation, *origin, FrameKind::Done, &v1::Done {}, fx);
+        Ok(())
+    }
+
+    /// Passes a signal on to whoever follows, at once: it is never stored.
+    pub(super) fn signal(
+        &mut self,
+        conversation: &mut Conversation,
+        work: &Work,
+        fx: &mut Effects,
+    ) -> Result<(), Stop> {
+        let ToOwner::Signal { user, signal, .. } = &work.ask else { return Ok(()) };
+        let (profile, member) = conversation.parties(user)?;
+        rules::may_take_part(profile, member)?;
+        for (edge, message) in self.signalled(conversation, *user, signal.clone()) {
+            fx.send(edge, message);
+        }
+        Ok(())
+    }
+
+    fn signalled(
+        &self,
+        conversation: &Conversation,
+        user: UserId,
+        signal: v1::signalled::Signal,
+    ) -> Vec<(crate::topology::ShardId, Message)> {
+        let Some(attachment) = self.attachments.get(&conversation.id) else { return Vec::new() };
+        let body = v1::Signalled { handle: attachment.handle.0, user: user.to_proto(), signal: Some(signal) };
+        let frame = frame::encode(FrameKind::Signalled, RequestId::PUSH, &body);
+        let message = |edge: &crate::topology::ShardId| {
+            let (conversation, frame) = (conversation.id, frame.clone());
+            (*edge, Message::ToEdge(ToEdge::Signalled { conversation, user, frame }))
+        };
+        attachment.edges.iter().map(message).collect()
+    }
+}
+

@@ -1,0 +1,306 @@
+//! Reading: history, catch-up, descriptions and lists. A reader is judged before the read and once more after it.
+
+use bytes::Bytes;
+use prost::Message as _;
+use rialto_protocol::{
+    error::ErrorCode,
+    event,
+    frame::{self, FrameKind, HEADER_BYTES},
+    ids::{ConversationId, Cursor, Epoch, RequestId, Seq, UserId},
+    record::Table,
+    v1::{self, MemberState},
+};
+
+use crate::{
+    io::{Answer, ConnId, Query},
+    message::{Message, Origin, ToEdge, ToOwner},
+    shard::Effects,
+    topology::ShardId,
+};
+
+use super::{
+    conversation::Conversation,
+    desk::{Desk, Load, Stop, fitting},
+    member::MemberRow,
+    rules,
+    work::Work,
+};
+
+/// What a page holds beside its events, with room to spare.
+const PAGE_OVERHEAD_BYTES: usize = HEADER_BYTES + 64;
+
+/// A read that is the answer itself.
+#[derive(Debug)]
+pub(super) enum ReadJob {
+    CatchUp { edge: ShardId, conn: ConnId, user: UserId, from: Seq, verify: Option<Epoch>, budget: usize },
+    History { origin: Origin, user: UserId, backward: bool, end: Seq, oldest: Seq, head: Cursor, budget: usize },
+    Members { origin: Origin, user: UserId, limit: usize },
+    Conversations { origin: Origin, limit: usize },
+}
+
+impl Desk {
+    /// Judges a reader, and reads.
+    pub(super) fn read(
+        &mut self,
+        conversation: &mut Conversation,
+        work: &Work,
+        fx: &mut Effects,
+    ) -> Result<(), Stop> {
+        let user = work.user();
+        let (profile, member) = conversation.parties(&user)?;
+        let may_read = rules::may_read(profile, member);
+        match &work.ask {
+            ToOwner::Describe { origin, .. } => {
+                // Whoever is invited may see into what.
+                if member.row.state() != MemberState::Invited {
+                    may_read?;
+                }
+                let body = describe(conversation, &user)?;
+                self.answer(conversation, *origin, FrameKind::Description, &body, fx);
+            }
+            ToOwner::CatchUp { .. } => {
+                may_read?;
+                self.catch_up(conversation, work, fx);
+            }
+            ToOwner::History { .. } => {
+                may_read?;
+                self.history(conversation, work, fx);
+            }
+            ToOwner::Members { origin, user, after, limit, .. } => {
+                may_read?;
+                let after = after.map_or_else(Bytes::new, |after| after.to_proto());
+                let limit = *limit as usize;
+                let query = Query::Scan { conversation: conversation.id, table: Table::Member, after, limit: limit + 1 };
+                self.load(conversation.id, Load::Read(ReadJob::Members { origin: *origin, user: *user, limit }), query, fx);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn catch_up(&mut self, conversation: &Conversation, work: &Work, fx: &mut Effects) {
+        let ToOwner::CatchUp { edge, conn, user, from, verify, bytes_max, .. } = &work.ask else { return };
+        let end = conversation.visible().seq;
+        // The event before the first wanted one shows whether the reader's log is this log.
+        let start = if verify.is_some() && from.0 > 1 { Seq(from.0 - 1) } else { *from };
+        let verify = verify.filter(|_| start < *from && start >= conversation.oldest);
+        let start = start.max(conversation.oldest);
+        if start > end {
+            let message = caught_up(*conn, conversation.id, *from, Ok(Vec::new()));
+            fx.send(*edge, message);
+            return;
+        }
+        let job =
+            ReadJob::CatchUp { edge: *edge, conn: *conn, user: *user, from: *from, verify, budget: *bytes_max };
+        // The one that is only looked at must leave room for one that is wanted.
+        let bytes_max = if verify.is_some() { bytes_max + self.config.frame_bytes_max } else { *bytes_max };
+        let query =
+            Query::Events { conversation: conversation.id, from: start, to: end, bytes_max, backward: false };
+        self.load(conversation.id, Load::Read(job), query, fx);
+    }
+
+    fn history(&mut self, conversation: &Conversation, work: &Work, fx: &mut Effects) {
+        let ToOwner::History { origin, user, from, backward, limit, bytes_max, .. } = &work.ask else { return };
+        let (head, oldest) = (conversation.visible(), conversation.oldest);
+        let count = u64::from(*limit).saturating_sub(1);
+        let (first, last) = if *backward {
+            let last = if from.0 == 0 { head.seq } else { head.seq.min(*from) };
+            (Seq(last.0.saturating_sub(count)).max(oldest), last)
+        } else {
+            let first = (*from).max(oldest);
+            (first, Seq(first.0.saturating_add(count)).min(head.seq))
+        };
+        if first > last {
+            let page = frame::history_page(RequestId::PUSH, [].iter(), head, oldest, true);
+            self.answer_page(conversation.id, *origin, &page, fx);
+            return;
+        }
+        let end = if *backward { oldest } else { head.seq };
+        let budget = (*bytes_max).min(self.config.frame_bytes_max.saturating_sub(PAGE_OVERHEAD_BYTES));
+        let (origin, user, backward) = (*origin, *user, *backward);
+        let job = ReadJob::History { origin, user, backward, end, oldest, head, budget };
+        let query =
+            Query::Events { conversation: conversation.id, from: first, to: last, bytes_max: budget, backward };
+        self.load(conversation.id, Load::Read(job), query, fx);
+    }
+
+    /// A read came back. The conversation may have left memory since; then nobody can have lost the right to read it.
+    pub(super) fn finish_read(
+        &mut self,
+        conversation: Option<&Conversation>,
+        id: ConversationId,
+        job: ReadJob,
+        answer: Option<Answer>,
+        fx: &mut Effects,
+    ) {
+        let still_may = |user: &UserId| {
+            let parties = conversation.and_then(|conversation| conversation.parties(user).ok());
+            parties.map_or(Ok(()), |(profile, member)| rules::may_read(profile, member))
+        };
+        match (job, answer) {
+            (ReadJob::CatchUp { edge, conn, user, from, verify, budget }, answer) => {
+                let result = still_may(&user).and_then(|()| continued(answer, from, verify));
+                let result = result.map(|events| page_of(events, budget, false));
+                fx.send(edge, caught_up(conn, id, from, result));
+            }
+            (ReadJob::History { origin, user, backward, end, oldest, head, budget }, Some(Answer::Events { events, tombstones })) => {
+                if let Err(code) = still_may(&user) {
+                    fx.send(origin.edge, refused(origin, code));
+                    return;
+                }
+                let events = page_of(redact(events, &tombstones), budget, backward);
+                let reached = if backward { events.first() } else { events.last() };
+                let done = reached.and_then(|event| event::peek(event).ok()).is_none_or(|head| head.seq == end);
+                let page = frame::history_page(RequestId::PUSH, events.iter(), head, oldest, done);
+                self.answer_page(id, origin, &page, fx);
+            }
+            (ReadJob::Members { origin, user, limit }, Some(Answer::Scan(mut rows))) => {
+                if let Err(code) = still_may(&user) {
+                    fx.send(origin.edge, refused(origin, code));
+                    return;
+                }
+                let end = rows.len() <= limit;
+                rows.truncate(limit);
+                let members = rows.iter().filter_map(|(key, row)| stored_member(key, row, &user)).collect();
+                self.send_answer(origin, FrameKind::MembersPage, &v1::MembersPage { members, end }, fx);
+            }
+            (ReadJob::Conversations { origin, limit }, Some(Answer::Scan(mut rows))) => {
+                let end = rows.len() <= limit;
+                rows.truncate(limit);
+                let listings = rows.iter().filter_map(|(_, row)| v1::Listing::decode(row.clone()).ok()).collect();
+                self.send_answer(origin, FrameKind::ConversationsPage, &v1::ConversationsPage { listings, end }, fx);
+            }
+            (
+                ReadJob::History { origin, .. } | ReadJob::Members { origin, .. } | ReadJob::Conversations { origin, .. },
+                _,
+            ) => {
+                fx.send(origin.edge, refused(origin, ErrorCode::StorageUnavailable));
+            }
+        }
+    }
+
+    fn answer_page(&self, _id: ConversationId, origin: Origin, page: &Bytes, fx: &mut Effects) {
+        let body = page.slice(HEADER_BYTES..);
+        fx.send(origin.edge, Message::ToEdge(ToEdge::Answered { origin, kind: FrameKind::HistoryPage, body }));
+    }
+
+    fn send_answer<M: prost::Message>(&self, origin: Origin, kind: FrameKind, body: &M, fx: &mut Effects) {
+        let body = Bytes::from(body.encode_to_vec());
+        fx.send(origin.edge, Message::ToEdge(ToEdge::Answered { origin, kind, body }));
+    }
+}
+
+fn caught_up(
+    conn: ConnId,
+    conversation: ConversationId,
+    from: Seq,
+    result: Result<Vec<Bytes>, ErrorCode>,
+) -> Message {
+    Message::ToEdge(ToEdge::CaughtUp { conn, conversation, from, result })
+}
+
+fn refused(origin: Origin, code: ErrorCode) -> Message {
+    Message::ToEdge(ToEdge::Refused { origin, code, retry_after_ms: 0 })
+}
+
+/// Stored events as a reader who is behind gets them; the one to be verified is taken off.
+fn continued(answer: Option<Answer>, from: Seq, verify: Option<Epoch>) -> Result<Vec<Bytes>, ErrorCode> {
+    let Some(Answer::Events { mut events, tombstones }) = answer else {
+        return Err(ErrorCode::StorageUnavailable);
+    };
+    if let Some(epoch) = verify {
+        let before = events.first().and_then(|event| event::peek(event).ok());
+        match before {
+            Some(head) if head.seq.next() == from && head.epoch == epoch => {
+                events.remove(0);
+            }
+            _ => return Err(ErrorCode::CursorDiverged),
+        }
+    }
+    Ok(redact(events, &tombstones))
+}
+
+/// Deleted messages are not served any more; what stands for them keeps their number.
+fn redact(mut events: Vec<Bytes>, tombstones: &[(Seq, Seq)]) -> Vec<Bytes> {
+    if tombstones.is_empty() {
+        return events;
+    }
+    for event in &mut events {
+        let Ok(head) = event::peek(event) else { continue };
+        if let Some((_, by)) = tombstones.iter().find(|(seq, _)| *seq == head.seq)
+            && let Ok(redacted) = event::redact(event, *by)
+        {
+            *event = redacted;
+        }
+    }
+    events
+}
+
+/// As many events as a page holds, from the end that was asked for.
+fn page_of(mut events: Vec<Bytes>, budget: usize, backward: bool) -> Vec<Bytes> {
+    if events.is_empty() {
+        return events;
+    }
+    if backward {
+        events.reverse();
+    }
+    let count = fitting(&events, budget);
+    events.truncate(count);
+    if backward {
+        events.reverse();
+    }
+    events
+}
+
+fn stored_member(key: &Bytes, row: &Bytes, asker: &UserId) -> Option<v1::Member> {
+    let row = MemberRow::decode(row.clone()).ok()?;
+    let user = UserId::from_slice(key).ok()?;
+    let own = user == *asker;
+    Some(v1::Member {
+        user: user.to_proto(),
+        state: row.state,
+        role: row.role,
+        since_seq: row.since_seq,
+        marker: Some(v1::Marker {
+            read_seq: row.read_seq,
+            read_ordinal: row.read_ordinal,
+            delivered_seq: row.delivered_seq,
+        }),
+        hidden: own && row.hidden,
+        muted_until_ms: if own { row.muted_until_ms } else { 0 },
+    })
+}
+
+fn describe(conversation: &Conversation, user: &UserId) -> Result<v1::Description, Stop> {
+    let (profile, member) = conversation.parties(user)?;
+    let is_member = member.row.state() != MemberState::Unspecified;
+    let me = is_member.then(|| v1::Member {
+        user: user.to_proto(),
+        state: member.row.state,
+        role: member.row.role,
+        since_seq: member.row.since_seq,
+        marker: Some(member.marker()),
+        hidden: member.row.hidden,
+        muted_until_ms: member.row.muted_until_ms,
+    });
+    Ok(v1::Description {
+        conversation: conversation.id.to_proto(),
+        kind: profile.kind,
+        visibility: profile.visibility,
+        title: profile.title.clone(),
+        topic: profile.topic.clone(),
+        slow_mode_s: profile.slow_mode_s,
+        write_role: profile.write_role,
+        locked: profile.locked,
+        created_by: profile.created_by.clone(),
+        created_ms: profile.created_ms,
+        parent: profile.parent.clone(),
+        head: Some(conversation.visible().into()),
+        ordinal: conversation.durable.ordinal.0,
+        oldest_seq: conversation.oldest.0,
+        member_count: profile.members,
+        me,
+        unread: if member.is_joined() { member.unread(conversation.durable.ordinal) } else { 0 },
+        unread_mentions: member.unread_mentions(),
+    })
+}

@@ -1,0 +1,107 @@
+//! Who may do what: pure decisions over a profile and members. The table stands in docs/PROTOCOL.md.
+
+use rialto_protocol::{
+    error::ErrorCode,
+    v1::{ConversationKind, MemberState, Role},
+};
+
+use super::{member::Member, profile::Profile, work::Target};
+
+/// May read: members, and everybody where it is public, but nobody who is banned.
+pub(super) fn may_read(profile: &Profile, member: &Member) -> Result<(), ErrorCode> {
+    match member.row.state() {
+        MemberState::Joined => Ok(()),
+        MemberState::Banned => Err(ErrorCode::Banned),
+        _ if profile.is_public() => Ok(()),
+        MemberState::Unspecified => Err(ErrorCode::ConversationNotFound),
+        MemberState::Invited | MemberState::Left | MemberState::Removed => Err(ErrorCode::NotAMember),
+    }
+}
+
+/// Is in, with at least this role.
+pub(super) fn has_role(profile: &Profile, member: &Member, least: Role) -> Result<(), ErrorCode> {
+    if member.is_joined() {
+        return if member.role() >= least { Ok(()) } else { Err(ErrorCode::RoleTooLow) };
+    }
+    // Who may not even read is told what a reader would be told; who may read is told that he is not in.
+    may_read(profile, member).and(Err(ErrorCode::NotAMember))
+}
+
+/// May write a message now; `journal_ms` is the journal's time.
+pub(super) fn may_write(profile: &Profile, member: &Member, journal_ms: u64) -> Result<(), (ErrorCode, u32)> {
+    let plain = |code| (code, 0);
+    if profile.kind() == ConversationKind::Inbox {
+        return Err(plain(ErrorCode::WrittenBySystemOnly));
+    }
+    has_role(profile, member, Role::Member.max(profile.least_writer())).map_err(plain)?;
+    if profile.locked && member.role() < Role::Admin {
+        return Err(plain(ErrorCode::ConversationLocked));
+    }
+    let wait_ms = u64::from(profile.slow_mode_s) * 1_000;
+    let since_ms = journal_ms.saturating_sub(member.last_message_ms);
+    if wait_ms > since_ms && member.role() < Role::Moderator && member.last_message_ms > 0 {
+        return Err((ErrorCode::SlowMode, u32::try_from(wait_ms - since_ms).unwrap_or(u32::MAX)));
+    }
+    Ok(())
+}
+
+/// May react to, vote on or answer others' messages.
+pub(super) fn may_take_part(profile: &Profile, member: &Member) -> Result<(), ErrorCode> {
+    if profile.kind() == ConversationKind::Inbox {
+        return Err(ErrorCode::WrittenBySystemOnly);
+    }
+    has_role(profile, member, Role::Member)?;
+    if profile.locked && member.role() < Role::Admin { Err(ErrorCode::ConversationLocked) } else { Ok(()) }
+}
+
+/// The event can be referred to: it is a message that is still there.
+pub(super) fn is_message(target: Option<&Target>) -> Result<&Target, ErrorCode> {
+    match target {
+        Some(target) if target.deleted => Err(ErrorCode::TargetDeleted),
+        Some(target) if target.is_message => Ok(target),
+        _ => Err(ErrorCode::TargetNotFound),
+    }
+}
+
+/// May pin: moderators; in small private kinds every member.
+pub(super) fn may_pin(profile: &Profile, member: &Member) -> Result<(), ErrorCode> {
+    let least = match profile.kind() {
+        ConversationKind::Direct | ConversationKind::Self_ => Role::Member,
+        _ => Role::Moderator,
+    };
+    may_take_part(profile, member).and_then(|()| has_role(profile, member, least))
+}
+
+/// May change settings.
+pub(super) fn may_set(profile: &Profile, member: &Member) -> Result<(), ErrorCode> {
+    match profile.kind() {
+        ConversationKind::Inbox => Err(ErrorCode::WrittenBySystemOnly),
+        ConversationKind::Direct | ConversationKind::Self_ => Err(ErrorCode::KindRefused),
+        _ => has_role(profile, member, Role::Admin),
+    }
+}
+
+/// Members of this kind change at all.
+pub(super) fn has_membership(profile: &Profile) -> Result<(), ErrorCode> {
+    match profile.kind() {
+        ConversationKind::Inbox => Err(ErrorCode::WrittenBySystemOnly),
+        ConversationKind::Direct | ConversationKind::Self_ => Err(ErrorCode::KindRefused),
+        _ => Ok(()),
+    }
+}
+
+/// May give a role to somebody who has `current` now.
+pub(super) fn may_give(author: &Member, current: Role, role: Role) -> Result<(), ErrorCode> {
+    let own = author.role();
+    if own == Role::Owner || (own >= Role::Admin && current < own && role < own) {
+        Ok(())
+    } else {
+        Err(ErrorCode::RoleTooLow)
+    }
+}
+
+/// May remove or ban somebody who has `current` now.
+pub(super) fn may_put_out(author: &Member, current: Role) -> Result<(), ErrorCode> {
+    let own = author.role();
+    if own >= Role::Moderator && (current < own || own == Role::Owner) { Ok(()) } else { Err(ErrorCode::RoleTooLow) }
+}

@@ -1,0 +1,83 @@
+//! Subscribing: an edge is attached to a conversation, and told how its reader stands.
+
+use rialto_protocol::{
+    error::ErrorCode,
+    ids::{ConversationId, Cursor, UserId},
+};
+
+use crate::{
+    message::{Message, Origin, Standing, ToEdge, ToOwner},
+    shard::Effects,
+};
+
+use super::{
+    conversation::Conversation,
+    desk::{Desk, Stop},
+    lane::Waiting,
+    rules,
+    work::Work,
+};
+
+/// A subscription that is about to be answered.
+#[derive(Clone, Debug)]
+pub(super) struct Joining {
+    pub(super) origin: Origin,
+    pub(super) slot: u16,
+    pub(super) user: UserId,
+    pub(super) conversation: ConversationId,
+    pub(super) cursor: Option<Cursor>,
+}
+
+impl Joining {
+    pub(super) fn refused(self, code: ErrorCode) -> ToEdge {
+        self.answered(Err(code))
+    }
+
+    fn answered(self, result: Result<Standing, ErrorCode>) -> ToEdge {
+        let Self { origin, slot, user, conversation, cursor } = self;
+        ToEdge::Subscribed { origin, slot, user, conversation, cursor, result }
+    }
+}
+
+impl Desk {
+    /// Judges the reader. The answer waits until everything is durable that the judgement rests on.
+    pub(super) fn subscribe(
+        &mut self,
+        conversation: &mut Conversation,
+        work: &Work,
+        fx: &mut Effects,
+    ) -> Result<(), Stop> {
+        let ToOwner::Subscribe { origin, slot, user, cursor, .. } = &work.ask else { return Ok(()) };
+        let (profile, member) = conversation.parties(user)?;
+        rules::may_read(profile, member)?;
+        let joining =
+            Joining { origin: *origin, slot: *slot, user: *user, conversation: conversation.id, cursor: *cursor };
+        if self.is_durable(conversation.lane, conversation.last_position) {
+            self.answer_subscribed(conversation, &joining, fx);
+        } else {
+            self.lanes.wait(conversation.lane, conversation.last_position, Waiting::Subscribed(joining));
+        }
+        Ok(())
+    }
+
+    /// Attaches the reader's edge and tells how the reader stands, both as of what is durable.
+    pub(super) fn answer_subscribed(&mut self, conversation: &Conversation, joining: &Joining, fx: &mut Effects) {
+        let edge = joining.origin.edge;
+        let result = conversation.parties(&joining.user).map_err(|_| ErrorCode::StorageUnavailable).and_then(
+            |(profile, member)| {
+                rules::may_read(profile, member)?;
+                Ok(Standing {
+                    handle: self.attachments.attach(conversation.id, edge),
+                    head: conversation.visible(),
+                    ordinal: conversation.durable.ordinal,
+                    oldest: conversation.oldest,
+                    marker: member.marker(),
+                    unread: if member.is_joined() { member.unread(conversation.durable.ordinal) } else { 0 },
+                    unread_mentions: member.unread_mentions(),
+                    role: member.role(),
+                })
+            },
+        );
+        fx.send(edge, Message::ToEdge(joining.clone().answered(result)));
+    }
+}

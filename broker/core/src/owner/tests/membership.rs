@@ -1,0 +1,150 @@
+//! Who comes, goes and may do what.
+
+use super::*;
+use rialto_protocol::v1::{ConversationKind, MembershipAction as Action, Role};
+
+fn act(world: &mut World, by: UserId, conversation: ConversationId, action: Action, whom: Option<UserId>) -> Receipt {
+    world.publish(by, conversation, membership(action, whom, Role::Unspecified))
+}
+
+#[test]
+fn the_one_removed_receives_nothing_after_it() {
+    let mut world = World::new();
+    let (alice, bob) = (user("alice"), user("bob"));
+    let group = world.create(alice, ConversationKind::Group, false, &[bob]);
+    world.subscribe(bob, group).unwrap();
+    world.said.clear();
+    assert_eq!(seq_of(act(&mut world, alice, group, Action::Remove, Some(bob))), 2);
+    let ended = world.said.iter().find_map(|said| match said {
+        ToEdge::Deliver { conversation, ended, .. } if *conversation == group => Some(ended.clone()),
+        _ => None,
+    });
+    assert_eq!(&ended.unwrap()[..], [(bob, Seq(2), ErrorCode::NotAMember)]);
+    assert_eq!(world.subscribe(bob, group), Err(ErrorCode::NotAMember));
+    assert_eq!(world.publish(bob, group, text("still here?")), refused(ErrorCode::NotAMember));
+    let catch_up = ToOwner::CatchUp {
+        edge: EDGE,
+        conn: ConnId { index: 0, generation: 0 },
+        user: bob,
+        conversation: group,
+        from: Seq(1),
+        verify: None,
+        bytes_max: 1 << 16,
+    };
+    world.send(catch_up);
+    assert_eq!(world.refusal(), Some(ErrorCode::NotAMember));
+}
+
+#[test]
+fn a_foreign_private_conversation_looks_like_none() {
+    let mut world = World::new();
+    let group = world.create(user("alice"), ConversationKind::Group, false, &[]);
+    let eve = user("eve");
+    assert_eq!(world.subscribe(eve, group), Err(ErrorCode::ConversationNotFound));
+    assert_eq!(world.publish(eve, group, text("hi")), refused(ErrorCode::ConversationNotFound));
+    assert_eq!(act(&mut world, eve, group, Action::Join, None), refused(ErrorCode::ConversationNotFound));
+    assert_eq!(act(&mut world, eve, group, Action::Leave, None), refused(ErrorCode::ConversationNotFound));
+    let ask = ToOwner::Describe { origin: world.origin(), user: eve, conversation: group };
+    world.send(ask);
+    assert_eq!(world.refusal(), Some(ErrorCode::ConversationNotFound));
+}
+
+#[test]
+fn an_invitation_is_needed_and_enough_where_it_is_private() {
+    let mut world = World::new();
+    let (alice, bob) = (user("alice"), user("bob"));
+    let channel = world.create(alice, ConversationKind::Channel, false, &[]);
+    assert_eq!(act(&mut world, bob, channel, Action::Join, None), refused(ErrorCode::ConversationNotFound));
+    world.publish(alice, channel, membership(Action::Invite, Some(bob), Role::Moderator));
+    assert_eq!(world.subscribe(bob, channel), Err(ErrorCode::NotAMember));
+    act(&mut world, bob, channel, Action::Join, None);
+    assert_eq!(world.subscribe(bob, channel).unwrap().role, Role::Moderator);
+    assert_eq!(act(&mut world, bob, channel, Action::Join, None), refused(ErrorCode::MembershipUnchanged));
+    let listed = world.notices(bob);
+    assert_eq!(listed.len(), 2, "invited, then joined: {listed:?}");
+}
+
+#[test]
+fn anybody_enters_what_is_public_unless_banned() {
+    let mut world = World::new();
+    let (alice, bob) = (user("alice"), user("bob"));
+    let channel = world.create(alice, ConversationKind::Channel, true, &[]);
+    assert!(world.subscribe(bob, channel).is_ok(), "reading needs no membership");
+    assert_eq!(world.publish(bob, channel, text("hi")), refused(ErrorCode::NotAMember));
+    act(&mut world, bob, channel, Action::Join, None);
+    seq_of(world.publish(bob, channel, text("hi")));
+    seq_of(act(&mut world, alice, channel, Action::Ban, Some(bob)));
+    assert_eq!(world.subscribe(bob, channel), Err(ErrorCode::Banned));
+    assert_eq!(act(&mut world, bob, channel, Action::Join, None), refused(ErrorCode::Banned));
+    seq_of(act(&mut world, alice, channel, Action::Unban, Some(bob)));
+    seq_of(act(&mut world, bob, channel, Action::Join, None));
+}
+
+#[test]
+fn nobody_rises_above_who_gives_the_role() {
+    let mut world = World::new();
+    let (alice, bob, carol) = (user("alice"), user("bob"), user("carol"));
+    let group = world.create(alice, ConversationKind::Group, false, &[bob, carol]);
+    let set = |user, role| membership(Action::SetRole, Some(user), role);
+    assert_eq!(world.publish(bob, group, set(carol, Role::Admin)), refused(ErrorCode::RoleTooLow));
+    seq_of(world.publish(alice, group, set(bob, Role::Admin)));
+    assert_eq!(world.publish(bob, group, set(carol, Role::Admin)), refused(ErrorCode::RoleTooLow));
+    assert_eq!(world.publish(bob, group, set(alice, Role::Member)), refused(ErrorCode::RoleTooLow));
+    seq_of(world.publish(bob, group, set(carol, Role::Moderator)));
+    assert_eq!(act(&mut world, carol, group, Action::Remove, Some(bob)), refused(ErrorCode::RoleTooLow));
+    assert_eq!(act(&mut world, alice, group, Action::Leave, None), refused(ErrorCode::LastOwner));
+    let step_down = membership(Action::SetRole, None, Role::Member);
+    assert_eq!(world.publish(alice, group, step_down.clone()), refused(ErrorCode::LastOwner));
+    seq_of(world.publish(alice, group, set(bob, Role::Owner)));
+    seq_of(world.publish(alice, group, step_down));
+    seq_of(act(&mut world, alice, group, Action::Leave, None));
+}
+
+#[test]
+fn both_sides_of_a_pair_find_the_same_conversation() {
+    let mut world = World::new();
+    let (alice, bob) = (user("alice"), user("bob"));
+    let one = world.create(alice, ConversationKind::Direct, false, &[bob]);
+    let other = world.create(bob, ConversationKind::Direct, false, &[alice]);
+    assert_eq!(one, other);
+    assert!(world.answer::<v1::CreatedConversation>(FrameKind::CreatedConversation).existed);
+    seq_of(world.publish(alice, one, text("hi")));
+    seq_of(world.publish(bob, one, text("ho")));
+    assert_eq!(act(&mut world, alice, one, Action::Leave, None), refused(ErrorCode::KindRefused));
+    assert_eq!(world.subscribe(user("eve"), one), Err(ErrorCode::ConversationNotFound));
+}
+
+#[test]
+fn settings_are_for_admins_and_bind_everybody_below() {
+    let mut world = World::new();
+    let (alice, bob) = (user("alice"), user("bob"));
+    let group = world.create(alice, ConversationKind::Group, false, &[bob]);
+    let lock = |locked| Content::Settings(v1::Settings { locked: Some(locked), ..v1::Settings::default() });
+    assert_eq!(world.publish(bob, group, lock(true)), refused(ErrorCode::RoleTooLow));
+    seq_of(world.publish(alice, group, lock(true)));
+    assert_eq!(world.publish(bob, group, text("hi")), refused(ErrorCode::ConversationLocked));
+    seq_of(world.publish(alice, group, text("hi")));
+    seq_of(world.publish(alice, group, lock(false)));
+    let slow = Content::Settings(v1::Settings { slow_mode_s: Some(60), ..v1::Settings::default() });
+    seq_of(world.publish(alice, group, slow));
+    seq_of(world.publish(bob, group, text("one")));
+    world.now.unix_ms += 10_000;
+    let receipt = world.publish(bob, group, text("two"));
+    assert_eq!(receipt, Receipt::Refused { code: ErrorCode::SlowMode, retry_after_ms: 50_000 });
+    world.now.unix_ms += 50_000;
+    seq_of(world.publish(bob, group, text("two")));
+}
+
+#[test]
+fn membership_survives_a_restart() {
+    let mut world = World::new();
+    let (alice, bob) = (user("alice"), user("bob"));
+    let group = world.create(alice, ConversationKind::Group, false, &[bob]);
+    seq_of(act(&mut world, alice, group, Action::Ban, Some(bob)));
+    let mut world = world.restart();
+    assert_eq!(world.publish(bob, group, text("hi")), refused(ErrorCode::Banned));
+    let ask = ToOwner::Describe { origin: world.origin(), user: alice, conversation: group };
+    world.send(ask);
+    let description = world.answer::<v1::Description>(FrameKind::Description);
+    assert_eq!(description.member_count, 1);
+}

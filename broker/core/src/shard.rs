@@ -1,0 +1,145 @@
+//! One shard: an edge and an owner, and the way between them.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use crate::{
+    config::CoreConfig,
+    counters::Counters,
+    edge::Edge,
+    io::{ConnId, Input, LaneClaim, Now, Output},
+    message::Message,
+    owner::Owner,
+    topology::{ShardId, Topology},
+};
+
+/// What the halves of a shard write to while they handle an input.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// For the shell.
+    pub outputs: Vec<Output>,
+    /// For any shard of the node, this one included; in order for each receiver.
+    pub messages: VecDeque<(ShardId, Message)>,
+    /// Counted along the way.
+    pub counters: Counters,
+}
+
+impl Effects {
+    /// Sends a message to a shard, be it this one.
+    pub fn send(&mut self, shard: ShardId, message: Message) {
+        self.messages.push_back((shard, message));
+    }
+}
+
+/// The state machine of one shard.
+#[derive(Debug)]
+pub struct Shard {
+    id: ShardId,
+    edge: Edge,
+    owner: Owner,
+    effects: Effects,
+}
+
+impl Shard {
+    /// A shard that owns the claimed lanes, which must be those of `topology`.
+    #[must_use]
+    pub fn new(id: ShardId, topology: Topology, config: Arc<CoreConfig>, claims: Vec<LaneClaim>) -> Self {
+        let mut effects = Effects::default();
+        let edge = Edge::new(id, topology, Arc::clone(&config));
+        let owner = Owner::new(id, topology, config, claims, &mut effects);
+        Self { id, edge, owner, effects }
+    }
+
+    /// Takes one input in.
+    pub fn handle(&mut self, now: Now, input: Input) {
+        match input {
+            Input::Appended { .. } | Input::AppendFailed { .. } => self.owner.handle_append(now, &input, &mut self.effects),
+            Input::Loaded { ticket, answer } => {
+                if self.owner.awaits(ticket) {
+                    self.owner.handle_loaded(now, ticket, answer, &mut self.effects);
+                } else {
+                    self.edge.handle_loaded(now, ticket, answer, &mut self.effects);
+                }
+            }
+            Input::Messages { messages } => {
+                for message in messages {
+                    self.take(now, message);
+                }
+            }
+            Input::Tick => {
+                self.edge.handle_tick(now, &mut self.effects);
+                self.owner.handle_tick(now, &mut self.effects);
+            }
+            input => self.edge.handle(now, input, &mut self.effects),
+        }
+        self.settle(now);
+    }
+
+    /// Ends a batch of inputs: closes the lanes' open entries and the edge's gathered answers. To be called before the
+    /// outputs are acted upon.
+    pub fn flush(&mut self, now: Now) {
+        self.owner.flush(now, &mut self.effects);
+        self.settle(now);
+        self.edge.flush(now, &mut self.effects);
+    }
+
+    /// What is to be done, in order; the vector is emptied.
+    pub fn take_outputs(&mut self, into: &mut Vec<Output>) {
+        into.append(&mut self.effects.outputs);
+    }
+
+    /// When [`Input::Tick`] is due, monotonic microseconds; `None`: never.
+    #[must_use]
+    pub fn deadline_us(&self) -> Option<u64> {
+        match (self.edge.deadline_us(), self.owner.deadline_us()) {
+            (Some(edge), Some(owner)) => Some(edge.min(owner)),
+            (edge, owner) => edge.or(owner),
+        }
+    }
+
+    /// Largest frame that the connection may send now.
+    #[must_use]
+    pub fn frame_bytes_max(&self, conn: ConnId) -> usize {
+        self.edge.frame_bytes_max(conn)
+    }
+
+    /// Whether the connection has byte credit; when not, [`Output::Resume`] will tell.
+    #[must_use]
+    pub fn may_read(&self, conn: ConnId) -> bool {
+        self.edge.may_read(conn)
+    }
+
+    /// What was counted so far, gauges included.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        let mut counters = self.effects.counters.clone();
+        self.edge.gauges(&mut counters);
+        self.owner.gauges(&mut counters);
+        counters
+    }
+
+    /// Nothing waits for the disk or for storage: what was accepted is answered.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.owner.is_idle()
+    }
+
+    /// Messages between the halves go round until none is left; those for other shards become outputs.
+    fn settle(&mut self, now: Now) {
+        while let Some((shard, message)) = self.effects.messages.pop_front() {
+            if shard == self.id {
+                self.take(now, message);
+            } else {
+                self.effects.counters.forwarded += 1;
+                self.effects.outputs.push(Output::Forward { shard, message });
+            }
+        }
+    }
+
+    fn take(&mut self, now: Now, message: Message) {
+        match message {
+            Message::ToOwner(message) => self.owner.take(now, message, &mut self.effects),
+            Message::ToEdge(message) => self.edge.take(now, message, &mut self.effects),
+            Message::ToHome(message) => self.edge.take_home(now, message, &mut self.effects),
+        }
+    }
+}

@@ -1,0 +1,346 @@
+//! A running broker: how it starts, gives its clients away, and stops.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener, UdpSocket},
+    sync::{Arc, mpsc},
+    time::Duration,
+};
+
+use rialto_core::topology::{ShardId, Topology};
+use rialto_storage::{Store, journal::JournalError};
+use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
+
+use crate::{
+    Authenticator, BrokerConfig, IdentityError, StopReason,
+    admission::Admission,
+    clock::Clock,
+    fate::Fate,
+    listen,
+    ops::{self, Phase, Shared},
+    shard::{self, Control, Listeners, Seed, ShardError, engine::Node, mailbox::Mailbox},
+    transport::{certificates::Certificates, quic},
+};
+
+/// How often a draining or stopping broker looks whether it is done.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// How long a shard's thread may take to end once its connections are closed.
+const FAREWELL: Duration = Duration::from_secs(3);
+
+/// Where a broker listens; the ports are the real ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Addresses {
+    /// Plain TCP.
+    pub tcp: Option<SocketAddr>,
+    /// TCP with TLS.
+    pub tls: Option<SocketAddr>,
+    /// QUIC.
+    pub quic: Option<SocketAddr>,
+    /// The operations port.
+    pub ops: Option<SocketAddr>,
+}
+
+/// Why a broker did not start. What had been started by then ends by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration cannot work; everything that is wrong, one a line.
+    #[error("{}", .0.join("\n"))]
+    Config(Vec<String>),
+    /// An address cannot be listened on.
+    #[error("cannot listen on {what} {address}: {cause}")]
+    Listen {
+        /// Which listener.
+        what: &'static str,
+        /// Its address.
+        address: SocketAddr,
+        /// What the operating system said.
+        cause: io::Error,
+    },
+    /// Certificate and key cannot be used.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// A shard could not start.
+    #[error("a shard could not start: {0}")]
+    Shard(String),
+    /// The journal could not be taken over.
+    #[error("the journal could not be taken over: {0}")]
+    Claim(JournalError),
+}
+
+/// What clients cannot know, so that they cannot craft keys that collide.
+fn random_seed() -> u64 {
+    getrandom::u64().expect("the operating system has randomness")
+}
+
+/// A running broker. Dropped, it ends in its own time; [`Broker::stop`] waits for it.
+#[derive(Debug)]
+pub struct Broker {
+    shared: Arc<Shared>,
+    shards: Vec<shard::Handle>,
+    ops: Option<ops::Handle>,
+}
+
+impl Broker {
+    /// Starts shards and listeners, and returns once clients are served. Blocks until the journal's lanes are taken over.
+    ///
+    /// # Errors
+    /// [`StartError`] says what to change.
+    pub fn start(
+        mut config: BrokerConfig,
+        store: Arc<dyn Store>,
+        authenticator: Arc<dyn Authenticator>,
+    ) -> Result<Self, StartError> {
+        let problems = config.problems();
+        if !problems.is_empty() {
+            return Err(StartError::Config(problems));
+        }
+        if config.core.hash_seed == 0 {
+            config.core.hash_seed = random_seed();
+        }
+        let certificates = config
+            .tls_identity
+            .clone()
+            .map(Certificates::load)
+            .transpose()?;
+        let mut sockets = Sockets::bind(&config)?;
+        let topology = Topology {
+            shards: config.shards,
+            lanes: store.lanes(),
+        };
+        let node = Node {
+            clock: Clock::start(),
+            store,
+            authenticator,
+            admission: Admission::new(config.connections_max, config.connections_per_address_max),
+            mailboxes: Mailbox::all(config.shards, config.forward_bytes_max),
+            fate: Fate::new(),
+            config: Arc::new(config),
+        };
+        let listeners = sockets.share_out(&node.config, certificates.as_ref())?;
+        let shared = Arc::new(Shared::new(
+            node.clone(),
+            topology,
+            sockets.addresses,
+            certificates,
+        ));
+        let thread = |cause: io::Error| StartError::Shard(cause.to_string());
+        let ops = ops::start(sockets.ops.take(), Arc::clone(&shared)).map_err(thread)?;
+        // From here on an early return drops what was started, which ends it.
+        let mut broker = Self {
+            shared,
+            shards: Vec::new(),
+            ops: Some(ops),
+        };
+        broker.start_shards(&node, topology, listeners)?;
+        broker.shared.set_phase(Phase::Serving);
+        Ok(broker)
+    }
+
+    fn start_shards(
+        &mut self,
+        node: &Node,
+        topology: Topology,
+        listeners: Vec<Listeners>,
+    ) -> Result<(), StartError> {
+        let processors = if node.config.pin {
+            core_affinity::get_core_ids().unwrap_or_default()
+        } else {
+            Vec::new()
+        };
+        let (ready, answers) = mpsc::channel();
+        for (number, listeners) in (0..topology.shards).zip(listeners) {
+            let core = processors
+                .get(usize::from(number) % processors.len().max(1))
+                .copied();
+            let seed = Seed {
+                id: ShardId(number),
+                topology,
+                node: node.clone(),
+                listeners,
+                core,
+            };
+            let handle = shard::start(seed, ready.clone())
+                .map_err(|cause| StartError::Shard(cause.to_string()))?;
+            self.shards.push(handle);
+        }
+        drop(ready);
+        for _ in 0..topology.shards {
+            match answers.recv() {
+                Ok(Ok(())) => {}
+                Ok(Err(ShardError::Claim(error))) => return Err(StartError::Claim(error)),
+                Ok(Err(error)) => return Err(StartError::Shard(error.to_string())),
+                Err(_) => return Err(StartError::Shard("its thread ended".to_owned())),
+            }
+        }
+        self.shared.set_controls(
+            self.shards
+                .iter()
+                .map(|shard| shard.control().clone())
+                .collect(),
+        );
+        Ok(())
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn addresses(&self) -> Addresses {
+        self.shared.addresses()
+    }
+
+    /// Reads certificate and key again. Open connections keep what they have; when the new ones cannot be used, so does
+    /// everybody. Files that change are noticed without this within seconds.
+    ///
+    /// # Errors
+    /// [`IdentityError`]: the ones before stay.
+    pub fn reload_certificates(&self) -> Result<(), IdentityError> {
+        self.shared
+            .certificates()
+            .map_or(Ok(()), |certificates| certificates.reload())
+    }
+
+    /// Takes no connections any more and tells clients to go, each at a random moment of `window`. Returns how many are
+    /// left, at the end of the window at the latest.
+    pub async fn drain(&self, window: Duration) -> usize {
+        self.shared.set_phase(Phase::Draining);
+        let window_ms = u32::try_from(window.as_millis()).unwrap_or(u32::MAX);
+        self.order(|| Control::Drain { window_ms });
+        let end = Instant::now() + window;
+        while self.shared.open_connections() > 0 && Instant::now() < end {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        self.shared.open_connections()
+    }
+
+    /// Stops: reads nothing any more, answers what was accepted, writes what is queued, closes, and has the views catch up.
+    /// Clients that were not drained before are told to come back at once.
+    ///
+    /// # Errors
+    /// When the views could not be written: nothing is lost, the next start makes them from the journal.
+    pub async fn stop(mut self) -> Result<(), JournalError> {
+        if self.shared.phase() != Phase::Draining {
+            self.shared.set_phase(Phase::Draining);
+            self.order(|| Control::Drain { window_ms: 0 });
+        }
+        self.order(|| Control::StopReading);
+        let end = Instant::now()
+            + Duration::from_millis(self.shared.node().config.stop_timeout_ms.into());
+        // What one shard has sent may wake another: twice idle in a row is idle.
+        let mut idle_rounds = 0;
+        while idle_rounds < 2 && Instant::now() < end && self.shared.node().fate.reason().is_none()
+        {
+            let figures = self.shared.figures().await;
+            let idle = figures.complete && figures.shards.iter().all(|shard| shard.idle);
+            idle_rounds = if idle { idle_rounds + 1 } else { 0 };
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        self.order(|| Control::End);
+        let end = Instant::now()
+            + Duration::from_millis(self.shared.node().config.close_timeout_ms.into())
+            + FAREWELL;
+        for shard in &mut self.shards {
+            if let Some(ended) = shard.take_ended() {
+                // A shard that hangs in its last work is left to the end of the process.
+                let _ = tokio::time::timeout_at(end, ended).await;
+            }
+        }
+        if let Some(ops) = self.ops.take() {
+            ops.stop().await;
+        }
+        match self.shared.node().fate.reason() {
+            // A poisoned journal has nothing to settle; recovery does it.
+            Some(_) => Ok(()),
+            None => self.shared.node().store.settle().await,
+        }
+    }
+
+    /// Resolves when the broker cannot go on: the process has to end with an error, and be started again.
+    pub async fn stopped(&self) -> StopReason {
+        self.shared.node().fate.reported().await
+    }
+
+    fn order(&self, order: impl Fn() -> Control) {
+        for shard in &self.shards {
+            // A shard that has ended needs no orders.
+            let _ = shard.control().send(order());
+        }
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        self.order(|| Control::End);
+    }
+}
+
+/// Everything that was bound, before shards share it.
+struct Sockets {
+    addresses: Addresses,
+    tcp: Vec<TcpListener>,
+    tls: Vec<TcpListener>,
+    quic: Vec<UdpSocket>,
+    ops: Option<TcpListener>,
+}
+
+impl Sockets {
+    fn bind(config: &BrokerConfig) -> Result<Self, StartError> {
+        let shards = config.shards;
+        let (tcp, tcp_address) = bind("tcp", config.tcp, |address| listen::tcp(address, shards))?;
+        let (tls, tls_address) = bind("tls", config.tls, |address| listen::tcp(address, shards))?;
+        let (quic, quic_address) =
+            bind("quic", config.quic, |address| listen::udp(address, shards))?;
+        let (mut ops, ops_address) = bind("ops", config.ops, |address| listen::tcp(address, 1))?;
+        let addresses = Addresses {
+            tcp: tcp_address,
+            tls: tls_address,
+            quic: quic_address,
+            ops: ops_address,
+        };
+        Ok(Self {
+            addresses,
+            tcp,
+            tls,
+            quic,
+            ops: ops.pop(),
+        })
+    }
+
+    /// One set for each shard, in their order.
+    fn share_out(
+        &mut self,
+        config: &BrokerConfig,
+        certificates: Option<&Arc<Certificates>>,
+    ) -> Result<Vec<Listeners>, StartError> {
+        let mut acceptor = None;
+        let mut endpoints = None;
+        if let Some(certificates) = certificates {
+            acceptor = Some(TlsAcceptor::from(Arc::new(certificates.server_config()?)));
+            endpoints = Some(quic::server_config(certificates, config)?);
+        }
+        let mut tcp = self.tcp.drain(..);
+        let mut tls = self.tls.drain(..);
+        let mut quic = self.quic.drain(..);
+        let shares = (0..config.shards).map(|_| Listeners {
+            tcp: tcp.next(),
+            tls: tls.next().zip(acceptor.clone()),
+            quic: quic.next().zip(endpoints.clone()),
+        });
+        Ok(shares.collect())
+    }
+}
+
+fn bind<S>(
+    what: &'static str,
+    address: Option<SocketAddr>,
+    bind: impl FnOnce(SocketAddr) -> io::Result<(Vec<S>, SocketAddr)>,
+) -> Result<(Vec<S>, Option<SocketAddr>), StartError> {
+    let Some(address) = address else {
+        return Ok((Vec::new(), None));
+    };
+    let (sockets, actual) = bind(address).map_err(|cause| StartError::Listen {
+        what,
+        address,
+        cause,
+    })?;
+    Ok((sockets, Some(actual)))
+}

@@ -1,0 +1,487 @@
+//! What all tasks of a shard share: the core, the connections, and what the shell counts. One thread: cells, no locks.
+//!
+//! Tasks tell the core what happened through [`Engine::handle`]; the pump carries out what the core decides.
+
+use std::{
+    cell::{Cell, RefCell, RefMut},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use rialto_core::{
+    Shard,
+    io::{ConnId, Input, Now, Transport, Via},
+    topology::ShardId,
+};
+use rialto_storage::{Store, directory::Seen};
+use slab::Slab;
+
+use super::{
+    bell::Bell,
+    figures::{Carrier, ShardFigures, ShellFigures, Stage},
+    link::Link,
+    mailbox::Mailbox,
+};
+use crate::{
+    Authenticator,
+    admission::{Admission, Permit},
+    clock::Clock,
+    config::BrokerConfig,
+    fate::Fate,
+    transport::quic::{self, CatchUps},
+};
+
+/// The read buffer of all connections of a shard: large enough that a busy connection fills one with many frames.
+const READ_BUFFER_BYTES: usize = 256 << 10;
+/// Least room to read into: that of a TLS record.
+const READ_ROOM_MIN: usize = 16 << 10;
+
+/// "Last seen" notes that wait for the next write of them.
+const SEEN_MAX: usize = 65_536;
+
+/// What every shard of a broker has in common.
+#[derive(Clone)]
+pub(crate) struct Node {
+    pub(crate) config: Arc<BrokerConfig>,
+    pub(crate) clock: Clock,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) authenticator: Arc<dyn Authenticator>,
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) mailboxes: Arc<[Mailbox]>,
+    pub(crate) fate: Fate,
+}
+
+/// See the module.
+pub(crate) struct Engine {
+    id: ShardId,
+    node: Node,
+    core: RefCell<Shard>,
+    links: RefCell<Slab<Rc<Link>>>,
+    /// Given to the next connection; never the same again.
+    generation: Cell<u32>,
+    read_buffer: RefCell<BytesMut>,
+    figures: RefCell<ShellFigures>,
+    /// To be written to the directory.
+    seen: RefCell<Vec<Seen>>,
+    /// Rings when the core was told something.
+    turn: Bell,
+    /// Rings when the last connection is gone.
+    emptied: Bell,
+    /// Whether connections are not read, because another shard's mailbox is full or because the broker stops.
+    stalled: Cell<bool>,
+    stopping: Cell<bool>,
+    /// Connections are refused where refusing is what tells a client.
+    refusing: Cell<bool>,
+    /// Connections that would have read meanwhile.
+    waiting: RefCell<Vec<Rc<Link>>>,
+    /// The pump holds messages back that another shard refused.
+    overflowing: Cell<bool>,
+    /// The core has panicked: it is not called any more.
+    dead: Cell<bool>,
+}
+
+/// QUIC handshakes of a shard.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct QuicLimits {
+    /// Past so many a client has to prove its address.
+    pub(crate) retry_above: usize,
+    /// Past so many more are refused.
+    pub(crate) handshakes_max: usize,
+}
+
+impl Engine {
+    pub(crate) fn new(id: ShardId, node: Node, core: Shard) -> Rc<Self> {
+        Rc::new(Self {
+            id,
+            node,
+            core: RefCell::new(core),
+            links: RefCell::default(),
+            generation: Cell::new(0),
+            read_buffer: RefCell::default(),
+            figures: RefCell::default(),
+            seen: RefCell::default(),
+            turn: Bell::default(),
+            emptied: Bell::default(),
+            stalled: Cell::new(false),
+            stopping: Cell::new(false),
+            refusing: Cell::new(false),
+            waiting: RefCell::default(),
+            overflowing: Cell::new(false),
+            dead: Cell::new(false),
+        })
+    }
+
+    pub(crate) fn id(&self) -> ShardId {
+        self.id
+    }
+
+    pub(crate) fn node(&self) -> &Node {
+        &self.node
+    }
+
+    pub(crate) fn admission(&self) -> &Arc<Admission> {
+        &self.node.admission
+    }
+
+    pub(crate) fn turn(&self) -> &Bell {
+        &self.turn
+    }
+
+    pub(crate) fn emptied(&self) -> &Bell {
+        &self.emptied
+    }
+
+    /// Tells the core, and has the pump carry out what follows.
+    pub(crate) fn handle(&self, input: Input) {
+        self.with_core(|core, now| core.handle(now, input));
+        self.turn.ring();
+    }
+
+    /// Calls the core. Should it panic, its state is not to be trusted any more, and the process has to end.
+    pub(crate) fn with_core<T: Default>(&self, call: impl FnOnce(&mut Shard, Now) -> T) -> T {
+        if self.dead.replace(true) {
+            return T::default();
+        }
+        let guard = self.node.fate.guard(self.id);
+        let result = call(&mut self.core.borrow_mut(), self.node.clock.now());
+        drop(guard);
+        self.dead.set(false);
+        result
+    }
+
+    /// Takes a connection in whose handshake is done.
+    pub(crate) fn open(
+        self: &Rc<Self>,
+        carrier: Carrier,
+        permit: Permit,
+        transport: Transport,
+        catch_ups: Option<CatchUps>,
+    ) -> Registration {
+        let mut links = self.links.borrow_mut();
+        let entry = links.vacant_entry();
+        let index = u32::try_from(entry.key()).expect("connections are limited far below 2^32");
+        let generation = self.generation.get();
+        self.generation.set(generation.wrapping_add(1));
+        let conn = ConnId { index, generation };
+        let link = Rc::clone(entry.insert(Rc::new(Link::new(conn, catch_ups))));
+        drop(links);
+        let mut figures = self.figures.borrow_mut();
+        figures.open[carrier as usize] += 1;
+        figures.opened[carrier as usize] += 1;
+        drop(figures);
+        self.handle(Input::Opened { conn, transport });
+        Registration {
+            engine: Rc::clone(self),
+            link,
+            carrier,
+            _permit: permit,
+        }
+    }
+
+    /// The connection, unless it is gone.
+    pub(crate) fn link(&self, conn: ConnId) -> Option<Rc<Link>> {
+        let links = self.links.borrow();
+        links
+            .get(conn.index as usize)
+            .filter(|link| link.id() == conn)
+            .map(Rc::clone)
+    }
+
+    /// Queues a frame of the core on a connection.
+    pub(crate) fn send(self: &Rc<Self>, conn: ConnId, frame: Bytes, via: Via) {
+        let Some(link) = self.link(conn) else { return };
+        match (via, link.catch_ups()) {
+            (Via::Main, _) | (_, None) => link.push(frame),
+            (Via::CatchUp(conversation), Some(streams)) => {
+                streams.send(self, &link, conversation, frame);
+            }
+            (Via::Datagram, Some(streams)) => {
+                let bytes = frame.len();
+                if let Err(reason) = quic::send_datagram(streams.connection(), frame) {
+                    self.shed(Stage::Datagram, reason);
+                }
+                // Sent or dropped: either way it waits no longer.
+                self.handle(Input::Written { conn, bytes });
+            }
+        }
+    }
+
+    /// Where connections read into. What they leave in it they take out again.
+    pub(crate) fn read_buffer(&self) -> RefMut<'_, BytesMut> {
+        let mut buffer = self.read_buffer.borrow_mut();
+        if buffer.capacity() - buffer.len() < READ_ROOM_MIN {
+            buffer.reserve(READ_BUFFER_BYTES);
+        }
+        buffer
+    }
+
+    /// Largest frame that the connection may send now.
+    pub(crate) fn frame_bytes_max(&self, conn: ConnId) -> usize {
+        self.core.borrow().frame_bytes_max(conn)
+    }
+
+    /// Stops or restarts reading from all connections, because messages for another shard have to wait.
+    pub(crate) fn set_overflowing(&self, overflowing: bool) {
+        if overflowing && !self.overflowing.get() {
+            self.figures.borrow_mut().stalls += 1;
+        }
+        self.overflowing.set(overflowing);
+        self.set_stalled();
+    }
+
+    /// Stops reading for good: the broker stops.
+    pub(crate) fn stop_reading(&self) {
+        self.stopping.set(true);
+        self.set_stalled();
+    }
+
+    /// Takes no connections any more.
+    pub(crate) fn refuse_connections(&self) {
+        self.refusing.set(true);
+    }
+
+    pub(crate) fn refuses_connections(&self) -> bool {
+        self.refusing.get()
+    }
+
+    fn set_stalled(&self) {
+        let stalled = self.overflowing.get() || self.stopping.get();
+        if self.stalled.replace(stalled) && !stalled {
+            for link in self.waiting.take() {
+                link.waits_for_shard().set(false);
+                link.bell().ring();
+            }
+        }
+    }
+
+    /// Has every connection write what is queued and end.
+    pub(crate) fn close_all(&self) {
+        for (_, link) in &*self.links.borrow() {
+            link.close();
+        }
+    }
+
+    /// Connections now.
+    pub(crate) fn open_count(&self) -> usize {
+        self.links.borrow().len()
+    }
+
+    /// Notes that a user was connected, for the next write of such notes.
+    pub(crate) fn note_seen(&self, note: Seen) {
+        let mut seen = self.seen.borrow_mut();
+        if seen.len() < SEEN_MAX {
+            seen.push(note);
+        } else {
+            self.shed(Stage::Seen, "full");
+        }
+    }
+
+    pub(crate) fn has_seen(&self) -> bool {
+        !self.seen.borrow().is_empty()
+    }
+
+    /// Writes what was noted. A failure makes "last seen" older than it is, and no more.
+    pub(crate) async fn write_seen(&self) {
+        let seen = self.seen.take();
+        if let Err(error) = self.node.store.record_seen(seen).await {
+            tracing::warn!(%error, "when users were last seen could not be noted");
+        }
+    }
+
+    /// Nothing waits for the disk, for storage or for another shard.
+    pub(crate) fn is_idle(&self) -> bool {
+        let mailbox = &self.node.mailboxes[usize::from(self.id.0)];
+        self.core.borrow().is_idle() && !self.overflowing.get() && mailbox.is_empty()
+    }
+
+    pub(crate) fn figures(&self) -> ShardFigures {
+        ShardFigures {
+            core: self.core.borrow().counters(),
+            shell: self.figures.borrow().clone(),
+            idle: self.is_idle(),
+        }
+    }
+
+    pub(crate) fn shed(&self, stage: Stage, reason: &'static str) {
+        self.figures.borrow_mut().shed(stage, reason);
+    }
+
+    pub(crate) fn count_read(&self, bytes: usize) {
+        self.figures.borrow_mut().bytes_in += bytes as u64;
+    }
+
+    pub(crate) fn count_accept_error(&self) {
+        self.figures.borrow_mut().accept_errors += 1;
+    }
+
+    pub(crate) fn count_retry(&self) {
+        self.figures.borrow_mut().retries += 1;
+    }
+
+    pub(crate) fn count_append_failure(&self) {
+        self.figures.borrow_mut().append_failures += 1;
+    }
+
+    pub(crate) fn count_load_failure(&self) {
+        self.figures.borrow_mut().load_failures += 1;
+    }
+
+    /// For the handshake of a transport, and again for the Hello after it, which the core waits for.
+    pub(crate) fn handshake_timeout(&self) -> Duration {
+        Duration::from_millis(self.node.config.core.handshake_timeout_ms.into())
+    }
+
+    pub(crate) fn close_timeout(&self) -> Duration {
+        Duration::from_millis(self.node.config.close_timeout_ms.into())
+    }
+
+    pub(crate) fn quic_limits(&self) -> QuicLimits {
+        let config = &self.node.config;
+        QuicLimits {
+            retry_above: config.quic_retry_above,
+            handshakes_max: config.quic_handshakes_max,
+        }
+    }
+}
+
+/// A connection's place in the shard; when it is dropped, by a panic too, the core learns that the connection is gone.
+pub(crate) struct Registration {
+    engine: Rc<Engine>,
+    link: Rc<Link>,
+    carrier: Carrier,
+    _permit: Permit,
+}
+
+impl Registration {
+    pub(crate) fn engine(&self) -> &Rc<Engine> {
+        &self.engine
+    }
+
+    pub(crate) fn link(&self) -> &Link {
+        &self.link
+    }
+
+    /// Whether the connection may read now; if not, its bell rings when it may.
+    pub(crate) fn may_read(&self) -> bool {
+        if self.engine.stalled.get() {
+            if !self.link.waits_for_shard().replace(true) {
+                self.engine.waiting.borrow_mut().push(Rc::clone(&self.link));
+            }
+            return false;
+        }
+        if !self.link.is_paused() {
+            let paused = !self.engine.core.borrow().may_read(self.link.id());
+            self.link.set_paused(paused);
+        }
+        !self.link.is_paused()
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.engine.shed(Stage::Connection, "panic");
+        }
+        let conn = self.link.id();
+        let mut links = self.engine.links.borrow_mut();
+        links.try_remove(conn.index as usize);
+        let emptied = links.is_empty();
+        drop(links);
+        self.engine.figures.borrow_mut().open[self.carrier as usize] -= 1;
+        self.engine.handle(Input::Closed { conn });
+        if emptied {
+            self.engine.emptied.ring();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use rialto_core::{io::Identity, topology::Topology};
+    use rialto_protocol::error::ErrorCode;
+    use rialto_storage::memory::MemoryStore;
+
+    use super::*;
+    use crate::fate::StopReason;
+
+    struct Nobody;
+
+    impl Authenticator for Nobody {
+        fn verify(&self, _: &str, _: u64) -> Result<Identity, ErrorCode> {
+            Err(ErrorCode::TokenMalformed)
+        }
+    }
+
+    fn engine() -> Rc<Engine> {
+        let config = BrokerConfig::default();
+        let core = Shard::new(
+            ShardId(0),
+            Topology {
+                shards: 1,
+                lanes: 1,
+            },
+            Arc::new(config.core.clone()),
+            Vec::new(),
+        );
+        let node = Node {
+            clock: Clock::start(),
+            store: Arc::new(MemoryStore::new(1)),
+            authenticator: Arc::new(Nobody),
+            admission: Admission::new(10, 10),
+            mailboxes: Mailbox::all(1, 1),
+            fate: Fate::new(),
+            config: Arc::new(config),
+        };
+        Engine::new(ShardId(0), node, core)
+    }
+
+    #[test]
+    fn a_panic_in_the_core_ends_the_broker_and_the_core_is_left_alone_from_then_on() {
+        let engine = engine();
+        let panicked = catch_unwind(AssertUnwindSafe(|| {
+            engine.with_core(|_, _| -> () { panic!("a planted mistake") });
+        }));
+        assert!(panicked.is_err());
+        assert_eq!(
+            engine.node().fate.reason(),
+            Some(StopReason::ShardPanicked(ShardId(0)))
+        );
+        assert_eq!(engine.with_core(|_, _| 1), 0);
+    }
+
+    #[test]
+    fn a_panic_of_a_connection_takes_that_connection_and_no_more() {
+        let engine = engine();
+        let admit = || engine.admission().admit([127, 0, 0, 1].into()).unwrap();
+        let registration = engine.open(Carrier::Tcp, admit(), Transport::default(), None);
+        let other = engine.open(Carrier::Tcp, admit(), Transport::default(), None);
+        let conn = registration.link().id();
+        let panicked = catch_unwind(AssertUnwindSafe(move || {
+            let _registration = registration;
+            panic!("a planted mistake");
+        }));
+        assert!(panicked.is_err());
+        assert!(engine.link(conn).is_none() && engine.link(other.link().id()).is_some());
+        assert_eq!(
+            (engine.node().fate.reason(), engine.admission().open()),
+            (None, 1)
+        );
+    }
+
+    #[test]
+    fn a_slot_is_used_again_under_another_name() {
+        let engine = engine();
+        let open = || {
+            let permit = engine.admission().admit([127, 0, 0, 1].into()).unwrap();
+            engine.open(Carrier::Tcp, permit, Transport::default(), None)
+        };
+        let first = open().link().id();
+        let second = open();
+        assert_eq!(first.index, second.link().id().index);
+        assert!(engine.link(first).is_none());
+    }
+}

@@ -1,0 +1,200 @@
+//! What the shard keeps of a connection, between its task and the pump: frames that wait to be written, and whether it may
+//! read.
+
+use std::{
+    cell::{Cell, RefCell, RefMut},
+    collections::VecDeque,
+    io::IoSlice,
+};
+
+use bytes::{Buf, Bytes};
+use rialto_core::io::ConnId;
+
+use super::bell::Bell;
+use crate::transport::quic::CatchUps;
+
+/// Places that an empty outbox keeps.
+const OUTBOX_KEPT: usize = 16;
+
+/// A connection as the pump sees it.
+pub(crate) struct Link {
+    id: ConnId,
+    bell: Bell,
+    outbox: RefCell<Outbox>,
+    paused: Cell<bool>,
+    closing: Cell<bool>,
+    waits_for_shard: Cell<bool>,
+    /// What QUIC has beside the main stream.
+    catch_ups: Option<Box<CatchUps>>,
+}
+
+impl Link {
+    pub(crate) fn new(id: ConnId, catch_ups: Option<CatchUps>) -> Self {
+        Self {
+            id,
+            bell: Bell::default(),
+            outbox: RefCell::default(),
+            paused: Cell::new(false),
+            closing: Cell::new(false),
+            waits_for_shard: Cell::new(false),
+            catch_ups: catch_ups.map(Box::new),
+        }
+    }
+
+    pub(crate) fn id(&self) -> ConnId {
+        self.id
+    }
+
+    /// Rings when there is something to write, or something about reading or closing has changed.
+    pub(crate) fn bell(&self) -> &Bell {
+        &self.bell
+    }
+
+    /// Frames that wait for the main stream. Not to be held while the core is called.
+    pub(crate) fn outbox(&self) -> RefMut<'_, Outbox> {
+        self.outbox.borrow_mut()
+    }
+
+    pub(crate) fn catch_ups(&self) -> Option<&CatchUps> {
+        self.catch_ups.as_deref()
+    }
+
+    /// Queues a frame on the main stream.
+    pub(crate) fn push(&self, frame: Bytes) {
+        self.outbox.borrow_mut().push(frame);
+        self.bell.ring();
+    }
+
+    /// Whether the connection has used its byte credit up.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.paused.get()
+    }
+
+    pub(crate) fn set_paused(&self, paused: bool) {
+        self.paused.set(paused);
+    }
+
+    /// It has credit again.
+    pub(crate) fn resume(&self) {
+        self.paused.set(false);
+        self.bell.ring();
+    }
+
+    /// Whether it is in the list of those that are told when the shard reads again.
+    pub(crate) fn waits_for_shard(&self) -> &Cell<bool> {
+        &self.waits_for_shard
+    }
+
+    /// Whether it is to end once everything queued is written.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.get()
+    }
+
+    /// Ends it once everything queued is written.
+    pub(crate) fn close(&self) {
+        self.closing.set(true);
+        self.bell.ring();
+    }
+}
+
+/// Whole frames, the first perhaps already sent in part.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    frames: VecDeque<Bytes>,
+}
+
+impl Outbox {
+    pub(crate) fn push(&mut self, frame: Bytes) {
+        self.frames.push_back(frame);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    /// Fills the slices from the front and tells how many it filled.
+    pub(crate) fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let filled = slices.iter_mut().zip(&self.frames);
+        filled
+            .map(|(slice, frame)| *slice = IoSlice::new(frame))
+            .count()
+    }
+
+    /// Forgets so many bytes from the front, which were written.
+    pub(crate) fn consume(&mut self, mut bytes: usize) {
+        while let Some(frame) = self.frames.front_mut() {
+            if frame.len() > bytes {
+                frame.advance(bytes);
+                break;
+            }
+            bytes -= frame.len();
+            self.frames.pop_front();
+        }
+        self.shrink();
+    }
+
+    /// Frames from the front, for a writer that takes its bytes out of them.
+    pub(crate) fn front_chunks(&mut self) -> &mut [Bytes] {
+        match self.frames.as_mut_slices() {
+            ([], rest) => rest,
+            (front, _) => front,
+        }
+    }
+
+    /// Forgets what such a writer has emptied.
+    pub(crate) fn remove_written(&mut self) {
+        while self.frames.front().is_some_and(Bytes::is_empty) {
+            self.frames.pop_front();
+        }
+        self.shrink();
+    }
+
+    /// A burst does not stay in the memory of an idle connection.
+    fn shrink(&mut self) {
+        if self.frames.is_empty() && self.frames.capacity() > OUTBOX_KEPT {
+            self.frames = VecDeque::new();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outbox(frames: &[&'static [u8]]) -> Outbox {
+        let mut outbox = Outbox::default();
+        frames
+            .iter()
+            .for_each(|frame| outbox.push(Bytes::from_static(frame)));
+        outbox
+    }
+
+    fn left(outbox: &Outbox) -> Vec<u8> {
+        let mut slices = [IoSlice::new(&[]); 8];
+        let count = outbox.slices(&mut slices);
+        slices[..count]
+            .iter()
+            .flat_map(|slice| slice.to_vec())
+            .collect()
+    }
+
+    #[test]
+    fn a_write_may_end_anywhere() {
+        for bytes in 0..=6 {
+            let mut outbox = outbox(&[b"ab", b"cde", b"f"]);
+            outbox.consume(bytes);
+            assert_eq!(left(&outbox), b"abcdef"[bytes..]);
+            assert_eq!(outbox.is_empty(), bytes == 6);
+        }
+    }
+
+    #[test]
+    fn frames_that_a_writer_emptied_are_gone_and_the_half_one_stays() {
+        let mut outbox = outbox(&[b"ab", b"cde"]);
+        let chunks = outbox.front_chunks();
+        chunks[0].clear();
+        chunks[1].advance(1);
+        outbox.remove_written();
+        assert_eq!(left(&outbox), b"de");
+    }
+}

@@ -1,0 +1,232 @@
+//! The one task of a shard that carries out what the core decides: once a turn, in batches.
+//!
+//! A turn: what storage and other shards have answered goes into the core, the core's outputs come out, frames go to the
+//! connections' outboxes, entries to the journal as one append, messages to other shards as one batch each.
+
+use std::{
+    future::poll_fn,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+};
+
+use futures_util::{StreamExt, stream::FuturesOrdered};
+use rialto_core::{
+    io::{Identity, Input, Output, Query, Ticket},
+    message::Message,
+};
+use rialto_protocol::error::ErrorCode;
+use rialto_storage::directory::Seen;
+use tokio::time::{Instant, Sleep};
+
+use super::{
+    appends::{self, Appending},
+    engine::Engine,
+    lookup,
+    mailbox::{Delivery, Mailbox},
+};
+
+/// Rounds of a turn before the shard's other tasks have theirs.
+const ROUNDS_MAX: usize = 8;
+/// How often "last seen" notes are written, microseconds: what a crash may cost.
+const SEEN_EVERY_US: u64 = 1_000_000;
+
+/// Runs until the runtime ends. A panic here is the core's or ours, and ends the process.
+pub(crate) async fn run(engine: Rc<Engine>) {
+    let _guard = engine.node().fate.guard(engine.id());
+    let mut pump = Pump::new(Rc::clone(&engine));
+    poll_fn(|cx| pump.poll(cx)).await;
+}
+
+struct Pump {
+    engine: Rc<Engine>,
+    outputs: Vec<Output>,
+    entries: Vec<rialto_core::io::Entry>,
+    appending: FuturesOrdered<Appending>,
+    /// By shard: gathered in this turn, or refused before.
+    outgoing: Vec<Vec<Message>>,
+    seen_due_us: u64,
+    timer: Pin<Box<Sleep>>,
+    /// What the timer is set to, monotonic microseconds.
+    armed_us: u64,
+}
+
+impl Pump {
+    fn new(engine: Rc<Engine>) -> Self {
+        let shards = engine.node().mailboxes.len();
+        Self {
+            engine,
+            outputs: Vec::new(),
+            entries: Vec::new(),
+            appending: FuturesOrdered::new(),
+            outgoing: (0..shards).map(|_| Vec::new()).collect(),
+            seen_due_us: 0,
+            timer: Box::pin(tokio::time::sleep_until(Instant::now())),
+            armed_us: 0,
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.engine.turn().listen(cx);
+        self.mailbox().pump().register(cx.waker());
+        for _ in 0..ROUNDS_MAX {
+            let mut worked = self.take_appended(cx);
+            worked |= self.take_messages();
+            worked |= self.take_time(cx);
+            worked |= self.carry_out();
+            self.append();
+            self.deliver();
+            if !worked {
+                return Poll::Pending;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn mailbox(&self) -> &Mailbox {
+        &self.engine.node().mailboxes[usize::from(self.engine.id().0)]
+    }
+
+    fn tell(&self, input: Input) {
+        self.engine.with_core(|core, now| core.handle(now, input));
+    }
+
+    /// What became durable, in the order it was appended.
+    fn take_appended(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut any = false;
+        while let Poll::Ready(Some(done)) = self.appending.poll_next_unpin(cx) {
+            any = true;
+            for input in done.into_inputs(&self.engine) {
+                self.tell(input);
+            }
+        }
+        any
+    }
+
+    fn take_messages(&mut self) -> bool {
+        let messages = self.mailbox().take(&self.engine.node().mailboxes);
+        let any = !messages.is_empty();
+        if any {
+            self.tell(Input::Messages { messages });
+        }
+        any
+    }
+
+    /// A tick, if one is due; then the timer is set to the next.
+    fn take_time(&mut self, cx: &mut Context<'_>) -> bool {
+        let mono_us = self.engine.node().clock.now().mono_us;
+        if mono_us >= self.seen_due_us {
+            self.write_seen();
+            self.seen_due_us = mono_us + SEEN_EVERY_US;
+        }
+        let deadline_us = self.engine.with_core(|core, _| core.deadline_us());
+        let ticked = deadline_us.is_some_and(|deadline_us| mono_us >= deadline_us);
+        if ticked {
+            self.tell(Input::Tick);
+            return true;
+        }
+        let next_us = deadline_us.unwrap_or(u64::MAX).min(self.seen_due_us);
+        // Setting it costs more than a turn too many: it is only brought forward, or set anew once it went off.
+        if (next_us < self.armed_us || self.timer.is_elapsed())
+            && let Some(instant) = self.engine.node().clock.instant(next_us)
+        {
+            self.timer.as_mut().reset(instant);
+            self.armed_us = next_us;
+        }
+        self.timer.as_mut().poll(cx).is_ready()
+    }
+
+    /// Closes the batch and acts on what the core put out.
+    fn carry_out(&mut self) -> bool {
+        let mut outputs = std::mem::take(&mut self.outputs);
+        self.engine.with_core(|core, now| {
+            core.flush(now);
+            core.take_outputs(&mut outputs);
+        });
+        let any = !outputs.is_empty();
+        for output in outputs.drain(..) {
+            self.act(output);
+        }
+        self.outputs = outputs;
+        any
+    }
+
+    fn act(&mut self, output: Output) {
+        match output {
+            Output::Send { conn, frame, via } => self.engine.send(conn, frame, via),
+            Output::Resume { conn } => {
+                if let Some(link) = self.engine.link(conn) {
+                    link.resume();
+                }
+            }
+            Output::Close { conn } => {
+                if let Some(link) = self.engine.link(conn) {
+                    link.close();
+                }
+            }
+            Output::Authenticate { conn, token } => {
+                let result = self.verify(&token);
+                self.tell(Input::Authenticated { conn, result });
+            }
+            Output::Forward { shard, message } => self.outgoing[usize::from(shard.0)].push(message),
+            Output::Append(entry) => self.entries.push(entry),
+            Output::Load { ticket, query } => self.load(ticket, query),
+            Output::Seen { user, time_ms } => self.engine.note_seen(Seen { user, time_ms }),
+        }
+    }
+
+    /// A token that makes the verifier panic is refused like any other that cannot be read.
+    fn verify(&self, token: &str) -> Result<Identity, ErrorCode> {
+        let node = self.engine.node();
+        let unix_ms = node.clock.now().unix_ms;
+        catch_unwind(AssertUnwindSafe(|| {
+            node.authenticator.verify(token, unix_ms)
+        }))
+        .unwrap_or(Err(ErrorCode::TokenMalformed))
+    }
+
+    fn load(&self, ticket: Ticket, query: Query) {
+        let engine = Rc::clone(&self.engine);
+        tokio::task::spawn_local(async move {
+            let _guard = engine.node().fate.guard(engine.id());
+            let result = lookup::answer(engine.node().store.clone(), query).await;
+            if let Err(error) = &result {
+                tracing::error!(%error, "a read failed");
+                engine.count_load_failure();
+            }
+            engine.handle(Input::Loaded {
+                ticket,
+                answer: result.ok(),
+            });
+        });
+    }
+
+    /// Everything that this turn decided, as one append.
+    fn append(&mut self) {
+        if !self.entries.is_empty() {
+            let entries = std::mem::take(&mut self.entries);
+            self.appending
+                .push_back(appends::start(&*self.engine.node().store, entries));
+        }
+    }
+
+    fn deliver(&mut self) {
+        let from = self.engine.id();
+        let mut overflowing = false;
+        for (mailbox, batch) in self.engine.node().mailboxes.iter().zip(&mut self.outgoing) {
+            if !batch.is_empty() {
+                overflowing |= mailbox.offer(from, batch) == Delivery::Refused;
+            }
+        }
+        self.engine.set_overflowing(overflowing);
+    }
+
+    fn write_seen(&mut self) {
+        let engine = Rc::clone(&self.engine);
+        if engine.has_seen() {
+            tokio::task::spawn_local(async move { engine.write_seen().await });
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! The ways to a client: TCP, TLS and QUIC carry the same frames. What differs stands in [`Wire`]; [`connection`] drives it.
+
+pub(crate) mod certificates;
+pub(crate) mod connection;
+pub(crate) mod quic;
+pub(crate) mod steering;
+pub(crate) mod stream;
+pub(crate) mod tcp;
+pub(crate) mod tls;
+
+use std::{
+    io,
+    task::{Context, Poll},
+};
+
+use bytes::BytesMut;
+
+use crate::shard::link::Outbox;
+
+/// A two-way stream of bytes to a client.
+pub(crate) trait Wire {
+    /// Appends what has arrived; 0: nothing will arrive any more.
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut) -> Poll<io::Result<usize>>;
+
+    /// Takes from the front of the outbox, which is not empty, what can be taken now.
+    fn poll_write(&mut self, cx: &mut Context<'_>, outbox: &mut Outbox) -> Poll<io::Result<usize>>;
+
+    /// Sends on what was taken and is still held back.
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Tells the client that nothing follows, and waits until it has everything or is gone. The caller bounds the wait.
+    async fn close(&mut self);
+}

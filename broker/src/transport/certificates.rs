@@ -1,0 +1,138 @@
+//! The server's certificate and key, replaced while connections are open: what is open keeps what it agreed on.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::SystemTime,
+};
+
+use arc_swap::ArcSwap;
+use rustls::{
+    ServerConfig,
+    crypto::CryptoProvider,
+    server::{ClientHello, ResolvesServerCert},
+    sign::CertifiedKey,
+};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+
+use crate::config::TlsIdentity;
+
+/// ALPN of the protocol's first version (RFC 7301), on TLS and QUIC.
+pub(crate) const ALPN: &[u8] = b"rialto/1";
+
+/// Why a certificate or key cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// A file cannot be read.
+    #[error("{path}: {cause}")]
+    Unreadable {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        cause: io::Error,
+    },
+    /// There is no certificate in what should be a chain.
+    #[error("no certificate found: PEM with at least one CERTIFICATE section is needed")]
+    NoCertificate,
+    /// Damaged PEM, or no private key in it.
+    #[error("the PEM cannot be read: {0}")]
+    Pem(String),
+    /// The key cannot be used, or is not that of the certificate.
+    #[error("certificate and key cannot be used: {0}")]
+    Refused(#[from] rustls::Error),
+}
+
+/// The current certificate, and where the next one comes from.
+#[derive(Debug)]
+pub(crate) struct Certificates {
+    identity: TlsIdentity,
+    provider: Arc<CryptoProvider>,
+    current: ArcSwap<CertifiedKey>,
+    /// When the files of `current` were written.
+    written: Mutex<Written>,
+}
+
+/// When both files were last written.
+type Written = [Option<SystemTime>; 2];
+
+impl Certificates {
+    /// Reads and checks them for the first time.
+    pub(crate) fn load(identity: TlsIdentity) -> Result<Arc<Self>, IdentityError> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let written = Mutex::new(written(&identity));
+        let current = ArcSwap::from_pointee(read(&identity, &provider)?);
+        Ok(Arc::new(Self {
+            identity,
+            provider,
+            current,
+            written,
+        }))
+    }
+
+    /// Reads them again; when they cannot be used, those before stay.
+    pub(crate) fn reload(&self) -> Result<(), IdentityError> {
+        let found = written(&self.identity);
+        self.current
+            .store(Arc::new(read(&self.identity, &self.provider)?));
+        *self.written.lock().unwrap_or_else(PoisonError::into_inner) = found;
+        Ok(())
+    }
+
+    /// Whether the files have been written since they were read.
+    pub(crate) fn changed(&self) -> bool {
+        *self.written.lock().unwrap_or_else(PoisonError::into_inner) != written(&self.identity)
+    }
+
+    /// What both transports agree on with clients: TLS 1.3 alone, no early data (a replay of it could not be told from
+    /// the original), tickets without state on the server.
+    pub(crate) fn server_config(self: &Arc<Self>) -> Result<ServerConfig, IdentityError> {
+        let mut config = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::clone(self) as Arc<dyn ResolvesServerCert>);
+        config.alpn_protocols = vec![ALPN.to_vec()];
+        config.max_early_data_size = 0;
+        config.ticketer = rustls::crypto::ring::Ticketer::new()?;
+        config.send_tls13_tickets = 1;
+        Ok(config)
+    }
+}
+
+impl ResolvesServerCert for Certificates {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.current.load_full())
+    }
+}
+
+fn read(identity: &TlsIdentity, provider: &CryptoProvider) -> Result<CertifiedKey, IdentityError> {
+    let (certificates, key) = match identity {
+        TlsIdentity::Files { certificates, key } => (&read_file(certificates)?, &read_file(key)?),
+        TlsIdentity::Pem { certificates, key } => (certificates, key),
+    };
+    let pem = |error: rustls_pki_types::pem::Error| IdentityError::Pem(error.to_string());
+    let chain = CertificateDer::pem_slice_iter(certificates)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(pem)?;
+    if chain.is_empty() {
+        return Err(IdentityError::NoCertificate);
+    }
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(pem)?;
+    Ok(CertifiedKey::from_der(chain, key, provider)?)
+}
+
+fn read_file(path: &Path) -> Result<Vec<u8>, IdentityError> {
+    fs::read(path).map_err(|cause| IdentityError::Unreadable {
+        path: path.to_owned(),
+        cause,
+    })
+}
+
+fn written(identity: &TlsIdentity) -> Written {
+    match identity {
+        TlsIdentity::Files { certificates, key } => {
+            [certificates, key].map(|path| fs::metadata(path).and_then(|file| file.modified()).ok())
+        }
+        TlsIdentity::Pem { .. } => [None, None],
+    }
+}

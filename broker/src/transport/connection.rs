@@ -1,0 +1,233 @@
+//! One connection, whatever carries it: bytes become frames for the core, the outbox becomes bytes.
+//!
+//! An idle connection owns no read buffer. A turn reads into the shard's buffer, hands all whole frames to the core as one
+//! batch, and keeps only the beginning of a frame that is not whole yet.
+
+use std::{
+    future::poll_fn,
+    io,
+    task::{Context, Poll},
+};
+
+use bytes::BytesMut;
+use rialto_core::io::Input;
+use rialto_protocol::{
+    error::ErrorCode,
+    frame::{self, Frame},
+};
+
+use super::Wire;
+use crate::shard::engine::Registration;
+
+/// Read of one connection before others have their turn.
+const READ_TURN_BYTES: usize = 64 << 10;
+/// Written to one connection before others have their turn.
+const WRITE_TURN_BYTES: usize = 1 << 20;
+/// A frame's beginning up to this size is copied back into the shared buffer; a longer one is read on in its own.
+const REST_COPIED_MAX: usize = 4 << 10;
+/// Room made at once for the rest of a frame: memory follows what has arrived, not what its length promises.
+const REST_STEP_BYTES: usize = 16 << 10;
+
+/// How a connection came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// The client is gone.
+    Gone,
+    /// The core wants it closed, after what is queued.
+    Closing,
+}
+
+/// A connection with its session.
+pub(crate) struct Connection<W> {
+    registration: Registration,
+    wire: W,
+    /// The beginning of a frame.
+    rest: BytesMut,
+    /// Something may be held back below.
+    flush_due: bool,
+    /// What arrives is not looked at any more: something in it was no frame.
+    deaf: bool,
+}
+
+/// What a turn of reading found.
+#[derive(Default)]
+struct Read {
+    frames: Vec<Frame>,
+    broken: Option<ErrorCode>,
+    ended: bool,
+}
+
+impl<W: Wire> Connection<W> {
+    pub(crate) fn new(registration: Registration, wire: W) -> Self {
+        Self {
+            registration,
+            wire,
+            rest: BytesMut::new(),
+            flush_due: false,
+            deaf: false,
+        }
+    }
+
+    /// Serves it to its end.
+    pub(crate) async fn run(mut self) {
+        let end = poll_fn(|cx| self.poll(cx)).await;
+        if end == End::Closing {
+            let timeout = self.registration.engine().close_timeout();
+            // A client that does not read keeps its connection no longer than this.
+            let _ = tokio::time::timeout(timeout, async {
+                if poll_fn(|cx| self.poll_drain(cx)).await.is_ok() {
+                    self.wire.close().await;
+                }
+            })
+            .await;
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        let link = self.registration.link();
+        link.bell().listen(cx);
+        if link.is_closing() {
+            return Poll::Ready(End::Closing);
+        }
+        if self.write(cx).is_err() {
+            return Poll::Ready(End::Gone);
+        }
+        match self.read(cx) {
+            Ok(()) => Poll::Pending,
+            Err(end) => Poll::Ready(end),
+        }
+    }
+
+    /// Writes what is queued, as far as the client takes it now.
+    fn write(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let mut outbox = self.registration.link().outbox();
+        let mut bytes = 0;
+        while !outbox.is_empty() && bytes < WRITE_TURN_BYTES {
+            match self.wire.poll_write(cx, &mut outbox)? {
+                Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(written) => bytes += written,
+                Poll::Pending => break,
+            }
+        }
+        if bytes >= WRITE_TURN_BYTES {
+            cx.waker().wake_by_ref();
+        }
+        drop(outbox);
+        self.flush_due |= bytes > 0;
+        if self.flush_due && self.wire.poll_flush(cx)?.is_ready() {
+            self.flush_due = false;
+        }
+        if bytes > 0 {
+            let conn = self.registration.link().id();
+            self.registration
+                .engine()
+                .handle(Input::Written { conn, bytes });
+        }
+        Ok(())
+    }
+
+    /// The same without the core: it has let go of the connection.
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut outbox = self.registration.link().outbox();
+        while !outbox.is_empty() {
+            match self.wire.poll_write(cx, &mut outbox)? {
+                Poll::Ready(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(_) => {}
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        self.wire.poll_flush(cx)
+    }
+
+    /// Reads what has arrived and hands it to the core.
+    fn read(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        if self.deaf || !self.registration.may_read() {
+            return Ok(());
+        }
+        let read = self.read_frames(cx).map_err(|_| End::Gone)?;
+        let (engine, conn) = (self.registration.engine(), self.registration.link().id());
+        if !read.frames.is_empty() {
+            engine.handle(Input::Frames {
+                conn,
+                frames: read.frames,
+            });
+        }
+        if let Some(code) = read.broken {
+            self.deaf = true;
+            engine.handle(Input::Broken { conn, code });
+        } else if read.ended {
+            return Err(End::Gone);
+        }
+        Ok(())
+    }
+
+    fn read_frames(&mut self, cx: &mut Context<'_>) -> io::Result<Read> {
+        let engine = self.registration.engine();
+        let frame_bytes_max = engine.frame_bytes_max(self.registration.link().id());
+        let mut shared = engine.read_buffer();
+        let own = self.rest.len() > REST_COPIED_MAX;
+        let buf = if own {
+            &mut self.rest
+        } else {
+            shared.extend_from_slice(&self.rest);
+            self.rest.clear();
+            &mut *shared
+        };
+        let mut read = Read::default();
+        let mut bytes = 0;
+        let result = loop {
+            if own {
+                buf.reserve(frame::needed(buf).unwrap_or(0).min(REST_STEP_BYTES));
+            }
+            match self.wire.poll_read(cx, buf) {
+                Poll::Pending => break Ok(()),
+                Poll::Ready(Err(error)) => break Err(error),
+                Poll::Ready(Ok(0)) => {
+                    read.ended = true;
+                    // Half a frame and then nothing: it has not left, it has been cut off.
+                    read.broken = (!buf.is_empty()).then_some(ErrorCode::MalformedFrame);
+                    break Ok(());
+                }
+                Poll::Ready(Ok(count)) => {
+                    bytes += count;
+                    engine.count_read(count);
+                    if let Err(code) = split(buf, frame_bytes_max, &mut read.frames) {
+                        read.broken = Some(code);
+                        break Ok(());
+                    }
+                    // An own buffer ends with its frame, so that it does not grow into a second shared one.
+                    if bytes >= READ_TURN_BYTES || (own && buf.len() <= REST_COPIED_MAX) {
+                        cx.waker().wake_by_ref();
+                        break Ok(());
+                    }
+                }
+            }
+        };
+        if !own {
+            self.rest.extend_from_slice(&shared);
+            shared.clear();
+        }
+        if self.rest.is_empty() {
+            self.rest = BytesMut::new();
+        }
+        result.map(|()| read)
+    }
+}
+
+/// All whole frames of `buf`.
+fn split(
+    buf: &mut BytesMut,
+    frame_bytes_max: usize,
+    frames: &mut Vec<Frame>,
+) -> Result<(), ErrorCode> {
+    loop {
+        match frame::split(buf, frame_bytes_max) {
+            Ok(Some(frame)) => frames.push(frame),
+            Ok(None) => return Ok(()),
+            Err(error) => {
+                tracing::debug!(%error, "no frame");
+                return Err(error.code());
+            }
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! QUIC: one endpoint a shard. The first stream that a client opens carries frames; stored events for a subscription that is
+//! behind travel on streams of their own, and signals as datagrams, when the client can take them.
+
+mod catch_up;
+mod settings;
+
+use std::{
+    cell::Cell,
+    future::Future,
+    io,
+    pin::pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Bytes, BytesMut};
+use quinn::{Endpoint, EndpointConfig, Incoming, RecvStream, SendStream, TokioRuntime, VarInt};
+use rialto_core::{io::Transport, topology::ShardId};
+use tokio::io::AsyncReadExt;
+
+use super::{Wire, connection::Connection, steering::ShardIds};
+use crate::{
+    admission::Permit,
+    shard::{
+        engine::Engine,
+        figures::{Carrier, Stage},
+        link::Outbox,
+    },
+};
+
+pub(crate) use catch_up::CatchUps;
+pub(crate) use settings::server_config;
+
+/// Application error code (RFC 9000, section 20.2) of a connection that ends in order; the reason went before, as a frame.
+pub(crate) const CLOSED: VarInt = VarInt::from_u32(0);
+/// Live events stand before stored ones.
+const MAIN_PRIORITY: i32 = 1;
+
+/// The shard's endpoint on its socket of the group.
+pub(crate) fn endpoint(
+    socket: std::net::UdpSocket,
+    config: quinn::ServerConfig,
+    shard: ShardId,
+    shards: u16,
+) -> io::Result<Endpoint> {
+    let mut endpoint = EndpointConfig::default();
+    endpoint.cid_generator(move || Box::new(ShardIds::new(shard, shards)));
+    Endpoint::new(endpoint, Some(config), socket, Arc::new(TokioRuntime))
+}
+
+/// Accepts and serves connections until the endpoint is closed.
+pub(crate) async fn serve(engine: Rc<Engine>, endpoint: Endpoint) {
+    let pending = Rc::new(Cell::new(0_usize));
+    while let Some(incoming) = endpoint.accept().await {
+        let Some((incoming, permit)) = admit(&engine, incoming, pending.get()) else {
+            continue;
+        };
+        let handshake = Pending::new(Rc::clone(&pending));
+        tokio::task::spawn_local(shake_hands(Rc::clone(&engine), incoming, permit, handshake));
+    }
+}
+
+/// Before any cryptography: is there room, and is the address that of the sender?
+fn admit(engine: &Rc<Engine>, incoming: Incoming, pending: usize) -> Option<(Incoming, Permit)> {
+    let limits = engine.quic_limits();
+    if engine.refuses_connections() {
+        incoming.refuse();
+        return None;
+    }
+    if pending >= limits.handshakes_max {
+        engine.shed(Stage::Handshake, "pending");
+        incoming.refuse();
+        return None;
+    }
+    if pending >= limits.retry_above && !incoming.remote_address_validated() {
+        engine.count_retry();
+        // Fails only for a client that has answered one already, which has proved its address.
+        if let Err(error) = incoming.retry() {
+            error.into_incoming().refuse();
+        }
+        return None;
+    }
+    match engine.admission().admit(incoming.remote_address().ip()) {
+        Ok(permit) => Some((incoming, permit)),
+        Err(refusal) => {
+            engine.shed(Stage::Accept, refusal.reason());
+            incoming.refuse();
+            None
+        }
+    }
+}
+
+async fn shake_hands(engine: Rc<Engine>, incoming: Incoming, permit: Permit, pending: Pending) {
+    let handshake = async {
+        let connection = incoming.accept()?.await?;
+        let (send, recv) = connection.accept_bi().await?;
+        Ok::<_, quinn::ConnectionError>((connection, send, recv))
+    };
+    let (connection, send, recv) =
+        match tokio::time::timeout(engine.handshake_timeout(), Box::pin(handshake)).await {
+            Ok(Ok(opened)) => opened,
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "no QUIC handshake");
+                return engine.shed(Stage::Handshake, "quic");
+            }
+            Err(_) => return engine.shed(Stage::Handshake, "timeout"),
+        };
+    drop(pending);
+    let _ = send.set_priority(MAIN_PRIORITY);
+    let can = Transport {
+        catch_up_streams: true,
+        datagrams: connection.max_datagram_size().is_some(),
+    };
+    let streams = CatchUps::new(connection.clone());
+    let registration = engine.open(Carrier::Quic, permit, can, Some(streams));
+    tokio::task::spawn_local(
+        Connection::new(
+            registration,
+            Quic {
+                connection,
+                send,
+                recv,
+            },
+        )
+        .run(),
+    );
+}
+
+/// Counts a handshake while it lasts.
+struct Pending(Rc<Cell<usize>>);
+
+impl Pending {
+    fn new(count: Rc<Cell<usize>>) -> Self {
+        count.set(count.get() + 1);
+        Self(count)
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+/// Sends a frame as a datagram, or tells why it was dropped.
+pub(crate) fn send_datagram(
+    connection: &quinn::Connection,
+    frame: Bytes,
+) -> Result<(), &'static str> {
+    if connection
+        .max_datagram_size()
+        .is_none_or(|bytes_max| frame.len() > bytes_max)
+    {
+        return Err("too_large");
+    }
+    // quinn would make room by dropping older ones in silence.
+    if connection.datagram_send_buffer_space() < frame.len() {
+        return Err("full");
+    }
+    connection
+        .send_datagram(frame)
+        .map_err(|_| "connection_lost")
+}
+
+/// The main stream.
+struct Quic {
+    connection: quinn::Connection,
+    send: SendStream,
+    recv: RecvStream,
+}
+
+impl Wire for Quic {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut) -> Poll<io::Result<usize>> {
+        // The future keeps nothing between polls.
+        pin!(self.recv.read_buf(buf)).poll(cx)
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, outbox: &mut Outbox) -> Poll<io::Result<usize>> {
+        poll_write_chunks(&mut self.send, cx, outbox)
+    }
+
+    fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    async fn close(&mut self) {
+        let _ = self.recv.stop(CLOSED);
+        if self.send.finish().is_ok() {
+            // Resolves once the client has acknowledged everything.
+            let _ = self.send.stopped().await;
+        }
+        self.connection.close(CLOSED, b"");
+    }
+}
+
+impl Drop for Quic {
+    fn drop(&mut self) {
+        // Nothing else of the connection is of use without its main stream.
+        self.connection.close(CLOSED, b"");
+    }
+}
+
+/// Hands frames to the stream without copying them.
+fn poll_write_chunks(
+    send: &mut SendStream,
+    cx: &mut Context<'_>,
+    outbox: &mut Outbox,
+) -> Poll<io::Result<usize>> {
+    // The future keeps nothing between polls.
+    let written = ready!(pin!(send.write_chunks(outbox.front_chunks())).poll(cx))?;
+    outbox.remove_written();
+    Poll::Ready(Ok(written.bytes))
+}

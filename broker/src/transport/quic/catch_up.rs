@@ -1,0 +1,151 @@
+//! Streams that the server opens: one for each conversation that a client catches up with, so that long histories never
+//! stand before live events. A stream ends when nothing was queued on it for a while.
+
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    future::poll_fn,
+    io,
+    rc::{Rc, Weak},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use quinn::SendStream;
+use rialto_core::io::Input;
+use rialto_protocol::ids::ConversationId;
+
+use super::poll_write_chunks;
+use crate::shard::{
+    bell::Bell,
+    engine::Engine,
+    link::{Link, Outbox},
+};
+
+/// How long a stream without frames stays open: longer than the way of the next read from storage.
+const QUIET: Duration = Duration::from_secs(2);
+
+/// The streams of one connection.
+pub(crate) struct CatchUps {
+    connection: quinn::Connection,
+    streams: RefCell<HashMap<ConversationId, Rc<CatchUp>, ahash::RandomState>>,
+}
+
+/// What waits for one of them.
+#[derive(Default)]
+struct CatchUp {
+    outbox: RefCell<Outbox>,
+    bell: Bell,
+}
+
+impl CatchUps {
+    pub(crate) fn new(connection: quinn::Connection) -> Self {
+        Self {
+            connection,
+            streams: RefCell::default(),
+        }
+    }
+
+    /// The connection, for datagrams.
+    pub(crate) fn connection(&self) -> &quinn::Connection {
+        &self.connection
+    }
+
+    /// Queues a frame on the conversation's stream, which is opened if there is none.
+    pub(crate) fn send(
+        &self,
+        engine: &Rc<Engine>,
+        link: &Rc<Link>,
+        conversation: ConversationId,
+        frame: Bytes,
+    ) {
+        let mut streams = self.streams.borrow_mut();
+        let stream = streams.entry(conversation).or_insert_with(|| {
+            let stream = Rc::new(CatchUp::default());
+            let serving = Serving {
+                engine: Rc::downgrade(engine),
+                link: Rc::clone(link),
+                stream: Rc::clone(&stream),
+            };
+            tokio::task::spawn_local(serving.run(self.connection.clone(), conversation));
+            stream
+        });
+        stream.outbox.borrow_mut().push(frame);
+        stream.bell.ring();
+    }
+
+    /// Forgets a stream, unless something has been queued on it meanwhile.
+    fn end(&self, conversation: &ConversationId) -> bool {
+        let mut streams = self.streams.borrow_mut();
+        let quiet = streams
+            .get(conversation)
+            .is_some_and(|stream| stream.outbox.borrow().is_empty());
+        if quiet {
+            streams.remove(conversation);
+        }
+        quiet
+    }
+}
+
+/// The task of one stream.
+struct Serving {
+    engine: Weak<Engine>,
+    link: Rc<Link>,
+    stream: Rc<CatchUp>,
+}
+
+impl Serving {
+    async fn run(self, connection: quinn::Connection, conversation: ConversationId) {
+        let Ok(mut send) = connection.open_uni().await else {
+            return self.link.close();
+        };
+        loop {
+            match tokio::time::timeout(QUIET, poll_fn(|cx| self.poll(cx, &mut send))).await {
+                Ok(Ok(())) => {}
+                // The connection is gone, or the client has stopped the stream, and with it events that it asked for.
+                Ok(Err(_)) => return self.link.close(),
+                Err(_) if self.is_quiet() => {
+                    if self
+                        .link
+                        .catch_ups()
+                        .is_none_or(|streams| streams.end(&conversation))
+                    {
+                        let _ = send.finish();
+                        return;
+                    }
+                }
+                // The client does not read.
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Ready after something was written.
+    fn poll(&self, cx: &mut Context<'_>, send: &mut SendStream) -> Poll<io::Result<()>> {
+        self.stream.bell.listen(cx);
+        let mut outbox = self.stream.outbox.borrow_mut();
+        let mut bytes = 0;
+        while !outbox.is_empty() {
+            match poll_write_chunks(send, cx, &mut outbox)? {
+                Poll::Ready(written) => bytes += written,
+                Poll::Pending => break,
+            }
+        }
+        drop(outbox);
+        if bytes == 0 {
+            return Poll::Pending;
+        }
+        if let Some(engine) = self.engine.upgrade() {
+            engine.handle(Input::Written {
+                conn: self.link.id(),
+                bytes,
+            });
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.stream.outbox.borrow().is_empty()
+    }
+}

@@ -1,0 +1,68 @@
+//! Windows, timeouts and limits of QUIC connections: small, because most of them are idle.
+
+use std::{sync::Arc, time::Duration};
+
+use quinn::{IdleTimeout, TransportConfig, VarInt, crypto::rustls::QuicServerConfig};
+use rialto_protocol::limits::{FRAME_BYTES_MAX_CEILING, KEEP_ALIVE_PATIENCE};
+
+use crate::{
+    config::BrokerConfig,
+    transport::certificates::{Certificates, IdentityError},
+};
+
+/// Of the one stream that a client may open, and so of the connection: the largest frame may be on its way, and is not
+/// waited for by halves.
+const RECEIVE_WINDOW_BYTES: u32 = 512 << 10;
+/// Sent and not acknowledged, all streams of a connection together.
+const SEND_WINDOW_BYTES: u64 = 512 << 10;
+/// Datagrams of a connection that wait to be sent.
+const DATAGRAM_BUFFER_BYTES: usize = 32 << 10;
+/// Datagrams that clients send all the same: the oldest make room for the newest, and nobody reads them.
+const DATAGRAMS_IGNORED_BYTES: usize = 2 << 10;
+/// First packets of clients that the shard has not looked at yet, and what they may hold in memory.
+const INCOMING_MAX: usize = 4_096;
+const INCOMING_BYTES_MAX: u64 = 16 << 20;
+/// Silence that the core judges first: its answer says why.
+const IDLE_GRACE: Duration = Duration::from_secs(5);
+
+const _: () = assert!(
+    RECEIVE_WINDOW_BYTES as usize * 2 >= FRAME_BYTES_MAX_CEILING,
+    "a frame takes two windows at most"
+);
+
+/// What all endpoints of a broker share; the keys of retry tokens among it, so that any shard knows them.
+pub(crate) fn server_config(
+    certificates: &Arc<Certificates>,
+    config: &BrokerConfig,
+) -> Result<quinn::ServerConfig, IdentityError> {
+    let tls = certificates.server_config()?;
+    let crypto = QuicServerConfig::try_from(tls)
+        .map_err(|error| IdentityError::Refused(rustls::Error::General(error.to_string())))?;
+    let mut quic = quinn::ServerConfig::with_crypto(Arc::new(crypto));
+    quic.max_incoming(INCOMING_MAX)
+        .incoming_buffer_size(16 << 10)
+        .incoming_buffer_size_total(INCOMING_BYTES_MAX)
+        .migration(true)
+        .transport_config(Arc::new(transport(config)));
+    Ok(quic)
+}
+
+fn transport(config: &BrokerConfig) -> TransportConfig {
+    let silence = Duration::from_millis(u64::from(config.core.keep_alive_ms) * KEEP_ALIVE_PATIENCE);
+    let mut transport = TransportConfig::default();
+    transport
+        .max_concurrent_bidi_streams(VarInt::from_u32(1))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .stream_receive_window(VarInt::from_u32(RECEIVE_WINDOW_BYTES))
+        .receive_window(VarInt::from_u32(RECEIVE_WINDOW_BYTES))
+        .send_window(SEND_WINDOW_BYTES)
+        // Clients send none; but without a buffer for them quinn would not send any either.
+        .datagram_receive_buffer_size(Some(DATAGRAMS_IGNORED_BYTES))
+        .datagram_send_buffer_size(DATAGRAM_BUFFER_BYTES)
+        .max_idle_timeout(IdleTimeout::try_from(silence + IDLE_GRACE).ok())
+        // Clients keep the connection alive, and know when they sleep.
+        .keep_alive_interval(None)
+        // The spin bit tells observers of round-trip times.
+        .allow_spin(false);
+    transport
+}

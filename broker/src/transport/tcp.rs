@@ -1,0 +1,85 @@
+//! Accepting TCP connections; plain ones are served at once.
+
+use std::{io, net::SocketAddr, rc::Rc, time::Duration};
+
+use rialto_core::io::Transport;
+use rialto_protocol::{error::ErrorCode, frame, ids::RequestId};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::{connection::Connection, stream::Stream};
+use crate::{
+    admission::Permit,
+    shard::{
+        engine::Engine,
+        figures::{Carrier, Stage},
+    },
+};
+
+/// First and longest pause after the system had no descriptor or memory for a connection.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+
+/// Accepts and serves plain connections for as long as it is polled.
+pub(crate) async fn serve(engine: Rc<Engine>, listener: TcpListener) {
+    loop {
+        let (stream, permit) = accept(&engine, &listener, |stream| {
+            // As much as the socket takes at once: nobody waits for a client that was refused.
+            let _ = stream.try_write(&frame::error(
+                RequestId::PUSH,
+                ErrorCode::TooManyConnections,
+                0,
+            ));
+        })
+        .await;
+        let registration = engine.open(Carrier::Tcp, permit, Transport::default(), None);
+        tokio::task::spawn_local(Connection::new(registration, Stream(stream)).run());
+    }
+}
+
+/// The next connection that may be had. One that may not is given to `refuse` and closed.
+pub(crate) async fn accept(
+    engine: &Rc<Engine>,
+    listener: &TcpListener,
+    refuse: impl Fn(&TcpStream),
+) -> (TcpStream, Permit) {
+    let mut pause = PAUSE.0;
+    loop {
+        match listener.accept().await {
+            Ok((stream, address)) => {
+                pause = PAUSE.0;
+                match admit(engine, &stream, address) {
+                    Some(permit) => return (stream, permit),
+                    None => refuse(&stream),
+                }
+            }
+            // The client left before it was accepted.
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                tracing::warn!(%error, pause_ms = pause.as_millis(), "cannot accept connections");
+                engine.count_accept_error();
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(PAUSE.1);
+            }
+        }
+    }
+}
+
+fn admit(engine: &Rc<Engine>, stream: &TcpStream, address: SocketAddr) -> Option<Permit> {
+    let permit = match engine.admission().admit(address.ip()) {
+        Ok(permit) => permit,
+        Err(refusal) => {
+            engine.shed(Stage::Accept, refusal.reason());
+            return None;
+        }
+    };
+    // Frames are gathered before they are written: waiting for more would only delay them.
+    stream.set_nodelay(true).ok().map(|()| permit)
+}
+
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
+    )
+}

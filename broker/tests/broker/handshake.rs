@@ -1,0 +1,118 @@
+//! Nobody stays without saying who he is, and in time.
+
+use rialto_protocol::{error::ErrorCode, frame::FrameKind, v1};
+use tokio::{io::AsyncReadExt, net::TcpStream};
+
+use crate::support::{Client, Node, within};
+
+#[tokio::test]
+async fn requests_before_hello_are_refused() {
+    let node = Node::start();
+    let mut client = Client::connect(&node.tcp()).await;
+    client.send(FrameKind::Ping, &v1::Ping {}).await;
+    assert_eq!(client.refused().await, ErrorCode::NotAuthenticated);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_token_that_cannot_be_read_is_refused() {
+    let node = Node::start();
+    for target in [node.tcp(), node.tls(), node.quic()] {
+        let mut client = Client::connect(&target).await;
+        let hello = client.hello_frame("nonsense");
+        client.send_bytes(&hello).await;
+        assert_eq!(client.refused().await, ErrorCode::TokenMalformed);
+    }
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_token_that_breaks_the_verifier_costs_its_own_connection_alone() {
+    let node = Node::start();
+    let mut ann = node.join("ann").await;
+    let mut client = Client::connect(&node.tcp()).await;
+    let hello = client.hello_frame("panic");
+    client.send_bytes(&hello).await;
+    assert_eq!(client.refused().await, ErrorCode::TokenMalformed);
+    ann.create_group(1, &[]).await;
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn requests_may_follow_hello_without_waiting_for_welcome() {
+    let node = Node::start();
+    let mut client = Client::connect(&node.tcp()).await;
+    let mut bytes = client.hello_frame("user:ann").to_vec();
+    let request = client.next_request();
+    bytes.extend_from_slice(&rialto_protocol::frame::encode(
+        FrameKind::Ping,
+        request,
+        &v1::Ping {},
+    ));
+    client.send_bytes(&bytes).await;
+    let _: v1::Welcome = client.expect(FrameKind::Welcome).await;
+    let _: v1::Pong = client.answer(request, FrameKind::Pong).await;
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_connection_without_hello_is_closed_in_time() {
+    let node = Node::start_with(|config| config.core.handshake_timeout_ms = 50);
+    let mut silent = Client::connect(&node.tcp()).await;
+    assert_eq!(silent.refused().await, ErrorCode::HandshakeTimeout);
+    let mut slow = Client::connect(&node.tls()).await;
+    let hello = slow.hello_frame("user:ann");
+    slow.send_bytes(&hello[..20]).await;
+    assert_eq!(slow.refused().await, ErrorCode::HandshakeTimeout);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_tls_handshake_that_never_comes_is_given_up() {
+    let node = Node::start_with(|config| config.core.handshake_timeout_ms = 50);
+    let mut stream = TcpStream::connect(node.broker.addresses().tls.unwrap())
+        .await
+        .unwrap();
+    let read = within("the end", stream.read(&mut [0; 16])).await;
+    assert_eq!(read.unwrap(), 0);
+    assert_eq!(
+        node.metric("rialto_shed_total{queue=\"handshake\",reason=\"timeout\"}")
+            .await,
+        1
+    );
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_quic_connection_without_a_stream_is_given_up() {
+    let node = Node::start_with(|config| config.core.handshake_timeout_ms = 50);
+    let client = Client::connect(&node.quic()).await;
+    let (_, connection) = client.quic.as_ref().unwrap();
+    within("the end", connection.closed()).await;
+    assert_eq!(
+        node.metric("rialto_shed_total{queue=\"handshake\",reason=\"timeout\"}")
+            .await,
+        1
+    );
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn another_protocol_is_not_spoken_to() {
+    let node = Node::start();
+    let mut stream = TcpStream::connect(node.broker.addresses().tls.unwrap())
+        .await
+        .unwrap();
+    tokio::io::AsyncWriteExt::write_all(&mut stream, b"GET / HTTP/1.1\r\n\r\n")
+        .await
+        .unwrap();
+    let mut answer = Vec::new();
+    let _ = within("the end", stream.read_to_end(&mut answer)).await;
+    assert!(!answer.starts_with(b"HTTP"));
+    assert_eq!(
+        node.metric("rialto_shed_total{queue=\"handshake\",reason=\"tls\"}")
+            .await,
+        1
+    );
+    node.stop().await;
+}

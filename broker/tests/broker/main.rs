@@ -1,0 +1,22 @@
+//! The broker over real sockets: one behaviour a file. `support` holds a small client that speaks frames and nothing more.
+
+// What cannot go on here fails its test.
+#![allow(clippy::unwrap_used)]
+
+mod across_shards;
+mod address_change;
+mod broken_frames;
+mod catch_up_streams;
+mod certificate_reload;
+mod connection_limits;
+mod credit;
+mod handshake;
+mod idle;
+mod operations;
+mod poisoned_journal;
+mod publish_and_deliver;
+mod restart;
+mod slow_reader;
+mod starting;
+mod stopping;
+mod support;

@@ -1,0 +1,53 @@
+//! A reader that does not read delays nobody and loses nothing.
+
+use rialto_broker::BrokerConfig;
+
+use crate::support::{Node, Target, text_of};
+
+const MESSAGES: usize = 600;
+
+fn small_queues(config: &mut BrokerConfig) {
+    config.core.queue_bytes_max = 64 << 10;
+}
+
+/// 600 messages of 32 KiB, far more than sockets and queues hold.
+fn text(number: usize) -> String {
+    format!("{number:032}").repeat(1_024)
+}
+
+async fn delays_nobody(node: Node, target: &Target) {
+    let mut ann = node.join("ann").await;
+    let mut bob = node.join("bob").await;
+    let mut slow = node.join_over(target, "cid").await;
+    let conversation = ann.create_group(1, &["bob", "cid"]).await;
+    bob.follow_all(conversation).await;
+    slow.follow_all(conversation).await;
+    for number in 0..MESSAGES {
+        ann.publish(conversation, &text(number)).await;
+        assert_eq!(text_of(&bob.messages(1).await[0]), text(number));
+    }
+    assert!(node.metric("rialto_readers_fallen_behind_total").await > 0);
+    // Now it reads: everything is there, in order.
+    let messages = slow.messages(MESSAGES).await;
+    assert!(
+        messages
+            .iter()
+            .enumerate()
+            .all(|(number, message)| text_of(message) == text(number))
+    );
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_reader_over_tcp_that_does_not_read_delays_nobody_and_loses_nothing() {
+    let node = Node::start_with(small_queues);
+    let target = node.tcp();
+    delays_nobody(node, &target).await;
+}
+
+#[tokio::test]
+async fn a_reader_over_quic_that_does_not_read_delays_nobody_and_loses_nothing() {
+    let node = Node::start_with(small_queues);
+    let target = node.quic();
+    delays_nobody(node, &target).await;
+}

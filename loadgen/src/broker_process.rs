@@ -1,0 +1,126 @@
+//! What the broker's process uses, as the kernel tells it (proc(5)).
+
+use std::fs;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+/// Clock ticks a second in /proc: fixed for user space on every Linux of today (`USER_HZ`).
+const TICKS_PER_S: f64 = 100.0;
+/// Fields of /proc/PID/stat after the command's closing parenthesis: utime is number 14, and the state is number 3.
+const UTIME: usize = 14 - 3;
+
+/// A process that is watched.
+#[derive(Clone, Debug)]
+pub struct BrokerProcess {
+    folder: PathBuf,
+}
+
+/// What it has used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Usage {
+    /// Processor time of all its threads, user and system, seconds.
+    pub cpu_s: f64,
+    /// Memory that is in RAM, bytes.
+    pub resident_bytes: u64,
+}
+
+/// The process cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("process {folder}: {problem}", folder = folder.display())]
+pub struct BrokerProcessError {
+    folder: PathBuf,
+    problem: String,
+}
+
+impl BrokerProcess {
+    /// The process with this id.
+    ///
+    /// # Errors
+    /// When there is none, or it cannot be read.
+    pub fn of(pid: u32) -> Result<Self, BrokerProcessError> {
+        let process = Self {
+            folder: PathBuf::from(format!("/proc/{pid}")),
+        };
+        process.usage()?;
+        Ok(process)
+    }
+
+    /// What it has used up to now.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn usage(&self) -> Result<Usage, BrokerProcessError> {
+        let read = |name| {
+            fs::read_to_string(self.folder.join(name))
+                .map_err(|error| self.error(format!("{name}: {error}")))
+        };
+        let cpu_s = cpu_s(&read("stat")?).ok_or_else(|| self.error("stat has no times".into()))?;
+        let resident_bytes = resident_bytes(&read("status")?)
+            .ok_or_else(|| self.error("status has no VmRSS".into()))?;
+        Ok(Usage {
+            cpu_s,
+            resident_bytes,
+        })
+    }
+
+    fn error(&self, problem: String) -> BrokerProcessError {
+        BrokerProcessError {
+            folder: self.folder.clone(),
+            problem,
+        }
+    }
+}
+
+impl Usage {
+    /// What was used from `earlier` on: the difference of times, the memory of now.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Self {
+        Self {
+            cpu_s: (self.cpu_s - earlier.cpu_s).max(0.0),
+            resident_bytes: self.resident_bytes,
+        }
+    }
+}
+
+/// The command may hold spaces and parentheses; what follows its last one does not.
+fn cpu_s(stat: &str) -> Option<f64> {
+    let mut times = stat
+        .rsplit_once(')')?
+        .1
+        .split_ascii_whitespace()
+        .skip(UTIME)
+        .map(str::parse::<u32>);
+    let (user, system) = (times.next()?.ok()?, times.next()?.ok()?);
+    Some((f64::from(user) + f64::from(system)) / TICKS_PER_S)
+}
+
+fn resident_bytes(status: &str) -> Option<u64> {
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_follow_the_command_whatever_it_is_called() {
+        let stat = "7 (a) b) c) S 1 7 7 0 -1 4194560 100 0 0 0 250 50 0 0 20 0 3 0 99 1 2";
+        assert_eq!(cpu_s(stat), Some(3.0));
+        assert_eq!(cpu_s("7 (cut"), None);
+    }
+
+    #[test]
+    fn this_process_uses_memory_and_a_missing_one_is_an_error() {
+        let usage = BrokerProcess::of(std::process::id())
+            .unwrap()
+            .usage()
+            .unwrap();
+        assert!(usage.resident_bytes > 1 << 16);
+        assert!(BrokerProcess::of(u32::MAX).is_err());
+    }
+}

@@ -1,0 +1,26 @@
+//! Load and correctness of a broker, seen from its clients.
+//!
+//! | module | what it holds |
+//! | --- | --- |
+//! | [`corpus`] | real chat, read from a file |
+//! | [`replay`] | plays it, and has it judged |
+//! | [`checker`] | the judge of what readers got |
+//! | [`run`] | made load, measured |
+//! | [`idle`] | what connections that do nothing cost |
+//! | [`latency`], [`counters`], [`progress`] | figures while a run lasts and after it |
+//! | [`dial`], [`target`], [`tokens`], [`open_files`] | connecting |
+//! | [`broker_process`] | what the broker uses meanwhile |
+
+pub mod broker_process;
+pub mod checker;
+pub mod corpus;
+pub mod counters;
+pub mod dial;
+pub mod idle;
+pub mod latency;
+pub mod open_files;
+pub mod progress;
+pub mod replay;
+pub mod run;
+pub mod target;
+pub mod tokens;

@@ -1,0 +1,276 @@
+//! The handle to a client: what can be asked for. Handles are cheap to clone; each call is a command to the session's task.
+
+mod requests;
+
+use std::sync::Arc;
+
+use rialto_protocol::ids::{ClientId, ConversationId, DeviceId, UserId};
+use rialto_protocol::v1;
+use tokio::sync::{oneshot, watch};
+
+use crate::builder::ClientBuilder;
+use crate::command::{COST_MIN, Shared, What};
+use crate::content::Content;
+use crate::error::{CloseReason, PublishError, Retry};
+use crate::events::ConnectionState;
+use crate::publish::{self, FRAME_HEAD_BYTES, Publishing};
+
+pub use requests::{Create, Created, HistoryPage, HistoryQuery, Signal};
+
+/// A session with a broker that outlives its connections. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Client {
+    handle: Arc<Handle>,
+}
+
+#[derive(Debug)]
+struct Handle {
+    shared: Arc<Shared>,
+    user: UserId,
+    device: DeviceId,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.clients_dropped();
+    }
+}
+
+impl Client {
+    /// Begins the making of one.
+    pub fn builder() -> ClientBuilder {
+        ClientBuilder::new()
+    }
+
+    pub(crate) fn new(shared: Arc<Shared>, user: UserId, device: DeviceId) -> Self {
+        Self {
+            handle: Arc::new(Handle {
+                shared,
+                user,
+                device,
+            }),
+        }
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.handle.shared
+    }
+
+    /// The user whom the token names.
+    #[must_use]
+    pub fn user(&self) -> UserId {
+        self.handle.user
+    }
+
+    /// The device.
+    #[must_use]
+    pub fn device(&self) -> DeviceId {
+        self.handle.device
+    }
+
+    /// The server's limits, as of the last connection.
+    #[must_use]
+    pub fn limits(&self) -> v1::Limits {
+        self.shared().limits()
+    }
+
+    /// How the connection is, and when it changes.
+    #[must_use]
+    pub fn state(&self) -> watch::Receiver<ConnectionState> {
+        self.shared().state()
+    }
+
+    /// Sends a draft. This returns as soon as the draft is queued, which takes no time while there is byte credit; what
+    /// it returns resolves when the draft has become an event, or has been refused.
+    ///
+    /// Drafts go out in the order in which these calls return. While there is no connection they wait for the next one.
+    ///
+    /// # Errors
+    /// When the draft breaks a limit of the protocol, or the client is closed. Nothing was sent then.
+    pub async fn publish(
+        &self,
+        conversation: ConversationId,
+        content: impl Into<Content>,
+    ) -> Result<Publishing, PublishError> {
+        self.publish_one(conversation, None, None, &content.into())
+            .await
+    }
+
+    /// Sends a draft in the name of another user, whose membership and role count. For service tokens.
+    ///
+    /// # Errors
+    /// As [`Client::publish`].
+    pub async fn publish_as(
+        &self,
+        user: UserId,
+        conversation: ConversationId,
+        content: impl Into<Content>,
+    ) -> Result<Publishing, PublishError> {
+        self.publish_one(conversation, Some(user), None, &content.into())
+            .await
+    }
+
+    /// Sends a draft once more that may have arrived ([`Retry::MaybeDuplicate`]), with the client id that it had: it is
+    /// appended once, if the device is the same too. An older id than those published since costs the server a look-up.
+    ///
+    /// # Errors
+    /// As [`Client::publish`].
+    pub async fn publish_again(
+        &self,
+        client_id: ClientId,
+        conversation: ConversationId,
+        content: impl Into<Content>,
+    ) -> Result<Publishing, PublishError> {
+        self.publish_one(conversation, None, Some(client_id), &content.into())
+            .await
+    }
+
+    async fn publish_one(
+        &self,
+        conversation: ConversationId,
+        on_behalf_of: Option<UserId>,
+        client_id: Option<ClientId>,
+        content: &Content,
+    ) -> Result<Publishing, PublishError> {
+        let draft = publish::encode_draft(content, self.limits().frame_bytes_max as usize)?;
+        let cost = self.credit(draft.len()).await?;
+        let mut publishing = None;
+        self.shared()
+            .push_drafts(
+                conversation,
+                on_behalf_of,
+                client_id,
+                std::iter::once((draft, cost)),
+                |one| {
+                    publishing = Some(one);
+                },
+            )
+            .map_err(closed)?;
+        publishing.ok_or_else(|| closed(CloseReason::Asked))
+    }
+
+    /// Sends drafts one right after the other: as [`Client::publish`] for each, with less work. All of them are checked before
+    /// any is sent.
+    ///
+    /// # Errors
+    /// As [`Client::publish`]. When the client closes in the middle, the drafts before have been sent.
+    pub async fn publish_batch(
+        &self,
+        conversation: ConversationId,
+        contents: Vec<Content>,
+    ) -> Result<Vec<Publishing>, PublishError> {
+        let frame_bytes_max = self.limits().frame_bytes_max as usize;
+        let drafts: Vec<_> = contents
+            .iter()
+            .map(|content| publish::encode_draft(content, frame_bytes_max))
+            .collect::<Result<_, _>>()?;
+        let mut publishings = Vec::with_capacity(drafts.len());
+        let mut ready = Vec::new();
+        let mut ready_bytes = 0;
+        for draft in drafts {
+            let bytes = draft.len() + FRAME_HEAD_BYTES;
+            let cost = match self.shared().try_take_credit(bytes) {
+                Some(cost) => cost,
+                None => {
+                    // What is ready goes out first, or its credit would never come back.
+                    self.push_ready(conversation, &mut ready, &mut publishings)?;
+                    ready_bytes = 0;
+                    self.credit(draft.len()).await?
+                }
+            };
+            ready_bytes += bytes;
+            ready.push((draft, cost));
+            if ready_bytes >= frame_bytes_max {
+                self.push_ready(conversation, &mut ready, &mut publishings)?;
+                ready_bytes = 0;
+            }
+        }
+        self.push_ready(conversation, &mut ready, &mut publishings)?;
+        Ok(publishings)
+    }
+
+    fn push_ready(
+        &self,
+        conversation: ConversationId,
+        ready: &mut Vec<(bytes::BytesMut, u32)>,
+        publishings: &mut Vec<Publishing>,
+    ) -> Result<(), PublishError> {
+        if ready.is_empty() {
+            return Ok(());
+        }
+        self.shared()
+            .push_drafts(conversation, None, None, ready.drain(..), |one| {
+                publishings.push(one);
+            })
+            .map_err(closed)
+    }
+
+    async fn credit(&self, draft_bytes: usize) -> Result<u32, PublishError> {
+        self.shared()
+            .take_credit(draft_bytes + FRAME_HEAD_BYTES)
+            .await
+            .map_err(closed)
+    }
+
+    /// Accepts an invitation to a conversation, or enters a public one.
+    ///
+    /// # Errors
+    /// As [`Client::publish`].
+    pub async fn join(&self, conversation: ConversationId) -> Result<Publishing, PublishError> {
+        self.publish(conversation, Content::join()).await
+    }
+
+    /// Leaves a conversation.
+    ///
+    /// # Errors
+    /// As [`Client::publish`].
+    pub async fn leave(&self, conversation: ConversationId) -> Result<Publishing, PublishError> {
+        self.publish(conversation, Content::leave()).await
+    }
+
+    /// Invites a user.
+    ///
+    /// # Errors
+    /// As [`Client::publish`].
+    pub async fn invite(
+        &self,
+        conversation: ConversationId,
+        user: UserId,
+    ) -> Result<Publishing, PublishError> {
+        self.publish(conversation, Content::invite(user)).await
+    }
+
+    /// Removes a member.
+    ///
+    /// # Errors
+    /// As [`Client::publish`].
+    pub async fn remove(
+        &self,
+        conversation: ConversationId,
+        user: UserId,
+    ) -> Result<Publishing, PublishError> {
+        self.publish(conversation, Content::remove(user)).await
+    }
+
+    /// Closes the client, for all of its handles: what was asked for before is sent and its answers are waited for, then the
+    /// connection ends. If there is none, or it breaks meanwhile, what is not answered fails.
+    pub async fn close(&self) {
+        let (done, closed) = oneshot::channel();
+        if self.shared().push(What::Close(done)).is_ok() {
+            // Without an answer it is closed all the same.
+            let _ = closed.await;
+        }
+    }
+
+    fn cost_of(bytes: usize) -> usize {
+        bytes + COST_MIN
+    }
+}
+
+/// The error of a draft that was not sent.
+fn closed(reason: CloseReason) -> PublishError {
+    PublishError::Closed {
+        reason,
+        retry: Retry::Safe,
+    }
+}

@@ -1,0 +1,318 @@
+//! What client handles and the session's task share: the queue of commands, byte credit, and the state for everybody to see.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bytes::{Bytes, BytesMut};
+use rialto_protocol::frame::FrameKind;
+use rialto_protocol::ids::{ClientId, ConversationId, UserId};
+use rialto_protocol::v1;
+use tokio::sync::{Notify, Semaphore, oneshot, watch};
+
+use crate::client_id::{self, ClientIds};
+use crate::error::{CloseReason, Retry};
+use crate::events::ConnectionState;
+use crate::publish::{Pending, Publishing};
+use crate::requests::{Answer, Resend};
+use crate::subscriptions::{Start, SubscribeAnswer};
+
+/// Least byte credit of anything that is sent: so its number is bounded too.
+pub(crate) const COST_MIN: usize = 64;
+/// Most byte credit of a client: with [`COST_MIN`], requests in flight stay below what request ids can tell apart.
+pub(crate) const CREDIT_MAX: usize = 48 << 20;
+
+/// Something to do, with its place among everything that was ever asked of this client.
+#[derive(Debug)]
+pub(crate) struct Command {
+    pub(crate) order: u64,
+    pub(crate) what: What,
+}
+
+#[derive(Debug)]
+pub(crate) enum What {
+    Publish(Pending),
+    Request(Request),
+    Subscribe(Subscribe),
+    Unsubscribe(Unsubscribe),
+    /// A Signal's body; dropped when there is no connection.
+    Signal {
+        body: Bytes,
+        cost: u32,
+    },
+    /// Say no more, finish what is under way, end.
+    Close(oneshot::Sender<()>),
+}
+
+/// A request whose answer the caller decodes.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) kind: FrameKind,
+    pub(crate) body: Bytes,
+    pub(crate) resend: Resend,
+    pub(crate) cost: u32,
+    pub(crate) answer: Answer,
+}
+
+#[derive(Debug)]
+pub(crate) struct Subscribe {
+    pub(crate) items: Vec<(ConversationId, Start)>,
+    pub(crate) cost: u32,
+    pub(crate) answer: SubscribeAnswer,
+}
+
+#[derive(Debug)]
+pub(crate) struct Unsubscribe {
+    pub(crate) conversations: Vec<ConversationId>,
+    pub(crate) cost: u32,
+    pub(crate) answer: Answer,
+}
+
+#[derive(Debug)]
+struct Queue {
+    commands: VecDeque<Command>,
+    orders: u64,
+    client_ids: ClientIds,
+    closed: Option<CloseReason>,
+    clients_gone: bool,
+    events_gone: bool,
+}
+
+/// Shared by all handles of a client and its session.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    queue: Mutex<Queue>,
+    wake: Notify,
+    /// Wakes a session that is between connections, for nothing but to close.
+    close: Notify,
+    credit: Semaphore,
+    credit_max: u32,
+    state: watch::Sender<ConnectionState>,
+    limits: Mutex<v1::Limits>,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        state: ConnectionState,
+        limits: v1::Limits,
+        in_flight_bytes: usize,
+        random: [u8; 6],
+    ) -> Self {
+        let credit = in_flight_bytes.clamp(COST_MIN, CREDIT_MAX);
+        Self {
+            queue: Mutex::new(Queue {
+                commands: VecDeque::new(),
+                orders: 0,
+                client_ids: ClientIds::new(random),
+                closed: None,
+                clients_gone: false,
+                events_gone: false,
+            }),
+            wake: Notify::new(),
+            close: Notify::new(),
+            credit: Semaphore::new(credit),
+            credit_max: u32::try_from(credit).unwrap_or(u32::MAX),
+            state: watch::Sender::new(state),
+            limits: Mutex::new(limits),
+        }
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until `bytes` more may be in flight. What was taken: to be given back with [`Shared::release`].
+    pub(crate) async fn take_credit(&self, bytes: usize) -> Result<u32, CloseReason> {
+        if let Some(cost) = self.try_take_credit(bytes) {
+            return Ok(cost);
+        }
+        let cost = self.cost(bytes);
+        match self.credit.acquire_many(cost).await {
+            Ok(permit) => permit.forget(),
+            Err(_) => return Err(self.close_reason()),
+        }
+        Ok(cost)
+    }
+
+    /// As [`Shared::take_credit`], if there is enough.
+    pub(crate) fn try_take_credit(&self, bytes: usize) -> Option<u32> {
+        let cost = self.cost(bytes);
+        self.credit.try_acquire_many(cost).ok()?.forget();
+        Some(cost)
+    }
+
+    fn cost(&self, bytes: usize) -> u32 {
+        u32::try_from(bytes.max(COST_MIN))
+            .unwrap_or(u32::MAX)
+            .min(self.credit_max)
+    }
+
+    pub(crate) fn release(&self, cost: u32) {
+        if cost > 0 {
+            self.credit.add_permits(cost as usize);
+        }
+    }
+
+    fn close_reason(&self) -> CloseReason {
+        self.queue().closed.clone().unwrap_or(CloseReason::Asked)
+    }
+
+    /// Queues a command, unless the client is closed.
+    pub(crate) fn push(&self, what: What) -> Result<(), CloseReason> {
+        let mut queue = self.queue();
+        if let Some(reason) = &queue.closed {
+            return Err(reason.clone());
+        }
+        let closing = matches!(what, What::Close(_));
+        queue.push(what);
+        let first = queue.commands.len() == 1;
+        drop(queue);
+        if first {
+            self.wake.notify_one();
+        }
+        if closing {
+            self.close.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Queues drafts under new client ids, all in one go. Each is the bytes of a Draft whose client id is yet to be filled in.
+    pub(crate) fn push_drafts(
+        &self,
+        conversation: ConversationId,
+        on_behalf_of: Option<UserId>,
+        client_id: Option<ClientId>,
+        drafts: impl Iterator<Item = (BytesMut, u32)>,
+        mut each: impl FnMut(Publishing),
+    ) -> Result<(), CloseReason> {
+        let now_ms = client_id::now_ms();
+        let mut queue = self.queue();
+        if let Some(reason) = &queue.closed {
+            return Err(reason.clone());
+        }
+        let idle = queue.commands.is_empty();
+        for (draft, cost) in drafts {
+            let client_id = client_id.unwrap_or_else(|| queue.client_ids.next(now_ms));
+            let (pending, publishing) =
+                Pending::new(conversation, on_behalf_of, client_id, draft, cost);
+            queue.push(What::Publish(pending));
+            each(publishing);
+        }
+        drop(queue);
+        if idle {
+            self.wake.notify_one();
+        }
+        Ok(())
+    }
+
+    /// A client id outside of drafts.
+    pub(crate) fn client_id(&self) -> ClientId {
+        self.queue().client_ids.next(client_id::now_ms())
+    }
+
+    /// Moves all queued commands behind those of `commands`.
+    pub(crate) fn take_commands(&self, commands: &mut VecDeque<Command>) {
+        let mut queue = self.queue();
+        if commands.is_empty() {
+            std::mem::swap(commands, &mut queue.commands);
+        } else {
+            commands.append(&mut queue.commands);
+        }
+    }
+
+    /// Whether no command waits to be taken.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.queue().commands.is_empty()
+    }
+
+    /// Nobody can ask for anything or see anything any more.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        let queue = self.queue();
+        queue.clients_gone && queue.events_gone
+    }
+
+    pub(crate) fn clients_dropped(&self) {
+        self.queue().clients_gone = true;
+        self.wake();
+        self.close.notify_one();
+    }
+
+    pub(crate) fn events_dropped(&self) {
+        self.queue().events_gone = true;
+        self.wake();
+        self.close.notify_one();
+    }
+
+    /// From now on everything is refused. What was queued comes back.
+    pub(crate) fn shut(&self, reason: &CloseReason) -> VecDeque<Command> {
+        let mut queue = self.queue();
+        queue.closed = Some(reason.clone());
+        let commands = std::mem::take(&mut queue.commands);
+        drop(queue);
+        self.credit.close();
+        commands
+    }
+
+    pub(crate) fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Waits for a reason to look at the queue, or at the room for events.
+    pub(crate) async fn woken(&self) {
+        self.wake.notified().await;
+    }
+
+    /// Waits until the client is to be closed.
+    pub(crate) async fn close_asked(&self) {
+        while !self.is_close_asked() {
+            self.close.notified().await;
+        }
+    }
+
+    fn is_close_asked(&self) -> bool {
+        let queue = self.queue();
+        let asked = queue
+            .commands
+            .iter()
+            .any(|command| matches!(command.what, What::Close(_)));
+        asked || queue.clients_gone && queue.events_gone
+    }
+
+    pub(crate) fn set_state(&self, state: ConnectionState) {
+        self.state.send_replace(state);
+    }
+
+    pub(crate) fn state(&self) -> watch::Receiver<ConnectionState> {
+        self.state.subscribe()
+    }
+
+    pub(crate) fn set_limits(&self, limits: v1::Limits) {
+        *self.limits.lock().unwrap_or_else(PoisonError::into_inner) = limits;
+    }
+
+    pub(crate) fn limits(&self) -> v1::Limits {
+        *self.limits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Queue {
+    fn push(&mut self, what: What) {
+        self.orders += 1;
+        self.commands.push_back(Command {
+            order: self.orders,
+            what,
+        });
+    }
+}
+
+impl Command {
+    /// Tells whoever waits for it that the client is closed.
+    pub(crate) fn fail(self, reason: &CloseReason, retry: Retry) {
+        match self.what {
+            What::Publish(pending) => pending.close(reason, retry),
+            What::Request(request) => request.answer.close(reason, retry),
+            What::Subscribe(subscribe) => subscribe.answer.close(reason, retry),
+            What::Unsubscribe(unsubscribe) => unsubscribe.answer.close(reason, retry),
+            What::Signal { .. } | What::Close(_) => {}
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! What happens without being asked for, on its way to the caller. The buffer is bounded, and nothing is dropped: when it is
+//! full, the session stops reading.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use rialto_protocol::ids::{ConversationId, Cursor, Seq, SessionId, UserId};
+use rialto_protocol::v1;
+use tokio::sync::mpsc;
+
+use crate::command::Shared;
+use crate::endpoint::Endpoint;
+use crate::error::{CloseReason, ServerError};
+
+/// Bytes of decoded events that may wait for the caller, beside their number.
+const BUFFER_BYTES_MAX: usize = 8 << 20;
+
+/// Something that happened.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// The next events of a subscription: without a gap, without a repeat.
+    Delivered {
+        /// Where.
+        conversation: ConversationId,
+        /// Consecutive; at least one. Byte fields are slices of a read buffer of up to 128 KiB: copy what you keep for long.
+        events: Vec<v1::Event>,
+    },
+    /// The oldest events after the cursor are gone from the server: what comes next begins at `oldest`.
+    Truncated {
+        /// Where.
+        conversation: ConversationId,
+        /// First event that is kept.
+        oldest: Seq,
+    },
+    /// A signal in a subscribed conversation.
+    Signalled {
+        /// Where.
+        conversation: ConversationId,
+        /// Who.
+        user: UserId,
+        /// What.
+        signal: v1::signalled::Signal,
+    },
+    /// Presence of watched users changed; after a reconnect, all of them.
+    Presence(Vec<v1::Presence>),
+    /// A subscription ended without being asked to.
+    SubscriptionEnded {
+        /// Which.
+        conversation: ConversationId,
+        /// Why.
+        reason: EndReason,
+    },
+    /// The connection broke, or is there again. Nothing has to be done.
+    Connection(ConnectionState),
+    /// The server asked for a reconnect. Nothing has to be done.
+    GoAway {
+        /// Why.
+        reason: v1::GoAwayReason,
+        /// When this client will do so.
+        reconnect_in: Duration,
+    },
+}
+
+/// Why a subscription ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EndReason {
+    /// The server refuses it.
+    Refused(ServerError),
+    /// The log does not hold the cursor's event: it is not the log that was read. Discard what is stored of it.
+    Diverged {
+        /// Where the log ends.
+        head: Cursor,
+    },
+}
+
+/// How the connection is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ConnectionState {
+    /// There.
+    Connected {
+        /// Through which endpoint.
+        endpoint: Endpoint,
+        /// The session's name in the server's logs.
+        session: SessionId,
+    },
+    /// Broken; another one is being made.
+    Reconnecting {
+        /// Attempts since it broke, this one included.
+        attempt: u32,
+    },
+    /// Over.
+    Closed(CloseReason),
+}
+
+/// What happens, in order. Dropping it discards what comes.
+#[derive(Debug)]
+pub struct Events {
+    receiver: mpsc::UnboundedReceiver<Queued>,
+    room: Arc<Room>,
+    shared: Arc<Shared>,
+}
+
+impl Events {
+    /// The next one; none when the client is closed and everything has been taken. Cancel safe.
+    pub async fn next(&mut self) -> Option<Event> {
+        let queued = self.receiver.recv().await?;
+        Some(self.take(queued))
+    }
+
+    /// The next one, if it is there already.
+    pub fn try_next(&mut self) -> Option<Event> {
+        let queued = self.receiver.try_recv().ok()?;
+        Some(self.take(queued))
+    }
+
+    /// Waits for the next one, and appends it with all others that are there already, at most `events_max`, to `batch`. How
+    /// many they are; 0 when the client is closed. Cancel safe.
+    pub async fn next_batch(&mut self, batch: &mut Vec<Event>, events_max: usize) -> usize {
+        if events_max == 0 {
+            return 0;
+        }
+        let Some(first) = self.next().await else {
+            return 0;
+        };
+        batch.push(first);
+        let mut count = 1;
+        while count < events_max {
+            let Some(event) = self.try_next() else { break };
+            batch.push(event);
+            count += 1;
+        }
+        count
+    }
+
+    fn take(&self, queued: Queued) -> Event {
+        if self.room.release(queued.count, queued.bytes) {
+            self.shared.wake();
+        }
+        queued.event
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        self.room.open();
+        self.shared.events_dropped();
+    }
+}
+
+#[derive(Debug)]
+struct Queued {
+    event: Event,
+    count: usize,
+    bytes: usize,
+}
+
+/// How much waits for the caller.
+#[derive(Debug)]
+struct Room {
+    count: AtomicUsize,
+    bytes: AtomicUsize,
+    count_max: usize,
+}
+
+impl Room {
+    fn is_left(&self) -> bool {
+        self.count.load(Ordering::Acquire) < self.count_max
+            && self.bytes.load(Ordering::Acquire) < BUFFER_BYTES_MAX
+    }
+
+    fn occupy(&self, count: usize, bytes: usize) {
+        self.count.fetch_add(count, Ordering::AcqRel);
+        self.bytes.fetch_add(bytes, Ordering::AcqRel);
+    }
+
+    /// Whether there was no room before and is now.
+    fn release(&self, count: usize, bytes: usize) -> bool {
+        let count_before = self.count.fetch_sub(count, Ordering::AcqRel);
+        let bytes_before = self.bytes.fetch_sub(bytes, Ordering::AcqRel);
+        (count_before >= self.count_max || bytes_before >= BUFFER_BYTES_MAX) && self.is_left()
+    }
+
+    /// Nobody takes events any more.
+    fn open(&self) {
+        self.count.store(0, Ordering::Release);
+        self.bytes.store(0, Ordering::Release);
+    }
+}
+
+/// The session's end of the buffer.
+pub(crate) struct EventSender {
+    sender: mpsc::UnboundedSender<Queued>,
+    room: Arc<Room>,
+}
+
+impl EventSender {
+    pub(crate) fn new(shared: &Arc<Shared>, count_max: usize) -> (Self, Events) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let room = Arc::new(Room {
+            count: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
+            count_max: count_max.max(1),
+        });
+        let events = Events {
+            receiver,
+            room: room.clone(),
+            shared: shared.clone(),
+        };
+        (Self { sender, room }, events)
+    }
+
+    /// Whether the session may go on reading.
+    pub(crate) fn has_room(&self) -> bool {
+        self.room.is_left() || self.sender.is_closed()
+    }
+
+    /// Hands events over that were decoded from `bytes` bytes.
+    pub(crate) fn deliver(
+        &self,
+        conversation: ConversationId,
+        events: Vec<v1::Event>,
+        bytes: usize,
+    ) {
+        let count = events.len();
+        self.push(
+            Event::Delivered {
+                conversation,
+                events,
+            },
+            count,
+            bytes,
+        );
+    }
+
+    pub(crate) fn send(&self, event: Event) {
+        self.push(event, 1, size_of::<Event>());
+    }
+
+    fn push(&self, event: Event, count: usize, bytes: usize) {
+        self.room.occupy(count, bytes);
+        // Without a receiver there is nobody to miss it.
+        let _ = self.sender.send(Queued {
+            event,
+            count,
+            bytes,
+        });
+    }
+}

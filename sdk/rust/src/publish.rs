@@ -1,0 +1,527 @@
+//! Drafts on their way: encoded once, packed into Publish frames, kept until they are acknowledged, sent again when they
+//! have to be.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use prost::encoding::{encode_varint, encoded_len_varint};
+use rialto_protocol::error::ErrorCode;
+use rialto_protocol::frame::{FrameKind, HEADER_BYTES};
+use rialto_protocol::ids::{ClientId, ConversationId, Cursor, Epoch, ID_BYTES, Seq, UserId};
+use rialto_protocol::{limits, v1};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::command::{Command, What};
+use crate::content::Content;
+use crate::error::{CloseReason, PublishError, Retry, ServerError};
+use crate::wire;
+
+/// `Publish.conversation`, `Publish.drafts`, `Publish.on_behalf_of` and `Draft.client_id` as they stand before their length.
+const CONVERSATION_TAG: u8 = 1 << 3 | 2;
+const DRAFT_TAG: u8 = 3 << 3 | 2;
+const ON_BEHALF_TAG: u8 = 4 << 3 | 2;
+const CLIENT_ID_TAG: u8 = 1 << 3 | 2;
+/// An id's length as a field's.
+const ID_LENGTH: u8 = 16;
+/// Bytes of an id as a field: tag, length, id.
+const ID_FIELD_BYTES: usize = 2 + ID_BYTES;
+const _: () = assert!(ID_LENGTH as usize == ID_BYTES);
+/// Most bytes of a Publish frame beside its drafts' bytes and their lengths.
+pub(crate) const FRAME_HEAD_BYTES: usize = HEADER_BYTES + 2 * ID_FIELD_BYTES;
+/// How often a draft is sent again that the server refused for reasons of its own.
+const ATTEMPTS_MAX: u8 = 8;
+/// Wait before that, when the server gave no advice; doubled with each attempt.
+const AGAIN: Duration = Duration::from_millis(100);
+/// Longest wait before that, whatever the server says.
+const AGAIN_MAX: Duration = Duration::from_secs(30);
+
+/// Where a draft has become an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// Epoch of the owner that wrote it.
+    pub epoch: Epoch,
+    /// Its number in the conversation.
+    pub seq: Seq,
+    /// Journal time, milliseconds since 1970.
+    pub time_ms: u64,
+    /// An earlier try had made it an event already.
+    pub duplicate: bool,
+}
+
+impl Receipt {
+    /// The event's position.
+    #[must_use]
+    pub const fn cursor(&self) -> Cursor {
+        Cursor {
+            epoch: self.epoch,
+            seq: self.seq,
+        }
+    }
+}
+
+/// A draft that is on its way, whether this is awaited or dropped.
+#[must_use = "the draft goes out in any case, but only this tells whether it has become an event"]
+pub struct Publishing {
+    client_id: ClientId,
+    receipt: oneshot::Receiver<Result<Receipt, PublishError>>,
+}
+
+impl Publishing {
+    /// The draft's idempotency key, for [`crate::Client::publish_again`].
+    #[must_use]
+    pub const fn client_id(&self) -> ClientId {
+        self.client_id
+    }
+}
+
+impl Future for Publishing {
+    type Output = Result<Receipt, PublishError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.receipt).poll(context).map(|answer| {
+            // The session's task ended without a word: its runtime is gone.
+            answer.unwrap_or(Err(PublishError::Closed {
+                reason: CloseReason::Asked,
+                retry: Retry::MaybeDuplicate,
+            }))
+        })
+    }
+}
+
+impl fmt::Debug for Publishing {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Publishing")
+            .field("client_id", &self.client_id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The bytes of a Draft with zeroes in place of its client id. Refuses what no frame can carry.
+pub(crate) fn encode_draft(
+    content: &Content,
+    frame_bytes_max: usize,
+) -> Result<BytesMut, PublishError> {
+    content.check()?;
+    let content = content.as_wire();
+    let bytes = ID_FIELD_BYTES + content.encoded_len();
+    let frame_bytes = FRAME_HEAD_BYTES + listed_bytes(bytes);
+    if frame_bytes > frame_bytes_max {
+        return Err(PublishError::TooLarge {
+            bytes: frame_bytes,
+            bytes_max: frame_bytes_max,
+        });
+    }
+    let mut draft = BytesMut::with_capacity(bytes);
+    draft.put_slice(&[CLIENT_ID_TAG, ID_LENGTH]);
+    draft.put_bytes(0, ID_BYTES);
+    content.encode(&mut draft);
+    Ok(draft)
+}
+
+/// Bytes of a draft as an element of `Publish.drafts`.
+fn listed_bytes(draft_bytes: usize) -> usize {
+    1 + encoded_len_varint(draft_bytes as u64) + draft_bytes
+}
+
+/// A draft that is not acknowledged yet.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    conversation: ConversationId,
+    on_behalf_of: Option<UserId>,
+    draft: Bytes,
+    pub(crate) cost: u32,
+    refusals: u8,
+    receipt: oneshot::Sender<Result<Receipt, PublishError>>,
+}
+
+impl Pending {
+    /// `draft` is as [`encode_draft`] makes it.
+    pub(crate) fn new(
+        conversation: ConversationId,
+        on_behalf_of: Option<UserId>,
+        client_id: ClientId,
+        mut draft: BytesMut,
+        cost: u32,
+    ) -> (Self, Publishing) {
+        draft[2..ID_FIELD_BYTES].copy_from_slice(client_id.as_bytes());
+        let (sender, receiver) = oneshot::channel();
+        let pending = Self {
+            conversation,
+            on_behalf_of,
+            draft: draft.freeze(),
+            cost,
+            refusals: 0,
+            receipt: sender,
+        };
+        (
+            pending,
+            Publishing {
+                client_id,
+                receipt: receiver,
+            },
+        )
+    }
+
+    /// Whether both may stand in one Publish.
+    pub(crate) fn goes_with(&self, other: &Self) -> bool {
+        self.conversation == other.conversation && self.on_behalf_of == other.on_behalf_of
+    }
+
+    /// Bytes that it adds to a Publish.
+    pub(crate) fn listed_bytes(&self) -> usize {
+        listed_bytes(self.draft.len())
+    }
+
+    pub(crate) fn close(self, reason: &CloseReason, retry: Retry) {
+        let _ = self.receipt.send(Err(PublishError::Closed {
+            reason: reason.clone(),
+            retry,
+        }));
+    }
+
+    /// What its receipt says. The draft comes back if it is to be sent again, with how long to wait before.
+    fn settle(self, receipt: v1::Receipt) -> Option<(Self, Duration)> {
+        if let Some(error) = receipt.error {
+            return self.refuse(error.into());
+        }
+        let settled = Receipt {
+            epoch: Epoch(receipt.epoch),
+            seq: Seq(receipt.seq),
+            time_ms: receipt.time_ms,
+            duplicate: receipt.duplicate,
+        };
+        let _ = self.receipt.send(Ok(settled));
+        None
+    }
+
+    /// As [`Pending::settle`]. The server's own troubles are waited out here; what the caller did is told to him.
+    fn refuse(mut self, error: ServerError) -> Option<(Self, Duration)> {
+        let passes = error.retry() == Retry::MaybeDuplicate
+            || matches!(
+                error.known(),
+                Some(ErrorCode::ShuttingDown | ErrorCode::TokenExpired)
+            );
+        if !passes || self.refusals == ATTEMPTS_MAX {
+            let _ = self.receipt.send(Err(PublishError::Refused(error)));
+            return None;
+        }
+        let wait = error
+            .retry_after()
+            .unwrap_or(AGAIN * 2_u32.pow(self.refusals.into()))
+            .min(AGAIN_MAX);
+        if !error.is(ErrorCode::ShuttingDown) {
+            // That passes with the connection, and says nothing about the draft.
+            self.refusals += 1;
+        }
+        Some((self, wait))
+    }
+}
+
+/// The drafts of one Publish frame that is in flight, each with its place in the order of commands.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    drafts: Vec<Option<(u64, Pending)>>,
+    open: usize,
+}
+
+impl Batch {
+    pub(crate) fn new(drafts: Vec<(u64, Pending)>) -> Self {
+        let open = drafts.len();
+        Self {
+            drafts: drafts.into_iter().map(Some).collect(),
+            open,
+        }
+    }
+
+    /// What is not acknowledged, as commands to be given once more.
+    pub(crate) fn into_commands(self) -> impl Iterator<Item = Command> {
+        self.drafts
+            .into_iter()
+            .flatten()
+            .map(|(order, pending)| Command {
+                order,
+                what: What::Publish(pending),
+            })
+    }
+}
+
+/// Drafts that the server refused for reasons of its own, until they are sent again.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    delayed: Vec<Command>,
+    /// Where later drafts have to wait for them.
+    conversations: HashSet<ConversationId>,
+    due: Option<Instant>,
+    token_expired: bool,
+}
+
+impl Outbox {
+    /// Takes a receipt of a batch. Whether the batch is done with, and the credit that is free again.
+    pub(crate) fn receipt(
+        &mut self,
+        batch: &mut Batch,
+        receipt: v1::Receipt,
+        now: Instant,
+    ) -> Option<u32> {
+        let slot = usize::try_from(receipt.draft)
+            .ok()
+            .and_then(|index| batch.drafts.get_mut(index))?;
+        let (order, pending) = slot.take()?;
+        batch.open -= 1;
+        let cost = pending.cost;
+        self.note(receipt.error.as_ref());
+        match pending.settle(receipt) {
+            Some((pending, wait)) => {
+                self.delay(order, pending, now + wait);
+                Some(0)
+            }
+            None => Some(cost),
+        }
+    }
+
+    /// Takes the refusal of a whole Publish. The credit that is free again.
+    pub(crate) fn refusal(&mut self, batch: Batch, error: &v1::Error, now: Instant) -> u32 {
+        self.note(Some(error));
+        let mut freed = 0;
+        for (order, pending) in batch.drafts.into_iter().flatten() {
+            let cost = pending.cost;
+            match pending.refuse(error.clone().into()) {
+                Some((pending, wait)) => self.delay(order, pending, now + wait),
+                None => freed += cost,
+            }
+        }
+        freed
+    }
+
+    fn note(&mut self, error: Option<&v1::Error>) {
+        let code = error.and_then(ErrorCode::from_proto);
+        self.token_expired |= code == Some(ErrorCode::TokenExpired);
+    }
+
+    /// Whether a draft was refused since the last call because the token had expired.
+    pub(crate) fn take_token_expired(&mut self) -> bool {
+        std::mem::take(&mut self.token_expired)
+    }
+
+    /// Keeps a draft back that has to wait for an earlier one of its conversation; others come back.
+    pub(crate) fn pass(&mut self, order: u64, pending: Pending) -> Option<Pending> {
+        if self.conversations.is_empty() || !self.conversations.contains(&pending.conversation) {
+            return Some(pending);
+        }
+        self.delayed.push(Command {
+            order,
+            what: What::Publish(pending),
+        });
+        None
+    }
+
+    fn delay(&mut self, order: u64, pending: Pending, due: Instant) {
+        self.conversations.insert(pending.conversation);
+        self.delayed.push(Command {
+            order,
+            what: What::Publish(pending),
+        });
+        self.due = self.due.max(Some(due));
+    }
+
+    /// When drafts are to be sent again.
+    pub(crate) const fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.delayed.is_empty()
+    }
+
+    /// All that waits, in no particular order.
+    pub(crate) fn take(&mut self) -> Vec<Command> {
+        self.due = None;
+        self.conversations.clear();
+        std::mem::take(&mut self.delayed)
+    }
+}
+
+impl Batch {
+    pub(crate) const fn is_done(&self) -> bool {
+        self.open == 0
+    }
+}
+
+/// Appends the Publish frame of these drafts, which all go together.
+pub(crate) fn put_frame(
+    out: &mut BytesMut,
+    request_id: rialto_protocol::ids::RequestId,
+    drafts: &[(u64, Pending)],
+) {
+    let Some((_, first)) = drafts.first() else {
+        return;
+    };
+    let listed: usize = drafts
+        .iter()
+        .map(|(_, pending)| pending.listed_bytes())
+        .sum();
+    let on_behalf_bytes = if first.on_behalf_of.is_some() {
+        ID_FIELD_BYTES
+    } else {
+        0
+    };
+    wire::put_header(
+        out,
+        FrameKind::Publish,
+        request_id,
+        ID_FIELD_BYTES + listed + on_behalf_bytes,
+    );
+    put_id(out, CONVERSATION_TAG, first.conversation.as_bytes());
+    for (_, pending) in drafts {
+        out.put_u8(DRAFT_TAG);
+        encode_varint(pending.draft.len() as u64, out);
+        out.put_slice(&pending.draft);
+    }
+    if let Some(user) = &first.on_behalf_of {
+        put_id(out, ON_BEHALF_TAG, user.as_bytes());
+    }
+}
+
+fn put_id(out: &mut BytesMut, tag: u8, id: &[u8; ID_BYTES]) {
+    out.put_slice(&[tag, ID_LENGTH]);
+    out.put_slice(id);
+}
+
+/// Whether a frame with `drafts` drafts of `listed_bytes` bytes can take one more.
+pub(crate) fn fits(
+    drafts: usize,
+    listed_bytes: usize,
+    next: &Pending,
+    frame_bytes_max: usize,
+) -> bool {
+    drafts < limits::DRAFTS_MAX
+        && FRAME_HEAD_BYTES + listed_bytes + next.listed_bytes() <= frame_bytes_max
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rialto_protocol::frame;
+    use rialto_protocol::ids::RequestId;
+
+    const ROOM: ConversationId = ConversationId::from_bytes([1; 16]);
+
+    fn pending(user: Option<UserId>, text: &str, time_ms: u64) -> (Pending, Publishing) {
+        let draft = encode_draft(&Content::text(text), limits::FRAME_BYTES_MAX_DEFAULT).unwrap();
+        Pending::new(ROOM, user, ClientId::v7(time_ms, [9; 10]), draft, 100)
+    }
+
+    fn refused(code: ErrorCode) -> v1::Receipt {
+        v1::Receipt {
+            error: Some(code.to_proto(0)),
+            ..v1::Receipt::default()
+        }
+    }
+
+    #[test]
+    fn the_frame_is_what_the_protocol_crate_writes() {
+        for user in [None, Some(UserId::from_name("ann"))] {
+            let texts = ["", "short", &"long".repeat(100)];
+            let drafts: Vec<_> = (1..)
+                .zip(texts)
+                .map(|(n, text)| (n, pending(user, text, n).0))
+                .collect();
+            let mut out = BytesMut::new();
+            put_frame(&mut out, RequestId(5), &drafts);
+            let body = v1::Publish {
+                target: Some(v1::publish::Target::Conversation(ROOM.to_proto())),
+                drafts: (1..)
+                    .zip(texts)
+                    .map(|(n, text)| v1::Draft {
+                        client_id: ClientId::v7(n, [9; 10]).to_proto(),
+                        content: Some(Content::text(text).as_wire().clone()),
+                    })
+                    .collect(),
+                on_behalf_of: user.map(|user| user.to_proto()).unwrap_or_default(),
+            };
+            assert_eq!(
+                out.freeze(),
+                frame::encode(FrameKind::Publish, RequestId(5), &body)
+            );
+        }
+    }
+
+    #[test]
+    fn a_draft_that_no_frame_can_carry_is_refused() {
+        let error = encode_draft(&Content::text("x".repeat(5000)), 4096).unwrap_err();
+        assert!(
+            matches!(
+                error,
+                PublishError::TooLarge {
+                    bytes: 5001..,
+                    bytes_max: 4096
+                }
+            ),
+            "{error:?}"
+        );
+        assert_eq!(error.retry(), Retry::Never);
+    }
+
+    #[tokio::test]
+    async fn the_servers_own_troubles_are_waited_out_and_the_callers_are_told() {
+        let (mut outbox, now) = (Outbox::default(), Instant::now());
+        let (first, told) = pending(None, "a", 1);
+        let (second, waiting) = pending(None, "b", 2);
+        let mut batch = Batch::new(vec![(1, first), (2, second)]);
+        assert_eq!(
+            outbox.receipt(&mut batch, refused(ErrorCode::NotAMember), now),
+            Some(100)
+        );
+        let again = v1::Receipt {
+            draft: 1,
+            ..refused(ErrorCode::StorageUnavailable)
+        };
+        assert_eq!(outbox.receipt(&mut batch, again.clone(), now), Some(0));
+        assert_eq!(
+            outbox.receipt(&mut batch, again, now),
+            None,
+            "a receipt counts once"
+        );
+        assert!(batch.is_done());
+        assert_eq!(outbox.due(), Some(now + AGAIN));
+        assert!(
+            told.await
+                .unwrap_err()
+                .refusal()
+                .unwrap()
+                .is(ErrorCode::NotAMember)
+        );
+        for command in outbox.take() {
+            command.fail(&CloseReason::Asked, Retry::MaybeDuplicate);
+        }
+        assert!(matches!(
+            waiting.await,
+            Err(PublishError::Closed {
+                retry: Retry::MaybeDuplicate,
+                ..
+            })
+        ));
+    }
+
+    #[test]
+    fn waiting_out_has_an_end() {
+        let (mut draft, _publishing) = pending(None, "a", 1);
+        for _ in 0..ATTEMPTS_MAX {
+            draft = draft
+                .refuse(ErrorCode::InternalError.to_proto(0).into())
+                .expect("again")
+                .0;
+        }
+        assert!(
+            draft
+                .refuse(ErrorCode::InternalError.to_proto(0).into())
+                .is_none()
+        );
+    }
+}

@@ -1,0 +1,258 @@
+//! When to connect again, and where.
+
+use std::time::Duration;
+
+use rialto_protocol::v1;
+use tokio::time::Instant;
+
+use crate::client_id;
+use crate::endpoint::{Endpoint, Transport};
+
+/// A connection that held this long starts the count of attempts anew.
+const STABLE: Duration = Duration::from_secs(10);
+
+/// How the client connects again: after a random time in `[0, min(max_ms, base_ms * 2^attempts)]` ("full jitter"), so that
+/// the clients of a broker that went away do not come back all at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReconnectPolicy {
+    /// Longest wait before the first attempt, milliseconds. 250 by default.
+    pub base_ms: u64,
+    /// Longest wait before any attempt, milliseconds. 20,000 by default.
+    pub max_ms: u64,
+    /// Attempts in a row after which the client gives up and closes; none by default: it never does.
+    pub attempts_max: Option<u32>,
+}
+
+impl Default for ReconnectPolicy {
+    fn default() -> Self {
+        Self {
+            base_ms: 250,
+            max_ms: 20_000,
+            attempts_max: None,
+        }
+    }
+}
+
+impl ReconnectPolicy {
+    /// Longest wait after so many attempts that failed.
+    fn ceiling_ms(&self, failed: u32) -> u64 {
+        let factor = 1_u64.checked_shl(failed.min(63)).unwrap_or(u64::MAX);
+        self.base_ms.saturating_mul(factor).min(self.max_ms)
+    }
+}
+
+/// Random in `[0, max_ms]`.
+pub(crate) fn jitter(max_ms: u64) -> Duration {
+    Duration::from_millis(random_up_to(max_ms))
+}
+
+/// Random in `[0, max]`.
+fn random_up_to(max: u64) -> u64 {
+    // Without randomness, the middle: late rather than all at once at the beginning.
+    let random = client_id::random::<8>().map_or(u64::MAX / 2, u64::from_le_bytes);
+    // The high half of the product of two 64-bit numbers is below the second.
+    let scaled = (u128::from(random) * (u128::from(max) + 1)) >> 64;
+    u64::try_from(scaled).unwrap_or(max)
+}
+
+/// What is known about the next connection.
+#[derive(Debug)]
+pub(crate) struct Reconnect {
+    policy: ReconnectPolicy,
+    endpoints: Vec<Endpoint>,
+    failed: u32,
+    since: Option<Instant>,
+    go_away: Option<GoAwayPlan>,
+}
+
+#[derive(Debug)]
+struct GoAwayPlan {
+    at: Instant,
+    endpoints: Vec<Endpoint>,
+}
+
+impl Reconnect {
+    pub(crate) const fn new(policy: ReconnectPolicy, endpoints: Vec<Endpoint>) -> Self {
+        Self {
+            policy,
+            endpoints,
+            failed: 0,
+            since: None,
+            go_away: None,
+        }
+    }
+
+    /// A connection is there.
+    pub(crate) fn connected(&mut self, now: Instant) {
+        self.since = Some(now);
+        self.go_away = None;
+    }
+
+    /// The connection is gone. The first failure after a time of peace is no reason to hurry less.
+    pub(crate) fn disconnected(&mut self, now: Instant) {
+        if self.since.take().is_some_and(|since| now - since >= STABLE) {
+            self.failed = 0;
+        }
+    }
+
+    /// Notes that the server wants the client elsewhere, at a random moment of the window. When that is.
+    pub(crate) fn go_away(&mut self, push: &v1::GoAway, now: Instant) -> Duration {
+        let after = Duration::from_millis(push.reconnect_after_ms.into())
+            + jitter(push.reconnect_window_ms.into());
+        let plain_allowed = self
+            .endpoints
+            .iter()
+            .any(|endpoint| endpoint.transport() == Transport::Tcp);
+        let endpoints = push.endpoints.iter().filter_map(|text| text.parse().ok());
+        // A server may not talk a client out of encryption.
+        let endpoints = endpoints
+            .filter(|endpoint: &Endpoint| plain_allowed || endpoint.transport() != Transport::Tcp);
+        let mut endpoints: Vec<_> = endpoints.collect();
+        // Any of them will do: not everybody's first choice is to be the same.
+        if let Some(last) = endpoints.len().checked_sub(1) {
+            let first = usize::try_from(random_up_to(last as u64)).unwrap_or(last);
+            endpoints.rotate_left(first);
+        }
+        self.go_away = Some(GoAwayPlan {
+            at: now + after,
+            endpoints,
+        });
+        after
+    }
+
+    /// When to leave a connection whose server wants that.
+    pub(crate) fn leave_at(&self) -> Option<Instant> {
+        self.go_away.as_ref().map(|plan| plan.at)
+    }
+
+    /// The next attempt: when, where, and its number; none when the policy has had enough.
+    pub(crate) fn next(&mut self, now: Instant) -> Option<(Instant, Vec<Endpoint>, u32)> {
+        if self
+            .policy
+            .attempts_max
+            .is_some_and(|attempts_max| self.failed >= attempts_max)
+        {
+            return None;
+        }
+        let plan = self.go_away.take();
+        let at = match &plan {
+            Some(plan) => plan.at.max(now),
+            None => now + jitter(self.policy.ceiling_ms(self.failed)),
+        };
+        self.failed = self.failed.saturating_add(1);
+        let mut endpoints = plan.map(|plan| plan.endpoints).unwrap_or_default();
+        for endpoint in &self.endpoints {
+            if !endpoints.contains(endpoint) {
+                endpoints.push(endpoint.clone());
+            }
+        }
+        Some((at, endpoints, self.failed))
+    }
+
+    /// Attempts that failed in a row.
+    pub(crate) const fn failed(&self) -> u32 {
+        self.failed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reconnect(endpoint: &str, attempts_max: Option<u32>) -> Reconnect {
+        let policy = ReconnectPolicy {
+            base_ms: 100,
+            max_ms: 1_000,
+            attempts_max,
+        };
+        Reconnect::new(policy, vec![endpoint.parse().unwrap()])
+    }
+
+    #[test]
+    fn waits_are_spread_over_the_whole_range_and_never_beyond() {
+        let now = Instant::now();
+        let mut waits = [Duration::ZERO; 200];
+        for wait in &mut waits {
+            let mut reconnect = reconnect("tcp://h:1", None);
+            for _ in 0..8 {
+                *wait = reconnect.next(now).unwrap().0 - now;
+            }
+        }
+        assert!(
+            waits
+                .iter()
+                .all(|wait| *wait <= Duration::from_millis(1_000))
+        );
+        // One in 2^200 runs has all of them on one side.
+        assert!(waits.iter().any(|wait| *wait < Duration::from_millis(500)));
+        assert!(waits.iter().any(|wait| *wait > Duration::from_millis(500)));
+    }
+
+    #[test]
+    fn the_range_doubles_with_each_failure_up_to_its_limit() {
+        let policy = ReconnectPolicy {
+            base_ms: 100,
+            max_ms: 1_000,
+            attempts_max: None,
+        };
+        assert_eq!(
+            [0, 1, 2, 3, 4, 200].map(|failed| policy.ceiling_ms(failed)),
+            [100, 200, 400, 800, 1_000, 1_000]
+        );
+        let huge = ReconnectPolicy {
+            base_ms: u64::MAX,
+            max_ms: u64::MAX,
+            attempts_max: None,
+        };
+        assert_eq!(huge.ceiling_ms(5), u64::MAX);
+        assert!(jitter(0).is_zero());
+    }
+
+    #[test]
+    fn only_a_connection_that_held_starts_the_count_anew() {
+        let (mut reconnect, now) = (reconnect("tcp://h:1", Some(3)), Instant::now());
+        for _ in 0..2 {
+            assert!(reconnect.next(now).is_some());
+            reconnect.connected(now);
+            reconnect.disconnected(now + STABLE / 2);
+        }
+        reconnect.connected(now);
+        reconnect.disconnected(now + STABLE);
+        assert_eq!(reconnect.failed(), 0);
+        assert_eq!((0..4).map_while(|_| reconnect.next(now)).count(), 3);
+    }
+
+    #[test]
+    fn go_away_sets_the_time_and_the_place_but_not_the_encryption() {
+        let (mut secure, now) = (reconnect("tls://h:1", None), Instant::now());
+        let push = v1::GoAway {
+            reconnect_after_ms: 1_000,
+            reconnect_window_ms: 500,
+            endpoints: vec![
+                "tcp://other:1".into(),
+                "quic://other:2".into(),
+                "nonsense".into(),
+            ],
+            ..v1::GoAway::default()
+        };
+        let after = secure.go_away(&push, now);
+        assert!(after >= Duration::from_millis(1_000) && after <= Duration::from_millis(1_500));
+        let (at, endpoints, _) = secure.next(now).unwrap();
+        assert_eq!(at, now + after);
+        assert_eq!(
+            endpoints
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>(),
+            ["quic://other:2", "tls://h:1"]
+        );
+        assert_eq!(
+            secure.next(now).unwrap().1.len(),
+            1,
+            "the advice is followed once"
+        );
+        let mut plain = reconnect("tcp://h:1", None);
+        plain.go_away(&push, now);
+        assert_eq!(plain.next(now).unwrap().1.len(), 3);
+    }
+}

@@ -1,0 +1,255 @@
+//! Requests in flight: a table by request id, and who waits for the answer.
+
+use bytes::Bytes;
+use rialto_protocol::body::{self, Body};
+use rialto_protocol::frame::{Frame, FrameKind};
+use rialto_protocol::ids::{ConversationId, RequestId};
+use rialto_protocol::v1;
+use tokio::sync::oneshot;
+
+use crate::command::{Command, Request, Subscribe, Unsubscribe, What};
+use crate::error::{CloseReason, RequestError, Retry};
+use crate::publish::Batch;
+
+/// Whether a request is sent again by itself after the connection broke.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Resend {
+    /// Doing it twice is as good as once.
+    Yes,
+    /// Its caller is told.
+    No,
+}
+
+/// Who waits for an answer.
+#[derive(Debug)]
+pub(crate) struct Answer(oneshot::Sender<Result<Frame, RequestError>>);
+
+/// Where the answer arrives.
+pub(crate) type Answered = oneshot::Receiver<Result<Frame, RequestError>>;
+
+impl Answer {
+    pub(crate) fn new() -> (Self, Answered) {
+        let (sender, receiver) = oneshot::channel();
+        (Self(sender), receiver)
+    }
+
+    pub(crate) fn send(self, answer: Result<Frame, RequestError>) {
+        // Whoever asked may have lost interest.
+        let _ = self.0.send(answer);
+    }
+
+    /// The answer to what needs no server.
+    pub(crate) fn done(self) {
+        let frame = Frame {
+            kind: FrameKind::Done,
+            flags: rialto_protocol::frame::Flags::LAST,
+            request_id: RequestId::PUSH,
+            body: Bytes::new(),
+        };
+        self.send(Ok(frame));
+    }
+
+    pub(crate) fn close(self, reason: &CloseReason, retry: Retry) {
+        self.send(Err(RequestError::Closed {
+            reason: reason.clone(),
+            retry,
+        }));
+    }
+}
+
+/// Waits for an answer and decodes it.
+pub(crate) async fn answer<T: Body>(
+    answered: Answered,
+    kind: FrameKind,
+) -> Result<T, RequestError> {
+    let closed = RequestError::Closed {
+        reason: CloseReason::Asked,
+        retry: Retry::MaybeDuplicate,
+    };
+    let frame = answered.await.unwrap_or(Err(closed))?;
+    if frame.kind != kind {
+        return Err(RequestError::UnexpectedAnswer);
+    }
+    body::decode(&frame.body).map_err(|_| RequestError::UnexpectedAnswer)
+}
+
+/// What a request id stands for.
+#[derive(Debug)]
+pub(crate) enum InFlight {
+    Publish(Batch),
+    Request(u64, Request),
+    /// With the generation of each subscription.
+    Subscribe(u64, Subscribe, Vec<u64>),
+    /// Subscriptions made anew by the session itself, with their generations.
+    Resubscribe(Vec<(ConversationId, u64)>),
+    Unsubscribe(Unsubscribe),
+    /// A Watch or a SetPresence after a reconnect, a Ping, an Unsubscribe of the session itself.
+    Own,
+    Refresh,
+}
+
+impl InFlight {
+    /// What is to be done about it after the connection broke: commands to be given once more.
+    pub(crate) fn lost(self, commands: &mut Vec<Command>, mut release: impl FnMut(u32)) {
+        match self {
+            Self::Publish(batch) => commands.extend(batch.into_commands()),
+            Self::Request(order, request) if request.resend == Resend::Yes => {
+                commands.push(Command {
+                    order,
+                    what: What::Request(request),
+                });
+            }
+            Self::Request(_, request) => {
+                release(request.cost);
+                request.answer.send(Err(RequestError::Disconnected {
+                    retry: Retry::MaybeDuplicate,
+                }));
+            }
+            Self::Subscribe(order, subscribe, _) => {
+                commands.push(Command {
+                    order,
+                    what: What::Subscribe(subscribe),
+                });
+            }
+            // The server's subscriptions ended with the connection.
+            Self::Unsubscribe(unsubscribe) => {
+                release(unsubscribe.cost);
+                unsubscribe.answer.done();
+            }
+            Self::Resubscribe(_) | Self::Own | Self::Refresh => {}
+        }
+    }
+
+    /// Whether somebody waits for the answer.
+    pub(crate) const fn is_awaited(&self) -> bool {
+        !matches!(self, Self::Resubscribe(_) | Self::Own | Self::Refresh)
+    }
+}
+
+/// The code and text of a refusal.
+pub(crate) fn refusal(frame: &Frame) -> Option<v1::Error> {
+    (frame.kind == FrameKind::Error).then(|| body::decode(&frame.body).unwrap_or_default())
+}
+
+const INDEX_BITS: u32 = 20;
+const GENERATIONS: u32 = 1 << (32 - INDEX_BITS);
+
+/// Values by request id. An id is a slot's index with a generation above it, so that a late answer to an id that was
+/// used before finds nothing.
+#[derive(Debug)]
+pub(crate) struct Table<T> {
+    slots: Vec<Slot<T>>,
+    free: Vec<u32>,
+}
+
+#[derive(Debug)]
+struct Slot<T> {
+    /// 1 to `GENERATIONS - 1`: so no id is 0.
+    generation: u32,
+    value: Option<T>,
+}
+
+impl<T> Table<T> {
+    pub(crate) const fn new() -> Self {
+        Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+        }
+    }
+
+    pub(crate) fn any(&self, is: impl Fn(&T) -> bool) -> bool {
+        self.slots
+            .iter()
+            .filter_map(|slot| slot.value.as_ref())
+            .any(is)
+    }
+
+    /// The id that the value has from now on.
+    pub(crate) fn insert(&mut self, value: T) -> RequestId {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot {
+                generation: 0,
+                value: None,
+            });
+            u32::try_from(self.slots.len() - 1).expect("byte credit bounds the requests in flight")
+        });
+        assert!(
+            index < 1 << INDEX_BITS,
+            "byte credit bounds the requests in flight"
+        );
+        let slot = &mut self.slots[index as usize];
+        slot.generation = if slot.generation + 1 == GENERATIONS {
+            1
+        } else {
+            slot.generation + 1
+        };
+        slot.value = Some(value);
+        RequestId(slot.generation << INDEX_BITS | index)
+    }
+
+    /// An id whose answer nobody waits for.
+    pub(crate) fn skip(&mut self, value: T) -> RequestId {
+        let id = self.insert(value);
+        self.remove(id);
+        id
+    }
+
+    fn slot(&mut self, id: RequestId) -> Option<&mut Slot<T>> {
+        let slot = self
+            .slots
+            .get_mut((id.0 & ((1 << INDEX_BITS) - 1)) as usize)?;
+        (slot.generation == id.0 >> INDEX_BITS).then_some(slot)
+    }
+
+    pub(crate) fn get_mut(&mut self, id: RequestId) -> Option<&mut T> {
+        self.slot(id)?.value.as_mut()
+    }
+
+    pub(crate) fn remove(&mut self, id: RequestId) -> Option<T> {
+        let value = self.slot(id)?.value.take()?;
+        self.free.push(id.0 & ((1 << INDEX_BITS) - 1));
+        Some(value)
+    }
+
+    /// Takes everything out.
+    pub(crate) fn drain(&mut self) -> Vec<T> {
+        let mut values = Vec::new();
+        for (index, slot) in (0_u32..).zip(&mut self.slots) {
+            if let Some(value) = slot.value.take() {
+                self.free.push(index);
+                values.push(value);
+            }
+        }
+        values
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_finds_its_value_once_and_never_that_of_another() {
+        let mut table = Table::new();
+        let first = table.insert("a");
+        let second = table.insert("b");
+        assert_eq!(table.remove(first), Some("a"));
+        let third = table.insert("c");
+        assert!(first != third && second != third);
+        assert_eq!(
+            (table.remove(first), table.get_mut(third).copied()),
+            (None, Some("c"))
+        );
+        assert_eq!(table.drain().len(), 2);
+        assert!(!table.any(|_| true) && table.remove(second).is_none());
+    }
+
+    #[test]
+    fn no_id_is_that_of_a_push() {
+        let mut table = Table::new();
+        for _ in 0..2 * GENERATIONS {
+            assert_ne!(table.skip(()), RequestId::PUSH);
+        }
+        assert_eq!(table.slots.len(), 1);
+    }
+}

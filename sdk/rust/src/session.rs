@@ -1,0 +1,442 @@
+//! The task behind a client: one at a time, it holds a connection, and between them makes the next one. Everything that
+//! happens to a client happens here, in turn; handles only queue commands.
+
+mod receive;
+mod send;
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rialto_protocol::error::ErrorCode;
+use rialto_protocol::frame::FrameKind;
+use rialto_protocol::v1;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, Sleep};
+
+use crate::command::{Command, Shared, What};
+use crate::error::{CloseReason, ConnectError, Retry, ServerError, TransportError};
+use crate::events::{ConnectionState, Event, EventSender};
+use crate::handshake::{self, Identity, Welcomed};
+use crate::publish::Outbox;
+use crate::reconnect::Reconnect;
+use crate::requests::{InFlight, Table};
+use crate::subscriptions::Subscriptions;
+use crate::token::{TokenRenewal, TokenSource};
+use crate::transport::{Connected, Connector};
+
+/// Bytes of frames that wait to be written, beyond which no more are made.
+const OUT_BYTES_MAX: usize = 256 * 1024;
+/// Keep-alive times of silence after a Ping, after which a connection is dead.
+const PING_PATIENCE: u32 = 2;
+/// Longest time for the last bytes of a client that closes.
+const FINISH: Duration = Duration::from_secs(5);
+/// When nothing else is due.
+const FAR: Duration = Duration::from_secs(3600);
+
+/// A client's task.
+pub(crate) struct Session {
+    shared: Arc<Shared>,
+    sink: EventSender,
+    connector: Connector,
+    identity: Identity,
+    reconnect: Reconnect,
+    tokens: TokenRenewal,
+    commands: VecDeque<Command>,
+    in_flight: Table<InFlight>,
+    outbox: Outbox,
+    subscriptions: Subscriptions,
+    /// The last Watch and SetPresence, to be repeated on a new connection.
+    watch: Option<Bytes>,
+    presence: Option<Bytes>,
+    closing: Option<Vec<oneshot::Sender<()>>>,
+    /// Since the last attempt to connect.
+    was_connected: bool,
+}
+
+/// The connection of a session, and its clockwork.
+struct Link {
+    connected: Connected,
+    limits: v1::Limits,
+    keep_alive: Duration,
+    last_read: Instant,
+    last_written: Instant,
+    pinged: Option<Instant>,
+}
+
+/// Why a connection ended.
+enum End {
+    /// The client is done.
+    Closed,
+    /// Another connection is to be made.
+    Lost(TransportError),
+    /// The server will not have this client.
+    Refused(ServerError),
+}
+
+impl From<TransportError> for End {
+    fn from(error: TransportError) -> Self {
+        match error {
+            TransportError::Refused(error)
+                if error.retry() == Retry::Never && !error.is(ErrorCode::TokenExpired) =>
+            {
+                Self::Refused(error)
+            }
+            other => Self::Lost(other),
+        }
+    }
+}
+
+impl Session {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        sink: EventSender,
+        connector: Connector,
+        identity: Identity,
+        tokens: TokenSource,
+        reconnect: Reconnect,
+    ) -> Self {
+        Self {
+            shared,
+            sink,
+            connector,
+            identity,
+            reconnect,
+            tokens: TokenRenewal::new(tokens),
+            commands: VecDeque::new(),
+            in_flight: Table::new(),
+            outbox: Outbox::default(),
+            subscriptions: Subscriptions::default(),
+            watch: None,
+            presence: None,
+            closing: None,
+            was_connected: false,
+        }
+    }
+
+    /// Until the client is closed.
+    pub(crate) async fn run(mut self, first: Welcomed) {
+        let mut welcomed = Some(first);
+        let reason = loop {
+            if let Some(welcomed) = welcomed.take() {
+                match Box::pin(self.hold(welcomed)).await {
+                    End::Closed => break CloseReason::Asked,
+                    End::Refused(error) => break CloseReason::Refused(error),
+                    End::Lost(error) => tracing::debug!(%error, "connection lost"),
+                }
+                self.disconnected();
+            }
+            if self.is_closing() {
+                break CloseReason::Asked;
+            }
+            match self.connect_again().await {
+                Ok(next) => welcomed = next,
+                Err(reason) => break reason,
+            }
+        };
+        self.close(&reason);
+    }
+
+    /// Holds a connection for as long as it lasts.
+    async fn hold(&mut self, welcomed: Welcomed) -> End {
+        let mut link = self.begin(welcomed);
+        // Frames may have come along with Welcome.
+        if let Err(end) = self.frames_read(&mut link) {
+            return end;
+        }
+        let timer = tokio::time::sleep(Duration::ZERO);
+        tokio::pin!(timer);
+        let end = loop {
+            match self.turn(&mut link, timer.as_mut()).await {
+                Ok(()) if self.is_done(&link) => break End::Closed,
+                Ok(()) => {}
+                Err(end) => break end,
+            }
+        };
+        if matches!(end, End::Closed) {
+            // What was asked for is answered: nothing depends on how this ends.
+            let _ = tokio::time::timeout(FINISH, link.connected.writer.finish()).await;
+        }
+        end
+    }
+
+    fn begin(&mut self, welcomed: Welcomed) -> Link {
+        let now = Instant::now();
+        let streams = welcomed.catch_up_streams();
+        let Welcomed {
+            connected,
+            endpoint,
+            session,
+            welcome,
+            limits,
+            ..
+        } = welcomed;
+        self.was_connected = true;
+        self.reconnect.connected(now);
+        self.tokens
+            .began(welcome.server_time_ms, welcome.token_expires_ms, now);
+        self.subscriptions.connected(streams, now);
+        self.shared.set_limits(limits);
+        let state = ConnectionState::Connected { endpoint, session };
+        self.shared.set_state(state.clone());
+        self.sink.send(Event::Connection(state));
+        let keep_alive_ms = if welcome.keep_alive_ms == 0 {
+            rialto_protocol::limits::KEEP_ALIVE_MS_DEFAULT
+        } else {
+            welcome.keep_alive_ms.into()
+        };
+        let mut link = Link {
+            connected,
+            limits,
+            keep_alive: Duration::from_millis(keep_alive_ms),
+            last_read: now,
+            last_written: now,
+            pinged: None,
+        };
+        for (kind, body) in [
+            (FrameKind::Watch, self.watch.clone()),
+            (FrameKind::SetPresence, self.presence.clone()),
+        ] {
+            if let Some(body) = body {
+                self.ask(&mut link, kind, &body, InFlight::Own);
+            }
+        }
+        link
+    }
+
+    /// Does what there is to do, then waits for more.
+    async fn turn(&mut self, link: &mut Link, mut timer: Pin<&mut Sleep>) -> Result<(), End> {
+        self.fill(link);
+        if self.is_done(link) {
+            // Closing was the last thing that was asked for: nothing else would end the waiting below.
+            return Ok(());
+        }
+        let reading = self.sink.has_room();
+        if let Some(due) = self.due()
+            && due < timer.deadline()
+        {
+            timer.as_mut().reset(due);
+        }
+        let Connected {
+            reader,
+            writer,
+            side,
+        } = &mut link.connected;
+        tokio::select! {
+            written = writer.write(), if !writer.is_idle() => {
+                written.map_err(TransportError::from)?;
+                link.last_written = Instant::now();
+            }
+            read = reader.read(), if reading => {
+                if read.map_err(TransportError::from)? == 0 {
+                    return Err(End::Lost(TransportError::Closed));
+                }
+                self.frames_read(link)?;
+            }
+            frames = side.next(), if reading => {
+                let now = link.heard();
+                for frame in frames {
+                    self.frame(frame, now)?;
+                }
+            }
+            () = self.shared.woken() => {}
+            answer = self.tokens.answer() => match answer {
+                Ok(token) => self.refresh(link, token),
+                Err(error) => {
+                    tracing::warn!(%error, "no access token to go on with");
+                    self.tokens.failed(Instant::now());
+                }
+            },
+            () = timer.as_mut() => {
+                let now = Instant::now();
+                self.tick(link, reading, now)?;
+                let due = self.due().into_iter().chain([link.silent_at(), now + FAR]).min();
+                timer.as_mut().reset(due.unwrap_or(now));
+            }
+        }
+        Ok(())
+    }
+
+    /// When something is to be done, the keep-alive aside.
+    fn due(&self) -> Option<Instant> {
+        let leave = self.reconnect.leave_at();
+        [
+            self.outbox.due(),
+            self.subscriptions.deadline(),
+            self.tokens.due(),
+            leave,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    fn tick(&mut self, link: &mut Link, reading: bool, now: Instant) -> Result<(), End> {
+        if self.reconnect.leave_at().is_some_and(|at| at <= now) {
+            return Err(End::Lost(TransportError::Closed));
+        }
+        self.tokens.tick(now);
+        if self.outbox.due().is_some_and(|due| due <= now) {
+            let delayed = self.outbox.take();
+            self.give_back(delayed);
+        }
+        if !reading {
+            // The silence is our own.
+            link.heard();
+        }
+        if link
+            .pinged
+            .is_some_and(|pinged| now >= pinged + link.keep_alive * PING_PATIENCE)
+        {
+            return Err(End::Lost(TransportError::Silent));
+        }
+        if link.pinged.is_none() && now >= link.silent_at() {
+            self.ping(link, now);
+        }
+        Ok(())
+    }
+
+    /// Commands that are to be given once more, each in its place.
+    fn give_back(&mut self, mut commands: Vec<Command>) {
+        if commands.is_empty() {
+            return;
+        }
+        commands.extend(self.commands.drain(..));
+        commands.sort_by_key(|command| command.order);
+        self.commands = commands.into();
+    }
+
+    /// The connection is gone: what was in flight becomes commands again, or fails.
+    fn disconnected(&mut self) {
+        self.reconnect.disconnected(Instant::now());
+        let mut commands = self.outbox.take();
+        for in_flight in self.in_flight.drain() {
+            if let InFlight::Subscribe(_, subscribe, generations) = &in_flight {
+                for ((conversation, _), generation) in subscribe.items.iter().zip(generations) {
+                    self.subscriptions.forget(*conversation, *generation);
+                }
+            }
+            in_flight.lost(&mut commands, |cost| self.shared.release(cost));
+        }
+        self.subscriptions.disconnected();
+        self.give_back(commands);
+        self.commands.retain(|command| match command.what {
+            // By the time that they could go out, they would not be true any more.
+            What::Signal { cost, .. } => {
+                self.shared.release(cost);
+                false
+            }
+            _ => true,
+        });
+    }
+
+    /// The next attempt at a connection; none when it failed.
+    async fn connect_again(&mut self) -> Result<Option<Welcomed>, CloseReason> {
+        let Some((at, endpoints, attempt)) = self.reconnect.next(Instant::now()) else {
+            return Err(CloseReason::GaveUp(self.reconnect.failed()));
+        };
+        let state = ConnectionState::Reconnecting { attempt };
+        self.shared.set_state(state.clone());
+        // Once for each break: nobody may be there to take one for each attempt.
+        if std::mem::take(&mut self.was_connected) {
+            self.sink.send(Event::Connection(state));
+        }
+        let tokens = self.tokens.source();
+        let attempt = async {
+            tokio::time::sleep_until(at).await;
+            Box::pin(handshake::connect(
+                &self.connector,
+                &self.identity,
+                tokens,
+                &endpoints,
+            ))
+            .await
+        };
+        let result = tokio::select! {
+            result = attempt => result,
+            () = self.shared.close_asked() => return Err(CloseReason::Asked),
+        };
+        match result {
+            Ok(welcomed) => Ok(Some(welcomed)),
+            Err(ConnectError::Refused(error)) if self.is_final(&error) => {
+                Err(CloseReason::Refused(error))
+            }
+            Err(error) => {
+                tracing::debug!(%error, "not connected");
+                Ok(None)
+            }
+        }
+    }
+
+    /// Whether the server would refuse a new token too.
+    fn is_final(&self, error: &ServerError) -> bool {
+        let renewable = matches!(
+            error.known(),
+            Some(ErrorCode::TokenExpired | ErrorCode::TokenKeyUnknown)
+        );
+        error.retry() == Retry::Never && (self.tokens.source().is_fixed() || !renewable)
+    }
+
+    fn is_closing(&self) -> bool {
+        let asked = self
+            .commands
+            .iter()
+            .any(|command| matches!(command.what, What::Close(_)));
+        self.closing.is_some() || asked || self.shared.is_abandoned()
+    }
+
+    /// Whether the client is to be closed, and nothing is left to do before.
+    fn is_done(&self, link: &Link) -> bool {
+        if self.closing.is_none() && !self.shared.is_abandoned() {
+            return false;
+        }
+        self.commands.is_empty()
+            && self.shared.is_idle()
+            && !self.in_flight.any(InFlight::is_awaited)
+            && self.outbox.is_empty()
+            && link.connected.writer.is_idle()
+    }
+
+    /// Ends everything that is still waited for.
+    fn close(mut self, reason: &CloseReason) {
+        let untouched = self.shared.shut(reason);
+        self.disconnected();
+        for command in self.commands.drain(..) {
+            match command.what {
+                What::Close(done) => self.closing.get_or_insert_default().push(done),
+                _ => command.fail(reason, Retry::MaybeDuplicate),
+            }
+        }
+        for command in untouched {
+            match command.what {
+                What::Close(done) => self.closing.get_or_insert_default().push(done),
+                _ => command.fail(reason, Retry::Safe),
+            }
+        }
+        let state = ConnectionState::Closed(reason.clone());
+        self.shared.set_state(state.clone());
+        self.sink.send(Event::Connection(state));
+        for done in self.closing.into_iter().flatten() {
+            let _ = done.send(());
+        }
+    }
+}
+
+impl Link {
+    /// Something came from the server.
+    fn heard(&mut self) -> Instant {
+        self.last_read = Instant::now();
+        self.pinged = None;
+        self.last_read
+    }
+
+    /// When a Ping is due, or its answer.
+    fn silent_at(&self) -> Instant {
+        match self.pinged {
+            Some(pinged) => pinged + self.keep_alive * PING_PATIENCE,
+            None => self.last_read.min(self.last_written) + self.keep_alive,
+        }
+    }
+}

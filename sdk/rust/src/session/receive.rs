@@ -1,0 +1,225 @@
+//! From frames to answers and events.
+
+use rialto_protocol::body::{self, Body};
+use rialto_protocol::frame::{Frame, FrameKind};
+use rialto_protocol::ids::{RequestId, UserId};
+use rialto_protocol::v1;
+use tokio::time::Instant;
+
+use super::{End, Link, Session};
+use crate::command::Subscribe;
+use crate::error::{RequestError, ServerError, TransportError};
+use crate::events::Event;
+use crate::requests::{InFlight, refusal};
+
+impl Session {
+    /// Takes all frames that are there.
+    pub(super) fn frames_read(&mut self, link: &mut Link) -> Result<(), End> {
+        let now = link.heard();
+        loop {
+            match link.connected.reader.next() {
+                Ok(Some(frame)) => self.frame(frame, now)?,
+                Ok(None) => return Ok(()),
+                Err(error) => return Err(TransportError::Protocol(error.to_string()).into()),
+            }
+        }
+    }
+
+    /// Takes one frame.
+    pub(super) fn frame(&mut self, frame: Frame, now: Instant) -> Result<(), End> {
+        match frame.kind {
+            FrameKind::Published => self.published(decoded(&frame)?, now),
+            FrameKind::Deliver => {
+                let deliver = decoded(&frame)?;
+                self.subscriptions
+                    .deliver(deliver, frame.body.len(), &self.sink, now);
+            }
+            FrameKind::Signalled => self.signalled(decoded(&frame)?),
+            FrameKind::Presences if frame.request_id == RequestId::PUSH => {
+                self.sink
+                    .send(Event::Presence(decoded::<v1::Presences>(&frame)?.presences));
+            }
+            FrameKind::SubscriptionEnded => {
+                self.subscriptions.ended(decoded(&frame)?, &self.sink, now);
+            }
+            FrameKind::GoAway => {
+                let push: v1::GoAway = decoded(&frame)?;
+                let reconnect_in = self.reconnect.go_away(&push, now);
+                self.sink.send(Event::GoAway {
+                    reason: push.reason(),
+                    reconnect_in,
+                });
+            }
+            FrameKind::Error if frame.request_id == RequestId::PUSH => {
+                let error = ServerError::from(decoded::<v1::Error>(&frame)?);
+                return Err(TransportError::Refused(error).into());
+            }
+            _ => self.answer(frame, now)?,
+        }
+        Ok(())
+    }
+
+    fn published(&mut self, published: v1::Published, now: Instant) {
+        let mut freed = 0;
+        for receipt in published.receipts {
+            let id = RequestId(receipt.request_id);
+            let Some(InFlight::Publish(batch)) = self.in_flight.get_mut(id) else {
+                continue;
+            };
+            freed += self.outbox.receipt(batch, receipt, now).unwrap_or(0);
+            if batch.is_done() {
+                self.in_flight.remove(id);
+            }
+        }
+        self.shared.release(freed);
+        self.renew_if_expired(now);
+    }
+
+    /// A draft was refused because the token had expired: it waits for the next one.
+    fn renew_if_expired(&mut self, now: Instant) {
+        if self.outbox.take_token_expired() {
+            self.tokens.expired(now);
+        }
+    }
+
+    fn signalled(&self, push: v1::Signalled) {
+        let conversation = self.subscriptions.conversation(push.handle);
+        if let (Some(conversation), Ok(user), Some(signal)) =
+            (conversation, UserId::from_slice(&push.user), push.signal)
+        {
+            self.sink.send(Event::Signalled {
+                conversation,
+                user,
+                signal,
+            });
+        }
+    }
+
+    /// Takes an answer. Those that nobody waits for are refusals of signals, or late.
+    fn answer(&mut self, frame: Frame, now: Instant) -> Result<(), End> {
+        let Some(in_flight) = self.in_flight.remove(frame.request_id) else {
+            return Ok(());
+        };
+        match in_flight {
+            InFlight::Publish(batch) => match refusal(&frame) {
+                Some(error) => {
+                    let freed = self.outbox.refusal(batch, &error, now);
+                    self.shared.release(freed);
+                    self.renew_if_expired(now);
+                }
+                None => return Err(unexpected(&frame)),
+            },
+            InFlight::Request(_, request) => {
+                self.shared.release(request.cost);
+                request.answer.send(self.judge(frame, now));
+            }
+            InFlight::Unsubscribe(unsubscribe) => {
+                self.shared.release(unsubscribe.cost);
+                unsubscribe.answer.send(self.judge(frame, now));
+            }
+            InFlight::Subscribe(_, subscribe, generations) => {
+                self.shared.release(subscribe.cost);
+                return self.answer_subscribe(subscribe, generations, frame, now);
+            }
+            InFlight::Resubscribe(asked) => match refusal(&frame) {
+                Some(error) => {
+                    self.subscriptions
+                        .all_refused(&asked, &error.into(), &self.sink, now);
+                }
+                None => {
+                    let results = subscribed(&frame, asked.len())?;
+                    self.subscriptions
+                        .answered(&asked, results, false, &self.sink, now);
+                }
+            },
+            InFlight::Refresh => self.refreshed(&frame, now)?,
+            InFlight::Own if frame.kind == FrameKind::Presences => {
+                self.sink
+                    .send(Event::Presence(decoded::<v1::Presences>(&frame)?.presences));
+            }
+            InFlight::Own => {}
+        }
+        Ok(())
+    }
+
+    fn answer_subscribe(
+        &mut self,
+        subscribe: Subscribe,
+        generations: Vec<u64>,
+        frame: Frame,
+        now: Instant,
+    ) -> Result<(), End> {
+        let conversations = subscribe
+            .items
+            .iter()
+            .map(|(conversation, _)| *conversation);
+        let asked: Vec<_> = conversations.zip(generations).collect();
+        let results = match self.judge(frame, now) {
+            Ok(frame) => subscribed(&frame, asked.len())
+                .map_err(|end| (RequestError::UnexpectedAnswer, Err(end))),
+            Err(error) => Err((error, Ok(()))),
+        };
+        match results {
+            Ok(results) => {
+                let outcomes = self
+                    .subscriptions
+                    .answered(&asked, results, true, &self.sink, now);
+                subscribe.answer.send(Ok(outcomes));
+                Ok(())
+            }
+            Err((error, end)) => {
+                self.subscriptions.all_forgotten(asked.into_iter());
+                subscribe.answer.send(Err(error));
+                end
+            }
+        }
+    }
+
+    /// A refusal as an error. One of an expired token is a reason to get another.
+    fn judge(&mut self, frame: Frame, now: Instant) -> Result<Frame, RequestError> {
+        let Some(error) = refusal(&frame) else {
+            return Ok(frame);
+        };
+        let error = ServerError::from(error);
+        if error.is(rialto_protocol::error::ErrorCode::TokenExpired) {
+            self.tokens.expired(now);
+        }
+        Err(RequestError::Refused(error))
+    }
+
+    fn refreshed(&mut self, frame: &Frame, now: Instant) -> Result<(), End> {
+        if let Some(error) = refusal(frame) {
+            let error = ServerError::from(error);
+            tracing::warn!(%error, "the server refused a new access token");
+            self.tokens.failed(now);
+            return Ok(());
+        }
+        let refreshed: v1::Refreshed = decoded(frame)?;
+        self.tokens.renewed(refreshed.token_expires_ms, now);
+        Ok(())
+    }
+}
+
+fn subscribed(frame: &Frame, asked: usize) -> Result<Vec<v1::SubscriptionResult>, End> {
+    if frame.kind != FrameKind::Subscribed {
+        return Err(unexpected(frame));
+    }
+    let results = decoded::<v1::Subscribed>(frame)?.results;
+    if results.len() != asked {
+        return Err(TransportError::Protocol(format!(
+            "{} results to {asked} subscriptions",
+            results.len()
+        ))
+        .into());
+    }
+    Ok(results)
+}
+
+fn decoded<T: Body>(frame: &Frame) -> Result<T, End> {
+    body::decode(&frame.body)
+        .map_err(|error| TransportError::Protocol(format!("{}: {error}", frame.kind)).into())
+}
+
+fn unexpected(frame: &Frame) -> End {
+    TransportError::Protocol(format!("{} does not answer what was asked", frame.kind)).into()
+}

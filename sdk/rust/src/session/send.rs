@@ -1,0 +1,176 @@
+//! From commands to frames: as many as there are go into one buffer, which is written at once.
+
+use rialto_protocol::frame::FrameKind;
+use rialto_protocol::ids::ConversationId;
+use rialto_protocol::{limits, v1};
+use tokio::time::Instant;
+
+use super::{Link, OUT_BYTES_MAX, Session};
+use crate::command::{Command, Request, Subscribe, Unsubscribe, What};
+use crate::publish::{self, Batch, Pending};
+use crate::requests::InFlight;
+use crate::wire;
+
+impl Session {
+    /// Makes frames of what was asked for, until enough wait to be written.
+    pub(super) fn fill(&mut self, link: &mut Link) {
+        self.subscribe_again(link);
+        while link.connected.writer.out.len() < OUT_BYTES_MAX {
+            let Some(command) = self.next_command() else {
+                break;
+            };
+            let Command { order, what } = command;
+            match what {
+                What::Publish(pending) => self.publish(link, order, pending),
+                What::Request(request) => self.request(link, order, request),
+                What::Subscribe(subscribe) => self.subscribe(link, order, subscribe),
+                What::Unsubscribe(unsubscribe) => self.unsubscribe(link, unsubscribe),
+                What::Signal { body, cost } => {
+                    self.shared.release(cost);
+                    let id = self.in_flight.skip(InFlight::Own);
+                    wire::put_frame(&mut link.connected.writer.out, FrameKind::Signal, id, &body);
+                }
+                What::Close(done) => self.closing.get_or_insert_default().push(done),
+            }
+        }
+    }
+
+    fn next_command(&mut self) -> Option<Command> {
+        if self.commands.is_empty() {
+            self.shared.take_commands(&mut self.commands);
+        }
+        self.commands.pop_front()
+    }
+
+    /// One Publish of this draft and of those behind it that go with it.
+    fn publish(&mut self, link: &mut Link, order: u64, first: Pending) {
+        let Some(first) = self.outbox.pass(order, first) else {
+            return;
+        };
+        let frame_bytes_max = link.limits.frame_bytes_max as usize;
+        let mut listed_bytes = first.listed_bytes();
+        let mut drafts = vec![(order, first)];
+        while let Some(Command {
+            what: What::Publish(next),
+            ..
+        }) = self.commands.front()
+            && drafts[0].1.goes_with(next)
+            && drafts.len() < link.limits.drafts_max as usize
+            && publish::fits(drafts.len(), listed_bytes, next, frame_bytes_max)
+        {
+            listed_bytes += next.listed_bytes();
+            if let Some(Command {
+                order,
+                what: What::Publish(next),
+            }) = self.commands.pop_front()
+            {
+                drafts.push((order, next));
+            }
+        }
+        // The frame is written before its drafts move into the table, under the id that they will have there.
+        let id = self.in_flight.insert(InFlight::Own);
+        publish::put_frame(&mut link.connected.writer.out, id, &drafts);
+        if let Some(slot) = self.in_flight.get_mut(id) {
+            *slot = InFlight::Publish(Batch::new(drafts));
+        }
+    }
+
+    fn request(&mut self, link: &mut Link, order: u64, request: Request) {
+        match request.kind {
+            FrameKind::Watch => self.watch = Some(request.body.clone()),
+            FrameKind::SetPresence => self.presence = Some(request.body.clone()),
+            _ => {}
+        }
+        let (kind, body) = (request.kind, request.body.clone());
+        self.ask(link, kind, &body, InFlight::Request(order, request));
+    }
+
+    /// A request frame, and what its answer is for.
+    pub(super) fn ask(&mut self, link: &mut Link, kind: FrameKind, body: &[u8], what: InFlight) {
+        let id = self.in_flight.insert(what);
+        wire::put_frame(&mut link.connected.writer.out, kind, id, body);
+    }
+
+    fn subscribe(&mut self, link: &mut Link, order: u64, subscribe: Subscribe) {
+        let items = subscribe.items.iter();
+        let generations = items
+            .map(|(conversation, start)| self.subscriptions.begin(*conversation, *start))
+            .collect();
+        let body = self.subscribe_body(
+            subscribe
+                .items
+                .iter()
+                .map(|(conversation, _)| *conversation),
+        );
+        let what = InFlight::Subscribe(order, subscribe, generations);
+        self.ask(link, FrameKind::Subscribe, &body, what);
+    }
+
+    /// Renews the subscriptions that are due for it: all of them on a new connection.
+    fn subscribe_again(&mut self, link: &mut Link) {
+        if self.subscriptions.deadline().is_none() {
+            return;
+        }
+        let now = Instant::now();
+        while self
+            .subscriptions
+            .deadline()
+            .is_some_and(|deadline| deadline <= now)
+        {
+            let due = self
+                .subscriptions
+                .due(limits::SUBSCRIPTIONS_PER_REQUEST_MAX, now);
+            if !due.is_empty() {
+                let body = self.subscribe_body(due.iter().map(|(conversation, _)| *conversation));
+                self.ask(
+                    link,
+                    FrameKind::Subscribe,
+                    &body,
+                    InFlight::Resubscribe(due),
+                );
+            }
+        }
+    }
+
+    fn subscribe_body(
+        &mut self,
+        conversations: impl Iterator<Item = ConversationId>,
+    ) -> bytes::Bytes {
+        let subscriptions = conversations
+            .map(|conversation| self.subscriptions.to_proto(conversation))
+            .collect();
+        self.subscriptions.asked();
+        wire::encode(&v1::Subscribe { subscriptions })
+    }
+
+    fn unsubscribe(&mut self, link: &mut Link, unsubscribe: Unsubscribe) {
+        let mut conversations = Vec::new();
+        for conversation in &unsubscribe.conversations {
+            if self.subscriptions.remove(*conversation) {
+                conversations.push(conversation.to_proto());
+            }
+        }
+        if conversations.is_empty() {
+            self.shared.release(unsubscribe.cost);
+            unsubscribe.answer.done();
+            return;
+        }
+        let body = wire::encode(&v1::Unsubscribe { conversations });
+        self.ask(
+            link,
+            FrameKind::Unsubscribe,
+            &body,
+            InFlight::Unsubscribe(unsubscribe),
+        );
+    }
+
+    pub(super) fn ping(&mut self, link: &mut Link, now: Instant) {
+        self.ask(link, FrameKind::Ping, &[], InFlight::Own);
+        link.pinged = Some(now);
+    }
+
+    pub(super) fn refresh(&mut self, link: &mut Link, token: String) {
+        let body = wire::encode(&v1::Refresh { token });
+        self.ask(link, FrameKind::Refresh, &body, InFlight::Refresh);
+    }
+}

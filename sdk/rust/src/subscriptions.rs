@@ -1,0 +1,521 @@
+//! Subscriptions: a cursor each, which moves with every event that is handed to the caller. From it follow the absence of
+//! gaps and repeats: what is behind the cursor is dropped, what is beyond the next event is held back, and what does
+//! not come is asked for again from the cursor.
+
+mod outcome;
+mod reorder;
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
+use rialto_protocol::ids::{ConversationId, Cursor, Seq};
+use rialto_protocol::v1;
+use tokio::time::Instant;
+use v1::SubscriptionStatus as Status;
+
+use crate::error::{Retry, ServerError};
+use crate::events::{EndReason, Event, EventSender};
+use crate::reconnect;
+
+pub(crate) use outcome::SubscribeAnswer;
+pub use outcome::{Start, SubscribeOutcome, SubscribeStatus};
+use reorder::{HoldBack, Orphans, Run};
+
+/// Bytes of events that are held back until those before them arrive, of all subscriptions together.
+const HOLD_BYTES_MAX: usize = 8 << 20;
+/// How long events are waited for that other streams may carry.
+const GAP_PATIENCE: Duration = Duration::from_secs(5);
+/// Longest wait before the first and before any further try to subscribe again.
+const AGAIN_MS: u64 = 100;
+const AGAIN_MS_MAX: u64 = 20_000;
+
+/// How a subscription stands with the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// To be asked for.
+    Waiting,
+    /// Asked for.
+    Asked,
+    /// Answered.
+    Following,
+}
+
+#[derive(Debug)]
+struct Subscription {
+    /// Tells it from an earlier one of the same conversation.
+    generation: u64,
+    phase: Phase,
+    /// Whether the server may have one on this connection.
+    on_server: bool,
+    handle: Option<u32>,
+    /// The last event that the caller has; none before a live start is answered.
+    cursor: Option<Cursor>,
+    /// The next event that the caller gets.
+    next: u64,
+    hold: HoldBack,
+    /// Since when the next event is missing though later ones are there.
+    gap_since: Option<Instant>,
+    /// Events had to be thrown away.
+    overflowed: bool,
+    /// Tries to subscribe again since the last event.
+    tries: u32,
+}
+
+/// All subscriptions of a client.
+#[derive(Debug, Default)]
+pub(crate) struct Subscriptions {
+    by_id: HashMap<ConversationId, Subscription>,
+    handles: HashMap<u32, ConversationId>,
+    orphans: Orphans,
+    held_bytes: usize,
+    generations: u64,
+    /// Subscribe requests in flight.
+    asked: usize,
+    /// When to look at a subscription again.
+    deadlines: BTreeSet<(Instant, ConversationId)>,
+    /// The connection has more than one stream for events.
+    streams: bool,
+}
+
+impl Subscriptions {
+    /// A new connection: the server knows of no subscription, and all are due.
+    pub(crate) fn connected(&mut self, streams: bool, now: Instant) {
+        self.streams = streams;
+        self.disconnected();
+        self.deadlines = self
+            .by_id
+            .keys()
+            .map(|conversation| (now, *conversation))
+            .collect();
+    }
+
+    /// The connection is gone, and what it announced with it.
+    pub(crate) fn disconnected(&mut self) {
+        self.handles.clear();
+        self.orphans.clear();
+        self.deadlines.clear();
+        self.held_bytes = 0;
+        self.asked = 0;
+        for subscription in self.by_id.values_mut() {
+            subscription.phase = Phase::Waiting;
+            subscription.on_server = false;
+            subscription.handle = None;
+            subscription.hold = HoldBack::default();
+            subscription.gap_since = None;
+            subscription.overflowed = false;
+        }
+    }
+
+    /// Begins a subscription that is about to be asked for, in place of any other of the conversation. Its generation.
+    pub(crate) fn begin(&mut self, conversation: ConversationId, start: Start) -> u64 {
+        self.remove(conversation);
+        self.generations += 1;
+        let cursor = start.cursor();
+        let subscription = Subscription {
+            generation: self.generations,
+            phase: Phase::Asked,
+            on_server: true,
+            handle: None,
+            cursor,
+            next: cursor.unwrap_or_default().seq.next().0,
+            hold: HoldBack::default(),
+            gap_since: None,
+            overflowed: false,
+            tries: 0,
+        };
+        self.by_id.insert(conversation, subscription);
+        self.generations
+    }
+
+    /// Ends one. Whether the server may have it.
+    pub(crate) fn remove(&mut self, conversation: ConversationId) -> bool {
+        let Some(subscription) = self.by_id.remove(&conversation) else {
+            return false;
+        };
+        if let Some(handle) = subscription.handle {
+            self.handles.remove(&handle);
+        }
+        self.held_bytes -= subscription.hold.bytes();
+        subscription.on_server
+    }
+
+    /// Ends one that was begun by an answer that never came.
+    pub(crate) fn forget(&mut self, conversation: ConversationId, generation: u64) {
+        if self
+            .by_id
+            .get(&conversation)
+            .is_some_and(|one| one.generation == generation)
+        {
+            self.remove(conversation);
+        }
+    }
+
+    /// A Subscribe goes out.
+    pub(crate) const fn asked(&mut self) {
+        self.asked += 1;
+    }
+
+    /// The conversation's subscription as it is asked for.
+    pub(crate) fn to_proto(&self, conversation: ConversationId) -> v1::Subscription {
+        let cursor = self
+            .by_id
+            .get(&conversation)
+            .and_then(|subscription| subscription.cursor);
+        v1::Subscription {
+            conversation: conversation.to_proto(),
+            cursor: cursor.map(Into::into),
+        }
+    }
+
+    /// When [`Subscriptions::due`] has something.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.deadlines.first().map(|(at, _)| *at)
+    }
+
+    /// At most `count_max` subscriptions to be asked for now, with their generations; from now on they are asked for.
+    pub(crate) fn due(&mut self, count_max: usize, now: Instant) -> Vec<(ConversationId, u64)> {
+        let mut due = Vec::new();
+        while due.len() < count_max
+            && let Some((at, conversation)) = self.deadlines.first().copied()
+            && at <= now
+        {
+            self.deadlines.pop_first();
+            let Some(subscription) = self.by_id.get_mut(&conversation) else {
+                continue;
+            };
+            let stuck = subscription.phase == Phase::Following
+                && subscription
+                    .gap_since
+                    .is_some_and(|since| now.duration_since(since) >= GAP_PATIENCE);
+            if stuck {
+                tracing::warn!(%conversation, next = subscription.next, "events are missing; subscribing again");
+                subscription.tries += 1;
+            }
+            if stuck || subscription.phase == Phase::Waiting {
+                subscription.phase = Phase::Asked;
+                subscription.gap_since = None;
+                due.push((conversation, subscription.generation));
+                subscription.on_server = true;
+            }
+        }
+        due
+    }
+
+    /// Applies the answer to a Subscribe of the caller's, or of the session itself, which then tells the caller what is bad.
+    pub(crate) fn answered(
+        &mut self,
+        asked: &[(ConversationId, u64)],
+        results: Vec<v1::SubscriptionResult>,
+        by_caller: bool,
+        sink: &EventSender,
+        now: Instant,
+    ) -> Vec<SubscribeOutcome> {
+        let mut outcomes = Vec::with_capacity(results.len());
+        for ((conversation, generation), result) in asked.iter().zip(results) {
+            let outcome = SubscribeOutcome::new(*conversation, &result);
+            if self
+                .by_id
+                .get(conversation)
+                .is_some_and(|one| one.generation == *generation && one.phase == Phase::Asked)
+            {
+                self.apply(*conversation, &result, &outcome, by_caller, sink, now);
+            }
+            outcomes.push(outcome);
+        }
+        self.settle();
+        outcomes
+    }
+
+    /// A Subscribe has been answered.
+    fn settle(&mut self) {
+        self.asked = self.asked.saturating_sub(1);
+        if self.asked == 0 {
+            self.held_bytes -= self.orphans.clear();
+        }
+    }
+
+    fn apply(
+        &mut self,
+        conversation: ConversationId,
+        result: &v1::SubscriptionResult,
+        outcome: &SubscribeOutcome,
+        by_caller: bool,
+        sink: &EventSender,
+        now: Instant,
+    ) {
+        match result.status() {
+            Status::Following | Status::Truncated => {
+                self.follow(conversation, result, outcome, by_caller, sink);
+                let (runs, overflowed) = self.orphans.take(result.handle);
+                if let Some(subscription) = self.by_id.get_mut(&conversation) {
+                    subscription.overflowed |= overflowed;
+                }
+                for run in runs {
+                    self.held_bytes -= run.bytes;
+                    self.accept(conversation, run, sink, now);
+                }
+                if self
+                    .by_id
+                    .get(&conversation)
+                    .is_some_and(|subscription| subscription.overflowed)
+                {
+                    self.again(conversation, None, now);
+                }
+            }
+            _ if by_caller => {
+                self.remove(conversation);
+            }
+            Status::Diverged => self.end(
+                conversation,
+                EndReason::Diverged { head: outcome.head },
+                sink,
+            ),
+            Status::Denied | Status::Unspecified => {
+                self.refused(
+                    conversation,
+                    result.error.clone().unwrap_or_default().into(),
+                    sink,
+                    now,
+                );
+            }
+        }
+    }
+
+    fn follow(
+        &mut self,
+        conversation: ConversationId,
+        result: &v1::SubscriptionResult,
+        outcome: &SubscribeOutcome,
+        by_caller: bool,
+        sink: &EventSender,
+    ) {
+        let Some(subscription) = self.by_id.get_mut(&conversation) else {
+            return;
+        };
+        subscription.phase = Phase::Following;
+        if let Some(old) = subscription.handle.replace(result.handle)
+            && old != result.handle
+        {
+            self.handles.remove(&old);
+        }
+        self.handles.insert(result.handle, conversation);
+        if subscription.cursor.is_none() {
+            subscription.cursor = Some(outcome.head);
+            subscription.next = outcome.head.seq.next().0;
+        }
+        if result.status() == Status::Truncated && result.oldest_seq > subscription.next {
+            subscription.next = result.oldest_seq;
+            if !by_caller {
+                sink.send(Event::Truncated {
+                    conversation,
+                    oldest: outcome.oldest,
+                });
+            }
+        }
+    }
+
+    /// A whole Subscribe of the session's own was refused.
+    pub(crate) fn all_refused(
+        &mut self,
+        asked: &[(ConversationId, u64)],
+        error: &ServerError,
+        sink: &EventSender,
+        now: Instant,
+    ) {
+        self.settle();
+        for (conversation, generation) in asked {
+            if self
+                .by_id
+                .get(conversation)
+                .is_some_and(|one| one.generation == *generation)
+            {
+                self.refused(*conversation, error.clone(), sink, now);
+            }
+        }
+    }
+
+    /// A whole Subscribe of the caller's was refused: nothing of it is left.
+    pub(crate) fn all_forgotten(&mut self, asked: impl Iterator<Item = (ConversationId, u64)>) {
+        self.settle();
+        for (conversation, generation) in asked {
+            self.forget(conversation, generation);
+        }
+    }
+
+    /// The server ended or did not renew a subscription: another try, or the end.
+    fn refused(
+        &mut self,
+        conversation: ConversationId,
+        error: ServerError,
+        sink: &EventSender,
+        now: Instant,
+    ) {
+        if error.retry() == Retry::Never {
+            self.end(conversation, EndReason::Refused(error), sink);
+        } else {
+            if let Some(subscription) = self.by_id.get_mut(&conversation) {
+                subscription.on_server = false;
+                subscription.tries += 1;
+            }
+            self.again(conversation, error.retry_after(), now);
+        }
+    }
+
+    fn end(&mut self, conversation: ConversationId, reason: EndReason, sink: &EventSender) {
+        self.remove(conversation);
+        sink.send(Event::SubscriptionEnded {
+            conversation,
+            reason,
+        });
+    }
+
+    /// Has it asked for again, from the cursor.
+    fn again(&mut self, conversation: ConversationId, after: Option<Duration>, now: Instant) {
+        let Some(subscription) = self.by_id.get_mut(&conversation) else {
+            return;
+        };
+        subscription.phase = Phase::Waiting;
+        subscription.overflowed = false;
+        let wait = match (after, subscription.tries) {
+            (Some(after), _) => after,
+            (None, 0) => Duration::ZERO,
+            (None, tries) => reconnect::jitter(
+                AGAIN_MS
+                    .saturating_mul(1 << tries.min(20))
+                    .min(AGAIN_MS_MAX),
+            ),
+        };
+        subscription.tries += 1;
+        self.deadlines.insert((now + wait, conversation));
+    }
+
+    /// The server ended a subscription by itself.
+    pub(crate) fn ended(&mut self, push: v1::SubscriptionEnded, sink: &EventSender, now: Instant) {
+        let Ok(conversation) = ConversationId::from_slice(&push.conversation) else {
+            return;
+        };
+        let Some(subscription) = self.by_id.get_mut(&conversation) else {
+            return;
+        };
+        // One that is being renewed is judged by the answer to that.
+        if subscription.phase == Phase::Following && subscription.handle == Some(push.handle) {
+            subscription.on_server = false;
+            self.refused(
+                conversation,
+                push.error.unwrap_or_default().into(),
+                sink,
+                now,
+            );
+        }
+    }
+
+    /// Which conversation a handle names.
+    pub(crate) fn conversation(&self, handle: u32) -> Option<ConversationId> {
+        self.handles.get(&handle).copied()
+    }
+
+    /// Takes the events of a Deliver whose body had `bytes` bytes.
+    pub(crate) fn deliver(
+        &mut self,
+        deliver: v1::Deliver,
+        bytes: usize,
+        sink: &EventSender,
+        now: Instant,
+    ) {
+        let run = Run {
+            events: deliver.events,
+            bytes,
+        };
+        match self.handles.get(&deliver.handle) {
+            Some(conversation) => self.accept(*conversation, run, sink, now),
+            // The answer that announces the handle may come on another stream, and later.
+            None if self.asked > 0 => {
+                let room = HOLD_BYTES_MAX - self.held_bytes.min(HOLD_BYTES_MAX);
+                self.held_bytes += self.orphans.hold(deliver.handle, run, room);
+            }
+            None => {}
+        }
+    }
+
+    fn accept(&mut self, conversation: ConversationId, run: Run, sink: &EventSender, now: Instant) {
+        let Some(subscription) = self.by_id.get_mut(&conversation) else {
+            return;
+        };
+        let Some(first) = run.first() else { return };
+        if !run.is_consecutive() {
+            tracing::warn!(%conversation, "a Deliver whose events are not consecutive; subscribing again");
+            self.again(conversation, None, now);
+            return;
+        }
+        if first <= subscription.next {
+            subscription.hand_over(conversation, run, sink);
+            self.held_bytes -= subscription.release(conversation, sink);
+            subscription.gap_since = (!subscription.hold.is_empty()).then_some(now);
+            if subscription.hold.is_empty() {
+                return;
+            }
+        } else {
+            self.held_bytes += match HOLD_BYTES_MAX.checked_sub(self.held_bytes + run.bytes) {
+                Some(_) => subscription.hold.insert(run),
+                None => {
+                    subscription.overflowed = true;
+                    0
+                }
+            };
+            subscription.gap_since.get_or_insert(now);
+        }
+        self.gap(conversation, now);
+    }
+
+    /// Events are there beyond the next one: on one stream alone that is an error, on several it may pass.
+    fn gap(&mut self, conversation: ConversationId, now: Instant) {
+        let Some(subscription) = self.by_id.get(&conversation) else {
+            return;
+        };
+        if subscription.phase != Phase::Following {
+            return;
+        }
+        if !self.streams || subscription.overflowed {
+            tracing::warn!(%conversation, next = subscription.next, "events are missing; subscribing again");
+            self.again(conversation, None, now);
+        } else if let Some(since) = subscription.gap_since {
+            self.deadlines.insert((since + GAP_PATIENCE, conversation));
+        }
+    }
+
+    /// Bytes that are held back, for the checks of tests.
+    #[cfg(test)]
+    const fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+}
+
+impl Subscription {
+    /// Hands on what the caller does not have yet of a run that begins with the next event at the latest.
+    fn hand_over(&mut self, conversation: ConversationId, mut run: Run, sink: &EventSender) {
+        run.skip_below(self.next);
+        let Some(last) = run.events.last() else {
+            return;
+        };
+        let cursor = Cursor {
+            epoch: rialto_protocol::ids::Epoch(last.epoch),
+            seq: Seq(last.seq),
+        };
+        self.cursor = Some(cursor);
+        self.next = cursor.seq.next().0;
+        self.tries = 0;
+        sink.deliver(conversation, run.events, run.bytes);
+    }
+
+    /// Hands on what was held back and is next now. How many bytes are held no more.
+    fn release(&mut self, conversation: ConversationId, sink: &EventSender) -> usize {
+        let held = self.hold.bytes();
+        while let Some(run) = self.hold.take_up_to(self.next) {
+            self.hand_over(conversation, run, sink);
+        }
+        held - self.hold.bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests;

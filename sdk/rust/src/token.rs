@@ -1,0 +1,211 @@
+//! Access tokens: where they come from, and when to get the next one.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tokio::time::Instant;
+
+use crate::error::Retry;
+
+/// No token could be had.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text}")]
+pub struct TokenError {
+    text: String,
+    retry: Retry,
+}
+
+impl TokenError {
+    /// The issuer cannot be reached or the like; asking again may help.
+    #[must_use]
+    pub fn temporary(text: impl Into<String>) -> Self {
+        Self {
+            text: text.into(),
+            retry: Retry::Safe,
+        }
+    }
+
+    /// The user must sign in again or the like; asking again is no use.
+    #[must_use]
+    pub fn permanent(text: impl Into<String>) -> Self {
+        Self {
+            text: text.into(),
+            retry: Retry::Never,
+        }
+    }
+
+    /// Whether asking again may help.
+    #[must_use]
+    pub const fn retry(&self) -> Retry {
+        self.retry
+    }
+}
+
+/// Gives access tokens: before the first connection, some time before each expires, and when one is refused as expired.
+///
+/// Implemented for closures: `Arc::new(|| async { Ok(fetch().await) })`.
+pub trait TokenProvider: Send + Sync {
+    /// A token that is valid for some time yet.
+    fn token(&self) -> BoxFuture<'static, Result<String, TokenError>>;
+}
+
+impl<F, T> TokenProvider for F
+where
+    F: Fn() -> T + Send + Sync,
+    T: Future<Output = Result<String, TokenError>> + Send + 'static,
+{
+    fn token(&self) -> BoxFuture<'static, Result<String, TokenError>> {
+        Box::pin(self())
+    }
+}
+
+/// Where the tokens of a client come from.
+#[derive(Clone)]
+pub(crate) enum TokenSource {
+    /// One for all time.
+    Fixed(String),
+    /// Asked for.
+    Provider(Arc<dyn TokenProvider>),
+}
+
+impl TokenSource {
+    pub(crate) fn get(&self) -> BoxFuture<'static, Result<String, TokenError>> {
+        match self {
+            Self::Fixed(token) => Box::pin(std::future::ready(Ok(token.clone()))),
+            Self::Provider(provider) => provider.token(),
+        }
+    }
+
+    pub(crate) const fn is_fixed(&self) -> bool {
+        matches!(self, Self::Fixed(_))
+    }
+}
+
+/// Longest time before its expiry that a token is replaced.
+const AHEAD_MAX: Duration = Duration::from_secs(60);
+/// Time between two attempts to get a token.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// The replacement of a session's token ahead of its expiry.
+pub(crate) struct TokenRenewal {
+    source: TokenSource,
+    due: Option<Instant>,
+    asked: Option<BoxFuture<'static, Result<String, TokenError>>>,
+    /// The server's clock minus ours, in milliseconds since `base`.
+    base: Instant,
+    base_server_ms: u64,
+}
+
+impl TokenRenewal {
+    pub(crate) fn new(source: TokenSource) -> Self {
+        Self {
+            source,
+            due: None,
+            asked: None,
+            base: Instant::now(),
+            base_server_ms: 0,
+        }
+    }
+
+    /// A session began at `server_time_ms` with a token that ends at `expires_ms`; both by the server's clock.
+    pub(crate) fn began(&mut self, server_time_ms: u64, expires_ms: u64, now: Instant) {
+        self.base = now;
+        self.base_server_ms = server_time_ms;
+        self.asked = None;
+        self.renewed(expires_ms, now);
+    }
+
+    /// The session's token ends at `expires_ms` now; 0: never.
+    pub(crate) fn renewed(&mut self, expires_ms: u64, now: Instant) {
+        let replaceable = expires_ms != 0 && !self.source.is_fixed();
+        self.due = replaceable.then(|| {
+            let passed_ms = u64::try_from((now - self.base).as_millis()).unwrap_or(u64::MAX);
+            let left_ms = expires_ms.saturating_sub(self.base_server_ms.saturating_add(passed_ms));
+            // A year is beyond any session, and keeps the sum below in range.
+            let left = Duration::from_millis(left_ms).min(Duration::from_secs(366 * 86_400));
+            now + (left - AHEAD_MAX.min(left / 5))
+        });
+    }
+
+    /// The server says that the token has expired: a new one at once.
+    pub(crate) fn expired(&mut self, now: Instant) {
+        if !self.source.is_fixed() && self.asked.is_none() {
+            self.due = Some(now);
+        }
+    }
+
+    /// Getting or using a token failed: once more, soon.
+    pub(crate) fn failed(&mut self, now: Instant) {
+        self.due = Some(now + AGAIN);
+    }
+
+    pub(crate) const fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// Asks the provider if it is time to.
+    pub(crate) fn tick(&mut self, now: Instant) {
+        if self.due.is_some_and(|due| due <= now) {
+            self.due = None;
+            self.asked = Some(self.source.get());
+        }
+    }
+
+    /// The provider's next answer; pending for as long as nothing was asked.
+    pub(crate) async fn answer(&mut self) -> Result<String, TokenError> {
+        match &mut self.asked {
+            Some(asked) => {
+                let answer = asked.await;
+                self.asked = None;
+                answer
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    pub(crate) const fn source(&self) -> &TokenSource {
+        &self.source
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn renewal() -> TokenRenewal {
+        TokenRenewal::new(TokenSource::Provider(Arc::new(|| async {
+            Ok("t".to_owned())
+        })))
+    }
+
+    #[test]
+    fn a_token_is_replaced_a_fifth_of_its_time_ahead_but_a_minute_at_most() {
+        let (mut renewal, now) = (renewal(), Instant::now());
+        renewal.began(1_000_000, 1_100_000, now);
+        assert_eq!(renewal.due(), Some(now + Duration::from_secs(80)));
+        renewal.began(1_000_000, 4_600_000, now);
+        assert_eq!(renewal.due(), Some(now + Duration::from_secs(3540)));
+        // Time that has passed since Welcome counts by our own clock.
+        let later = now + Duration::from_secs(100);
+        renewal.renewed(1_200_000, later);
+        assert_eq!(renewal.due(), Some(later + Duration::from_secs(80)));
+    }
+
+    #[test]
+    fn a_fixed_token_and_one_without_an_end_are_never_replaced() {
+        let (mut fixed, now) = (
+            TokenRenewal::new(TokenSource::Fixed("t".into())),
+            Instant::now(),
+        );
+        fixed.began(1_000, 2_000, now);
+        fixed.expired(now);
+        assert_eq!(fixed.due(), None);
+        let mut endless = renewal();
+        endless.began(1_000, 0, now);
+        assert_eq!(endless.due(), None);
+        endless.began(1_000, u64::MAX, now);
+        assert!(endless.due() > Some(now + Duration::from_secs(300 * 86_400)));
+    }
+}

@@ -1,0 +1,172 @@
+//! QUIC: one stream opened by the client for everything, and beside it the server's catch-up streams and datagrams.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use quinn::crypto::rustls::QuicClientConfig;
+use quinn::{ClientConfig, Connection, RecvStream, SendStream, TransportConfig, VarInt};
+use rialto_protocol::frame::Frame;
+use tokio::io::AsyncWrite;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::tls::TlsSetup;
+use super::{Connected, Side};
+use crate::error::TransportError;
+use crate::wire::{self, FrameReader};
+
+/// Silence after which QUIC itself shows that the path works, well below the idle times of servers and of NATs.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// Batches of frames that wait for the session: it stops taking them when the caller takes no events.
+const SIDE_BATCHES_MAX: usize = 4;
+/// Streams that the server may have open at once; docs/PROTOCOL.md asks for 100 or more.
+const SIDE_STREAMS_MAX: u32 = 128;
+
+/// A UDP socket that several clients share; without one, each client has its own.
+#[derive(Clone, Debug)]
+pub struct QuicSocket(quinn::Endpoint);
+
+impl QuicSocket {
+    /// Binds a socket; port 0 picks a free one. Its address family limits which addresses can be reached. To be called, and
+    /// used, within one tokio runtime.
+    ///
+    /// # Errors
+    /// When the address cannot be bound.
+    pub fn bind(address: SocketAddr) -> io::Result<Self> {
+        quinn::Endpoint::client(address).map(Self)
+    }
+
+    fn bind_for(remote: SocketAddr) -> io::Result<Self> {
+        let ip: IpAddr = if remote.is_ipv6() {
+            Ipv6Addr::UNSPECIFIED.into()
+        } else {
+            Ipv4Addr::UNSPECIFIED.into()
+        };
+        Self::bind(SocketAddr::new(ip, 0))
+    }
+}
+
+pub(super) async fn connect(
+    socket: Option<&QuicSocket>,
+    tls: &TlsSetup,
+    host: &str,
+    address: SocketAddr,
+) -> Result<Connected, TransportError> {
+    let crypto = QuicClientConfig::try_from(tls.config.clone()).map_err(other)?;
+    let mut config = ClientConfig::new(Arc::new(crypto));
+    let mut transport = TransportConfig::default();
+    transport.keep_alive_interval(Some(KEEP_ALIVE));
+    transport.max_concurrent_uni_streams(SIDE_STREAMS_MAX.into());
+    transport.max_concurrent_bidi_streams(VarInt::from_u32(0));
+    config.transport_config(Arc::new(transport));
+    let socket = match socket {
+        Some(socket) => socket.clone(),
+        None => QuicSocket::bind_for(address)?,
+    };
+    let connection = socket
+        .0
+        .connect_with(config, address, host)
+        .map_err(other)?
+        .await
+        .map_err(io::Error::from)?;
+    let (send, receive) = connection.open_bi().await.map_err(io::Error::from)?;
+    let (sender, frames) = mpsc::channel(SIDE_BATCHES_MAX);
+    let task = tokio::spawn(accept(connection.clone(), sender)).abort_handle();
+    let side = Side {
+        frames: Some(frames),
+        task: Some(task),
+    };
+    Ok(Connected::new(
+        Box::new(receive),
+        Box::new(MainStream { send, connection }),
+        side,
+    ))
+}
+
+fn other(error: impl std::error::Error + Send + Sync + 'static) -> TransportError {
+    TransportError::from(io::Error::other(error))
+}
+
+/// The writing half; closes the connection with it.
+struct MainStream {
+    send: SendStream,
+    connection: Connection,
+}
+
+impl AsyncWrite for MainStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        AsyncWrite::poll_write(Pin::new(&mut self.send), context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        AsyncWrite::poll_flush(Pin::new(&mut self.send), context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        AsyncWrite::poll_shutdown(Pin::new(&mut self.send), context)
+    }
+}
+
+impl Drop for MainStream {
+    fn drop(&mut self) {
+        self.connection.close(VarInt::from_u32(0), b"");
+    }
+}
+
+/// Takes what the server sends beside the main stream, until the connection ends.
+async fn accept(connection: Connection, frames: mpsc::Sender<Vec<Frame>>) {
+    let mut streams = JoinSet::new();
+    loop {
+        tokio::select! {
+            stream = connection.accept_uni() => match stream {
+                Ok(stream) => {
+                    streams.spawn(read_stream(stream, frames.clone()));
+                }
+                Err(_) => break,
+            },
+            datagram = connection.read_datagram() => match datagram {
+                Ok(datagram) => {
+                    let mut datagram = BytesMut::from(datagram);
+                    if let Ok(Some(frame)) = wire::split(&mut datagram) {
+                        // Signals may be lost: rather they than what is on streams.
+                        let _ = frames.try_send(vec![frame]);
+                    }
+                }
+                Err(_) => break,
+            },
+            Some(_) = streams.join_next() => {}
+        }
+    }
+    // What the server had sent before it closed is still there to be read.
+    while streams.join_next().await.is_some() {}
+}
+
+/// Hands the frames of a catch-up stream on. Should it break off, the session notices the gap.
+async fn read_stream(stream: RecvStream, frames: mpsc::Sender<Vec<Frame>>) {
+    let mut reader = FrameReader::new(stream);
+    while let Ok(1..) = reader.read().await {
+        let mut batch = Vec::new();
+        loop {
+            match reader.next() {
+                Ok(Some(frame)) => batch.push(frame),
+                Ok(None) => break,
+                Err(error) => {
+                    tracing::warn!(%error, "catch-up stream left: it holds no frames");
+                    return;
+                }
+            }
+        }
+        if !batch.is_empty() && frames.send(batch).await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Members, markers, signals and refusals, as a client sees them.
+
+use rialto_sdk::{
+    Content, ConversationId, Create, ErrorCode, Event, Retry, Seq, Start, SubscribeStatus, UserId,
+    v1,
+};
+
+use crate::node::{Node, group};
+
+#[tokio::test]
+async fn strangers_are_refused_and_told_so() {
+    let mut node = Node::start();
+    let (ann, _ann_events) = node.client("ann").await;
+    let (eve, _eve_events) = node.client("eve").await;
+    let room = group(&ann, &[]).await;
+    let outcomes = eve.subscribe(vec![(room, Start::Beginning)]).await.unwrap();
+    let SubscribeStatus::Denied(error) = &outcomes[0].status else {
+        panic!("{outcomes:?}")
+    };
+    assert_eq!(error.retry(), Retry::Never);
+    let refused = eve
+        .publish(room, "hello?")
+        .await
+        .unwrap()
+        .await
+        .unwrap_err();
+    assert_eq!(refused.retry(), Retry::Never);
+    let nowhere = ConversationId::v7(1, [1; 10]);
+    let unknown = ann.describe(nowhere).await.unwrap_err();
+    assert!(
+        unknown
+            .refusal()
+            .unwrap()
+            .is(ErrorCode::ConversationNotFound)
+    );
+    ann.close().await;
+    eve.close().await;
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn what_somebody_invited_does_is_seen_by_the_others() {
+    let mut node = Node::start();
+    let (ann, mut ann_events) = node.client("ann").await;
+    let (bob, _bob_events) = node.client("bob").await;
+    let room = ann.create(Create::group("den")).await.unwrap().conversation;
+    ann.subscribe(vec![(room, Start::Live)]).await.unwrap();
+    ann.invite(room, bob.user()).await.unwrap().await.unwrap();
+    bob.join(room).await.unwrap().await.unwrap();
+    let said = bob.publish(room, Content::text("here").mention(ann.user()));
+    let said = said.await.unwrap().await.unwrap();
+    bob.publish(room, Content::react(said.seq, "👋"))
+        .await
+        .unwrap()
+        .await
+        .unwrap();
+    let mut contents = Vec::new();
+    while contents.len() < 4 {
+        if let Some(Event::Delivered { events, .. }) = ann_events.next().await {
+            contents.extend(events.into_iter().filter_map(|event| event.content));
+        }
+    }
+    assert!(
+        matches!(&contents[2], v1::event::Content::Message(message) if message.mentions == [ann.user().to_proto()])
+    );
+    assert!(
+        matches!(&contents[3], v1::event::Content::Reaction(reaction) if reaction.target == said.seq.0)
+    );
+
+    let description = ann.describe(room).await.unwrap();
+    assert_eq!((description.member_count, description.unread), (2, 1));
+    assert_eq!(ann.members(room, None, 0).await.unwrap().members.len(), 2);
+    let marked = ann.mark_read(room, said.seq).await.unwrap();
+    assert_eq!((marked.unread, marked.unread_mentions), (0, 0));
+    assert_eq!(ann.mark_unread(room, Seq(0)).await.unwrap().unread, 1);
+    let listed = bob.conversations(None, 0).await.unwrap();
+    assert!(
+        listed
+            .listings
+            .iter()
+            .any(|listing| listing.conversation == room.to_proto())
+    );
+    ann.close().await;
+    bob.close().await;
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn signals_and_presence_reach_who_wants_them() {
+    let mut node = Node::start();
+    for endpoint in [node.tcp(), node.quic()] {
+        let (ann, mut events) = node.client_over(&endpoint, "ann").await;
+        let (bob, _bob_events) = node.client_over(&endpoint, "bob").await;
+        let room = group(&ann, &["bob"]).await;
+        ann.subscribe(vec![(room, Start::Live)]).await.unwrap();
+        bob.subscribe(vec![(room, Start::Live)]).await.unwrap();
+        let watched = ann
+            .watch(&[bob.user(), UserId::from_name("nobody")])
+            .await
+            .unwrap();
+        let states: Vec<_> = watched.iter().map(v1::Presence::state).collect();
+        assert_eq!(
+            states,
+            [v1::PresenceState::Online, v1::PresenceState::Offline]
+        );
+        bob.typing(room).await.unwrap();
+        bob.set_presence(v1::PresenceState::Away).await.unwrap();
+        let (mut typing, mut away) = (false, false);
+        while !typing || !away {
+            match events.next().await.unwrap() {
+                Event::Signalled {
+                    conversation,
+                    user,
+                    signal,
+                } => {
+                    assert_eq!((conversation, user), (room, bob.user()));
+                    typing |= matches!(
+                        signal,
+                        v1::signalled::Signal::Typing(v1::Typing { off: false })
+                    );
+                }
+                Event::Presence(presences) => {
+                    away |= presences
+                        .iter()
+                        .any(|one| one.state() == v1::PresenceState::Away);
+                }
+                _ => {}
+            }
+        }
+        ann.close().await;
+        bob.close().await;
+    }
+    node.stop().await;
+}

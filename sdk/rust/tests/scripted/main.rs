@@ -1,0 +1,11 @@
+//! The client against a server that does what a test tells it to, over real sockets on loopback.
+
+// Helpers beside the tests are tests too.
+#![allow(clippy::unwrap_used)]
+
+mod buffer;
+mod following;
+mod publishing;
+mod server;
+mod session;
+mod transports;

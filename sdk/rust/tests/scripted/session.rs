@@ -1,0 +1,490 @@
+//! The session itself: tokens, reconnects, keep-alive, errors of the connection.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rialto_sdk::protocol::frame::FrameKind;
+use rialto_sdk::protocol::ids::RequestId;
+use rialto_sdk::{
+    CloseReason, ConnectError, ConnectionState, Create, ErrorCode, Event, Events, PublishError,
+    ReconnectPolicy, RequestError, Retry, Seq, Signal, Start, UserId, v1,
+};
+
+use crate::server::{DEVICE, ROOM, Server, Tokens, builder, deliver, user, welcome};
+
+async fn next_go_away(events: &mut Events) -> v1::GoAwayReason {
+    loop {
+        match events.next().await.expect("an event") {
+            Event::GoAway { reason, .. } => return reason,
+            Event::Connection(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn hello_says_who_is_there_and_welcome_is_told_to_the_caller() {
+    let server = Server::start().await;
+    let builder = builder().endpoint(server.endpoint()).sdk_name("test/1");
+    let (connected, hello) = tokio::join!(builder.connect(), async {
+        let mut peer = server.accept().await;
+        let hello = peer.hello(welcome()).await;
+        (hello, peer)
+    });
+    let (client, mut events) = connected.unwrap();
+    let (hello, _peer) = hello;
+    assert_eq!(
+        (&hello.token[..], &hello.device, &hello.sdk[..]),
+        ("token", &DEVICE.to_proto(), "test/1")
+    );
+    assert!(
+        hello.capabilities.is_empty(),
+        "TCP has neither streams nor datagrams"
+    );
+    assert_eq!(
+        (client.user(), client.device(), client.limits().drafts_max),
+        (user(), DEVICE, 256)
+    );
+    let Some(Event::Connection(state)) = events.next().await else {
+        panic!()
+    };
+    assert_eq!(state, *client.state().borrow());
+    assert!(
+        matches!(state, ConnectionState::Connected { endpoint, .. } if endpoint.to_string() == server.endpoint())
+    );
+}
+
+#[tokio::test]
+async fn a_token_is_replaced_before_it_expires() {
+    let server = Server::start().await;
+    let tokens = Arc::new(Tokens(AtomicU64::new(0)));
+    let connecting = tokio::spawn(
+        builder()
+            .endpoint(server.endpoint())
+            .token_provider(tokens.clone())
+            .connect(),
+    );
+    let mut peer = server.accept().await;
+    let soon = v1::Welcome {
+        token_expires_ms: welcome().server_time_ms + 5,
+        ..welcome()
+    };
+    assert_eq!(peer.hello(soon).await.token, "token-1");
+    let (client, _events) = connecting.await.unwrap().unwrap();
+    for number in 2..5 {
+        let (id, refresh) = peer.expect::<v1::Refresh>(FrameKind::Refresh).await;
+        assert_eq!(refresh.token, format!("token-{number}"));
+        let token_expires_ms = if number == 4 { u64::MAX } else { 1 };
+        peer.send(
+            FrameKind::Refreshed,
+            id,
+            &v1::Refreshed { token_expires_ms },
+        )
+        .await;
+    }
+    // An answer that names the expired token is a reason to replace it too.
+    let (described, ()) = tokio::join!(client.describe(ROOM), async {
+        let (id, _) = peer.expect::<v1::Describe>(FrameKind::Describe).await;
+        peer.refuse(id, ErrorCode::TokenExpired).await;
+    });
+    assert!(
+        described
+            .unwrap_err()
+            .refusal()
+            .unwrap()
+            .is(ErrorCode::TokenExpired)
+    );
+    let (_, refresh) = peer.expect::<v1::Refresh>(FrameKind::Refresh).await;
+    assert_eq!(refresh.token, "token-5");
+    assert_eq!(tokens.0.load(Ordering::SeqCst), 5);
+}
+
+#[tokio::test]
+async fn an_expired_token_is_asked_for_anew_once() {
+    let server = Server::start().await;
+    let tokens = Arc::new(Tokens(AtomicU64::new(0)));
+    let connecting = tokio::spawn(
+        builder()
+            .endpoint(server.endpoint())
+            .token_provider(tokens.clone())
+            .connect(),
+    );
+    for number in 1..=2 {
+        let mut peer = server.accept().await;
+        let (id, hello) = peer.expect::<v1::Hello>(FrameKind::Hello).await;
+        assert_eq!(hello.token, format!("token-{number}"));
+        peer.refuse(id, ErrorCode::TokenExpired).await;
+    }
+    match connecting.await.unwrap() {
+        Err(ConnectError::Refused(error)) => assert!(error.is(ErrorCode::TokenExpired)),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn why_there_is_no_client_is_typed() {
+    let refused = |code| async move {
+        let server = Server::start().await;
+        let (connected, ()) =
+            tokio::join!(builder().endpoint(server.endpoint()).connect(), async {
+                let mut peer = server.accept().await;
+                let (id, _) = peer.expect::<v1::Hello>(FrameKind::Hello).await;
+                peer.refuse(id, code).await;
+            });
+        connected.unwrap_err()
+    };
+    let error = refused(ErrorCode::TokenSignatureInvalid).await;
+    assert!(
+        matches!(error, ConnectError::Refused(_)) && error.retry() == Retry::Never,
+        "{error}"
+    );
+    let error = refused(ErrorCode::TooManyConnections).await;
+    assert!(
+        matches!(error, ConnectError::Refused(_)) && error.retry() == Retry::Safe,
+        "{error}"
+    );
+
+    assert!(matches!(
+        builder().connect().await,
+        Err(ConnectError::NoEndpoint)
+    ));
+    assert!(matches!(
+        builder().endpoint("http://h:1").connect().await,
+        Err(ConnectError::Endpoint(_))
+    ));
+    let tokenless = rialto_sdk::Client::builder()
+        .endpoint("tcp://127.0.0.1:1")
+        .connect()
+        .await;
+    assert!(matches!(tokenless, Err(ConnectError::NoToken)));
+    let rootless = builder()
+        .endpoint("tls://127.0.0.1:1")
+        .connect()
+        .await
+        .unwrap_err();
+    assert_eq!(rootless.retry(), Retry::Never, "{rootless}");
+}
+
+#[tokio::test]
+async fn the_next_endpoint_is_tried_when_one_cannot_be_reached() {
+    let gone = Server::start().await.endpoint();
+    let server = Server::start().await;
+    let endpoints = builder().endpoint(&gone).endpoint(server.endpoint());
+    let (client, _events, _peer) = server.client_with(|_| endpoints).await;
+    let state = client.state().borrow().clone();
+    assert!(
+        matches!(state, ConnectionState::Connected { endpoint, .. } if endpoint.to_string() == server.endpoint())
+    );
+
+    let error = builder()
+        .endpoint(&gone)
+        .endpoint(&gone)
+        .connect()
+        .await
+        .unwrap_err();
+    let ConnectError::Unreachable(failures) = &error else {
+        panic!("{error}")
+    };
+    assert_eq!((failures.len(), error.retry()), (2, Retry::Safe));
+}
+
+#[tokio::test]
+async fn go_away_leads_to_the_named_endpoint_with_everything_that_is_open() {
+    let (server, other) = (Server::start().await, Server::start().await);
+    let (client, mut events, mut peer) = server.client().await;
+    let _ = tokio::join!(
+        client.subscribe(vec![(ROOM, Start::Beginning)]),
+        peer.subscribed(7, 1)
+    );
+    peer.send_bytes(&deliver(7, 1..=1)).await;
+    let open = client.publish(ROOM, "open").await.unwrap();
+    let sent = peer.drafts(1).await;
+    let push = v1::GoAway {
+        reason: v1::GoAwayReason::Shutdown.into(),
+        reconnect_after_ms: 1,
+        reconnect_window_ms: 1,
+        endpoints: vec![other.endpoint()],
+    };
+    peer.push(FrameKind::GoAway, &push).await;
+    let mut moved = other.welcome().await;
+    assert!(peer.next().await.is_none(), "the old connection is left");
+    assert_eq!(
+        moved.subscribed(7, 1).await[0].cursor,
+        Some(v1::Cursor { epoch: 1, seq: 1 })
+    );
+    let again = moved.drafts(1).await;
+    assert_eq!(again[0].draft, sent[0].draft);
+    moved.acknowledge(&again[0], 2).await;
+    assert_eq!(open.await.unwrap().seq, Seq(2));
+    assert!(matches!(
+        events.next().await,
+        Some(Event::Connection(ConnectionState::Connected { .. }))
+    ));
+    assert!(matches!(events.next().await, Some(Event::Delivered { .. })));
+    assert_eq!(next_go_away(&mut events).await, v1::GoAwayReason::Shutdown);
+    assert!(matches!(
+        events.next().await,
+        Some(Event::Connection(ConnectionState::Reconnecting {
+            attempt: 1
+        }))
+    ));
+    assert!(matches!(
+        events.next().await,
+        Some(Event::Connection(ConnectionState::Connected { .. }))
+    ));
+}
+
+#[tokio::test]
+async fn a_server_that_says_nothing_is_pinged_and_then_left() {
+    let server = Server::start().await;
+    let connecting = tokio::spawn(builder().endpoint(server.endpoint()).connect());
+    let mut peer = server.accept().await;
+    peer.hello(v1::Welcome {
+        keep_alive_ms: 20,
+        ..welcome()
+    })
+    .await;
+    let (client, _events) = connecting.await.unwrap().unwrap();
+    for _ in 0..2 {
+        let (id, _) = peer.expect::<v1::Ping>(FrameKind::Ping).await;
+        peer.send(FrameKind::Pong, id, &v1::Pong::default()).await;
+    }
+    peer.expect::<v1::Ping>(FrameKind::Ping).await;
+    let _next = server.welcome().await;
+    assert!(peer.next().await.is_none());
+    drop(client);
+}
+
+#[tokio::test]
+async fn an_error_of_the_connection_that_will_come_again_closes_the_client() {
+    let server = Server::start().await;
+    let (client, mut events, mut peer) = server.client().await;
+    let open = client.publish(ROOM, "a").await.unwrap();
+    peer.drafts(1).await;
+    peer.refuse(RequestId::PUSH, ErrorCode::MalformedFrame)
+        .await;
+    match open.await {
+        Err(PublishError::Closed {
+            reason: CloseReason::Refused(error),
+            retry: Retry::MaybeDuplicate,
+        }) => {
+            assert!(error.is(ErrorCode::MalformedFrame));
+        }
+        other => panic!("{other:?}"),
+    }
+    let mut last = None;
+    while let Some(event) = events.next().await {
+        last = Some(event);
+    }
+    assert!(matches!(
+        last,
+        Some(Event::Connection(ConnectionState::Closed(
+            CloseReason::Refused(_)
+        )))
+    ));
+    let closed = client.describe(ROOM).await.unwrap_err();
+    assert!(
+        matches!(
+            closed,
+            RequestError::Closed {
+                retry: Retry::Safe,
+                ..
+            }
+        ),
+        "{closed:?}"
+    );
+}
+
+#[tokio::test]
+async fn an_error_of_the_connection_that_passes_is_survived() {
+    let server = Server::start().await;
+    let (client, _events, mut peer) = server.client().await;
+    peer.refuse(RequestId::PUSH, ErrorCode::IdleTimeout).await;
+    let mut peer = server.welcome().await;
+    // So is a server that talks nonsense.
+    peer.send_bytes(&[0xff; 64]).await;
+    let _peer = server.welcome().await;
+    drop(client);
+}
+
+#[tokio::test]
+async fn the_client_gives_up_when_its_policy_says_so() {
+    let server = Server::start().await;
+    let policy = ReconnectPolicy {
+        base_ms: 0,
+        max_ms: 0,
+        attempts_max: Some(3),
+    };
+    let (client, mut events, peer) = server
+        .client_with(|builder| builder.reconnect(policy))
+        .await;
+    drop(server);
+    drop(peer);
+    let mut last = None;
+    while let Some(event) = events.next().await {
+        last = Some(event);
+    }
+    assert!(
+        matches!(
+            last,
+            Some(Event::Connection(ConnectionState::Closed(
+                CloseReason::GaveUp(3)
+            )))
+        ),
+        "{last:?}"
+    );
+    assert!(client.publish(ROOM, "a").await.is_err());
+}
+
+#[tokio::test]
+async fn requests_are_asked_again_unless_that_could_undo_something() {
+    let server = Server::start().await;
+    let (client, _events, mut peer) = server.client().await;
+    let create = tokio::spawn({
+        let client = client.clone();
+        async move {
+            client
+                .create(Create::group("den").member(UserId::from_name("bob")))
+                .await
+        }
+    });
+    let (_, first) = peer.expect::<v1::Create>(FrameKind::Create).await;
+    let unread = tokio::spawn({
+        let client = client.clone();
+        async move { client.mark_unread(ROOM, Seq(3)).await }
+    });
+    let (_, mark) = peer.expect::<v1::Mark>(FrameKind::Mark).await;
+    assert!(mark.unread && mark.read_seq == 3);
+    drop(peer);
+    let mut peer = server.welcome().await;
+    assert_eq!(
+        unread.await.unwrap(),
+        Err(RequestError::Disconnected {
+            retry: Retry::MaybeDuplicate
+        })
+    );
+    let (id, second) = peer.expect::<v1::Create>(FrameKind::Create).await;
+    assert_eq!(second, first);
+    let created = v1::CreatedConversation {
+        conversation: first.conversation.clone(),
+        head: None,
+        existed: true,
+    };
+    peer.send(FrameKind::CreatedConversation, id, &created)
+        .await;
+    let created = create.await.unwrap().unwrap();
+    assert!(created.existed && created.conversation.to_proto() == first.conversation);
+}
+
+#[tokio::test]
+async fn an_answer_of_another_kind_is_an_error_of_that_request_alone() {
+    let server = Server::start().await;
+    let (client, _events, mut peer) = server.client().await;
+    let (answer, ()) = tokio::join!(client.members(ROOM, None, 10), async {
+        let (id, members) = peer.expect::<v1::Members>(FrameKind::Members).await;
+        assert_eq!(members.limit, 10);
+        peer.send(FrameKind::Done, id, &v1::Done {}).await;
+    });
+    assert_eq!(answer, Err(RequestError::UnexpectedAnswer));
+    let (answer, ()) = tokio::join!(client.conversations(None, 0), async {
+        let (id, _) = peer
+            .expect::<v1::Conversations>(FrameKind::Conversations)
+            .await;
+        peer.send(
+            FrameKind::ConversationsPage,
+            id,
+            &v1::ConversationsPage {
+                listings: vec![],
+                end: true,
+            },
+        )
+        .await;
+    });
+    assert!(answer.unwrap().end);
+}
+
+#[tokio::test]
+async fn what_is_watched_is_watched_again_after_a_reconnect() {
+    let server = Server::start().await;
+    let (client, mut events, mut peer) = server.client().await;
+    let bob = UserId::from_name("bob");
+    let presences = |state: v1::PresenceState| v1::Presences {
+        presences: vec![v1::Presence {
+            user: bob.to_proto(),
+            state: state.into(),
+            last_seen_ms: 0,
+        }],
+    };
+    let watched = [bob];
+    let (answer, ()) = tokio::join!(client.watch(&watched), async {
+        let (id, _) = peer.expect::<v1::Watch>(FrameKind::Watch).await;
+        peer.send(
+            FrameKind::Presences,
+            id,
+            &presences(v1::PresenceState::Offline),
+        )
+        .await;
+    });
+    assert_eq!(answer.unwrap()[0].state(), v1::PresenceState::Offline);
+    drop(peer);
+    let mut peer = server.welcome().await;
+    let (id, watch) = peer.expect::<v1::Watch>(FrameKind::Watch).await;
+    assert_eq!(watch.users, [bob.to_proto()]);
+    peer.send(
+        FrameKind::Presences,
+        id,
+        &presences(v1::PresenceState::Online),
+    )
+    .await;
+    peer.push(FrameKind::Presences, &presences(v1::PresenceState::Away))
+        .await;
+    let mut seen = Vec::new();
+    while seen.len() < 2 {
+        if let Some(Event::Presence(presences)) = events.next().await {
+            seen.extend(presences.iter().map(v1::Presence::state));
+        }
+    }
+    assert_eq!(seen, [v1::PresenceState::Online, v1::PresenceState::Away]);
+}
+
+#[tokio::test]
+async fn signals_go_both_ways_and_their_refusal_disturbs_nothing() {
+    let server = Server::start().await;
+    let (client, mut events, mut peer) = server.client().await;
+    let _ = tokio::join!(
+        client.subscribe(vec![(ROOM, Start::Live)]),
+        peer.subscribed(7, 0)
+    );
+    client.typing(ROOM).await.unwrap();
+    let (id, signal) = peer.expect::<v1::Signal>(FrameKind::Signal).await;
+    assert_eq!(
+        signal.signal,
+        Some(v1::signal::Signal::Typing(v1::Typing { off: false }))
+    );
+    peer.refuse(id, ErrorCode::RateLimited).await;
+    let signal = v1::signalled::Signal::Typing(v1::Typing { off: true });
+    let push = v1::Signalled {
+        handle: 7,
+        user: user().to_proto(),
+        signal: Some(signal.clone()),
+    };
+    peer.push(FrameKind::Signalled, &push).await;
+    loop {
+        match events.next().await.unwrap() {
+            Event::Signalled {
+                conversation: ROOM,
+                user: by,
+                signal: what,
+            } => {
+                assert_eq!((by, what), (user(), signal));
+                break;
+            }
+            Event::Connection(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    let long = client
+        .signal(ROOM, Signal::Custom(vec![0; 1025].into()))
+        .await;
+    assert!(matches!(long, Err(RequestError::Invalid(_))));
+}

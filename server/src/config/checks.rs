@@ -1,0 +1,154 @@
+//! Checks that need more than one value, or a look at the file system.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use super::{Config, problem::Problem};
+
+/// Everything that is wrong with values that are allowed by themselves.
+pub(super) fn check(config: &Config, problems: &mut Vec<Problem>) {
+    check_listeners(config, problems);
+    check_sizes(config, problems);
+    check_data_dir(&config.data_dir, problems);
+    check_tls(config, problems);
+    if let Some(path) = &config.auth.keys {
+        check_readable("auth.keys", path, problems);
+    }
+}
+
+fn check_listeners(config: &Config, problems: &mut Vec<Problem>) {
+    let listen = &config.listen;
+    if let Some(address) = listen
+        .tcp
+        .filter(|address| !address.ip().to_canonical().is_loopback())
+    {
+        let text = format!(
+            "{address} is not a loopback address, and plain TCP is for loopback only; use listen.tls for other machines"
+        );
+        problems.push(Problem::Conflict {
+            key: "listen.tcp",
+            text,
+        });
+    }
+    if listen.tcp.is_none() && listen.tls.is_none() && listen.quic.is_none() {
+        let text = "tcp, tls and quic are all off; clients need one of them".to_owned();
+        problems.push(Problem::Conflict {
+            key: "listen.tls",
+            text,
+        });
+    }
+    let named = [
+        ("listen.tcp", listen.tcp),
+        ("listen.tls", listen.tls),
+        ("listen.ops", listen.ops),
+    ];
+    let same = |a: SocketAddr, b: Option<SocketAddr>| a.port() != 0 && b == Some(a);
+    for (index, (key, address)) in named.iter().enumerate() {
+        for (earlier, other) in &named[..index] {
+            if address.is_some_and(|address| same(address, *other)) {
+                let text = format!("has the same TCP address as {earlier}; give it another port");
+                problems.push(Problem::Conflict { key, text });
+            }
+        }
+    }
+}
+
+fn check_sizes(config: &Config, problems: &mut Vec<Problem>) {
+    let limits = &config.limits;
+    if limits.body_bytes_max > limits.frame_bytes_max / 2 {
+        let text = format!(
+            "{} is more than half of limits.frame_bytes_max ({})",
+            limits.body_bytes_max, limits.frame_bytes_max
+        );
+        problems.push(Problem::Conflict {
+            key: "limits.body_bytes_max",
+            text,
+        });
+    }
+    for (key, bytes) in [
+        ("limits.queue_bytes_max", limits.queue_bytes_max),
+        ("limits.in_flight_bytes_max", limits.in_flight_bytes_max),
+    ] {
+        if bytes < limits.frame_bytes_max {
+            let text = format!(
+                "{bytes} is less than one frame (limits.frame_bytes_max is {})",
+                limits.frame_bytes_max
+            );
+            problems.push(Problem::Conflict { key, text });
+        }
+    }
+}
+
+/// The directory, or the nearest one above it that exists, must take a file.
+fn check_data_dir(path: &Path, problems: &mut Vec<Problem>) {
+    let problem = |cause: String| Problem::Path {
+        key: "data.dir",
+        path: path.to_owned(),
+        cause,
+    };
+    let Some(existing) = absolute(path)
+        .ancestors()
+        .find(|path| path.exists())
+        .map(Path::to_owned)
+    else {
+        problems.push(problem("no directory above it exists".to_owned()));
+        return;
+    };
+    if !existing.is_dir() {
+        problems.push(problem(format!(
+            "{} is not a directory",
+            existing.display()
+        )));
+        return;
+    }
+    let probe = existing.join(format!(".rialto-probe-{}", std::process::id()));
+    match fs::File::create_new(&probe) {
+        Ok(_) => drop(fs::remove_file(&probe)),
+        Err(error) => problems.push(problem(format!(
+            "{} cannot be written ({error}); change its owner or name another directory",
+            existing.display()
+        ))),
+    }
+}
+
+fn check_tls(config: &Config, problems: &mut Vec<Problem>) {
+    let missing = match (&config.tls.certificate, &config.tls.key) {
+        (Some(_), None) => Some(("tls.key", "tls.certificate")),
+        (None, Some(_)) => Some(("tls.certificate", "tls.key")),
+        _ => None,
+    };
+    if let Some((key, given)) = missing {
+        problems.push(Problem::Conflict {
+            key,
+            text: format!("is needed, because {given} is given"),
+        });
+    }
+    for (key, path) in [
+        ("tls.certificate", &config.tls.certificate),
+        ("tls.key", &config.tls.key),
+    ] {
+        if let Some(path) = path {
+            check_readable(key, path, problems);
+        }
+    }
+}
+
+fn check_readable(key: &'static str, path: &Path, problems: &mut Vec<Problem>) {
+    let cause = match fs::File::open(path).and_then(|file| file.metadata()) {
+        Ok(metadata) if metadata.is_file() => return,
+        Ok(_) => "not a file".to_owned(),
+        Err(error) => format!("cannot be read: {error}"),
+    };
+    problems.push(Problem::Path {
+        key,
+        path: path.to_owned(),
+        cause,
+    });
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}

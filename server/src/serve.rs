@@ -1,0 +1,283 @@
+//! `rialto serve`: wires store, keys, certificate and broker, and stays until the broker ends.
+
+use std::{
+    fs, io,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use rialto_broker::{
+    Authenticator, Broker, BrokerConfig, StopReason, TlsIdentity,
+    auth::{DevelopmentTokens, KeyFile, LoopbackOnly, Reload},
+};
+use rialto_storage::embedded::EmbeddedStore;
+
+use crate::{
+    addresses,
+    banner::Banner,
+    config::{Config, LogFormat},
+    identity::{self, Identity},
+    keys,
+    limits::{self, OpenFiles},
+    logging,
+    signals::{Asked, Signals},
+};
+
+/// How often the key set is looked at, milliseconds: a key that was taken out is refused after this at the latest.
+const KEYS_CHECK_MS: u64 = 2_000;
+/// Fewer open files than this are worth a word: each connection takes one.
+const OPEN_FILES_ENOUGH: u64 = 10_000;
+
+/// Runs a broker until it is asked to stop.
+///
+/// # Errors
+/// When it cannot start, or had to end by itself. The text says what to do.
+pub fn run(config: &Config) -> anyhow::Result<()> {
+    logging::start(&config.log)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("the runtime cannot be started")?;
+    let started = Instant::now();
+    // From here on signals are ours: a stop that is asked for during the start comes right after it.
+    let mut signals = runtime
+        .block_on(async { Signals::listen() })
+        .context("signals cannot be listened to")?;
+    report_open_files(limits::raise_open_files());
+    let store = open_store(config)?;
+    let (keys, identity, development) = open_keys(config)?;
+    let authenticator: Arc<dyn Authenticator> = match development {
+        Some(proof) => Arc::new(DevelopmentTokens::before(Arc::clone(&keys), proof)),
+        None => keys.clone(),
+    };
+    let broker = Broker::start(
+        broker_config(config, &identity),
+        Arc::new(store.clone()),
+        authenticator,
+    )
+    .context("the broker cannot start")?;
+    announce(config, &broker, &identity, development.is_some())?;
+    tracing::info!(
+        elapsed_ms = elapsed_ms(started),
+        pid = std::process::id(),
+        "serving"
+    );
+    match runtime.block_on(watch(&broker, &keys, &mut signals)) {
+        None => runtime.block_on(stop(config, broker, &mut signals))?,
+        Some(reason) => end(config, &reason),
+    }
+    addresses::remove(&config.data_dir);
+    store.close();
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Waits until a stop is asked for (none), or until there is a reason why the broker cannot go on.
+async fn watch(broker: &Broker, keys: &KeyFile, signals: &mut Signals) -> Option<StopReason> {
+    let mut look = tokio::time::interval(Duration::from_millis(KEYS_CHECK_MS));
+    loop {
+        tokio::select! {
+            reason = broker.stopped() => return Some(reason),
+            _ = look.tick() => reload_keys(keys),
+            asked = signals.next() => match asked {
+                Asked::Reload => {
+                    reload_keys(keys);
+                    reload_certificates(broker);
+                }
+                Asked::Stop => return None,
+            },
+        }
+    }
+}
+
+/// Tells clients to go, waits until they have gone or the time is over, and ends. A second signal ends at once.
+async fn stop(config: &Config, broker: Broker, signals: &mut Signals) -> anyhow::Result<()> {
+    let window = Duration::from_millis(config.broker.drain_ms.into());
+    tracing::info!(
+        drain_ms = config.broker.drain_ms,
+        "stopping; a second signal stops at once"
+    );
+    let in_order = async {
+        let left = broker.drain(window).await;
+        if left > 0 {
+            tracing::warn!(
+                connections = left,
+                "clients were still connected when the time to go was over"
+            );
+        }
+        broker.stop().await
+    };
+    tokio::select! {
+        stopped = in_order => Ok(stopped.context("the views could not be written; nothing is lost, the next start makes them from the journal")?),
+        () = asked_again(signals) => {
+            tracing::warn!("stopping at once; what was acknowledged is on disk");
+            addresses::remove(&config.data_dir);
+            std::process::exit(1);
+        }
+    }
+}
+
+async fn asked_again(signals: &mut Signals) {
+    while signals.next().await != Asked::Stop {}
+}
+
+/// Ends the process without touching the data any more: what was acknowledged is on disk, and the next start recovers.
+fn end(config: &Config, reason: &StopReason) -> ! {
+    tracing::error!(%reason, "ending, so that the next start recovers");
+    eprintln!(
+        "rialto: {reason}. Everything that was acknowledged is on disk: start it again, which recovers."
+    );
+    addresses::remove(&config.data_dir);
+    match reason {
+        // A mistake of ours: leave a core dump for whoever looks for it.
+        StopReason::ShardPanicked(_) => std::process::abort(),
+        StopReason::JournalPoisoned(_) | StopReason::JournalLost(_) => std::process::exit(1),
+    }
+}
+
+fn open_store(config: &Config) -> anyhow::Result<EmbeddedStore> {
+    let data = &config.data_dir;
+    fs::create_dir_all(data).map_err(|error| anyhow::anyhow!(cannot_write(data, &error)))?;
+    Ok(EmbeddedStore::open(data, config.storage.clone())?)
+}
+
+/// The key set, the certificate, and the proof for development tokens if they may be taken.
+fn open_keys(config: &Config) -> anyhow::Result<(Arc<KeyFile>, Identity, Option<LoopbackOnly>)> {
+    let path = match &config.auth.keys {
+        Some(path) => path.clone(),
+        None => {
+            keys::open_or_make(&config.data_dir)?;
+            keys::key_set_path(&config.data_dir)
+        }
+    };
+    let keys = KeyFile::open(&path, config.auth.policy.clone()).map_err(|error| {
+        anyhow::anyhow!("the key set {} cannot be used: {error}", path.display())
+    })?;
+    let identity = identity::open_or_make(&config.tls, &config.listen, &config.data_dir)?;
+    let loopback = LoopbackOnly::of(config.listen.addresses());
+    Ok((
+        Arc::new(keys),
+        identity,
+        loopback.filter(|_| config.auth.development_tokens),
+    ))
+}
+
+fn broker_config(config: &Config, identity: &Identity) -> BrokerConfig {
+    let defaults = BrokerConfig::default();
+    BrokerConfig {
+        shards: if config.broker.shards == 0 {
+            defaults.shards
+        } else {
+            config.broker.shards
+        },
+        pin: config.broker.pin,
+        core: config.limits.clone(),
+        tcp: config.listen.tcp,
+        tls: config.listen.tls,
+        quic: config.listen.quic,
+        ops: config.listen.ops,
+        tls_identity: Some(TlsIdentity::Files {
+            certificates: identity.certificate.clone(),
+            key: identity.key.clone(),
+        }),
+        connections_max: config.broker.connections_max,
+        connections_per_address_max: config.broker.connections_per_address_max,
+        ..defaults
+    }
+}
+
+fn announce(
+    config: &Config,
+    broker: &Broker,
+    identity: &Identity,
+    development_tokens: bool,
+) -> anyhow::Result<()> {
+    let listening = broker.addresses();
+    let file = addresses::Addresses {
+        pid: std::process::id(),
+        tcp: listening.tcp,
+        tls: listening.tls,
+        quic: listening.quic,
+        ops: listening.ops,
+    };
+    addresses::write(&config.data_dir, &file)
+        .map_err(|error| anyhow::anyhow!(cannot_write(&config.data_dir, &error)))?;
+    if config.log.format == LogFormat::Human {
+        let banner = Banner {
+            addresses: &listening,
+            data: &config.data_dir,
+            self_signed: identity
+                .self_signed
+                .then_some(identity.certificate.as_path()),
+            development_tokens,
+            directory: &std::env::current_dir().unwrap_or_default(),
+            program: &std::env::current_exe().unwrap_or_else(|_| "rialto".into()),
+        };
+        print_banner(&banner.text());
+    }
+    Ok(())
+}
+
+/// To standard output; whoever closed it does not want to read it.
+fn print_banner(text: &str) {
+    use io::Write as _;
+    let _ = io::stdout()
+        .write_all(text.as_bytes())
+        .and_then(|()| io::stdout().flush());
+}
+
+fn reload_keys(keys: &KeyFile) {
+    let path = keys.path().display();
+    match keys.reload() {
+        Ok(Reload::Unchanged) => {}
+        Ok(Reload::Replaced { keys }) => tracing::info!(%path, keys, "the key set was replaced"),
+        Err(error) => {
+            tracing::error!(%path, %error, "the key set cannot be used; the former one stays in force");
+        }
+    }
+}
+
+fn reload_certificates(broker: &Broker) {
+    match broker.reload_certificates() {
+        Ok(()) => tracing::info!("certificates were read again"),
+        Err(error) => {
+            tracing::error!(%error, "the certificate cannot be used; the former one stays in force");
+        }
+    }
+}
+
+fn report_open_files(files: OpenFiles) {
+    match files {
+        OpenFiles::AtMost(count) if count < OPEN_FILES_ENOUGH => {
+            tracing::warn!(
+                open_files_max = count,
+                "few connections are possible; raise the hard limit (ulimit -Hn, LimitNOFILE=)"
+            );
+        }
+        OpenFiles::NotRaised(count) => tracing::warn!(
+            open_files_max = count,
+            "the limit of open files could not be raised"
+        ),
+        OpenFiles::AtMost(_) | OpenFiles::Unlimited => {}
+    }
+}
+
+fn cannot_write(data: &Path, error: &io::Error) -> String {
+    let advice = match error.kind() {
+        io::ErrorKind::StorageFull => "free space on its disk",
+        io::ErrorKind::ReadOnlyFilesystem => {
+            "its file system is mounted read-only: mount it for writing, or name another with --data"
+        }
+        _ => "make it writable for the user that runs rialto, or name another with --data",
+    };
+    format!(
+        "the data directory {} cannot be written: {error}; {advice}",
+        data.display()
+    )
+}
+
+fn elapsed_ms(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,137 @@
+//! The commands for operators, as processes.
+
+#[path = "support/process.rs"]
+mod support;
+
+use std::fs;
+
+use support::{Serving, run, text};
+
+#[test]
+fn everything_that_is_wrong_is_said_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("rialto.toml");
+    fs::write(
+        &file,
+        "[listen]\ntcp = \"0.0.0.0:1\"\n[limits]\npublish_per_second = 1\n",
+    )
+    .unwrap();
+    let output = run(&[
+        "config",
+        "check",
+        "--config",
+        file.to_str().unwrap(),
+        "--quic",
+        "nowhere",
+    ]);
+    assert_eq!(output.status.code(), Some(2));
+    let said = text(&output.stderr);
+    for part in [
+        "plain TCP is for loopback only",
+        "did you mean \"limits.publish_per_s\"?",
+        "nowhere is not allowed (flag --quic)",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let served = run(&["serve", "--config", file.to_str().unwrap()]);
+    assert_eq!(served.status.code(), Some(2), "serve refuses it as well");
+}
+
+#[test]
+fn a_good_configuration_is_ok_and_can_be_printed_and_used() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let args = ["--data", data.to_str().unwrap(), "--tcp", "127.0.0.1:0"];
+    let check = run(&[&["config", "check"], &args[..]].concat());
+    assert_eq!(
+        (check.status.code(), text(&check.stdout).as_str()),
+        (Some(0), "ok\n"),
+        "{}",
+        text(&check.stderr)
+    );
+    let print = run(&[&["config", "print"], &args[..]].concat());
+    let file = directory.path().join("printed.toml");
+    fs::write(&file, &print.stdout).unwrap();
+    assert!(text(&print.stdout).contains("tcp = \"127.0.0.1:0\" # from: flag --tcp"));
+    assert_eq!(
+        run(&["config", "check", "--config", file.to_str().unwrap()])
+            .status
+            .code(),
+        Some(0)
+    );
+    assert!(!data.exists(), "looking at a configuration makes nothing");
+}
+
+#[test]
+fn a_token_can_be_had_before_the_first_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let output = run(&["token", "--user", "alice", "--data", data.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let token = text(&output.stdout);
+    let keys = rialto_broker::auth::KeyFile::open(
+        &data.join("keys/jwks.json"),
+        rialto_broker::auth::TokenPolicy::default(),
+    )
+    .unwrap();
+    let now_ms = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        .as_millis();
+    let identity =
+        rialto_broker::Authenticator::verify(&keys, token.trim(), u64::try_from(now_ms).unwrap())
+            .unwrap();
+    assert_eq!(
+        identity.user,
+        rialto_protocol::ids::UserId::from_name("alice")
+    );
+    assert!(!identity.service);
+    assert_eq!(
+        run(&["token", "--user", "", "--data", data.to_str().unwrap()])
+            .status
+            .code(),
+        Some(1)
+    );
+}
+
+#[test]
+fn status_shows_a_running_broker_and_fails_without_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().to_str().unwrap();
+    let missing = run(&["status", "--data", data]);
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(
+        text(&missing.stderr).contains("rialto serve"),
+        "{}",
+        text(&missing.stderr)
+    );
+
+    let serving = Serving::start(directory.path(), &[]);
+    let table = run(&["status", "--data", data]);
+    assert_eq!(table.status.code(), Some(0), "{}", text(&table.stderr));
+    let rows: Vec<String> = text(&table.stdout)
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+        .collect();
+    assert!(
+        rows.contains(&"ready yes".to_owned()) && rows[0].contains("serving for"),
+        "{rows:#?}"
+    );
+    let ops = serving.addresses().ops.unwrap().to_string();
+    let json = run(&["status", "--json", "--ops", &ops]);
+    let status: rialto_broker::ops::Status = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!((status.state.as_str(), status.shards), ("serving", 1));
+}
+
+#[test]
+fn version_and_help_are_there_for_each_command() {
+    assert!(text(&run(&["--version"]).stdout).starts_with("rialto "));
+    for command in ["serve", "config", "token", "status"] {
+        let output = run(&[command, "--help"]);
+        assert!(
+            output.status.success() && text(&output.stdout).contains("Usage:"),
+            "{command}"
+        );
+    }
+    assert_eq!(run(&["sreve"]).status.code(), Some(2));
+}

@@ -1,0 +1,223 @@
+//! `rialto serve` from start to stop, as a process.
+
+#[path = "support/process.rs"]
+mod support;
+
+use std::{fs, os::unix::fs::PermissionsExt as _};
+
+use support::{Serving, rialto, run, text};
+
+#[test]
+fn a_broker_needs_no_configuration_and_says_where_it_listens() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let serving = Serving::start(&data, &[]);
+    let addresses = serving.addresses();
+    assert_eq!(addresses.pid, serving.pid());
+    for address in [addresses.tcp, addresses.tls, addresses.quic, addresses.ops] {
+        let address = address.unwrap();
+        assert!(address.ip().is_loopback() && address.port() != 0);
+        assert!(
+            serving.banner.contains(&address.to_string()),
+            "{address}: {}",
+            serving.banner
+        );
+    }
+    for secret in ["tls/key.pem", "keys/signing.pem"] {
+        assert_eq!(
+            fs::metadata(data.join(secret))
+                .unwrap()
+                .permissions()
+                .mode()
+                & 0o777,
+            0o600,
+            "{secret}"
+        );
+    }
+    serving.signal("TERM");
+    let (status, log) = serving.wait();
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(
+        !data.join("addresses.json").exists(),
+        "a stopped broker listens nowhere"
+    );
+}
+
+#[test]
+fn a_second_broker_is_told_who_has_the_data_directory() {
+    let directory = tempfile::tempdir().unwrap();
+    let serving = Serving::start(directory.path(), &[]);
+    let data = directory.path().to_str().unwrap();
+    let second = run(&[
+        "serve",
+        "--data",
+        data,
+        "--tcp",
+        "127.0.0.1:0",
+        "--tls",
+        "off",
+        "--quic",
+        "off",
+        "--ops",
+        "off",
+    ]);
+    assert_eq!(second.status.code(), Some(1));
+    let said = text(&second.stderr);
+    assert!(
+        said.contains(&serving.pid().to_string()) && said.contains(data),
+        "{said}"
+    );
+    assert_eq!(
+        serving.addresses().pid,
+        serving.pid(),
+        "the first one's addresses were left alone"
+    );
+}
+
+#[test]
+fn data_of_a_newer_version_is_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let serving = Serving::start(directory.path(), &[]);
+    serving.signal("INT");
+    assert_eq!(serving.wait().0.code(), Some(0));
+    let path = directory.path().join("format.json");
+    let mut format: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    format["format"] = 99.into();
+    fs::write(&path, format.to_string()).unwrap();
+    let output = run(&[
+        "serve",
+        "--data",
+        directory.path().to_str().unwrap(),
+        "--tcp",
+        "127.0.0.1:0",
+        "--tls",
+        "off",
+        "--quic",
+        "off",
+        "--ops",
+        "off",
+    ]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        text(&output.stderr).contains("newer version"),
+        "{}",
+        text(&output.stderr)
+    );
+}
+
+#[test]
+fn an_address_that_is_taken_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let output = run(&[
+        "serve",
+        "--data",
+        directory.path().to_str().unwrap(),
+        "--tcp",
+        "off",
+        "--tls",
+        "127.0.0.1:0",
+        "--quic",
+        "off",
+        "--ops",
+        &address,
+    ]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        text(&output.stderr).contains(&address),
+        "{}",
+        text(&output.stderr)
+    );
+}
+
+#[test]
+fn json_logs_are_json_line_by_line_and_there_is_no_banner() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut child = rialto()
+        .args([
+            "serve",
+            "--log-format",
+            "json",
+            "--tcp",
+            "127.0.0.1:0",
+            "--tls",
+            "off",
+            "--quic",
+            "off",
+            "--ops",
+            "127.0.0.1:0",
+            "--data",
+        ])
+        .arg(directory.path())
+        .spawn()
+        .unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stderr.take().unwrap()));
+    let serving = lines
+        .find(|line| line.as_ref().is_ok_and(|line| line.contains("\"serving\"")))
+        .unwrap()
+        .unwrap();
+    let value: serde_json::Value = serde_json::from_str(&serving).unwrap();
+    assert_eq!(value["message"], "serving");
+    assert_eq!(value["pid"], child.id());
+    let stopped = std::process::Command::new("kill")
+        .arg("-TERM")
+        .arg(child.id().to_string())
+        .status()
+        .unwrap();
+    assert!(stopped.success());
+    for line in lines {
+        let line = line.unwrap();
+        assert!(
+            serde_json::from_str::<serde_json::Value>(&line).is_ok(),
+            "{line}"
+        );
+    }
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(
+        (output.status.code(), text(&output.stdout)),
+        (Some(0), String::new())
+    );
+}
+
+#[test]
+fn a_replaced_key_set_is_noticed_and_a_bad_one_reported() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut serving = Serving::start(directory.path(), &["--set", "log.level=info"]);
+    let keys = directory.path().join("keys/jwks.json");
+    let good = fs::read_to_string(&keys).unwrap();
+    fs::write(&keys, "{").unwrap();
+    serving.signal("HUP");
+    assert!(
+        serving
+            .wait_for_log("the former one stays in force")
+            .contains("jwks.json")
+    );
+    fs::write(&keys, good).unwrap();
+    serving.signal("HUP");
+    serving.wait_for_log("the key set was replaced");
+}
+
+#[test]
+fn a_second_signal_ends_at_once_and_the_next_start_works() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut serving = Serving::start(
+        directory.path(),
+        &[
+            "--set",
+            "broker.drain_ms=600000",
+            "--set",
+            "limits.handshake_timeout_ms=60000",
+        ],
+    );
+    // A connection that stays keeps the broker draining.
+    let _client = std::net::TcpStream::connect(serving.addresses().tcp.unwrap()).unwrap();
+    serving.signal("TERM");
+    serving.wait_for_log("a second signal stops at once");
+    serving.signal("TERM");
+    let (status, _) = serving.wait();
+    assert_eq!(status.code(), Some(1), "not in order");
+    let again = Serving::start(directory.path(), &[]);
+    again.signal("TERM");
+    assert_eq!(again.wait().0.code(), Some(0));
+}

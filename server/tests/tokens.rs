@@ -1,0 +1,111 @@
+//! Which tokens get a client in, over every transport of a running broker.
+
+#[path = "support/process.rs"]
+mod support;
+
+use rialto_sdk::{Client, ConnectError, ErrorCode, Roots, UserId};
+use support::{Serving, run, text};
+
+#[allow(clippy::unwrap_used)]
+fn token(data: &std::path::Path, more: &[&str]) -> String {
+    let args = [&["token", "--data", data.to_str().unwrap()], more].concat();
+    let output = run(&args);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    text(&output.stdout).trim().to_owned()
+}
+
+async fn user_at(
+    endpoint: String,
+    token: &str,
+    data: &std::path::Path,
+) -> Result<UserId, ConnectError> {
+    let roots = Roots::File(data.join("tls/certificate.pem"));
+    let (client, _events) = Client::builder()
+        .endpoint(endpoint)
+        .token(token)
+        .roots(roots)
+        .connect()
+        .await?;
+    let user = client.user();
+    client.close().await;
+    Ok(user)
+}
+
+fn refusal(result: Result<UserId, ConnectError>) -> Option<ErrorCode> {
+    match result {
+        Err(ConnectError::Refused(error)) => error.known(),
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_signed_token_gets_in_by_every_transport_and_trusts_the_certificate_of_the_first_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path();
+    let serving = Serving::start(data, &[]);
+    let addresses = serving.addresses();
+    let token = token(data, &["--user", "alice"]);
+    let endpoints = [
+        ("tcp", addresses.tcp),
+        ("tls", addresses.tls),
+        ("quic", addresses.quic),
+    ];
+    for (scheme, address) in endpoints {
+        let endpoint = format!("{scheme}://{}", address.unwrap());
+        assert_eq!(
+            user_at(endpoint, &token, data).await.unwrap(),
+            UserId::from_name("alice"),
+            "{scheme}"
+        );
+    }
+    let endpoint = format!("tcp://{}", addresses.tcp.unwrap());
+    assert_eq!(
+        user_at(endpoint.clone(), "dev:bob", data).await.unwrap(),
+        UserId::from_name("bob")
+    );
+    assert_eq!(
+        refusal(user_at(endpoint, "nonsense", data).await),
+        Some(ErrorCode::TokenMalformed)
+    );
+}
+
+#[tokio::test]
+async fn development_tokens_end_with_the_first_listener_beyond_loopback() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path();
+    let serving = Serving::start(data, &["--ops", "0.0.0.0:0"]);
+    let endpoint = format!("tcp://{}", serving.addresses().tcp.unwrap());
+    for development in ["dev:alice", "dev-service:loadgen"] {
+        assert_eq!(
+            refusal(user_at(endpoint.clone(), development, data).await),
+            Some(ErrorCode::DevelopmentTokenRefused)
+        );
+    }
+    let signed = token(data, &["--user", "alice"]);
+    assert!(user_at(endpoint, &signed, data).await.is_ok());
+    assert!(
+        serving.banner.contains("signed ones only"),
+        "{}",
+        serving.banner
+    );
+}
+
+#[tokio::test]
+async fn a_token_of_another_data_directory_is_refused() {
+    let (ours, theirs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let serving = Serving::start(ours.path(), &[]);
+    let endpoint = format!("tcp://{}", serving.addresses().tcp.unwrap());
+    let foreign = token(theirs.path(), &["--user", "alice"]);
+    assert_eq!(
+        refusal(user_at(endpoint.clone(), &foreign, ours.path()).await),
+        Some(ErrorCode::TokenKeyUnknown)
+    );
+    let elsewhere = token(
+        ours.path(),
+        &["--user", "alice", "--set", "auth.audience=files"],
+    );
+    assert_eq!(
+        refusal(user_at(endpoint, &elsewhere, ours.path()).await),
+        Some(ErrorCode::TokenClaimsRefused)
+    );
+}

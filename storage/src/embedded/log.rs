@@ -1,0 +1,309 @@
+//! The embedded journal: a write-ahead log of segments, written by one thread with greedy group commit.
+//!
+//! | file | what it holds |
+//! | --- | --- |
+//! | `format` | bytes of a segment's header and of an entry's header |
+//! | `disk` | the few calls by which files are reached; tests put faults and power cuts there |
+//! | `segment` | an open segment, and the states that segments go through |
+//! | `spare` | the thread that prepares, recycles and removes segments, away from the hot path |
+//! | `queue` | what waits for the journal thread, bounded in bytes |
+//! | `writer` | the journal thread: checks, groups, writes, syncs, indexes, answers |
+//! | `lanes`, `outbox`, `epoch` | tails of lanes, what they still have to pass on, the last epoch |
+//! | `scan`, `recovery` | reading segments back, and what to make of bad bytes |
+//! | `sealed` | segments on their way into the views |
+//!
+//! What stands in the log but not yet in the views is found through [`super::tail`].
+
+mod disk;
+mod epoch;
+mod format;
+mod lanes;
+mod outbox;
+mod queue;
+mod recovery;
+mod scan;
+mod sealed;
+mod segment;
+mod spare;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use rialto_protocol::ids::LaneId;
+
+use self::{
+    disk::{Disk, RealDisk},
+    outbox::Outbox,
+    queue::{Command, Queue},
+    segment::Segments,
+};
+pub(crate) use self::{
+    sealed::{LaneTail, SealedSegment, ViewCheckpoint},
+    segment::Segment,
+};
+use super::tail::TailIndex;
+use crate::journal::{AppendError, Claim, Entry, JournalError, JournalStatus};
+
+/// How a log is kept.
+#[derive(Clone, Debug)]
+pub(crate) struct LogOptions {
+    /// Names the data set; a segment of another one is refused. Its bytes also enter every checksum.
+    pub(crate) data_set: u128,
+    /// Lanes of the data set.
+    pub(crate) lanes: u16,
+    /// Bytes of a segment file, header included.
+    pub(crate) segment_bytes: u32,
+    /// Bytes that may wait for the journal thread; beyond it `append` blocks its caller.
+    pub(crate) queue_bytes_max: usize,
+    /// Viewed segments are kept while they have not more bytes than this together …
+    pub(crate) keep_bytes: u64,
+    /// … and are not older than this, milliseconds.
+    pub(crate) keep_ms: u64,
+    /// Above so many unviewed segments, groups are delayed.
+    pub(crate) lag_segments_soft: usize,
+    /// At so many, groups wait until the views have caught up.
+    pub(crate) lag_segments_hard: usize,
+    /// With the disk full, how long until the next attempt to make a segment.
+    pub(crate) full_retry: Duration,
+}
+
+impl LogOptions {
+    /// The usual sizes.
+    pub(crate) fn new(data_set: u128, lanes: u16) -> Self {
+        Self {
+            data_set,
+            lanes,
+            segment_bytes: 64 << 20,
+            queue_bytes_max: 32 << 20,
+            keep_bytes: 1 << 30,
+            keep_ms: 7 * 24 * 3600 * 1000,
+            lag_segments_soft: 4,
+            lag_segments_hard: 16,
+            full_retry: Duration::from_secs(1),
+        }
+    }
+}
+
+/// What was found when a log was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Recovered {
+    /// Segments read because the views do not hold them.
+    pub(crate) segments: u64,
+    /// Entries in them.
+    pub(crate) entries: u64,
+    /// Bytes of these entries.
+    pub(crate) bytes: u64,
+    /// Bytes of an unfinished write that were cut off the end.
+    pub(crate) cut_bytes: u64,
+    /// Entries whose outbox records have not all been passed on.
+    pub(crate) outbox_entries: u64,
+}
+
+/// A log that is open. Dropping it finishes what was appended, then stops its threads.
+pub(crate) struct Log {
+    shared: Arc<Shared>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// What the threads of a log and its callers have in common.
+struct Shared {
+    options: LogOptions,
+    disk: Arc<dyn Disk>,
+    directory: PathBuf,
+    queue: Queue,
+    segments: Segments,
+    outbox: Mutex<Outbox>,
+    tail: Arc<TailIndex>,
+    counters: Counters,
+    poison: OnceLock<String>,
+}
+
+#[derive(Default)]
+struct Counters {
+    entries: AtomicU64,
+    bytes: AtomicU64,
+    groups: AtomicU64,
+    sync_us: AtomicU64,
+    slowed: AtomicU64,
+}
+
+impl Log {
+    /// Opens or creates the log below `directory` (the data directory; segments live in `journal/`), and reads back what the
+    /// views do not hold: everything from `viewed` on.
+    ///
+    /// # Errors
+    /// [`JournalError::Damaged`] when durable bytes are bad, `Format` for data of a newer version or of another data set,
+    /// `Io` for what the operating system says.
+    pub(crate) fn open(
+        directory: &Path,
+        options: LogOptions,
+        viewed: &ViewCheckpoint,
+    ) -> Result<(Self, Recovered), JournalError> {
+        Self::open_on(Arc::new(RealDisk), directory, options, viewed)
+    }
+
+    fn open_on(
+        disk: Arc<dyn Disk>,
+        directory: &Path,
+        options: LogOptions,
+        viewed: &ViewCheckpoint,
+    ) -> Result<(Self, Recovered), JournalError> {
+        let directory = directory.join("journal");
+        let tail = Arc::new(TailIndex::new(options.lanes));
+        let recovery = recovery::recover(&*disk, &directory, &options, viewed, &tail)?;
+        let epochs = epoch::EpochFile::open(Arc::clone(&disk), &directory)?;
+        let shared = Arc::new(Shared {
+            queue: Queue::new(options.queue_bytes_max),
+            segments: Segments::new(recovery.segments),
+            outbox: Mutex::new(recovery.outbox),
+            options,
+            disk,
+            directory,
+            tail,
+            counters: Counters::default(),
+            poison: OnceLock::new(),
+        });
+        let log = Self { shared: Arc::clone(&shared), threads: Mutex::new(Vec::new()) };
+        let writer = writer::Writer::new(Arc::clone(&shared), recovery.lanes, epochs);
+        log.spawn("rialto-journal", move || writer.run())?;
+        log.spawn("rialto-segments", move || spare::run(&shared))?;
+        Ok((log, recovery.found))
+    }
+
+    fn spawn(&self, name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), JournalError> {
+        let thread = thread::Builder::new().name(name.to_owned()).spawn(body);
+        let thread = thread.map_err(|error| io_error("start a thread", &error))?;
+        locked(&self.threads).push(thread);
+        Ok(())
+    }
+
+    /// Makes entries durable; `done` is called once, by the journal thread as a rule, in the order of the calls. It must be
+    /// short and must not wait. Blocks while more than `queue_bytes_max` waits.
+    pub(crate) fn append(&self, entries: Vec<Entry>, done: impl FnOnce(Result<(), AppendError>) + Send + 'static) {
+        self.push(Command::append(entries, Box::new(done)));
+    }
+
+    /// Raises the lanes' epoch and finds their tails, after everything appended before the call.
+    pub(crate) fn claim(
+        &self,
+        lanes: Vec<LaneId>,
+        done: impl FnOnce(Result<Vec<Claim>, JournalError>) + Send + 'static,
+    ) {
+        self.push(Command::Claim { lanes, done: Box::new(done) });
+    }
+
+    /// Ends the active segment, so that the views can take it; `done` gets the number of the last sealed segment (0: there
+    /// never was one). Does nothing when the active segment is empty.
+    pub(crate) fn seal(&self, done: impl FnOnce(Result<u64, JournalError>) + Send + 'static) {
+        self.push(Command::Seal { done: Box::new(done) });
+    }
+
+    fn push(&self, command: Command) {
+        if let Err(command) = self.shared.queue.push(command) {
+            command.fail(&self.shared.why_closed());
+        }
+    }
+
+    /// What is durable and not yet forgotten.
+    pub(crate) fn tail(&self) -> &Arc<TailIndex> {
+        &self.shared.tail
+    }
+
+    /// The oldest sealed segment that the views do not hold.
+    pub(crate) fn sealed_unviewed(&self) -> Option<SealedSegment> {
+        let sealed = self.shared.segments.lock().sealed.front().cloned()?;
+        Some(SealedSegment::new(sealed, Arc::clone(&self.shared)))
+    }
+
+    /// Waits until there is a sealed segment that the views do not hold; false: there is none, after `timeout` or because
+    /// the log was closed.
+    pub(crate) fn wait_for_sealed(&self, timeout: Duration) -> bool {
+        self.shared.segments.wait_for_sealed(Instant::now() + timeout)
+    }
+
+    /// The views hold every segment up to and including this one, and their checkpoint says so durably.
+    pub(crate) fn viewed(&self, segment: u64) {
+        self.shared.tail.forget(segment);
+        self.shared.segments.viewed(segment);
+    }
+
+    /// Figures since the log was opened.
+    pub(crate) fn status(&self) -> JournalStatus {
+        let counters = &self.shared.counters;
+        let segments = self.shared.segments.lock();
+        JournalStatus {
+            entries: counters.entries.load(Relaxed),
+            bytes: counters.bytes.load(Relaxed),
+            groups: counters.groups.load(Relaxed),
+            sync_us: counters.sync_us.load(Relaxed),
+            views_lag_bytes: segments.lag_bytes(),
+            views_lag_segments: segments.lag_segments(),
+            segments: segments.count(),
+            slowed: counters.slowed.load(Relaxed),
+            poisoned: self.shared.poison.get().is_some(),
+        }
+    }
+
+    /// Finishes what was appended, answers it, and stops the threads. Later appends fail; reads go on.
+    pub(crate) fn close(&self) {
+        self.shared.queue.close();
+        self.shared.segments.start_closing();
+        // The journal thread first: it may need another segment for what it has.
+        for thread in std::mem::take(&mut *locked(&self.threads)) {
+            // The last reference may be dropped by an answer, which the journal thread itself calls.
+            if thread.thread().id() != thread::current().id() && thread.join().is_err() {
+                tracing::error!("a thread of the journal has panicked");
+            }
+            self.shared.segments.close();
+        }
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Shared {
+    /// Nothing is appended any more, for this reason; the first one counts.
+    fn poison(&self, reason: String) -> String {
+        let reason = self.poison.get_or_init(|| {
+            tracing::error!(reason, "the journal is poisoned");
+            reason
+        });
+        self.queue.close();
+        self.segments.close();
+        reason.clone()
+    }
+
+    fn why_closed(&self) -> String {
+        self.poison.get().cloned().unwrap_or_else(|| "the log is closed".to_owned())
+    }
+}
+
+/// A lock that outlives a panic of its holder: what it guards is changed in single steps.
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn io_error(what: impl Into<String>, error: &std::io::Error) -> JournalError {
+    JournalError::Io { what: what.into(), cause: error.to_string() }
+}
+
+/// Milliseconds since 1970.
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

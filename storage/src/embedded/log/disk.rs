@@ -1,0 +1,124 @@
+//! The few calls by which the log reaches files. In tests another disk stands here, one that fails and loses what was not
+//! synced.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, IoSlice, Seek, SeekFrom, Write},
+    os::unix::fs::FileExt,
+    path::Path,
+    time::UNIX_EPOCH,
+};
+
+/// Slices that one vectored write takes (`IOV_MAX` on Linux).
+pub(super) const SLICES_MAX: usize = 1024;
+
+/// A file system.
+pub(super) trait Disk: Send + Sync + 'static {
+    fn create_directory(&self, path: &Path) -> io::Result<()>;
+    /// Names of the files in a directory, in no order.
+    fn list(&self, directory: &Path) -> io::Result<Vec<String>>;
+    /// Creates the file, or empties it.
+    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
+    fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Makes created, renamed and removed names durable.
+    fn sync_directory(&self, directory: &Path) -> io::Result<()>;
+}
+
+/// A file of a [`Disk`]. One thread writes; any may read.
+pub(super) trait DiskFile: Send + Sync + 'static {
+    fn bytes(&self) -> io::Result<u64>;
+    /// When it was last written, milliseconds since 1970.
+    fn modified_ms(&self) -> io::Result<u64>;
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;
+    /// One write of at most [`SLICES_MAX`] slices; says how many bytes went.
+    fn write_vectored_at(&self, slices: &[IoSlice<'_>], offset: u64) -> io::Result<usize>;
+    fn sync_data(&self) -> io::Result<()>;
+}
+
+/// Writes all of it, in as many calls as it takes. For what is prepared: what is appended is never written in parts.
+pub(super) fn write_all_at(file: &dyn DiskFile, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let written = file.write_vectored_at(&[IoSlice::new(bytes)], offset)?;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        bytes = &bytes[written..];
+        offset += written as u64;
+    }
+    Ok(())
+}
+
+/// Replaces a small file as a whole: after a crash it holds either the old or the new bytes.
+pub(super) fn replace(disk: &dyn Disk, directory: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let temporary = directory.join(format!("{name}.tmp"));
+    let file = disk.create(&temporary)?;
+    write_all_at(&*file, bytes, 0)?;
+    file.sync_data()?;
+    disk.rename(&temporary, &directory.join(name))?;
+    disk.sync_directory(directory)
+}
+
+/// The machine's file system.
+pub(super) struct RealDisk;
+
+struct RealFile(File);
+
+impl Disk for RealDisk {
+    fn create_directory(&self, path: &Path) -> io::Result<()> {
+        fs::create_dir_all(path)
+    }
+
+    fn list(&self, directory: &Path) -> io::Result<Vec<String>> {
+        let names = fs::read_dir(directory)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+        names.collect()
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
+        Ok(Box::new(RealFile(file)))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        Ok(Box::new(RealFile(OpenOptions::new().read(true).write(true).open(path)?)))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn sync_directory(&self, directory: &Path) -> io::Result<()> {
+        File::open(directory)?.sync_all()
+    }
+}
+
+impl DiskFile for RealFile {
+    fn bytes(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn modified_ms(&self) -> io::Result<u64> {
+        let since = self.0.metadata()?.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Ok(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        self.0.read_exact_at(buf, offset)
+    }
+
+    fn write_vectored_at(&self, slices: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
+        // Reads are positioned and leave the file's own position to the one thread that writes.
+        let mut file = &self.0;
+        file.seek(SeekFrom::Start(offset))?;
+        file.write_vectored(slices)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+}

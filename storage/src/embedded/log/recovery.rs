@@ -1,0 +1,297 @@
+//! Reading a log back: what the views do not hold is indexed again, a torn end is cut, and damage is refused.
+
+use std::{
+    collections::BTreeMap,
+    ops::ControlFlow,
+    path::Path,
+    sync::{Arc, mpsc},
+    thread,
+};
+
+use bytes::Bytes;
+
+use super::{
+    LogOptions, Recovered, Segment, TailIndex, ViewCheckpoint,
+    disk::{Disk, write_all_at},
+    format::{ENTRY_HEADER_BYTES, EntryCodec, EntryHeader, FILE_HEADER_BYTES, FIRST_ENTRY, check_file_header, damaged},
+    io_error,
+    lanes::Lanes,
+    outbox::{Outbox, Pending},
+    scan::{End, Scan, scan},
+    segment::{Sealed, States, Viewed, file_name, number_of},
+};
+use crate::{
+    embedded::tail::{EntryAt, outbox_of},
+    journal::JournalError,
+};
+
+/// A log as it was found.
+pub(super) struct Recovery {
+    pub(super) segments: States,
+    pub(super) lanes: Lanes,
+    pub(super) outbox: Outbox,
+    pub(super) found: Recovered,
+}
+
+/// A segment whose bytes have been read.
+struct Loaded {
+    segment: Arc<Segment>,
+    bytes: Bytes,
+    scan: Scan,
+}
+
+/// Smallest and largest segment: an offset has 32 bits, and an entry of some size must fit.
+const SEGMENT_BYTES: std::ops::RangeInclusive<u32> = 8 << 10..=1 << 30;
+
+pub(super) fn recover(
+    disk: &dyn Disk,
+    directory: &Path,
+    options: &LogOptions,
+    viewed: &ViewCheckpoint,
+    tail: &TailIndex,
+) -> Result<Recovery, JournalError> {
+    if !SEGMENT_BYTES.contains(&options.segment_bytes) {
+        return Err(JournalError::Format(format!("segments of {} bytes are not supported", options.segment_bytes)));
+    }
+    disk.create_directory(directory).map_err(|error| io_error("create journal", &error))?;
+    let mut segments = open_all(disk, directory, options)?;
+    let to_read = segments.split_off(&viewed.outbox_segment.min(viewed.segment));
+    check_none_missing(viewed, &to_read)?;
+
+    let mut replay = Replay {
+        tail,
+        viewed,
+        segment_bytes: options.segment_bytes,
+        lanes: Lanes::new(options.lanes, &viewed.lanes),
+        outbox: Outbox::new(options.lanes, &viewed.lanes),
+        states: States { next_number: viewed.segment, ..States::default() },
+        found: Recovered::default(),
+        open: None,
+        last: None,
+    };
+    for segment in segments.into_values() {
+        replay.keep(segment)?;
+    }
+    read_ahead(to_read.into_values().collect(), |loaded| replay.take(loaded))?;
+    replay.finish()
+}
+
+fn open_all(
+    disk: &dyn Disk,
+    directory: &Path,
+    options: &LogOptions,
+) -> Result<BTreeMap<u64, Arc<Segment>>, JournalError> {
+    let mut segments = BTreeMap::new();
+    for file in disk.list(directory).map_err(|error| io_error("list journal", &error))? {
+        if file.ends_with(".tmp") {
+            // Left by a crash on its way to become something.
+            disk.remove(&directory.join(&file)).map_err(|error| io_error(format!("remove journal/{file}"), &error))?;
+        } else if let Some(number) = number_of(&file) {
+            segments.insert(number, Arc::new(open(disk, directory, options, number)?));
+        }
+    }
+    Ok(segments)
+}
+
+fn open(disk: &dyn Disk, directory: &Path, options: &LogOptions, number: u64) -> Result<Segment, JournalError> {
+    let file_name = file_name(number);
+    let name = format!("journal/{file_name}");
+    let failed = |error: std::io::Error| io_error(format!("open {name}"), &error);
+    let file = disk.open(&directory.join(&file_name)).map_err(failed)?;
+    let bytes = file.bytes().map_err(failed)?;
+    let capacity = u32::try_from(bytes).ok().filter(|capacity| SEGMENT_BYTES.contains(capacity));
+    let Some(capacity) = capacity else {
+        return Err(damaged(&name, 0, &format!("it has {bytes} bytes, which no segment has")));
+    };
+    let mut header = [0; FILE_HEADER_BYTES];
+    file.read_exact_at(&mut header, 0).map_err(failed)?;
+    check_file_header(&header, options.data_set, number, &name)?;
+    Ok(Segment::new(number, capacity, EntryCodec::new(options.data_set, number), file))
+}
+
+/// From the first segment that is needed on, none may be missing between others.
+fn check_none_missing(viewed: &ViewCheckpoint, segments: &BTreeMap<u64, Arc<Segment>>) -> Result<(), JournalError> {
+    let first = viewed.outbox_segment.min(viewed.segment);
+    // The views hold all that was sealed, and the next segment was never made: a full disk leaves that behind.
+    if segments.is_empty() && first == viewed.segment {
+        return Ok(());
+    }
+    let last = segments.keys().next_back().copied().unwrap_or(0).max(viewed.segment.saturating_sub(1));
+    match (first..=last).find(|number| !segments.contains_key(number)) {
+        Some(missing) => Err(damaged(&format!("journal/{}", file_name(missing)), 0, "the segment is missing")),
+        None => Ok(()),
+    }
+}
+
+/// Reads segments on a thread of its own, one ahead of the work that `take` does on this one.
+fn read_ahead(
+    segments: Vec<Arc<Segment>>,
+    mut take: impl FnMut(Loaded) -> Result<(), JournalError>,
+) -> Result<(), JournalError> {
+    thread::scope(|scope| {
+        let (sender, receiver) = mpsc::sync_channel(1);
+        scope.spawn(move || {
+            segments.into_iter().try_for_each(|segment| match sender.send(load(segment)) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(_) => ControlFlow::Break(()),
+            })
+        });
+        receiver.into_iter().try_for_each(|loaded| take(loaded?))
+    })
+}
+
+fn load(segment: Arc<Segment>) -> Result<Loaded, JournalError> {
+    let bytes = segment.read(0, segment.capacity());
+    let bytes = bytes.map_err(|error| io_error(format!("read {}", segment.name()), &error))?;
+    let scan = scan(&bytes, segment.codec());
+    Ok(Loaded { segment, bytes, scan })
+}
+
+struct Replay<'a> {
+    tail: &'a TailIndex,
+    viewed: &'a ViewCheckpoint,
+    segment_bytes: u32,
+    lanes: Lanes,
+    outbox: Outbox,
+    states: States,
+    found: Recovered,
+    /// The first segment that was not sealed, and where it ends: nothing may come after it.
+    open: Option<(String, u32)>,
+    /// The last segment in which anything was written.
+    last: Option<Loaded>,
+}
+
+impl Replay<'_> {
+    /// A segment that the views hold and that is needed for nothing but restoring.
+    fn keep(&mut self, segment: Arc<Segment>) -> Result<(), JournalError> {
+        let modified = segment.file().modified_ms();
+        let time_ms = modified.map_err(|error| io_error(format!("read {}", segment.name()), &error))?;
+        self.states.viewed.push_back(Viewed { segment, time_ms });
+        Ok(())
+    }
+
+    fn take(&mut self, loaded: Loaded) -> Result<(), JournalError> {
+        let Loaded { segment, bytes, scan } = &loaded;
+        let name = segment.name();
+        let anything = !scan.entries.is_empty() || matches!(scan.end, End::Sealed(_));
+        if anything && let Some((open, end)) = &self.open {
+            return Err(damaged(open, *end, "its end is missing, and later segments hold entries"));
+        }
+        match scan.end {
+            End::Damaged(offset) => {
+                return Err(damaged(&name, offset, "an entry is bad, and entries written after it are not"));
+            }
+            End::Open { end, .. } if self.open.is_none() => self.open = Some((name.clone(), end)),
+            End::Open { .. } | End::Sealed(_) => {}
+        }
+        let in_views = segment.number() < self.viewed.segment;
+        for (offset, header) in &scan.entries {
+            let records = (offset + ENTRY_HEADER_BYTES) as usize..header.end(*offset) as usize;
+            self.entry(segment, *offset, header, bytes.slice(records), in_views)?;
+        }
+        if in_views {
+            return self.keep(Arc::clone(segment));
+        }
+        let next = segment.number() + 1;
+        match scan.end {
+            End::Sealed(end) => {
+                self.sealed(Arc::clone(segment), end, scan);
+                self.states.next_number = next;
+                self.last = Some(loaded);
+            }
+            End::Open { .. } if anything => {
+                self.states.next_number = next;
+                self.last = Some(loaded);
+            }
+            // An empty one; of another size than wanted it is made anew, and so are those behind it. So is one with torn
+            // bytes: its first write was never answered, or they are stale and look like a write because the old
+            // entries of a recycled file hold the new number somewhere.
+            End::Open { torn_bytes: 0, .. }
+                if self.states.next_number == segment.number() && segment.capacity() == self.segment_bytes =>
+            {
+                self.states.next_number = next;
+                self.states.ready.push_back(loaded.segment);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn entry(
+        &mut self,
+        segment: &Arc<Segment>,
+        offset: u32,
+        header: &EntryHeader,
+        records: Bytes,
+        in_views: bool,
+    ) -> Result<(), JournalError> {
+        let EntryHeader { lane, position, epoch, time_ms, length, .. } = *header;
+        let at = offset + ENTRY_HEADER_BYTES;
+        let seen = if in_views {
+            outbox_of(records)
+        } else {
+            let replayed = self.lanes.replay(lane, position, epoch, time_ms);
+            replayed.map_err(|why| damaged(&segment.name(), offset, &why))?;
+            self.found.entries += 1;
+            self.found.bytes += u64::from(length);
+            self.tail.add(segment, &EntryAt { lane, offset: at }, records)
+        };
+        if seen.outbox {
+            let pending = Pending { position, time_ms, segment: segment.number(), offset: at, bytes: length };
+            self.outbox.add(lane, pending);
+        }
+        if let Some(through) = seen.outbox_done {
+            self.outbox.finish(lane, through);
+        }
+        Ok(())
+    }
+
+    fn sealed(&mut self, segment: Arc<Segment>, end: u32, scan: &Scan) {
+        self.found.segments += 1;
+        self.states.last_sealed = segment.number();
+        let time_ms = scan.entries.last().map_or(0, |(_, header)| header.time_ms);
+        let lanes = self.lanes.tails(&self.outbox).into();
+        // The seal itself is not part of what the views read.
+        let end = end - ENTRY_HEADER_BYTES;
+        self.states.sealed.push_back(Sealed { segment, end, lanes, time_ms });
+    }
+
+    fn finish(mut self) -> Result<Recovery, JournalError> {
+        if let Some(loaded) = self.last.take() {
+            self.settle_last(&loaded)?;
+        }
+        self.states.last_sealed = self.states.last_sealed.max(self.viewed.segment.saturating_sub(1));
+        self.found.outbox_entries = self.outbox.entries();
+        let Self { lanes, outbox, states, found, .. } = self;
+        Ok(Recovery { segments: states, lanes, outbox, found })
+    }
+
+    /// Makes sure of the end of the log: the last write is repeated, since its sync may have failed and what was read may
+    /// stand in the page cache alone; and a segment that was being written is sealed, so that torn bytes are never looked at again.
+    fn settle_last(&mut self, last: &Loaded) -> Result<(), JournalError> {
+        let Loaded { segment, bytes, scan } = last;
+        let (end, sealed) = match scan.end {
+            End::Sealed(end) => (end, true),
+            End::Open { end, torn_bytes } => {
+                if torn_bytes > 0 {
+                    tracing::warn!(file = segment.name(), offset = end, torn_bytes, "an unfinished write was cut off");
+                }
+                self.found.cut_bytes += u64::from(torn_bytes);
+                (end, false)
+            }
+            End::Damaged(_) => return Ok(()),
+        };
+        let start = scan.last_group.clamp(FIRST_ENTRY, end);
+        let mut rewritten = bytes[start as usize..end as usize].to_vec();
+        if !sealed {
+            rewritten.extend_from_slice(&segment.codec().encode(&EntryHeader::seal(end), &[]));
+        }
+        let written = write_all_at(segment.file(), &rewritten, u64::from(start));
+        let synced = written.and_then(|()| segment.file().sync_data());
+        synced.map_err(|error| io_error(format!("write {}", segment.name()), &error))?;
+        if !sealed {
+            self.sealed(Arc::clone(segment), end + ENTRY_HEADER_BYTES, scan);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,239 @@
+//! An open segment, and the states that segments go through: ready → active → sealed → viewed → ready again.
+
+use std::{
+    collections::VecDeque,
+    io,
+    ops::Deref,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+
+use bytes::Bytes;
+
+use super::{disk::DiskFile, format::EntryCodec, locked, sealed::LaneTail};
+
+/// A segment file that is open. Whoever holds it can read from it: its file is not reused before everybody has let go.
+pub(crate) struct Segment {
+    number: u64,
+    capacity: u32,
+    codec: EntryCodec,
+    file: Box<dyn DiskFile>,
+}
+
+impl Segment {
+    pub(super) fn new(number: u64, capacity: u32, codec: EntryCodec, file: Box<dyn DiskFile>) -> Self {
+        Self { number, capacity, codec, file }
+    }
+
+    /// Its number; they rise by one.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Bytes of the file.
+    pub(super) fn capacity(&self) -> u32 {
+        self.capacity
+    }
+
+    pub(super) fn codec(&self) -> EntryCodec {
+        self.codec
+    }
+
+    pub(super) fn file(&self) -> &dyn DiskFile {
+        &*self.file
+    }
+
+    pub(super) fn into_file(self) -> Box<dyn DiskFile> {
+        self.file
+    }
+
+    /// Reads bytes that are known to be there.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub(crate) fn read(&self, offset: u32, bytes: u32) -> io::Result<Bytes> {
+        let mut buf = vec![0; bytes as usize];
+        self.file.read_exact_at(&mut buf, u64::from(offset))?;
+        Ok(buf.into())
+    }
+
+    /// What an error message calls it.
+    pub(super) fn name(&self) -> String {
+        format!("journal/{}", file_name(self.number))
+    }
+}
+
+/// The name of a segment's file.
+pub(super) fn file_name(segment: u64) -> String {
+    format!("{segment:010}.seg")
+}
+
+/// The number in the name of a segment's file.
+pub(super) fn number_of(name: &str) -> Option<u64> {
+    let digits = name.strip_suffix(".seg")?;
+    (digits.len() >= 10 && digits.bytes().all(|byte| byte.is_ascii_digit())).then(|| digits.parse().ok())?
+}
+
+/// A segment that is written to its end and not in the views yet.
+#[derive(Clone)]
+pub(super) struct Sealed {
+    pub(super) segment: Arc<Segment>,
+    /// Offset behind the last entry.
+    pub(super) end: u32,
+    /// Tails of all lanes at its end.
+    pub(super) lanes: Arc<[LaneTail]>,
+    /// Journal time of its last entry, milliseconds.
+    pub(super) time_ms: u64,
+}
+
+/// A segment whose entries the views hold; kept for restoring to a point in time.
+pub(super) struct Viewed {
+    pub(super) segment: Arc<Segment>,
+    /// Journal time of its last entry, milliseconds; after a start the time of the last write.
+    pub(super) time_ms: u64,
+}
+
+/// All segments, by state.
+#[derive(Default)]
+pub(super) struct States {
+    /// Empty ones, prepared, in the order of their numbers.
+    pub(super) ready: VecDeque<Arc<Segment>>,
+    /// The one being written and how far, once something was.
+    pub(super) active: Option<(Arc<Segment>, u32)>,
+    /// Oldest first.
+    pub(super) sealed: VecDeque<Sealed>,
+    /// Oldest first.
+    pub(super) viewed: VecDeque<Viewed>,
+    /// Number of the next segment to prepare.
+    pub(super) next_number: u64,
+    /// How many ready segments the journal thread waits for.
+    pub(super) wanted: usize,
+    /// Preparing failed; not tried again before this.
+    pub(super) full_until: Option<Instant>,
+    /// Number of the last sealed segment, 0: none yet.
+    pub(super) last_sealed: u64,
+    /// The log finishes what it has and slows nobody any more.
+    pub(super) closing: bool,
+    /// No segment is prepared any more.
+    pub(super) closed: bool,
+}
+
+impl States {
+    pub(super) fn lag_segments(&self) -> u64 {
+        (self.sealed.len() + usize::from(self.active.is_some())) as u64
+    }
+
+    pub(super) fn lag_bytes(&self) -> u64 {
+        let sealed = self.sealed.iter().map(|sealed| u64::from(sealed.end));
+        sealed.sum::<u64>() + self.active.as_ref().map_or(0, |(_, end)| u64::from(*end))
+    }
+
+    pub(super) fn count(&self) -> u64 {
+        let inactive = self.ready.len() + self.sealed.len() + self.viewed.len();
+        (inactive + usize::from(self.active.is_some())) as u64
+    }
+
+    /// The segment with this number that holds entries.
+    pub(super) fn find(&self, number: u64) -> Option<Arc<Segment>> {
+        let active = self.active.iter().map(|(segment, _)| segment);
+        let sealed = self.sealed.iter().map(|sealed| &sealed.segment);
+        let viewed = self.viewed.iter().map(|viewed| &viewed.segment);
+        active.chain(sealed).chain(viewed).find(|segment| segment.number == number).cloned()
+    }
+}
+
+/// The states behind their lock, and a bell that rings at every change.
+pub(super) struct Segments {
+    states: Mutex<States>,
+    changed: Condvar,
+}
+
+/// The lock on the states.
+pub(super) type Guard<'a> = MutexGuard<'a, States>;
+
+impl Segments {
+    pub(super) fn new(states: States) -> Self {
+        Self { states: Mutex::new(states), changed: Condvar::new() }
+    }
+
+    pub(super) fn lock(&self) -> Guard<'_> {
+        locked(&self.states)
+    }
+
+    /// Changes something and tells all who wait.
+    pub(super) fn change<T>(&self, change: impl FnOnce(&mut States) -> T) -> T {
+        let result = change(&mut self.lock());
+        self.changed.notify_all();
+        result
+    }
+
+    /// Waits for the next change.
+    pub(super) fn wait<'a>(&self, guard: Guard<'a>) -> Guard<'a> {
+        self.changed.wait(guard).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for the next change, not beyond the deadline; false: it has passed.
+    pub(super) fn wait_until<'a>(&self, guard: Guard<'a>, deadline: Instant) -> (Guard<'a>, bool) {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return (guard, false);
+        }
+        (self.changed.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0, true)
+    }
+
+    /// Sees to it that `count` segments are ready; false: there is no room for them, or the log is closing.
+    pub(super) fn prepare(&self, count: usize) -> bool {
+        let mut states = self.lock();
+        loop {
+            if states.ready.len() >= count {
+                return true;
+            }
+            if states.closed || states.full_until.is_some_and(|until| until > Instant::now()) {
+                return false;
+            }
+            if states.wanted < count {
+                states.wanted = count;
+                self.changed.notify_all();
+            }
+            let full_until = states.full_until;
+            while states.ready.len() < count && states.full_until == full_until && !states.closed {
+                states = self.wait(states);
+            }
+        }
+    }
+
+    /// The views hold every segment up to this one.
+    pub(super) fn viewed(&self, number: u64) {
+        self.change(|states| {
+            while let Some(sealed) = states.sealed.pop_front_if(|sealed| sealed.segment.number <= number) {
+                states.viewed.push_back(Viewed { segment: sealed.segment, time_ms: sealed.time_ms });
+            }
+        });
+    }
+
+    pub(super) fn wait_for_sealed(&self, deadline: Instant) -> bool {
+        let mut states = self.lock();
+        let mut in_time = true;
+        while states.sealed.is_empty() && in_time && !states.closing {
+            (states, in_time) = self.wait_until(states, deadline);
+        }
+        !states.sealed.is_empty()
+    }
+
+    /// Stops slowing and waiting; the journal thread may still need segments.
+    pub(super) fn start_closing(&self) {
+        self.change(|states| states.closing = true);
+    }
+
+    pub(super) fn close(&self) {
+        self.change(|states| (states.closing, states.closed) = (true, true));
+    }
+}
+
+impl Deref for Sealed {
+    type Target = Segment;
+
+    fn deref(&self) -> &Segment {
+        &self.segment
+    }
+}

@@ -1,0 +1,165 @@
+//! The thread that prepares segments before they are needed: recycled old ones if there are any, new ones filled with zeroes
+//! otherwise, so that appending neither allocates blocks nor changes a file's length. It also removes what is kept no
+//! longer.
+
+use std::{path::Path, sync::Arc, time::Instant};
+
+use super::{
+    Segment, Shared,
+    disk::{Disk, DiskFile, write_all_at},
+    format::{EntryCodec, FILE_HEADER_BYTES, FIRST_ENTRY, file_header},
+    locked, now_ms,
+    segment::{States, Viewed, file_name},
+};
+
+/// Ready segments beyond which old ones are removed rather than recycled.
+const READY_MAX: usize = 2;
+const ZEROES_BYTES: usize = 1 << 20;
+/// Name of a file on its way to become a segment.
+pub(super) const TEMPORARY: &str = "next.tmp";
+
+enum Task {
+    /// Makes the segment with this number, of an old one if there is one.
+    Prepare(u64, Option<Segment>),
+    Remove(Arc<Segment>),
+}
+
+/// Works until the log is closed.
+pub(super) fn run(shared: &Shared) {
+    let _guard = CloseAtEnd(shared);
+    while let Some(task) = next_task(shared) {
+        match task {
+            Task::Prepare(number, old) => prepare_and_publish(shared, number, old),
+            Task::Remove(segment) => {
+                let path = shared.directory.join(file_name(segment.number()));
+                let removed = shared.disk.remove(&path).and_then(|()| shared.disk.sync_directory(&shared.directory));
+                if let Err(error) = removed {
+                    tracing::warn!(segment = segment.number(), %error, "an old segment could not be removed");
+                }
+                shared.segments.change(|_| ());
+            }
+        }
+    }
+}
+
+fn next_task(shared: &Shared) -> Option<Task> {
+    let mut states = shared.segments.lock();
+    loop {
+        if states.closed {
+            return None;
+        }
+        let now = Instant::now();
+        let mut again = states.full_until.filter(|until| *until > now);
+        let wanted = states.wanted.max(1);
+        if again.is_none() && states.ready.len() < READY_MAX.max(wanted) {
+            let needed = states.ready.len() < wanted;
+            let old = match take_expired(shared, &mut states) {
+                Some(old) if old.segment.capacity() != shared.options.segment_bytes => {
+                    return Some(Task::Remove(old.segment));
+                }
+                Some(Viewed { segment, time_ms }) => match Arc::try_unwrap(segment) {
+                    Ok(segment) => Some(segment),
+                    Err(segment) => {
+                        // Somebody reads from it, and nobody says when he has done.
+                        states.viewed.push_front(Viewed { segment, time_ms });
+                        again = Some(now + shared.options.full_retry);
+                        None
+                    }
+                },
+                None => None,
+            };
+            if needed || old.is_some() {
+                return Some(Task::Prepare(states.next_number, old));
+            }
+        } else if states.ready.len() >= READY_MAX
+            && let Some(old) = take_expired(shared, &mut states)
+        {
+            return Some(Task::Remove(old.segment));
+        }
+        states = match again {
+            Some(until) => shared.segments.wait_until(states, until).0,
+            None => shared.segments.wait(states),
+        };
+    }
+}
+
+/// Takes the oldest viewed segment out if it need not be kept any longer.
+fn take_expired(shared: &Shared, states: &mut States) -> Option<Viewed> {
+    let options = &shared.options;
+    let pinned = locked(&shared.outbox).oldest_segment();
+    let kept_bytes: u64 = states.viewed.iter().map(|viewed| u64::from(viewed.segment.capacity())).sum();
+    let oldest_kept_ms = now_ms().saturating_sub(options.keep_ms);
+    states.viewed.pop_front_if(|oldest| {
+        let expired = kept_bytes > options.keep_bytes || oldest.time_ms < oldest_kept_ms;
+        expired && pinned.is_none_or(|pinned| oldest.segment.number() < pinned)
+    })
+}
+
+fn prepare_and_publish(shared: &Shared, number: u64, old: Option<Segment>) {
+    let prepared = prepare(shared, number, old);
+    if prepared.is_err() {
+        // What was begun takes room that is short.
+        let _ = shared.disk.remove(&shared.directory.join(TEMPORARY));
+    }
+    shared.segments.change(|states| match prepared {
+        Ok(segment) => {
+            states.ready.push_back(Arc::new(segment));
+            states.next_number = number + 1;
+            states.full_until = None;
+            if states.ready.len() >= states.wanted {
+                states.wanted = 0;
+            }
+        }
+        Err(error) => {
+            if states.full_until.is_none() {
+                tracing::warn!(segment = number, %error, "no segment could be prepared; trying again");
+            }
+            states.full_until = Some(Instant::now() + shared.options.full_retry);
+        }
+    });
+}
+
+fn prepare(shared: &Shared, number: u64, old: Option<Segment>) -> std::io::Result<Segment> {
+    let Shared { disk, directory, options, .. } = shared;
+    let temporary = directory.join(TEMPORARY);
+    let capacity = options.segment_bytes;
+    let file = match old {
+        Some(old) => {
+            disk.rename(&directory.join(file_name(old.number())), &temporary)?;
+            // Or a power cut might leave the old name on a file with the new header.
+            disk.sync_directory(directory)?;
+            old.into_file()
+        }
+        None => create(&**disk, &temporary, capacity)?,
+    };
+    // Stale entries behind it carry another segment's number.
+    write_all_at(&*file, &file_header(options.data_set, number), 0)?;
+    file.sync_data()?;
+    disk.rename(&temporary, &directory.join(file_name(number)))?;
+    disk.sync_directory(directory)?;
+    Ok(Segment::new(number, capacity, EntryCodec::new(options.data_set, number), file))
+}
+
+fn create(disk: &dyn Disk, path: &Path, capacity: u32) -> std::io::Result<Box<dyn DiskFile>> {
+    let file = disk.create(path)?;
+    let zeroes = vec![0; ZEROES_BYTES.min(capacity as usize)];
+    let mut offset = 0;
+    while offset < u64::from(capacity) {
+        let left = u64::from(capacity) - offset;
+        let count = usize::try_from(left).map_or(zeroes.len(), |left| left.min(zeroes.len()));
+        write_all_at(&*file, &zeroes[..count], offset)?;
+        offset += count as u64;
+    }
+    Ok(file)
+}
+
+/// Whether this thread was told to end or has panicked: nobody waits for segments that it would have made.
+struct CloseAtEnd<'a>(&'a Shared);
+
+impl Drop for CloseAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.segments.close();
+    }
+}
+
+const _: () = assert!(FILE_HEADER_BYTES <= FIRST_ENTRY as usize);

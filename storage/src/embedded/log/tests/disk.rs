@@ -1,0 +1,288 @@
+//! A disk in memory that fails when told to and, when its power is cut, keeps of what was not synced only some sectors.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, IoSlice},
+    path::Path,
+    sync::{Arc, Condvar, Mutex},
+};
+
+use super::super::{
+    disk::{Disk, DiskFile},
+    locked,
+};
+
+const SECTOR: usize = 512;
+
+/// What goes wrong at a write or sync of a segment that is in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    Write,
+    WriteOutOfSpace,
+    ShortWrite,
+    Sync,
+}
+
+pub(super) struct FakeDisk {
+    state: Arc<Mutex<State>>,
+    gate: Arc<Gate>,
+}
+
+#[derive(Default)]
+struct State {
+    files: Vec<File>,
+    names: BTreeMap<String, usize>,
+    durable_names: BTreeMap<String, usize>,
+    fault: Option<Fault>,
+    /// Bytes by which files may still grow; `None`: any number.
+    room: Option<usize>,
+    /// Changes that still happen; then the machine is dead. `None`: it lives.
+    changes_left: Option<u64>,
+    syncs: u64,
+}
+
+#[derive(Default)]
+struct File {
+    seen: Vec<u8>,
+    durable: Vec<u8>,
+}
+
+/// Holds syncs of segments back.
+#[derive(Default)]
+struct Gate {
+    state: Mutex<(bool, u64)>,
+    changed: Condvar,
+}
+
+struct FakeFile {
+    number: usize,
+    state: Arc<Mutex<State>>,
+    gate: Arc<Gate>,
+}
+
+impl FakeDisk {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self { state: Arc::default(), gate: Arc::default() })
+    }
+
+    /// The next such call fails.
+    pub(super) fn fail(&self, fault: Fault) {
+        locked(&self.state).fault = Some(fault);
+    }
+
+    pub(super) fn set_room(&self, bytes: Option<usize>) {
+        locked(&self.state).room = bytes;
+    }
+
+    /// After so many more changes nothing works any more.
+    pub(super) fn die_after(&self, changes: u64) {
+        locked(&self.state).changes_left = Some(changes);
+    }
+
+    /// Power returns. Of what was not synced those sectors remain for which `survives` says so.
+    pub(super) fn cut_power(&self, mut survives: impl FnMut() -> bool) {
+        let state = &mut *locked(&self.state);
+        state.names = state.durable_names.clone();
+        (state.changes_left, state.fault) = (None, None);
+        for file in &mut state.files {
+            let length = file.seen.len().min(file.durable.len());
+            let sectors = file.seen[..length].chunks(SECTOR).zip(file.durable[..length].chunks_mut(SECTOR));
+            for (seen, durable) in sectors {
+                if seen != durable && survives() {
+                    durable.copy_from_slice(seen);
+                }
+            }
+            file.seen = file.durable.clone();
+        }
+    }
+
+    /// Syncs of segments in use so far.
+    pub(super) fn syncs(&self) -> u64 {
+        locked(&self.state).syncs
+    }
+
+    /// Syncs wait from now on.
+    pub(super) fn close_gate(&self) {
+        self.gate.state.lock().unwrap().0 = true;
+    }
+
+    pub(super) fn open_gate(&self) {
+        self.gate.state.lock().unwrap().0 = false;
+        self.gate.changed.notify_all();
+    }
+
+    /// Until a sync waits.
+    pub(super) fn wait_for_sync(&self) {
+        let mut state = self.gate.state.lock().unwrap();
+        while state.1 == 0 {
+            state = self.gate.changed.wait(state).unwrap();
+        }
+    }
+
+    pub(super) fn bytes(&self, name: &str) -> Vec<u8> {
+        let state = locked(&self.state);
+        state.files[state.names[name]].seen.clone()
+    }
+
+    /// Replaces a file's bytes, or makes the file.
+    pub(super) fn put(&self, name: &str, bytes: &[u8]) {
+        let state = &mut *locked(&self.state);
+        let number = *state.names.entry(name.to_owned()).or_insert(state.files.len());
+        if number == state.files.len() {
+            state.files.push(File::default());
+        }
+        state.durable_names.insert(name.to_owned(), number);
+        state.files[number] = File { seen: bytes.to_vec(), durable: bytes.to_vec() };
+    }
+
+    pub(super) fn names(&self) -> Vec<String> {
+        locked(&self.state).names.keys().cloned().collect()
+    }
+
+    fn file(&self, number: usize) -> Box<dyn DiskFile> {
+        Box::new(FakeFile { number, state: Arc::clone(&self.state), gate: Arc::clone(&self.gate) })
+    }
+}
+
+impl State {
+    fn change(&mut self) -> io::Result<()> {
+        match &mut self.changes_left {
+            None => Ok(()),
+            Some(0) => Err(io::Error::other("the machine is dead")),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether it is a segment with its final name, not one that is being prepared.
+    fn in_use(&self, number: usize) -> bool {
+        self.names.iter().any(|(name, file)| *file == number && name.ends_with(".seg"))
+    }
+
+    fn take_fault(&mut self, number: usize, kinds: &[Fault]) -> Option<Fault> {
+        let fault = self.fault.filter(|fault| kinds.contains(fault) && self.in_use(number))?;
+        self.fault = None;
+        Some(fault)
+    }
+}
+
+fn name(path: &Path) -> String {
+    path.file_name().unwrap().to_string_lossy().into_owned()
+}
+
+fn missing() -> io::Error {
+    io::ErrorKind::NotFound.into()
+}
+
+impl Disk for FakeDisk {
+    fn create_directory(&self, _: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn list(&self, _: &Path) -> io::Result<Vec<String>> {
+        Ok(self.names())
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        let mut state = locked(&self.state);
+        state.change()?;
+        let number = state.files.len();
+        state.files.push(File::default());
+        state.names.insert(name(path), number);
+        Ok(self.file(number))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        let number = *locked(&self.state).names.get(&name(path)).ok_or_else(missing)?;
+        Ok(self.file(number))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut state = locked(&self.state);
+        state.change()?;
+        let number = state.names.remove(&name(from)).ok_or_else(missing)?;
+        state.names.insert(name(to), number);
+        Ok(())
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let mut state = locked(&self.state);
+        state.change()?;
+        let number = state.names.remove(&name(path)).ok_or_else(missing)?;
+        let freed = state.files[number].seen.len();
+        state.room = state.room.map(|room| room + freed);
+        Ok(())
+    }
+
+    fn sync_directory(&self, _: &Path) -> io::Result<()> {
+        let mut state = locked(&self.state);
+        state.change()?;
+        state.durable_names = state.names.clone();
+        Ok(())
+    }
+}
+
+impl DiskFile for FakeFile {
+    fn bytes(&self) -> io::Result<u64> {
+        Ok(locked(&self.state).files[self.number].seen.len() as u64)
+    }
+
+    fn modified_ms(&self) -> io::Result<u64> {
+        Ok(0)
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        let state = locked(&self.state);
+        let offset = usize::try_from(offset).unwrap();
+        let bytes = state.files[self.number].seen.get(offset..offset + buf.len());
+        buf.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+
+    fn write_vectored_at(&self, slices: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
+        let mut state = locked(&self.state);
+        state.change()?;
+        let mut bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
+        match state.take_fault(self.number, &[Fault::Write, Fault::WriteOutOfSpace, Fault::ShortWrite]) {
+            Some(Fault::ShortWrite) => bytes.truncate(bytes.len() / 2),
+            Some(Fault::WriteOutOfSpace) => return Err(io::ErrorKind::StorageFull.into()),
+            Some(_) => return Err(io::Error::from_raw_os_error(5)),
+            None => {}
+        }
+        let offset = usize::try_from(offset).unwrap();
+        let growth = (offset + bytes.len()).saturating_sub(state.files[self.number].seen.len());
+        if let Some(room) = state.room {
+            if room < growth {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            state.room = Some(room - growth);
+        }
+        let seen = &mut state.files[self.number].seen;
+        seen.resize(seen.len() + growth, 0);
+        seen[offset..offset + bytes.len()].copy_from_slice(&bytes);
+        Ok(bytes.len())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        if locked(&self.state).in_use(self.number) {
+            let mut gate = self.gate.state.lock().unwrap();
+            gate.1 += 1;
+            self.gate.changed.notify_all();
+            while gate.0 {
+                gate = self.gate.changed.wait(gate).unwrap();
+            }
+            gate.1 -= 1;
+        }
+        let mut state = locked(&self.state);
+        state.change()?;
+        if state.take_fault(self.number, &[Fault::Sync]).is_some() {
+            return Err(io::Error::from_raw_os_error(5));
+        }
+        state.syncs += u64::from(state.in_use(self.number));
+        let file = &mut state.files[self.number];
+        file.durable = file.seen.clone();
+        Ok(())
+    }
+}

@@ -1,0 +1,196 @@
+//! Group commit, its answers, and what happens when the disk fails or is full.
+
+use std::sync::Mutex;
+
+use super::{disk::Fault, *};
+
+#[test]
+fn everything_that_waits_becomes_durable_with_one_sync_and_is_answered_in_order() {
+    let disk = FakeDisk::new();
+    let options = LogOptions { segment_bytes: 1 << 20, ..small() };
+    let (log, _) = open_with(&disk, options, &ViewCheckpoint::default()).unwrap();
+    let mut owner = Owner::of(&log);
+    append(&log, vec![owner.row(0, 0, 10)]).unwrap();
+    let before = disk.syncs();
+    disk.close_gate();
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let (sender, receiver) = mpsc::channel();
+    let mut push = |number: u16| {
+        let (order, sender) = (Arc::clone(&order), sender.clone());
+        log.append(vec![owner.row(number % LANES, 1, 10)], move |result| {
+            order.lock().unwrap().push(number);
+            sender.send(result).unwrap();
+        });
+    };
+    push(0);
+    disk.wait_for_sync();
+    (1..=100).for_each(&mut push);
+    assert!(order.lock().unwrap().is_empty(), "answered before it was durable");
+    disk.open_gate();
+    for _ in 0..=100 {
+        receiver.recv().unwrap().unwrap();
+    }
+    assert_eq!(disk.syncs() - before, 2);
+    assert_eq!(*order.lock().unwrap(), (0..=100).collect::<Vec<_>>());
+    let status = log.status();
+    assert_eq!((status.entries, status.groups), (102, 3));
+}
+
+#[test]
+fn a_failed_write_or_sync_poisons_for_good_and_what_was_acknowledged_before_is_there_after_a_restart() {
+    for fault in [Fault::Write, Fault::WriteOutOfSpace, Fault::ShortWrite, Fault::Sync] {
+        let disk = FakeDisk::new();
+        let (log, _) = open(&disk);
+        let mut owner = Owner::of(&log);
+        let kept = owner.row(0, 1, 100);
+        append(&log, vec![kept.clone()]).unwrap();
+        disk.fail(fault);
+        let lost = owner.row(0, 2, 100);
+        assert!(matches!(append(&log, vec![lost.clone()]), Err(AppendError::Poisoned(_))), "{fault:?}");
+        for _ in 0..3 {
+            // The disk works again; the log does not.
+            assert!(matches!(append(&log, vec![lost.clone()]), Err(AppendError::Poisoned(_))), "{fault:?}");
+        }
+        assert!(log.status().poisoned);
+        assert!(answer(|done| log.claim(vec![LaneId(0)], done)).is_err());
+        assert!(answer(|done| log.seal(done)).is_err());
+        drop(log);
+        let (log, _) = open(&disk);
+        let entries = sealed_entries(&log);
+        assert!(entries == [kept.clone()] || entries == [kept, lost], "{fault:?}: {entries:?}");
+        let mut owner = Owner::of(&log);
+        append(&log, vec![owner.row(0, 3, 100)]).unwrap();
+    }
+}
+
+#[test]
+fn what_a_failed_sync_left_in_the_page_cache_is_written_again_before_it_counts() {
+    let disk = FakeDisk::new();
+    let (log, _) = open(&disk);
+    let mut owner = Owner::of(&log);
+    disk.fail(Fault::Sync);
+    let entry = owner.row(0, 1, 2000);
+    assert!(append(&log, vec![entry.clone()]).is_err());
+    drop(log);
+    let (log, _) = open(&disk);
+    assert_eq!(sealed_entries(&log), [entry]);
+    let seen = sealed_entries(&log);
+    drop(log);
+    disk.cut_power(|| false);
+    assert_eq!(sealed_entries(&open(&disk).0), seen, "seen after a restart, gone after the next");
+}
+
+#[test]
+fn calls_that_wait_when_the_log_is_poisoned_are_all_answered() {
+    let disk = FakeDisk::new();
+    let (log, _) = open(&disk);
+    let mut owner = Owner::of(&log);
+    disk.close_gate();
+    disk.fail(Fault::Sync);
+    let (sender, receiver) = mpsc::channel();
+    for number in 0..10 {
+        let sender = sender.clone();
+        log.append(vec![owner.row(0, 1, 10)], move |result| sender.send(result).unwrap());
+        if number == 0 {
+            disk.wait_for_sync();
+        }
+    }
+    disk.open_gate();
+    for _ in 0..10 {
+        assert!(matches!(receiver.recv().unwrap(), Err(AppendError::Poisoned(_))));
+    }
+}
+
+#[test]
+fn with_the_disk_full_appends_are_turned_away_and_work_again_once_there_is_room() {
+    let disk = FakeDisk::new();
+    let (log, _) = open(&disk);
+    let mut owner = Owner::of(&log);
+    let mut kept = vec![owner.row(0, 0, 1000)];
+    append(&log, kept.clone()).unwrap();
+    wait_until(&log, |states| states.ready.len() == 1);
+    disk.set_room(Some(100));
+    let refused = loop {
+        let entry = owner.row(0, 1, 1000);
+        match append(&log, vec![entry.clone()]) {
+            Ok(()) => kept.push(entry),
+            Err(error) => {
+                assert_eq!(error, AppendError::Full);
+                break entry;
+            }
+        }
+    };
+    // What was sent behind it without waiting is not the caller's mistake.
+    assert_eq!(append(&log, vec![owner.row(0, 2, 1000)]), Err(AppendError::Full));
+    // Another lane's entry that still fits is taken.
+    assert!(matches!(append(&log, vec![owner.row(1, 2, 10_000)]), Err(AppendError::Refused(_))));
+    assert!(!log.status().poisoned);
+    assert_eq!(disk.names().iter().filter(|name| name.ends_with(".tmp")).count(), 0, "what was begun takes no room");
+
+    disk.set_room(None);
+    while append(&log, vec![refused.clone()]) == Err(AppendError::Full) {}
+    kept.push(refused);
+    owner.tails[0].0 = Position(kept.len() as u64);
+    let next = owner.row(0, 3, 1000);
+    append(&log, vec![next.clone()]).unwrap();
+    kept.push(next);
+    seal(&log);
+    assert_eq!(sealed_entries(&log), kept);
+    drop(log);
+    assert_eq!(sealed_entries(&open(&disk).0), kept);
+}
+
+#[test]
+fn a_call_that_needs_more_segments_than_there_is_room_for_leaves_nothing_behind() {
+    let disk = FakeDisk::new();
+    let (log, _) = open(&disk);
+    let mut owner = Owner::of(&log);
+    wait_until(&log, |states| states.ready.len() == 1);
+    disk.set_room(Some(8 << 10));
+    let entries: Vec<_> = (0..12).map(|key| owner.row(0, key, 1000)).collect();
+    assert_eq!(append(&log, entries.clone()), Err(AppendError::Full));
+    disk.set_room(None);
+    assert_eq!(claim(&log)[0].tail, Position(0));
+    let mut owner = Owner::of(&log);
+    let entries: Vec<_> = (0..12).map(|key| owner.row(0, key, 1000)).collect();
+    while append(&log, entries.clone()) == Err(AppendError::Full) {}
+    seal(&log);
+    assert_eq!(sealed_entries(&log), entries);
+}
+
+#[test]
+fn a_caller_waits_while_the_queue_is_full_and_everything_is_written_in_the_end() {
+    let disk = FakeDisk::new();
+    let options = LogOptions { queue_bytes_max: 500, ..small() };
+    let (log, _) = open_with(&disk, options, &ViewCheckpoint::default()).unwrap();
+    let mut owner = Owner::of(&log);
+    let (sender, receiver) = mpsc::channel();
+    for key in 0..100 {
+        let sender = sender.clone();
+        log.append(vec![owner.row(0, key, 200)], move |result| sender.send(result).unwrap());
+    }
+    drop(sender);
+    assert_eq!(receiver.iter().filter(Result::is_ok).count(), 100);
+    // Nothing at all, and more than ever fits, are calls too.
+    assert_eq!(append(&log, Vec::new()), Ok(()));
+    assert_eq!(append(&log, vec![owner.row(0, 1, 2000)]), Ok(()));
+}
+
+#[test]
+fn dropping_the_log_finishes_what_was_appended() {
+    let disk = FakeDisk::new();
+    let (log, _) = open(&disk);
+    let mut owner = Owner::of(&log);
+    disk.close_gate();
+    let (sender, receiver) = mpsc::channel();
+    for key in 0..20 {
+        let sender = sender.clone();
+        log.append(vec![owner.row(0, key, 1000)], move |result| sender.send(result).unwrap());
+    }
+    drop(sender);
+    disk.wait_for_sync();
+    disk.open_gate();
+    drop(log);
+    assert_eq!(receiver.iter().filter(Result::is_ok).count(), 20);
+    assert_eq!(sealed_entries(&open(&disk).0).len(), 20);
+}

@@ -1,0 +1,204 @@
+//! Segments from being prepared to being recycled, and publishers that are slowed while the views lag.
+
+use std::time::Instant;
+
+use super::*;
+
+#[test]
+fn sealing_ends_the_active_segment_and_costs_nothing_when_it_is_empty() {
+    let disk = FakeDisk::new();
+    let (log, _) = open(&disk);
+    assert_eq!(seal(&log), 0);
+    assert!(log.sealed_unviewed().is_none());
+    let mut owner = Owner::of(&log);
+    append(&log, vec![owner.row(0, 1, 10)]).unwrap();
+    assert!(log.sealed_unviewed().is_none());
+    assert_eq!((seal(&log), seal(&log)), (1, 1));
+    assert!(log.wait_for_sealed(Duration::from_secs(3600)));
+    let sealed = log.sealed_unviewed().unwrap();
+    assert_eq!(sealed.number(), 1);
+    assert_eq!(sealed.entries().unwrap().count(), 1);
+    assert_eq!(sealed.checkpoint().lanes.len(), 1);
+    let status = log.status();
+    assert_eq!(status.views_lag_segments, 1);
+    assert!(status.views_lag_bytes > 0);
+    log.viewed(1);
+    assert_eq!((log.status().views_lag_segments, log.status().views_lag_bytes), (0, 0));
+    assert_eq!(log.tail().scan_rows(&everything()).unwrap(), []);
+    assert!(!log.wait_for_sealed(Duration::ZERO));
+}
+
+fn everything() -> crate::views::Scan {
+    let conversation = ConversationId::from_bytes([1; 16]);
+    crate::views::Scan { conversation, table: Table::Member, after: Bytes::new(), through: Bytes::new(), limit: 9 }
+}
+
+#[test]
+fn lanes_tails_of_a_sealed_segment_are_those_at_its_end_even_within_one_call() {
+    let disk = FakeDisk::new();
+    let (log, _) = open(&disk);
+    let mut owner = Owner::of(&log);
+    // One call over several segments.
+    let entries: Vec<_> = (0..10).map(|key| owner.row(0, key, 1000)).collect();
+    append(&log, entries.clone()).unwrap();
+    seal(&log);
+    let mut checkpoint = ViewCheckpoint::default();
+    let mut seen = 0;
+    while let Some(segment) = log.sealed_unviewed() {
+        seen += segment.entries().unwrap().count();
+        checkpoint = segment.checkpoint();
+        assert_eq!(checkpoint.lanes[0].position, Position(seen as u64), "segment {}", segment.number());
+        log.viewed(segment.number());
+    }
+    assert!(checkpoint.segment > 3);
+    assert_eq!(seen, 10);
+}
+
+#[test]
+fn viewed_segments_are_kept_for_a_while_then_recycled_and_their_number_stays_bounded() {
+    let disk = FakeDisk::new();
+    let options = LogOptions { keep_bytes: 3 * (8 << 10), ..small() };
+    let mut checkpoint = ViewCheckpoint::default();
+    let (log, _) = open_with(&disk, options, &checkpoint).unwrap();
+    let mut owner = Owner::of(&log);
+    for key in 0..30 {
+        append(&log, vec![owner.row(0, key, 1000)]).unwrap();
+        seal(&log);
+        view_all(&log, &mut checkpoint);
+        wait_until(&log, |states| states.viewed.len() <= 3);
+    }
+    wait_until(&log, |states| !states.ready.is_empty());
+    assert_eq!(log.shared.segments.lock().viewed.len(), 3);
+    assert!(log.status().segments <= 6, "{:?}", log.status());
+    drop(log);
+    assert!(disk.names().len() <= 8, "{:?}", disk.names());
+}
+
+#[test]
+fn old_segments_are_recycled_by_age_though_there_is_room() {
+    let disk = FakeDisk::new();
+    let mut checkpoint = ViewCheckpoint::default();
+    let options = LogOptions { keep_ms: 7 * 24 * 3600 * 1000, ..small() };
+    let (log, _) = open_with(&disk, options, &checkpoint).unwrap();
+    let mut owner = Owner::of(&log);
+    append(&log, vec![owner.row(0, 1, 10)]).unwrap();
+    seal(&log);
+    view_all(&log, &mut checkpoint);
+    wait_until(&log, |states| states.viewed.is_empty());
+}
+
+#[test]
+fn a_reader_gets_its_bytes_even_after_its_segment_could_have_been_recycled() {
+    let disk = FakeDisk::new();
+    let options = LogOptions { keep_bytes: 0, ..small() };
+    let mut checkpoint = ViewCheckpoint::default();
+    let (log, _) = open_with(&disk, options, &checkpoint).unwrap();
+    let mut owner = Owner::of(&log);
+    append(&log, vec![owner.row(0, 1, 3000)]).unwrap();
+    seal(&log);
+    let held = log.sealed_unviewed().unwrap();
+    let before: Vec<_> = held.entries().unwrap().map(Result::unwrap).collect();
+    view_all(&log, &mut checkpoint);
+    // Others come and go meanwhile.
+    for key in 2..8 {
+        append(&log, vec![owner.row(0, key, 3000)]).unwrap();
+        seal(&log);
+        view_all(&log, &mut checkpoint);
+    }
+    let after: Vec<_> = held.entries().unwrap().map(Result::unwrap).collect();
+    assert_eq!(after, before);
+    drop(held);
+    log.shared.segments.change(|_| ());
+    wait_until(&log, |states| states.viewed.is_empty());
+}
+
+#[test]
+fn publishers_are_slowed_while_the_views_lag_and_the_lag_is_bounded() {
+    let disk = FakeDisk::new();
+    let options = LogOptions { lag_segments_soft: 2, lag_segments_hard: 4, ..small() };
+    let mut checkpoint = ViewCheckpoint::default();
+    let (log, _) = open_with(&disk, options, &checkpoint).unwrap();
+    let mut owner = Owner::of(&log);
+    let (sender, receiver) = mpsc::channel();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for key in 0..40 {
+                // One call a group: each may end one segment.
+                sender.send(append(&log, vec![owner.row(0, key, 3000)])).unwrap();
+            }
+        });
+        wait_until(&log, |states| states.sealed.len() >= 4);
+        let mut answered = 0;
+        while answered < 40 {
+            assert!(log.shared.segments.lock().sealed.len() <= 5);
+            if log.wait_for_sealed(Duration::from_millis(1)) {
+                let segment = log.sealed_unviewed().unwrap();
+                checkpoint = segment.checkpoint();
+                log.viewed(segment.number());
+            }
+            answered += receiver.try_iter().map(Result::unwrap).count();
+        }
+    });
+    assert!(log.status().slowed > 0);
+}
+
+#[test]
+fn a_log_that_is_slowed_can_be_closed() {
+    let disk = FakeDisk::new();
+    let options = LogOptions { lag_segments_soft: 0, lag_segments_hard: 1, ..small() };
+    let (log, _) = open_with(&disk, options, &ViewCheckpoint::default()).unwrap();
+    let mut owner = Owner::of(&log);
+    append(&log, vec![owner.row(0, 0, 3000)]).unwrap();
+    seal(&log);
+    let (sender, receiver) = mpsc::channel();
+    log.append(vec![owner.row(0, 1, 3000)], move |result| sender.send(result).unwrap());
+    log.close();
+    assert_eq!(receiver.recv().unwrap(), Ok(()));
+    assert!(matches!(append(&log, vec![owner.row(0, 2, 10)]), Err(AppendError::Poisoned(_))));
+}
+
+#[test]
+fn segments_of_another_size_are_read_and_new_ones_have_the_new_size() {
+    let disk = FakeDisk::new();
+    let (log, _) = open(&disk);
+    let mut owner = Owner::of(&log);
+    let first = owner.row(0, 1, 3000);
+    append(&log, vec![first.clone()]).unwrap();
+    wait_until(&log, |states| !states.ready.is_empty());
+    drop(log);
+    let options = LogOptions { segment_bytes: 16 << 10, ..small() };
+    let (log, _) = open_with(&disk, options.clone(), &ViewCheckpoint::default()).unwrap();
+    let mut owner = Owner::of(&log);
+    let second = owner.row(0, 2, 10_000);
+    append(&log, vec![second.clone()]).unwrap();
+    drop(log);
+    let (log, _) = open_with(&disk, options, &ViewCheckpoint::default()).unwrap();
+    assert_eq!(sealed_entries(&log), [first, second]);
+}
+
+#[test]
+fn the_same_holds_on_the_machines_own_files() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut checkpoint = ViewCheckpoint::default();
+    let mut all = Vec::new();
+    let begun = Instant::now();
+    for round in 0..4 {
+        let options = LogOptions { keep_bytes: 0, ..small() };
+        let (log, found) = Log::open(directory.path(), options, &checkpoint).unwrap();
+        assert_eq!(found.cut_bytes, 0);
+        assert_eq!(sealed_entries(&log), all, "round {round} after {:?}", begun.elapsed());
+        view_all(&log, &mut checkpoint);
+        all.clear();
+        let mut owner = Owner::of(&log);
+        for key in 0..40 {
+            let entries: Vec<_> = (0..30).map(|_| owner.row(u16::from(key) % LANES, key, 20)).collect();
+            append(&log, entries.clone()).unwrap();
+            if key < 20 {
+                seal(&log);
+                view_all(&log, &mut checkpoint);
+            } else {
+                all.extend(entries);
+            }
+        }
+    }
+}

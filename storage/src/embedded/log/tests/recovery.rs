@@ -1,0 +1,226 @@
+//! Reading a log back whose bytes are not as they were written.
+
+use super::{
+    super::{format::FIRST_ENTRY, recovery::recover, segment::file_name},
+    *,
+};
+use crate::embedded::tail::TailIndex;
+
+const FIRST: &str = "0000000001.seg";
+
+/// Opens the log without its threads and gives the entries found, in order, with the bytes cut off.
+fn recovered(disk: &Arc<FakeDisk>) -> Result<(Vec<Entry>, u64), JournalError> {
+    let tail = TailIndex::new(LANES);
+    let recovery = recover(&**disk, Path::new("data"), &small(), &ViewCheckpoint::default(), &tail)?;
+    let sealed = recovery.segments.sealed.iter();
+    let entries = sealed.flat_map(|sealed| super::super::sealed::Entries::read(&sealed.segment, sealed.end).unwrap());
+    Ok((entries.collect::<Result<_, _>>()?, recovery.found.cut_bytes))
+}
+
+/// A disk with one segment that was not sealed: groups of the sizes given, in entries. Also the entries and where each ends.
+fn written(groups: &[usize]) -> (Arc<FakeDisk>, Vec<Entry>, Vec<usize>) {
+    let disk = FakeDisk::new();
+    let (log, _) = open(&disk);
+    let mut owner = Owner::of(&log);
+    let mut all = Vec::new();
+    for (group, count) in (0..).zip(groups) {
+        let entries: Vec<_> = (0..*count).map(|_| owner.row(group % LANES, 7, 20)).collect();
+        append(&log, entries.clone()).unwrap();
+        all.extend(entries);
+    }
+    let mut end = FIRST_ENTRY as usize;
+    let ends = all.iter().map(|entry| {
+        end += 48 + entry.records.len();
+        end
+    });
+    let ends = ends.collect();
+    (disk, all, ends)
+}
+
+#[test]
+fn what_was_appended_is_there_after_a_restart_and_after_many() {
+    let disk = FakeDisk::new();
+    let mut all = Vec::new();
+    for round in 0..5 {
+        let (log, _) = open(&disk);
+        assert_eq!(sealed_entries(&log), all, "round {round}");
+        let mut owner = Owner::of(&log);
+        for key in 0..20 {
+            let entries = vec![owner.row(u16::from(key) % LANES, key, 500), owner.row(3, key, 5)];
+            append(&log, entries.clone()).unwrap();
+            all.extend(entries);
+        }
+    }
+    let (_, found) = open(&disk);
+    assert_eq!((found.entries, found.cut_bytes), (200, 0));
+}
+
+#[test]
+fn the_end_may_be_missing_from_any_byte_of_the_last_two_entries_on() {
+    for groups in [&[1, 1, 1][..], &[1, 2]] {
+        let (disk, all, ends) = written(groups);
+        let whole = disk.bytes(FIRST);
+        for cut in ends[0]..=ends[2] {
+            let mut bytes = whole.clone();
+            bytes[cut..].fill(0);
+            disk.put(FIRST, &bytes);
+            let kept = ends.iter().filter(|end| **end <= cut).count();
+            let (entries, cut_bytes) = recovered(&disk).unwrap();
+            assert_eq!(entries, all[..kept], "cut at {cut}");
+            let header_is_there = !ends.contains(&cut) && cut >= ends[kept - 1] + 48;
+            assert!(!header_is_there || cut_bytes > 0, "cut at {cut}: {cut_bytes} bytes");
+            // It was sealed: what is found again is the same, and nothing is torn any more.
+            assert_eq!(recovered(&disk).unwrap(), (all[..kept].to_vec(), 0), "cut at {cut}");
+        }
+    }
+}
+
+#[test]
+fn a_write_that_is_torn_in_its_middle_is_cut_though_its_end_is_right() {
+    let (disk, all, ends) = written(&[1, 3]);
+    let mut bytes = disk.bytes(FIRST);
+    bytes[ends[0]..ends[1]].fill(0);
+    disk.put(FIRST, &bytes);
+    let (entries, cut_bytes) = recovered(&disk).unwrap();
+    assert_eq!(entries, all[..1]);
+    assert_eq!(cut_bytes, (ends[3] - ends[0]) as u64);
+    assert_eq!(recovered(&disk).unwrap(), (all[..1].to_vec(), 0));
+}
+
+#[test]
+fn every_flipped_bit_is_found_and_cut_at_the_end_but_refused_before_it() {
+    let (disk, all, ends) = written(&[2, 1, 2]);
+    let whole = disk.bytes(FIRST);
+    for at in (0..48).chain(FIRST_ENTRY as usize..ends[4]) {
+        for bit in 0..8 {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1 << bit;
+            disk.put(FIRST, &bytes);
+            let result = recovered(&disk);
+            if at < 48 {
+                assert!(matches!(result, Err(JournalError::Damaged(_) | JournalError::Format(_))), "byte {at}");
+            } else if at < ends[2] {
+                let Err(JournalError::Damaged(text)) = result else { panic!("byte {at}: {result:?}") };
+                let bad = ends.iter().rev().find(|end| **end <= at).copied().unwrap_or(FIRST_ENTRY as usize);
+                assert!(text.starts_with(&format!("journal/{FIRST} is damaged at byte {bad}: ")), "{text}");
+                assert!(text.contains("backup"), "{text}");
+            } else {
+                let kept = ends.iter().filter(|end| **end <= at).count();
+                assert_eq!(result.unwrap().0, all[..kept], "byte {at}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_flipped_bit_of_a_segment_before_the_last_is_refused() {
+    let (disk, _, ends) = written(&[1, 2]);
+    let (log, _) = open(&disk);
+    let mut owner = Owner::of(&log);
+    append(&log, vec![owner.row(0, 1, 10)]).unwrap();
+    drop(log);
+    let whole = disk.bytes(FIRST);
+    let seal_end = ends[2] + 48;
+    for at in FIRST_ENTRY as usize..seal_end {
+        for bit in 0..8 {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1 << bit;
+            disk.put(FIRST, &bytes);
+            assert!(matches!(recovered(&disk), Err(JournalError::Damaged(_))), "byte {at}");
+        }
+    }
+}
+
+#[test]
+fn a_missing_segment_is_refused_and_named() {
+    let disk = FakeDisk::new();
+    let (log, _) = open(&disk);
+    let mut owner = Owner::of(&log);
+    for key in 0..3 {
+        append(&log, vec![owner.row(0, key, 10)]).unwrap();
+        seal(&log);
+    }
+    drop(log);
+    for missing in 1..=2 {
+        let rest = FakeDisk::new();
+        for name in disk.names().iter().filter(|name| **name != file_name(missing)) {
+            rest.put(name, &disk.bytes(name));
+        }
+        let Err(JournalError::Damaged(text)) = recovered(&rest) else { panic!("segment {missing} was not missed") };
+        assert!(text.contains(&file_name(missing)), "{text}");
+    }
+}
+
+#[test]
+fn a_newer_version_and_another_data_set_are_told_apart_from_damage() {
+    let (disk, ..) = written(&[1]);
+    let whole = disk.bytes(FIRST);
+    let mut newer = whole.clone();
+    newer[8] = 2;
+    disk.put(FIRST, &newer);
+    let Err(JournalError::Format(text)) = recovered(&disk) else { panic!("a newer version was read") };
+    assert!(text.contains("version 2"), "{text}");
+    disk.put(FIRST, &whole);
+    let options = LogOptions { data_set: 1, ..small() };
+    let other = open_with(&disk, options, &ViewCheckpoint::default());
+    assert!(matches!(other, Err(JournalError::Format(_))));
+    disk.put(FIRST, &whole[..5000]);
+    assert!(matches!(recovered(&disk), Err(JournalError::Damaged(_))));
+}
+
+#[test]
+fn entries_of_a_recycled_segment_never_come_back() {
+    let disk = FakeDisk::new();
+    let options = LogOptions { keep_bytes: 0, ..small() };
+    let mut checkpoint = ViewCheckpoint::default();
+    let (log, _) = open_with(&disk, options.clone(), &checkpoint).unwrap();
+    let mut owner = Owner::of(&log);
+    let stale: Vec<_> = (0..6).map(|key| owner.row(0, key, 500)).collect();
+    append(&log, stale).unwrap();
+    let first = seal(&log);
+    view_all(&log, &mut checkpoint);
+    wait_until(&log, |states| states.ready.len() == 2 && states.viewed.is_empty());
+    assert!(!disk.names().contains(&file_name(first)), "it was recycled");
+    // Skip the segment that was prepared before; the next one is the recycled one.
+    append(&log, vec![owner.row(0, 9, 10)]).unwrap();
+    seal(&log);
+    view_all(&log, &mut checkpoint);
+    let recycled = checkpoint.segment;
+    let fresh: Vec<_> = (0..2).map(|key| owner.row(0, key, 500)).collect();
+    append(&log, fresh.clone()).unwrap();
+    drop(log);
+    let bytes = disk.bytes(&file_name(recycled));
+    let end = FIRST_ENTRY as usize + fresh.iter().map(|entry| 48 + entry.records.len()).sum::<usize>();
+    assert!(bytes[end..].iter().any(|byte| *byte != 0), "the old entries' bytes still stand there");
+    let (log, found) = open_with(&disk, options, &checkpoint).unwrap();
+    assert_eq!(sealed_entries(&log), fresh);
+    assert_eq!(found.cut_bytes, 0);
+}
+
+#[test]
+fn an_older_checkpoint_replays_more_and_one_that_asks_for_too_much_is_refused() {
+    let disk = FakeDisk::new();
+    let mut checkpoints = vec![ViewCheckpoint::default()];
+    let (log, _) = open(&disk);
+    let mut owner = Owner::of(&log);
+    let mut all = Vec::new();
+    for key in 0..4 {
+        let entry = owner.row(0, key, 10);
+        append(&log, vec![entry.clone()]).unwrap();
+        all.push(entry);
+        seal(&log);
+        checkpoints.push(log.sealed_unviewed().unwrap().checkpoint());
+        log.viewed(u64::from(key) + 1);
+    }
+    drop(log);
+    for (held, checkpoint) in checkpoints.iter().enumerate() {
+        let (log, found) = open_with(&disk, small(), checkpoint).unwrap();
+        assert_eq!(sealed_entries(&log), all[held..]);
+        assert_eq!(found.segments, 4 - held as u64);
+        assert_eq!(claim(&log)[0].tail, Position(4));
+    }
+    // The checkpoint of a lane that the segment does not go on from.
+    let mut wrong = checkpoints[2].clone();
+    wrong.lanes[0].position = Position(1);
+    assert!(matches!(open_with(&disk, small(), &wrong), Err(JournalError::Damaged(_))));
+}

@@ -1,0 +1,364 @@
+//! The journal thread. It takes all that waits, checks it, writes it with one write and one sync, makes it findable, and then
+//! answers. While it syncs the next group gathers by itself: no timer is needed.
+
+use std::{
+    io::{self, IoSlice},
+    mem,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    thread,
+    time::{Duration, Instant},
+};
+
+use rialto_protocol::ids::{Epoch, LaneId};
+
+use super::{
+    Segment, Shared,
+    disk::SLICES_MAX,
+    epoch::EpochFile,
+    format::{ENTRY_HEADER_BYTES, EntryHeader, FIRST_ENTRY},
+    io_error,
+    lanes::Lanes,
+    locked, now_ms,
+    outbox::Pending,
+    queue::{Command, Done},
+    segment::Sealed,
+};
+use crate::{
+    embedded::tail::EntryAt,
+    journal::{AppendError, Claim, Entry, JournalError, OutboxItem},
+};
+
+/// Bytes after which a group is written though more waits, so that no answer waits for a very long write.
+const GROUP_BYTES_MAX: usize = 8 << 20;
+/// Delay of a group for each segment above the soft limit.
+const SLOW_STEP: Duration = Duration::from_millis(2);
+
+/// The journal thread's own.
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    lanes: Lanes,
+    epochs: EpochFile,
+    /// The segment being written and where its next entry goes, those of the open group counted.
+    active: Option<(Arc<Segment>, u32)>,
+    group: Group,
+}
+
+/// What the next write brings.
+#[derive(Default)]
+struct Group {
+    /// Where it begins in the active segment.
+    start: u32,
+    entries: Vec<Entry>,
+    bytes: usize,
+    /// Calls whose last entry is in this group or was in an earlier one.
+    done: Vec<Done<(), AppendError>>,
+    headers: Vec<[u8; ENTRY_HEADER_BYTES as usize]>,
+}
+
+impl Writer {
+    pub(super) fn new(shared: Arc<Shared>, lanes: Lanes, epochs: EpochFile) -> Self {
+        Self { shared, lanes, epochs, active: None, group: Group::default() }
+    }
+
+    /// Works until the queue is closed and empty.
+    pub(super) fn run(mut self) {
+        let _guard = PoisonOnPanic(Arc::clone(&self.shared));
+        let mut taken = Vec::new();
+        let mut finished = 0;
+        while self.shared.queue.take(&mut taken, finished) {
+            finished = 0;
+            if taken.iter().any(|command| matches!(command, Command::Append { .. })) {
+                self.throttle();
+            }
+            for command in taken.drain(..) {
+                finished += self.execute(command);
+            }
+            self.flush(false);
+        }
+    }
+
+    fn poisoned(&self) -> Option<String> {
+        self.shared.poison.get().cloned()
+    }
+
+    /// Does a call, or puts it into the group; says how many bytes it held in the queue.
+    fn execute(&mut self, command: Command) -> usize {
+        if let Some(reason) = self.poisoned() {
+            let bytes = command.bytes();
+            command.fail(&reason);
+            return bytes;
+        }
+        match command {
+            Command::Append { entries, bytes, done } => {
+                self.append(entries, done);
+                if self.group.bytes >= GROUP_BYTES_MAX {
+                    self.flush(false);
+                }
+                bytes
+            }
+            Command::Claim { lanes, done } => {
+                self.flush(false);
+                let claims = self.claim(&lanes);
+                done(claims);
+                0
+            }
+            Command::Seal { done } => {
+                self.flush(false);
+                self.seal();
+                done(match self.poisoned() {
+                    None => Ok(self.shared.segments.lock().last_sealed),
+                    Some(cause) => Err(JournalError::Io { what: "seal a segment".to_owned(), cause }),
+                });
+                0
+            }
+        }
+    }
+
+    fn append(&mut self, entries: Vec<Entry>, done: Done<(), AppendError>) {
+        let overhead = FIRST_ENTRY + 2 * ENTRY_HEADER_BYTES;
+        let records_bytes_max = (self.shared.options.segment_bytes - overhead) as usize;
+        if let Err(error) = self.lanes.admit(&entries, records_bytes_max) {
+            return self.refuse(done, error);
+        }
+        let needed = self.segments_needed(&entries);
+        if needed > 0 && !self.shared.segments.prepare(needed) {
+            self.lanes.turn_away(&entries);
+            return self.refuse(done, AppendError::Full);
+        }
+        for entry in entries {
+            if !self.place(entry) {
+                return done(Err(AppendError::Poisoned(self.shared.why_closed())));
+            }
+        }
+        self.group.done.push(done);
+    }
+
+    /// Answers with a refusal. It may rest on what stands in the open group, which has to be durable first.
+    fn refuse(&mut self, done: Done<(), AppendError>, error: AppendError) {
+        self.flush(false);
+        done(Err(self.poisoned().map_or(error, AppendError::Poisoned)));
+    }
+
+    /// How many new segments it takes to place these entries behind what is there.
+    fn segments_needed(&self, entries: &[Entry]) -> usize {
+        let mut room = self.active.as_ref().map_or(0, |(segment, offset)| segment.capacity() - offset);
+        let mut needed = 0;
+        for entry in entries {
+            let bytes = entry_bytes(entry);
+            // A seal has to fit behind it.
+            if bytes + ENTRY_HEADER_BYTES > room {
+                needed += 1;
+                room = self.shared.options.segment_bytes - FIRST_ENTRY;
+            }
+            room -= bytes;
+        }
+        needed
+    }
+
+    /// Puts an entry into the group, going on to the next segment where it does not fit; false: that failed.
+    fn place(&mut self, entry: Entry) -> bool {
+        let bytes = entry_bytes(&entry);
+        loop {
+            if let Some((segment, offset)) = &mut self.active {
+                if *offset + bytes + ENTRY_HEADER_BYTES <= segment.capacity() {
+                    if self.group.entries.is_empty() {
+                        self.group.start = *offset;
+                    }
+                    *offset += bytes;
+                    self.group.bytes += bytes as usize;
+                    self.group.entries.push(entry);
+                    return true;
+                }
+                self.flush(true);
+            }
+            let next = self.shared.segments.change(|states| {
+                let next = states.ready.pop_front()?;
+                states.active = Some((Arc::clone(&next), FIRST_ENTRY));
+                Some(next)
+            });
+            match next {
+                Some(segment) if self.poisoned().is_none() => self.active = Some((segment, FIRST_ENTRY)),
+                _ => return false,
+            }
+        }
+    }
+
+    /// Ends the active segment, the group being empty.
+    fn seal(&mut self) {
+        if self.active.as_ref().is_some_and(|(_, offset)| *offset > FIRST_ENTRY) {
+            self.flush(true);
+        }
+    }
+
+    /// Makes the group durable and findable, then answers. With `seal` the active segment ends with it.
+    fn flush(&mut self, seal: bool) {
+        let done = mem::take(&mut self.group.done);
+        let result = match self.active.clone() {
+            Some((segment, end)) if seal || !self.group.entries.is_empty() => self.commit(&segment, end, seal),
+            _ => Ok(()),
+        };
+        self.group.entries.clear();
+        self.group.bytes = 0;
+        let result = result.map_err(|error| AppendError::Poisoned(self.shared.poison(error.to_string())));
+        for done in done {
+            done(result.clone());
+        }
+    }
+
+    fn commit(&mut self, segment: &Arc<Segment>, end: u32, seal: bool) -> io::Result<()> {
+        self.write(segment, end, seal)?;
+        let counters = &self.shared.counters;
+        let begun = Instant::now();
+        segment.file().sync_data()?;
+        let sync_us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        counters.sync_us.fetch_add(sync_us, Relaxed);
+        counters.groups.fetch_add(1, Relaxed);
+        counters.entries.fetch_add(self.group.entries.len() as u64, Relaxed);
+        counters.bytes.fetch_add(self.group.bytes as u64, Relaxed);
+        self.index(segment);
+        if seal {
+            let lanes = self.lanes.tails(&locked(&self.shared.outbox)).into();
+            let sealed = Sealed { segment: Arc::clone(segment), end, lanes, time_ms: self.lanes.time_max() };
+            self.active = None;
+            self.shared.segments.change(|states| {
+                states.active = None;
+                states.last_sealed = sealed.segment.number();
+                states.sealed.push_back(sealed);
+            });
+        } else {
+            // Nobody waits for this.
+            self.shared.segments.lock().active = Some((Arc::clone(segment), end));
+        }
+        Ok(())
+    }
+
+    /// Writes the group; a write that is not whole is an error.
+    fn write(&mut self, segment: &Segment, end: u32, seal: bool) -> io::Result<()> {
+        let Group { start, entries, headers, .. } = &mut self.group;
+        if entries.is_empty() {
+            *start = end;
+        }
+        let codec = segment.codec();
+        headers.clear();
+        headers.extend(entries.iter().map(|entry| codec.encode(&header(entry, *start), &entry.records)));
+        let seal = seal.then(|| codec.encode(&EntryHeader::seal(*start), &[]));
+        let mut slices = Vec::with_capacity(2 * entries.len() + 1);
+        for (header, entry) in headers.iter().zip(entries.iter()) {
+            slices.extend([IoSlice::new(header), IoSlice::new(&entry.records)]);
+        }
+        slices.extend(seal.iter().map(|seal| IoSlice::new(seal)));
+        let mut offset = u64::from(*start);
+        for slices in slices.chunks(SLICES_MAX) {
+            let bytes: usize = slices.iter().map(|slice| slice.len()).sum();
+            let written = segment.file().write_vectored_at(slices, offset)?;
+            if written != bytes {
+                let text = format!("{}: {written} of {bytes} bytes were written", segment.name());
+                return Err(io::Error::new(io::ErrorKind::WriteZero, text));
+            }
+            offset += bytes as u64;
+        }
+        Ok(())
+    }
+
+    fn index(&mut self, segment: &Arc<Segment>) {
+        let mut offset = self.group.start;
+        for entry in &self.group.entries {
+            let Entry { lane, position, time_ms, .. } = *entry;
+            let records = offset + ENTRY_HEADER_BYTES;
+            offset += entry_bytes(entry);
+            let seen = self.shared.tail.add(segment, &EntryAt { lane, offset: records }, entry.records.clone());
+            self.lanes.written(entry);
+            if seen.outbox {
+                let (segment, bytes) = (segment.number(), offset - records);
+                let pending = Pending { position, time_ms, segment, offset: records, bytes };
+                locked(&self.shared.outbox).add(lane, pending);
+            }
+            if let Some(through) = seen.outbox_done {
+                locked(&self.shared.outbox).finish(lane, through);
+            }
+        }
+    }
+
+    /// Slows appending down while the views lag.
+    fn throttle(&self) {
+        let Shared { options, segments, counters, .. } = &*self.shared;
+        let mut states = segments.lock();
+        let excess = states.sealed.len().saturating_sub(options.lag_segments_soft);
+        if excess == 0 || states.closing {
+            return;
+        }
+        counters.slowed.fetch_add(1, Relaxed);
+        let deadline = Instant::now() + SLOW_STEP * u32::try_from(excess).unwrap_or(u32::MAX);
+        let mut in_time = true;
+        while states.sealed.len() > options.lag_segments_soft && !states.closing {
+            if states.sealed.len() >= options.lag_segments_hard {
+                states = segments.wait(states);
+            } else if in_time {
+                (states, in_time) = segments.wait_until(states, deadline);
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn claim(&mut self, lanes: &[LaneId]) -> Result<Vec<Claim>, JournalError> {
+        if let Some(cause) = self.poisoned() {
+            return Err(JournalError::Io { what: "claim lanes".to_owned(), cause });
+        }
+        let last = self.epochs.last().max(self.lanes.epoch_max());
+        let epoch = last.next().max(Epoch(now_ms() / 1000));
+        let mut claims = Vec::with_capacity(lanes.len());
+        for &lane in lanes {
+            let Some((tail, time_ms)) = self.lanes.end(lane) else {
+                let cause = format!("the data set has no lane {lane}");
+                return Err(JournalError::Io { what: "claim lanes".to_owned(), cause });
+            };
+            claims.push(Claim { lane, epoch, tail, time_ms, outbox: self.outbox(lane)? });
+        }
+        self.epochs.advance(epoch)?;
+        for &lane in lanes {
+            self.lanes.own(lane, epoch);
+        }
+        Ok(claims)
+    }
+
+    fn outbox(&self, lane: LaneId) -> Result<Vec<OutboxItem>, JournalError> {
+        let pending = locked(&self.shared.outbox).pending(lane);
+        let mut items = Vec::with_capacity(pending.len());
+        for pending in pending {
+            let segment = self.shared.segments.lock().find(pending.segment);
+            let read = segment.ok_or_else(|| io::ErrorKind::NotFound.into());
+            let read = read.and_then(|segment| segment.read(pending.offset, pending.bytes));
+            let records = read.map_err(|error| io_error(format!("read segment {}", pending.segment), &error))?;
+            items.extend(pending.items(records));
+        }
+        Ok(items)
+    }
+}
+
+fn header(entry: &Entry, group: u32) -> EntryHeader {
+    let Entry { lane, epoch, position, time_ms, ref records } = *entry;
+    let length = u32::try_from(records.len()).unwrap_or(u32::MAX);
+    EntryHeader { length, lane, flags: 0, group, epoch, position, time_ms }
+}
+
+/// Bytes of an entry in a segment; admitted ones are far below 4 GiB.
+fn entry_bytes(entry: &Entry) -> u32 {
+    ENTRY_HEADER_BYTES + u32::try_from(entry.records.len()).unwrap_or(u32::MAX - ENTRY_HEADER_BYTES)
+}
+
+/// A journal thread that panics leaves nobody waiting.
+struct PoisonOnPanic(Arc<Shared>);
+
+impl Drop for PoisonOnPanic {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let reason = self.0.poison("the journal thread has panicked".to_owned());
+            let mut waiting = Vec::new();
+            self.0.queue.take(&mut waiting, 0);
+            for command in waiting {
+                command.fail(&reason);
+            }
+        }
+    }
+}

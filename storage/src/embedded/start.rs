@@ -1,0 +1,159 @@
+//! Opening a data directory: what is there, what can be trusted, and what has to be made again.
+
+use std::{
+    path::Path,
+    sync::{Arc, Mutex},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use super::{
+    EmbeddedStore, Handle,
+    format::{Fixed, Format, sync_directory},
+    lock::DirectoryLock,
+    log::Log,
+    options::EmbeddedOptions,
+    readers::Readers,
+    views::{ViewStore, checkpoint::Checkpoint, directory},
+    worker::Work,
+};
+use crate::journal::JournalError;
+
+/// See [`EmbeddedStore::open`].
+pub(super) fn open(dir: &Path, options: EmbeddedOptions) -> Result<EmbeddedStore, JournalError> {
+    options.check()?;
+    let lock = DirectoryLock::take(dir)?;
+    let format = Format::load_or_create(dir, &options.fixed(), random_id()?, now_ms())?;
+    let (views, checkpoint) = open_views(dir, options.cache_bytes, &format.fixed())?;
+    let lanes = format.fixed().lanes;
+    let (log, recovered) = Log::open(dir, options.log(format.data_set(), lanes), &checkpoint.of_log())?;
+    // Or a power cut might take the folders away that were just made.
+    sync_directory(dir)?;
+    let Checkpoint { generation, segment, .. } = checkpoint;
+    tracing::info!(dir = %dir.display(), generation, segment, ?recovered, "opened the store");
+    remove_other_generations(dir, checkpoint.generation);
+    let viewed = checkpoint.segment.saturating_sub(1);
+    let readers = Readers::start(options.reader_threads, options.reads_waiting_max)
+        .map_err(|error| thread_error("the readers", &error))?;
+    let work = Arc::new(Work::new(dir.to_owned(), options.into_worker(), log, views, viewed));
+    let worker = {
+        let work = Arc::clone(&work);
+        let thread = std::thread::Builder::new().name("rialto-views".to_owned());
+        thread.spawn(move || work.run(checkpoint)).map_err(|error| thread_error("the views", &error))?
+    };
+    Ok(EmbeddedStore(Arc::new(Handle {
+        work,
+        readers,
+        worker: Mutex::new(Some(worker)),
+        lanes,
+        data_set: format.data_set(),
+        created_ms: format.created_ms(),
+        _lock: lock,
+    })))
+}
+
+/// The views as the checkpoint describes them, or an empty generation where they have to be made again.
+fn open_views(dir: &Path, cache_bytes: u64, fixed: &Fixed) -> Result<(ViewStore, Checkpoint), JournalError> {
+    let why = match Checkpoint::load(dir) {
+        Ok(Some(checkpoint)) if !directory(dir, checkpoint.generation).is_dir() => {
+            format!("{} is missing", directory(dir, checkpoint.generation).display())
+        }
+        Ok(Some(checkpoint)) => match attempt(dir, cache_bytes, fixed, &checkpoint) {
+            Ok(views) => return Ok((views, checkpoint)),
+            Err(why) => why,
+        },
+        Ok(None) if generations(dir).is_empty() => "there are none yet".to_owned(),
+        Ok(None) => "their checkpoint is missing".to_owned(),
+        Err(JournalError::Damaged(why)) => why,
+        Err(error) => return Err(error),
+    };
+    let last = generations(dir).into_iter().max();
+    let segments = segments(dir)?;
+    // A fresh directory: no views, no journal. All else has to be made from the journal's very first segment on.
+    let fresh = last.is_none() && segments.is_empty() && !dir.join("views.checkpoint").exists();
+    if !fresh && segments.first() != Some(&1) && !(segments.is_empty() && never_applied(dir)) {
+        return Err(JournalError::Damaged(format!(
+            "the views in {} cannot be used ({why}) nor made again, because the journal begins with segment {}: restore \
+             the data directory from a backup; nothing in it has been changed or deleted",
+            dir.join("views").display(),
+            segments.first().map_or_else(|| "none".to_owned(), ToString::to_string),
+        )));
+    }
+    if !fresh {
+        tracing::warn!(dir = %dir.display(), why, "the views are made again from the journal");
+    }
+    let checkpoint = Checkpoint::empty(last.unwrap_or(0) + 1);
+    let path = directory(dir, checkpoint.generation);
+    std::fs::create_dir_all(&path)
+        .map_err(|error| JournalError::Io { what: format!("creating {}", path.display()), cause: error.to_string() })?;
+    let views = attempt(dir, cache_bytes, fixed, &checkpoint).map_err(|cause| JournalError::Io {
+        what: format!("making views in {}", path.display()),
+        cause,
+    })?;
+    checkpoint.store(dir)?;
+    Ok((views, checkpoint))
+}
+
+/// A start that was cut off before anything was written leaves a checkpoint of nothing, or none, and no segment.
+fn never_applied(dir: &Path) -> bool {
+    !dir.join("journal").join("epoch").exists()
+        && Checkpoint::load(dir).is_ok_and(|checkpoint| checkpoint.is_none_or(|checkpoint| checkpoint.is_empty()))
+}
+
+fn attempt(dir: &Path, cache_bytes: u64, fixed: &Fixed, checkpoint: &Checkpoint) -> Result<ViewStore, String> {
+    let path = directory(dir, checkpoint.generation);
+    // fjall asserts where it finds files that it does not expect; that is damage like any other.
+    let opened = std::panic::catch_unwind(|| ViewStore::open(&path, cache_bytes, fixed, checkpoint));
+    match opened {
+        Ok(opened) => opened.map_err(|fault| fault.to_string()),
+        Err(_) => Err("opening them failed an assertion".to_owned()),
+    }
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let Ok(listing) = std::fs::read_dir(dir) else { return Vec::new() };
+    listing.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect()
+}
+
+fn generations(dir: &Path) -> Vec<u64> {
+    names(&dir.join("views")).iter().filter_map(|name| name.parse().ok()).collect()
+}
+
+/// Numbers of the journal's segments, the oldest first.
+fn segments(dir: &Path) -> Result<Vec<u64>, JournalError> {
+    let journal = dir.join("journal");
+    if journal.exists() && !journal.is_dir() {
+        let cause = "there is a file of this name".to_owned();
+        return Err(JournalError::Io { what: format!("reading {}", journal.display()), cause });
+    }
+    let mut segments: Vec<u64> =
+        names(&journal).iter().filter_map(|name| name.strip_suffix(".seg")?.parse().ok()).collect();
+    segments.sort_unstable();
+    Ok(segments)
+}
+
+/// What a rebuild has left behind. Failing to remove it costs room and nothing else.
+fn remove_other_generations(dir: &Path, kept: u64) {
+    for generation in generations(dir).into_iter().filter(|generation| *generation != kept) {
+        if let Err(error) = std::fs::remove_dir_all(directory(dir, generation)) {
+            tracing::warn!(generation, %error, "old views could not be removed");
+        }
+    }
+}
+
+fn thread_error(whose: &str, error: &std::io::Error) -> JournalError {
+    JournalError::Io { what: format!("starting the threads of {whose}"), cause: error.to_string() }
+}
+
+fn random_id() -> Result<u128, JournalError> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|error| JournalError::Io {
+        what: "asking the operating system for random bytes".to_owned(),
+        cause: error.to_string(),
+    })?;
+    Ok(u128::from_le_bytes(bytes))
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,62 @@
+//! Reading what the index has found from its segments.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::{embedded::log::Segment, views::ViewsError};
+
+/// Neighbours that are not further apart than this are read together: what stands between them costs less than another call.
+const GAP_BYTES_MAX: u32 = 1024;
+/// Longest read that takes neighbours along.
+const READ_BYTES_MAX: u32 = 64 << 10;
+
+/// Where something stands. Holding it keeps its segment readable.
+#[derive(Clone)]
+pub(super) struct Located {
+    pub(super) segment: Arc<Segment>,
+    pub(super) offset: u32,
+    pub(super) bytes: u32,
+}
+
+impl Located {
+    fn end(&self) -> u32 {
+        self.offset + self.bytes
+    }
+}
+
+pub(super) fn read_one(located: &Located) -> Result<Bytes, ViewsError> {
+    read(&located.segment, located.offset, located.bytes)
+}
+
+/// Reads many, in their order; each is a slice of what was read with it.
+pub(super) fn read_all(located: &[Located]) -> Result<Vec<Bytes>, ViewsError> {
+    let mut all = Vec::with_capacity(located.len());
+    let groups = located.chunk_by(|before, next| {
+        // A group's length is bounded by what follows; here only neighbours are compared.
+        Arc::ptr_eq(&before.segment, &next.segment)
+            && next.offset >= before.end()
+            && next.offset - before.end() <= GAP_BYTES_MAX
+    });
+    for mut group in groups {
+        while let [first, ..] = group {
+            let fits = group.iter().take_while(|located| located.end() - first.offset <= READ_BYTES_MAX).count().max(1);
+            let (together, rest) = group.split_at(fits);
+            let end = together[fits - 1].end();
+            let bytes = read(&first.segment, first.offset, end - first.offset)?;
+            all.extend(together.iter().map(|located| {
+                let start = (located.offset - first.offset) as usize;
+                bytes.slice(start..start + located.bytes as usize)
+            }));
+            group = rest;
+        }
+    }
+    Ok(all)
+}
+
+fn read(segment: &Segment, offset: u32, bytes: u32) -> Result<Bytes, ViewsError> {
+    segment.read(offset, bytes).map_err(|error| ViewsError::Io {
+        what: format!("read segment {}", segment.number()),
+        cause: error.to_string(),
+    })
+}

@@ -1,0 +1,328 @@
+//! The embedded views: a fjall database made from sealed segments, and read together with what is not in it yet.
+//!
+//! | file | what it holds |
+//! | --- | --- |
+//! | `codec` | bytes of keys and values |
+//! | `gather` | a segment's entries, sorted the way that views are |
+//! | `sink` | bulk ingestion into one keyspace |
+//! | `apply` | a gathered segment into the keyspaces, in one pass |
+//! | `read` | reads of the database alone |
+//! | `merge` | reads of the database and of the journal's tail together: what callers see |
+//! | `checkpoint` | how far the views have come, durably |
+//!
+//! Everything but `seen` comes in by bulk ingestion, which syncs its files itself and never touches fjall's own journal.
+//! Each keyspace changes at once, all of them together do not: until a segment is reported as viewed its entries are
+//! found in the journal's tail, which counts as the newer of both, so nobody sees the difference.
+//!
+//! Events and sent ids are partitioned by journal time, one keyspace a window: retention drops whole windows. What a
+//! device last sent stands in `devices` for good, because markers derive from it.
+
+mod apply;
+pub(super) mod checkpoint;
+mod codec;
+mod gather;
+pub(super) mod merge;
+mod read;
+mod sink;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+    sync::{
+        PoisonError, RwLock,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+};
+
+use fjall::{
+    Database, Keyspace, KeyspaceCreateOptions, PersistMode,
+    config::FilterPolicy,
+};
+use rialto_protocol::ids::UserId;
+
+use super::format::Fixed;
+use crate::{
+    journal::{Entry, JournalError},
+    views::ViewsError,
+};
+use checkpoint::Checkpoint;
+use gather::Gathered;
+
+const EVENTS: &str = "events-";
+const SENT: &str = "sent-";
+const FIXED: [&str; 5] = ["heads", "windows", "rows", "devices", "seen"];
+/// `seen` alone lives in memory tables; this many bytes of it at most.
+const SEEN_MEMTABLE_BYTES: u64 = 8 << 20;
+/// Sent ids are kept at least this long (guarantee G3), milliseconds.
+pub(super) const SENT_KEEP_MS: u64 = 7 * 24 * 3600 * 1000;
+
+/// What went wrong in the views.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Fault {
+    /// fjall or the operating system said so.
+    #[error("{what}: {cause}")]
+    Store {
+        /// What was done.
+        what: &'static str,
+        /// fjall's text.
+        cause: fjall::Error,
+    },
+    /// What is stored, or a segment, cannot be read.
+    #[error("{0}")]
+    Damaged(String),
+    /// The work was given up on purpose.
+    #[error("stopped")]
+    Stopped,
+}
+
+/// Names what was done in fjall's errors.
+pub(super) trait Doing<T> {
+    fn doing(self, what: &'static str) -> Result<T, Fault>;
+}
+
+impl<T> Doing<T> for Result<T, fjall::Error> {
+    fn doing(self, what: &'static str) -> Result<T, Fault> {
+        self.map_err(|cause| Fault::Store { what, cause })
+    }
+}
+
+impl From<Fault> for ViewsError {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Store { what, cause } => Self::Io { what: what.to_owned(), cause: cause.to_string() },
+            Fault::Damaged(text) => Self::Damaged(text),
+            Fault::Stopped => Self::Closed,
+        }
+    }
+}
+
+/// Points of the work on a segment, in order; tests have it die at each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The segment was read and sorted; nothing is written yet.
+    Gathered,
+    /// Its events are in, nothing else.
+    Events,
+    /// All of it is in; the checkpoint is still the old one.
+    Applied,
+    /// The checkpoint is durable; the journal does not know yet.
+    Checkpointed,
+}
+
+/// What the work on a segment asks for again and again.
+pub(super) trait Pace {
+    /// Called every few records: a place to rest.
+    fn breathe(&mut self);
+    /// Called at each step; `Err` ends the work as a crash would.
+    fn reached(&mut self, step: Step) -> Result<(), Fault>;
+}
+
+/// Keyspaces by the number of their window.
+type Windows = BTreeMap<u32, Keyspace>;
+
+#[derive(Default)]
+struct Partitions {
+    events: Windows,
+    sent: Windows,
+}
+
+/// The database.
+pub(super) struct ViewStore {
+    db: Database,
+    heads: Keyspace,
+    windows: Keyspace,
+    rows: Keyspace,
+    devices: Keyspace,
+    seen: Keyspace,
+    partitions: RwLock<Partitions>,
+    /// Events of windows before this one are not kept.
+    events_from: AtomicU32,
+    events_window_ms: u64,
+    sent_window_ms: u64,
+}
+
+/// Window that a time belongs to.
+fn window(time_ms: u64, width_ms: u64) -> u32 {
+    u32::try_from(time_ms / width_ms.max(1)).unwrap_or(u32::MAX)
+}
+
+fn numbered(name: &str, prefix: &str) -> Option<u32> {
+    name.strip_prefix(prefix)?.parse().ok()
+}
+
+/// Keyspaces that are found by point look-ups.
+fn looked_up() -> KeyspaceCreateOptions {
+    KeyspaceCreateOptions::default()
+}
+
+/// Keyspaces that are found by ranges alone: filters would never be asked.
+fn ranged() -> KeyspaceCreateOptions {
+    KeyspaceCreateOptions::default().filter_policy(FilterPolicy::disabled())
+}
+
+impl ViewStore {
+    /// Opens the database in `dir`, or makes it when the checkpoint says that nothing is in it.
+    pub(super) fn open(dir: &Path, cache_bytes: u64, fixed: &Fixed, checkpoint: &Checkpoint) -> Result<Self, Fault> {
+        let db = Database::builder(dir)
+            .cache_size(cache_bytes)
+            .worker_threads(1)
+            .open()
+            .doing("opening the views")?;
+        if !checkpoint.is_empty() {
+            require_keyspaces(&db, checkpoint)?;
+        }
+        let open = |name: &str, options: fn() -> KeyspaceCreateOptions| {
+            db.keyspace(name, options).doing("opening a keyspace of the views")
+        };
+        let mut partitions = Partitions::default();
+        for name in db.list_keyspace_names() {
+            if let Some(window) = numbered(&name, EVENTS) {
+                partitions.events.insert(window, open(&name, ranged)?);
+            } else if let Some(window) = numbered(&name, SENT) {
+                partitions.sent.insert(window, open(&name, ranged)?);
+            }
+        }
+        let store = Self {
+            heads: open("heads", looked_up)?,
+            windows: open("windows", looked_up)?,
+            rows: open("rows", looked_up)?,
+            devices: open("devices", looked_up)?,
+            seen: open("seen", || looked_up().max_memtable_size(SEEN_MEMTABLE_BYTES))?,
+            db,
+            partitions: RwLock::new(partitions),
+            events_from: AtomicU32::new(checkpoint.events_from),
+            events_window_ms: fixed.events_window_ms,
+            sent_window_ms: fixed.sent_window_ms,
+        };
+        store.drop_windows(checkpoint.newest_time_ms)?;
+        Ok(store)
+    }
+
+    fn with_partitions<T>(&self, read: impl FnOnce(&Partitions) -> T) -> T {
+        read(&self.partitions.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Windows of events that exist.
+    pub(super) fn existing_windows(&self) -> Vec<u32> {
+        self.with_partitions(|partitions| partitions.events.keys().copied().collect())
+    }
+
+    /// Brings a segment's entries in, durably. May be repeated, wholly or after it was cut off anywhere.
+    pub(super) fn bring_in(
+        &self,
+        entries: impl Iterator<Item = Result<Entry, JournalError>>,
+        checkpoint: &mut Checkpoint,
+        pace: &mut dyn Pace,
+    ) -> Result<(), Fault> {
+        let gathered = Gathered::from_entries(entries, pace)?;
+        pace.reached(Step::Gathered)?;
+        let newest_time_ms = checkpoint.newest_time_ms.max(gathered.newest_time_ms);
+        self.apply(&gathered, newest_time_ms, pace)?;
+        pace.reached(Step::Applied)?;
+        checkpoint.newest_time_ms = newest_time_ms;
+        Ok(())
+    }
+
+    /// Opens these windows, making those that are new.
+    fn open_windows(
+        &self,
+        events: &BTreeSet<u32>,
+        sent: &BTreeSet<u32>,
+    ) -> Result<(Windows, Windows), Fault> {
+        let make = |prefix: &str, windows: &BTreeSet<u32>| {
+            windows
+                .iter()
+                .map(|window| Ok((*window, self.db.keyspace(&format!("{prefix}{window}"), ranged)?)))
+                .collect::<Result<Windows, fjall::Error>>()
+                .doing("making a window of the views")
+        };
+        let (events, sent) = (make(EVENTS, events)?, make(SENT, sent)?);
+        let mut partitions = self.partitions.write().unwrap_or_else(PoisonError::into_inner);
+        for (window, keyspace) in &events {
+            partitions.events.insert(*window, keyspace.clone());
+        }
+        for (window, keyspace) in &sent {
+            partitions.sent.insert(*window, keyspace.clone());
+        }
+        Ok((events, sent))
+    }
+
+    /// First window whose events are kept when `retention_ms` have passed by journal time. Never goes back.
+    pub(super) fn first_kept(&self, newest_time_ms: u64, retention_ms: Option<u64>) -> u32 {
+        let before = self.events_from.load(Relaxed);
+        let Some(retention_ms) = retention_ms else { return before };
+        before.max(window(newest_time_ms.saturating_sub(retention_ms), self.events_window_ms))
+    }
+
+    /// Whether sent ids of this window may be needed, by journal time.
+    fn sent_is_kept(&self, window: u32, newest_time_ms: u64) -> bool {
+        let end_ms = (u64::from(window) + 1).saturating_mul(self.sent_window_ms);
+        end_ms.saturating_add(SENT_KEEP_MS) >= newest_time_ms
+    }
+
+    /// From now on events before this window are not read; [`ViewStore::drop_windows`] removes them.
+    pub(super) fn keep_from(&self, window: u32) {
+        self.events_from.fetch_max(window, Relaxed);
+    }
+
+    /// Removes windows that are not kept any more. Their files go once no read is at them.
+    pub(super) fn drop_windows(&self, newest_time_ms: u64) -> Result<(), Fault> {
+        let first = self.events_from.load(Relaxed);
+        let mut dropped = Vec::new();
+        {
+            let mut partitions = self.partitions.write().unwrap_or_else(PoisonError::into_inner);
+            let kept = partitions.events.split_off(&first);
+            dropped.extend(std::mem::replace(&mut partitions.events, kept).into_values());
+            let old = |window: &u32| !self.sent_is_kept(*window, newest_time_ms);
+            let old: Vec<u32> = partitions.sent.keys().copied().filter(old).collect();
+            dropped.extend(old.iter().filter_map(|window| partitions.sent.remove(window)));
+        }
+        for keyspace in dropped {
+            tracing::info!(window = &**keyspace.name(), "dropping a window of the views");
+            self.db.delete_keyspace(keyspace).doing("dropping a window of the views")?;
+        }
+        Ok(())
+    }
+
+    /// Writes when users were last seen; later times win. Durable on return.
+    pub(super) fn write_seen(&self, seen: &[(UserId, u64)]) -> Result<(), Fault> {
+        for (user, time_ms) in seen {
+            if self.read_seen(*user)?.is_none_or(|before| before < *time_ms) {
+                self.seen.insert(user.as_bytes(), time_ms.to_le_bytes()).doing("writing when users were seen")?;
+            }
+        }
+        self.persist()
+    }
+
+    /// When a user was last seen, as far as it was written.
+    pub(super) fn read_seen(&self, user: UserId) -> Result<Option<u64>, Fault> {
+        let value = self.seen.get(user.as_bytes()).doing("reading when a user was seen")?;
+        Ok(value.and_then(|value| codec::number(&value, 0)))
+    }
+
+    /// Makes durable what went through fjall's own journal.
+    pub(super) fn persist(&self) -> Result<(), Fault> {
+        self.db.persist(PersistMode::SyncAll).doing("syncing the views")
+    }
+}
+
+/// A keyspace whose folder is gone would be taken for an empty one.
+fn require_keyspaces(db: &Database, checkpoint: &Checkpoint) -> Result<(), Fault> {
+    let names: BTreeSet<String> = db.list_keyspace_names().iter().map(ToString::to_string).collect();
+    let events = checkpoint.events_windows.iter().filter(|window| **window >= checkpoint.events_from);
+    let expected = FIXED
+        .iter()
+        .map(ToString::to_string)
+        .chain(events.map(|window| format!("{EVENTS}{window}")));
+    for name in expected {
+        if !names.contains(&name) {
+            return Err(Fault::Damaged(format!("the keyspace {name} is gone")));
+        }
+    }
+    Ok(())
+}
+
+/// Where a generation of the views lives.
+pub(super) fn directory(data: &Path, generation: u64) -> PathBuf {
+    data.join("views").join(generation.to_string())
+}

@@ -1,0 +1,267 @@
+//! The thread behind the journal: brings sealed segments into the views, throttled, and writes what the directory holds.
+
+use std::{
+    fmt,
+    path::PathBuf,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
+    time::{Duration, Instant},
+};
+
+use super::{
+    directory::SeenBuffer,
+    log::{Log, SealedSegment},
+    views::{Fault, Pace, Step, ViewStore, checkpoint::Checkpoint},
+};
+use crate::{journal::JournalError, promise::Resolver};
+
+/// Work goes on this long before it rests, so that the processor is free again soon.
+const SLICE: Duration = Duration::from_millis(2);
+/// Records between two looks at the clock.
+const RECORDS_PER_LOOK: u32 = 64;
+/// With so many segments waiting there is no rest: publishers are about to be slowed.
+const HURRY_SEGMENTS: u64 = 2;
+/// Between attempts at a segment that could not be brought in.
+const RETRY: Duration = Duration::from_secs(2);
+
+type Settled = Result<(), JournalError>;
+
+/// A test's way to let the work on a segment die at a step: called at each, `false` ends the worker for good.
+#[derive(Clone)]
+pub struct StepHook(pub Arc<dyn Fn(Step) -> bool + Send + Sync>);
+
+impl fmt::Debug for StepHook {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("StepHook")
+    }
+}
+
+/// How the worker works.
+#[derive(Clone, Debug)]
+pub(super) struct WorkerOptions {
+    /// Share of the time that it works while it is not behind, percent, 1 to 100.
+    pub(super) duty_percent: u32,
+    /// Events older than this by journal time may go, milliseconds; `None`: never.
+    pub(super) retention_ms: Option<u64>,
+    /// How often the directory is written, milliseconds.
+    pub(super) seen_flush_ms: u64,
+    /// See [`StepHook`].
+    pub(super) on_step: Option<StepHook>,
+}
+
+#[derive(Default)]
+struct Orders {
+    stopping: bool,
+    /// Whatever was not yet written stays so.
+    abandoned: bool,
+    flush_seen: bool,
+    /// Who waits until the views hold a segment.
+    waiting: Vec<(u64, Resolver<Settled>)>,
+}
+
+/// What the worker and its callers have in common.
+pub(super) struct Work {
+    data: PathBuf,
+    options: WorkerOptions,
+    pub(super) log: Log,
+    pub(super) views: ViewStore,
+    pub(super) seen: SeenBuffer,
+    orders: Mutex<Orders>,
+    bell: Condvar,
+    /// Last segment that the views hold wholly.
+    viewed: AtomicU64,
+}
+
+impl Work {
+    pub(super) fn new(data: PathBuf, options: WorkerOptions, log: Log, views: ViewStore, viewed: u64) -> Self {
+        Self {
+            data,
+            options,
+            log,
+            views,
+            seen: SeenBuffer::default(),
+            orders: Mutex::default(),
+            bell: Condvar::new(),
+            viewed: AtomicU64::new(viewed),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Orders> {
+        self.orders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn viewed(&self) -> u64 {
+        self.viewed.load(SeqCst)
+    }
+
+    /// Answers once the views hold this segment and all before it.
+    pub(super) fn when_viewed(&self, segment: u64, resolver: Resolver<Settled>) {
+        let mut orders = self.lock();
+        if self.viewed() >= segment {
+            drop(orders);
+            resolver.resolve(Ok(()));
+        } else if !orders.stopping {
+            orders.waiting.push((segment, resolver));
+        }
+    }
+
+    /// Has the directory written soon.
+    pub(super) fn flush_seen(&self) {
+        self.lock().flush_seen = true;
+        self.bell.notify_all();
+    }
+
+    /// Ends the worker after the segment that it is at.
+    pub(super) fn stop(&self) {
+        self.lock().stopping = true;
+        self.bell.notify_all();
+    }
+
+    /// Ends the worker at its next step, as a crash would.
+    pub(super) fn abandon(&self) {
+        self.lock().abandoned = true;
+        self.stop();
+    }
+
+    fn hurry(&self) -> bool {
+        let orders = self.lock();
+        orders.stopping || !orders.waiting.is_empty() || {
+            drop(orders);
+            self.log.status().views_lag_segments > HURRY_SEGMENTS
+        }
+    }
+
+    /// Waits for an order, not longer than this.
+    fn rest(&self, time: Duration) {
+        let orders = self.lock();
+        if !orders.stopping && !orders.flush_seen {
+            drop(self.bell.wait_timeout(orders, time).unwrap_or_else(PoisonError::into_inner));
+        }
+    }
+
+    /// The worker's thread, until [`Work::stop`].
+    pub(super) fn run(&self, mut checkpoint: Checkpoint) {
+        let flush_every = Duration::from_millis(self.options.seen_flush_ms.max(1));
+        let mut flushed = Instant::now();
+        loop {
+            let (stopping, abandoned) = {
+                let orders = self.lock();
+                (orders.stopping, orders.abandoned)
+            };
+            if abandoned {
+                break;
+            }
+            let flush = std::mem::take(&mut self.lock().flush_seen);
+            if stopping || flush || flushed.elapsed() >= flush_every {
+                if let Err(fault) = self.seen.flush(&self.views) {
+                    tracing::error!(%fault, "when users were last seen could not be written");
+                }
+                flushed = Instant::now();
+            }
+            if stopping {
+                break;
+            }
+            match self.log.sealed_unviewed() {
+                Some(segment) => match self.bring_in(&segment, &mut checkpoint) {
+                    Ok(()) => {}
+                    Err(Fault::Stopped) => break,
+                    Err(fault) => self.failed(&segment, &fault),
+                },
+                None => self.wait(flush_every.saturating_sub(flushed.elapsed())),
+            }
+        }
+        // Nobody is answered any more.
+        let waiting = {
+            let mut orders = self.lock();
+            orders.stopping = true;
+            std::mem::take(&mut orders.waiting)
+        };
+        drop(waiting);
+    }
+
+    fn wait(&self, time: Duration) {
+        let begun = Instant::now();
+        if !self.log.wait_for_sealed(time) {
+            // A closed or poisoned log does not wait.
+            self.rest(time.saturating_sub(begun.elapsed()));
+        }
+    }
+
+    fn failed(&self, segment: &SealedSegment, fault: &Fault) {
+        tracing::error!(segment = segment.number(), %fault, "a segment could not be brought into the views");
+        let waiting = std::mem::take(&mut self.lock().waiting);
+        for (_, resolver) in waiting {
+            resolver.resolve(Err(JournalError::Damaged(format!(
+                "segment {} could not be brought into the views: {fault}",
+                segment.number()
+            ))));
+        }
+        self.rest(RETRY);
+    }
+
+    /// One segment: in, durable, noted in the checkpoint, reported. Cut off anywhere, it is simply repeated.
+    fn bring_in(&self, segment: &SealedSegment, checkpoint: &mut Checkpoint) -> Result<(), Fault> {
+        let begun = Instant::now();
+        let mut pacer = Pacer { work: self, since: Instant::now(), records: 0 };
+        let entries = segment.entries().map_err(|error| Fault::Damaged(error.to_string()))?;
+        self.views.bring_in(entries, checkpoint, &mut pacer)?;
+        let first = self.views.first_kept(checkpoint.newest_time_ms, self.options.retention_ms);
+        self.views.keep_from(first);
+        checkpoint.events_from = first;
+        checkpoint.events_windows = self.views.existing_windows();
+        checkpoint.advance(segment.checkpoint());
+        checkpoint.store(&self.data).map_err(|error| Fault::Damaged(error.to_string()))?;
+        pacer.reached(Step::Checkpointed)?;
+        // Windows go only after the checkpoint has said that nobody expects them.
+        self.views.drop_windows(checkpoint.newest_time_ms)?;
+        self.viewed.store(segment.number(), SeqCst);
+        self.log.viewed(segment.number());
+        tracing::debug!(segment = segment.number(), took = ?begun.elapsed(), "a segment is in the views");
+        self.answer();
+        Ok(())
+    }
+
+    fn answer(&self) {
+        let viewed = self.viewed();
+        let mut orders = self.lock();
+        let (done, waiting) = std::mem::take(&mut orders.waiting).into_iter().partition(|(segment, _)| *segment <= viewed);
+        orders.waiting = waiting;
+        drop(orders);
+        let done: Vec<(u64, Resolver<Settled>)> = done;
+        for (_, resolver) in done {
+            resolver.resolve(Ok(()));
+        }
+    }
+}
+
+/// Rests between slices of work, unless the journal is waiting.
+struct Pacer<'a> {
+    work: &'a Work,
+    since: Instant,
+    records: u32,
+}
+
+impl Pace for Pacer<'_> {
+    fn breathe(&mut self) {
+        self.records += 1;
+        if !self.records.is_multiple_of(RECORDS_PER_LOOK) {
+            return;
+        }
+        let worked = self.since.elapsed();
+        if worked < SLICE {
+            return;
+        }
+        let duty = self.work.options.duty_percent.clamp(1, 100);
+        if duty < 100 && !self.work.hurry() {
+            self.work.rest(worked * (100 - duty) / duty);
+        }
+        self.since = Instant::now();
+    }
+
+    fn reached(&mut self, step: Step) -> Result<(), Fault> {
+        let dies = self.work.options.on_step.as_ref().is_some_and(|StepHook(goes_on)| !goes_on(step));
+        if dies || self.work.lock().abandoned { Err(Fault::Stopped) } else { Ok(()) }
+    }
+}

@@ -1,0 +1,111 @@
+//! Windows of time: old events go by retention, ids are kept long enough, markers for ever.
+
+// A test may fail by unwrapping; the lint knows test functions only, not their helpers.
+#![allow(clippy::unwrap_used)]
+
+#[allow(dead_code)] // Each test uses a part of it.
+#[path = "support/writer.rs"]
+mod writer;
+
+use std::path::Path;
+
+use bytes::Bytes;
+use rialto_protocol::{ids::Seq, record::Table};
+use rialto_storage::{
+    embedded::{EmbeddedOptions, EmbeddedStore},
+    journal::Journal,
+    views::{Order, Range, Views},
+    wait,
+};
+use writer::{START_MS, Writer, client_id, conversation, device, numbers, user};
+
+const DAY_MS: u64 = 24 * 3600 * 1000;
+
+fn open(dir: &Path) -> EmbeddedStore {
+    let options = EmbeddedOptions {
+        lanes: 4,
+        segment_bytes: 64 << 10,
+        events_window_ms: DAY_MS,
+        retention_ms: Some(10 * DAY_MS),
+        views_duty_percent: 100,
+        ..EmbeddedOptions::default()
+    };
+    EmbeddedStore::open(dir, options).unwrap()
+}
+
+/// One event a day, brought into the views every fifth day.
+fn days(store: &EmbeddedStore, first: u64, last: u64) {
+    let mut writer = Writer::claim(store);
+    for day in first..=last {
+        writer.say(conversation(1), day, START_MS + day * DAY_MS);
+        if day % 5 == 0 {
+            wait(store.settle()).unwrap();
+        }
+    }
+    wait(store.settle()).unwrap();
+}
+
+fn find(store: &EmbeddedStore, seq: u64) -> Option<Seq> {
+    wait(store.find_sent(conversation(1), user(), device(), client_id(seq))).unwrap().map(|sent| sent.seq)
+}
+
+#[test]
+fn old_events_go_by_whole_windows_and_the_head_says_what_is_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("data");
+    let store = open(&path);
+    // Somebody who says one thing and falls silent: his log goes, his head stays.
+    Writer::claim(&store).say(conversation(2), 1, START_MS);
+    days(&store, 1, 30);
+    let check = |store: &EmbeddedStore| {
+        let head = wait(store.head(conversation(1))).unwrap().unwrap();
+        assert_eq!((head.seq, head.oldest), (Seq(30), Seq(20)));
+        assert_eq!(numbers(store, conversation(1)), (20..=30).collect::<Vec<_>>());
+        let cut = Range {
+            conversation: conversation(1),
+            from: Seq(1),
+            to: Seq(22),
+            bytes_max: usize::MAX,
+            order: Order::Backward,
+        };
+        assert_eq!(wait(store.events(cut)).unwrap().len(), 3, "what is below the oldest is left out");
+        assert_eq!(wait(store.events(Range { to: Seq(19), ..cut })).unwrap().len(), 0);
+        assert_eq!(wait(store.events(Range { to: Seq(19), order: Order::Forward, ..cut })).unwrap().len(), 0);
+        let silent = wait(store.head(conversation(2))).unwrap().unwrap();
+        assert_eq!((silent.seq, silent.oldest), (Seq(1), Seq(2)), "nothing is left");
+        assert!(numbers(store, conversation(2)).is_empty());
+        let rows = wait(store.rows(conversation(2), Table::Profile, vec![Bytes::from_static(b"last")])).unwrap();
+        assert!(rows[0].is_some(), "rows are no events");
+    };
+    check(&store);
+    store.close();
+    let store = open(&path);
+    check(&store);
+    // He speaks again: the log goes on behind what is gone.
+    let mut writer = Writer::claim(&store);
+    writer.say(conversation(2), 2, START_MS + 31 * DAY_MS);
+    assert_eq!(numbers(&store, conversation(2)), [2]);
+    wait(store.settle()).unwrap();
+    assert_eq!(numbers(&store, conversation(2)), [2]);
+    assert_eq!(wait(store.head(conversation(2))).unwrap().unwrap().oldest, Seq(2));
+}
+
+#[test]
+fn ids_are_found_for_seven_days_at_least_and_what_a_device_last_sent_for_ever() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("data");
+    let store = open(&path);
+    Writer::claim(&store).say(conversation(2), 1, START_MS);
+    days(&store, 1, 40);
+    for seq in 33..=40 {
+        assert_eq!(find(&store, seq), Some(Seq(seq)), "day {seq} of 40");
+    }
+    assert_eq!(find(&store, 5), None, "memory for ids is bounded");
+    store.close();
+    let store = open(&path);
+    let sent = wait(store.sent(conversation(2), user())).unwrap();
+    assert_eq!((sent.len(), sent[0].newest, sent[0].seq), (1, client_id(1), Seq(1)), "40 days later");
+    let windows = std::fs::read_dir(path.join("views")).unwrap().next().unwrap().unwrap().path().join("keyspaces");
+    // Meta, five fixed ones, at most 11 of events and 3 of ids; deleted ones are gone after the start.
+    assert!(std::fs::read_dir(windows).unwrap().count() <= 20, "dropped windows leave no folders");
+}

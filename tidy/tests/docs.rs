@@ -1,0 +1,164 @@
+//! Documentation against code. `make docs` writes the parts that are made from code; everything else is only checked.
+
+use std::{fs, path::Path};
+
+use rialto_tidy::{markdown, tree};
+
+/// Set by `make docs`: write the parts instead of comparing them.
+const WRITE_VARIABLE: &str = "TIDY_WRITE_DOCS";
+
+#[allow(clippy::unwrap_used)]
+fn check(page: &str, name: &str, expected: &str) {
+    let path = tree::root().join(page);
+    let text = fs::read_to_string(&path).unwrap();
+    let current = markdown::generated(&text, name);
+    assert!(current.is_some(), "{page} has no part {name}");
+    if current == Some(expected) {
+        return;
+    }
+    assert!(
+        std::env::var_os(WRITE_VARIABLE).is_some(),
+        "{page}: the part {name} is not what the code says; run `make docs`"
+    );
+    fs::write(
+        &path,
+        markdown::with_generated(&text, name, expected).unwrap(),
+    )
+    .unwrap();
+}
+
+#[test]
+fn the_table_of_configuration_keys_is_that_of_the_code() {
+    check(
+        "docs/OPERATIONS.md",
+        "configuration",
+        &rialto_server::config::print::markdown(),
+    );
+}
+
+#[test]
+fn the_table_of_metrics_is_that_of_the_code() {
+    let rows = rialto_broker::ops::METRICS
+        .iter()
+        .map(|(name, help)| format!("| `{name}` | {help} |\n"));
+    check(
+        "docs/OPERATIONS.md",
+        "metrics",
+        &format!(
+            "| metric | what it tells |\n| --- | --- |\n{}",
+            rows.collect::<String>()
+        ),
+    );
+}
+
+#[test]
+fn paths_that_pages_name_exist() {
+    let mut wrong = Vec::new();
+    for page in [
+        "README.md",
+        "docs/ARCHITECTURE.md",
+        "docs/decisions/README.md",
+    ] {
+        let text = fs::read_to_string(tree::root().join(page)).unwrap();
+        let beside = tree::root()
+            .join(page)
+            .parent()
+            .unwrap_or(Path::new(""))
+            .to_owned();
+        let paths = markdown::paths(&text);
+        assert!(!paths.is_empty(), "{page} names no path");
+        let missing = paths
+            .into_iter()
+            .filter(|path| !tree::root().join(path).exists() && !beside.join(path).exists());
+        wrong.extend(missing.map(|path| format!("{page} names {path}")));
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn every_crate_is_in_the_architecture() {
+    let text = fs::read_to_string(tree::root().join("docs/ARCHITECTURE.md")).unwrap();
+    let members = rialto_tidy::manifest::members(&tree::root()).unwrap();
+    let missing: Vec<_> = members
+        .iter()
+        .filter(|member| !text.contains(&format!("`{}/`", member.folder)))
+        .map(|member| &member.folder)
+        .collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+#[test]
+fn decisions_are_numbered_without_a_gap_and_listed() {
+    let folder = tree::root().join("docs/decisions");
+    let list = fs::read_to_string(folder.join("README.md")).unwrap();
+    let names = fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = names.filter(|name| name != "README.md").collect();
+    names.sort();
+    for (index, name) in names.iter().enumerate() {
+        assert!(
+            name.starts_with(&format!("{:04}-", index + 1)) && name.ends_with(".md"),
+            "{name} should be number {}",
+            index + 1
+        );
+        assert!(
+            list.contains(&format!("]({name})")),
+            "{name} is not in docs/decisions/README.md"
+        );
+    }
+    assert!(!names.is_empty());
+}
+
+#[test]
+fn every_decision_has_its_four_parts() {
+    let mut wrong = Vec::new();
+    for file in tree::text_files(&tree::root().join("docs/decisions"))
+        .unwrap()
+        .iter()
+        .filter(|file| file.path != "README.md")
+    {
+        for part in ["## Context", "## Decision", "## Consequences"] {
+            if !file.text.contains(part) {
+                wrong.push(format!("{} has no {part:?}", file.path));
+            }
+        }
+        if !["## Alternatives", "## Ways considered"]
+            .iter()
+            .any(|part| file.text.contains(part))
+        {
+            wrong.push(format!(
+                "{} does not say what else was considered",
+                file.path
+            ));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// Commands that the README tells people to type.
+#[test]
+fn every_make_target_that_is_named_exists() {
+    let makefile = fs::read_to_string(tree::root().join("Makefile")).unwrap();
+    for page in ["README.md", "docs/ARCHITECTURE.md", "docs/OPERATIONS.md"] {
+        let text = fs::read_to_string(tree::root().join(page)).unwrap();
+        for (_, rest) in text
+            .match_indices("make ")
+            .map(|(at, word)| (at, &text[at + word.len()..]))
+        {
+            let before = text[..text.len() - rest.len() - "make ".len()]
+                .chars()
+                .next_back();
+            let target: String = rest
+                .chars()
+                .take_while(char::is_ascii_alphanumeric)
+                .collect();
+            if before.is_none_or(|letter| letter == '`' || letter == '\n') && !target.is_empty() {
+                assert!(
+                    makefile.contains(&format!("\n{target}:")),
+                    "{page}: make {target}"
+                );
+            }
+        }
+    }
+}
