@@ -55,7 +55,7 @@ impl Client {
         Self {
             user,
             name,
-            device: DeviceId::from_bytes([number as u8 + 1; 16]),
+            device: DeviceId::from_bytes(*user.as_bytes()),
             conn: None,
             ready: false,
             stalled: false,
@@ -118,7 +118,7 @@ impl Client {
     pub(crate) fn publish(&mut self, unix_ms: u64, conversation: ConversationId, content: Content) -> Bytes {
         self.next_id += 1;
         let mut entropy = [0; 10];
-        entropy[1] = self.device.as_bytes()[0];
+        entropy[1] = self.device.as_bytes()[1];
         entropy[2..].copy_from_slice(&(self.next_id << 2).to_be_bytes());
         let client_id = ClientId::v7(unix_ms, entropy).to_proto();
         let request = self.request();

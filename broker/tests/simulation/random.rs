@@ -18,7 +18,7 @@ impl Random {
 
     /// Less than `end`, which is not 0.
     pub(crate) fn below(&mut self, end: usize) -> usize {
-        (self.next() % end as u64) as usize
+        usize::try_from(self.next() % end as u64).expect("less than a usize")
     }
 
     pub(crate) fn chance(&mut self, percent: u64) -> bool {
@@ -28,7 +28,7 @@ impl Random {
     pub(crate) fn bytes<const N: usize>(&mut self) -> [u8; N] {
         let mut bytes = [0; N];
         for byte in &mut bytes {
-            *byte = self.next() as u8;
+            *byte = self.next().to_le_bytes()[0];
         }
         bytes
     }

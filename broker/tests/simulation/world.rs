@@ -197,7 +197,7 @@ impl World {
     /// The first client opens the groups that everybody is in.
     fn create_groups(&mut self) {
         let members: Vec<Bytes> = self.clients.iter().map(|client| client.user.to_proto()).collect();
-        for (number, id) in self.conversations.clone().into_iter().enumerate() {
+        for (number, id) in (1_000..).zip(self.conversations.clone()) {
             let create = v1::Create {
                 conversation: id.to_proto(),
                 kind: v1::ConversationKind::Group as i32,
@@ -205,7 +205,7 @@ impl World {
                 client_id: id.to_proto(),
                 ..v1::Create::default()
             };
-            let frame = frame::encode(FrameKind::Create, RequestId(1_000 + number as u32), &create);
+            let frame = frame::encode(FrameKind::Create, RequestId(number), &create);
             self.say(0, frame);
         }
         for client in &mut self.clients {
@@ -360,11 +360,11 @@ impl World {
         for _ in 0..1 + self.random.below(3) {
             let Some(append) = self.appends.pop_front() else { return };
             let (_, result) = self.store.step().expect("what was handed over waits");
-            self.append_ends(append, result);
+            self.append_ends(append, &result);
         }
     }
 
-    fn append_ends(&mut self, append: Append, result: Result<(), AppendError>) {
+    fn append_ends(&mut self, append: Append, result: &Result<(), AppendError>) {
         let Append { shard, entry, orphan } = append;
         if result.is_ok() {
             self.oracle.learn(&entry, &mut self.violations);
@@ -478,7 +478,7 @@ impl World {
         for _ in 0..count {
             let Some(append) = self.appends.pop_front() else { break };
             let (_, result) = self.store.step().expect("what was handed over waits");
-            self.append_ends(append, result);
+            self.append_ends(append, &result);
         }
         for append in &mut self.appends {
             append.orphan = true;
@@ -550,7 +550,7 @@ impl World {
         self.shards[shard].take_outputs(&mut outputs);
         for output in outputs {
             match output {
-                Output::Send { conn, frame, .. } => self.sent(conn, frame),
+                Output::Send { conn, frame, .. } => self.sent(conn, &frame),
                 Output::Close { conn } => self.cut(conn.index as usize),
                 Output::Authenticate { conn, token } => {
                     let identity = Identity { user: UserId::from_name(&token), expires_ms: u64::MAX, service: false };
@@ -584,12 +584,12 @@ impl World {
                     self.input(shard, Input::Appended { lane, through });
                 }
             }
-            Err(error) => self.append_ends(Append { shard, entry, orphan: false }, Err(error)),
+            Err(error) => self.append_ends(Append { shard, entry, orphan: false }, &Err(error)),
         }
     }
 
     /// A frame is queued for a client: what it says must be durable, and the queue bounded.
-    fn sent(&mut self, conn: ConnId, bytes: Bytes) {
+    fn sent(&mut self, conn: ConnId, bytes: &Bytes) {
         let mut buf = BytesMut::from(&bytes[..]);
         let frame = frame::split(&mut buf, 1 << 20).expect("the core writes frames").expect("whole ones");
         let id = conn.index as usize;
@@ -615,11 +615,9 @@ impl World {
     fn check_acknowledged(&mut self, bytes: &Bytes) {
         let published = body::decode::<v1::Published>(bytes).expect("a body");
         for receipt in published.receipts.iter().filter(|receipt| receipt.error.is_none()) {
-            let durable = self.oracle.logs.values().any(|log| {
-                let index = receipt.seq as usize - 1;
-                log.events.get(index).is_some_and(|(head, _)| {
-                    head.epoch.0 == receipt.epoch && head.time_ms == receipt.time_ms
-                })
+            let durable = self.oracle.logs.keys().any(|id| {
+                let truth = self.oracle.event(id, receipt.seq);
+                truth.is_some_and(|(head, _)| head.epoch.0 == receipt.epoch && head.time_ms == receipt.time_ms)
             });
             if !durable {
                 let guarantee = if self.plant == Some(Plant::FenceIgnored) { "G6" } else { "G1" };
@@ -632,11 +630,11 @@ impl World {
         let deliver = body::decode::<v1::Deliver>(bytes).expect("a body");
         let user = self.clients[client].user;
         for event in &deliver.events {
-            let of = self.oracle.logs.iter().find(|(_, log)| {
-                let known = log.events.get(event.seq as usize - 1);
+            let of = self.oracle.logs.keys().find(|id| {
+                let known = self.oracle.event(id, event.seq);
                 known.is_some_and(|(head, _)| head.client_id.to_proto() == event.client_id && head.epoch.0 == event.epoch)
             });
-            let Some((id, _)) = of else {
+            let Some(id) = of else {
                 self.violations.push(Violation::new("G5", format!("delivered and not durable: {} of {}", event.seq, event.epoch)));
                 continue;
             };

@@ -1,5 +1,7 @@
 //! The handle to a client: what can be asked for. Handles are cheap to clone; each call is a command to the session's task.
 
+mod create;
+mod history;
 mod requests;
 
 use std::sync::Arc;
@@ -15,7 +17,9 @@ use crate::error::{CloseReason, PublishError, Retry};
 use crate::events::ConnectionState;
 use crate::publish::{self, FRAME_HEAD_BYTES, Publishing};
 
-pub use requests::{Create, Created, HistoryPage, HistoryQuery, Signal};
+pub use create::{Create, Created};
+pub use history::{HistoryPage, HistoryQuery};
+pub use requests::Signal;
 
 /// A session with a broker that outlives its connections. Clones share it.
 #[derive(Clone, Debug)]

@@ -96,6 +96,9 @@ pub enum CloseReason {
     /// The server refused the connection, and would refuse it again.
     #[error("the server refused the connection: {0}")]
     Refused(ServerError),
+    /// The provider has no token any more, and says that it will not have one.
+    #[error("no access token: {0}")]
+    Token(TokenError),
     /// [`crate::ReconnectPolicy::attempts_max`] was reached.
     #[error("gave up after {0} attempts to connect")]
     GaveUp(u32),

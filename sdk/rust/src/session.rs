@@ -363,6 +363,9 @@ impl Session {
             Err(ConnectError::Refused(error)) if self.is_final(&error) => {
                 Err(CloseReason::Refused(error))
             }
+            Err(ConnectError::Token(error)) if error.retry() == Retry::Never => {
+                Err(CloseReason::Token(error))
+            }
             Err(error) => {
                 tracing::debug!(%error, "not connected");
                 Ok(None)

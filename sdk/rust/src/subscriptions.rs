@@ -2,6 +2,7 @@
 //! gaps and repeats: what is behind the cursor is dropped, what is beyond the next event is held back, and what does
 //! not come is asked for again from the cursor.
 
+mod answers;
 mod outcome;
 mod reorder;
 
@@ -11,10 +12,8 @@ use std::time::Duration;
 use rialto_protocol::ids::{ConversationId, Cursor, Seq};
 use rialto_protocol::v1;
 use tokio::time::Instant;
-use v1::SubscriptionStatus as Status;
 
-use crate::error::{Retry, ServerError};
-use crate::events::{EndReason, Event, EventSender};
+use crate::events::EventSender;
 use crate::reconnect;
 
 pub(crate) use outcome::SubscribeAnswer;
@@ -53,8 +52,12 @@ struct Subscription {
     /// The next event that the caller gets.
     next: u64,
     hold: HoldBack,
+    /// Not to be asked for before that.
+    ask_at: Option<Instant>,
     /// Since when the next event is missing though later ones are there.
     gap_since: Option<Instant>,
+    /// A deadline is set for that.
+    gap_watched: bool,
     /// Events had to be thrown away.
     overflowed: bool,
     /// Tries to subscribe again since the last event.
@@ -101,7 +104,9 @@ impl Subscriptions {
             subscription.on_server = false;
             subscription.handle = None;
             subscription.hold = HoldBack::default();
+            subscription.ask_at = None;
             subscription.gap_since = None;
+            subscription.gap_watched = false;
             subscription.overflowed = false;
         }
     }
@@ -119,7 +124,9 @@ impl Subscriptions {
             cursor,
             next: cursor.unwrap_or_default().seq.next().0,
             hold: HoldBack::default(),
+            ask_at: None,
             gap_since: None,
+            gap_watched: false,
             overflowed: false,
             tries: 0,
         };
@@ -183,190 +190,15 @@ impl Subscriptions {
             let Some(subscription) = self.by_id.get_mut(&conversation) else {
                 continue;
             };
-            let stuck = subscription.phase == Phase::Following
-                && subscription
-                    .gap_since
-                    .is_some_and(|since| now.duration_since(since) >= GAP_PATIENCE);
-            if stuck {
-                tracing::warn!(%conversation, next = subscription.next, "events are missing; subscribing again");
-                subscription.tries += 1;
-            }
-            if stuck || subscription.phase == Phase::Waiting {
-                subscription.phase = Phase::Asked;
-                subscription.gap_since = None;
-                due.push((conversation, subscription.generation));
-                subscription.on_server = true;
+            match subscription.look(now) {
+                Look::Ask => due.push((conversation, subscription.generation)),
+                Look::Later(at) => {
+                    self.deadlines.insert((at, conversation));
+                }
+                Look::Nothing => {}
             }
         }
         due
-    }
-
-    /// Applies the answer to a Subscribe of the caller's, or of the session itself, which then tells the caller what is bad.
-    pub(crate) fn answered(
-        &mut self,
-        asked: &[(ConversationId, u64)],
-        results: Vec<v1::SubscriptionResult>,
-        by_caller: bool,
-        sink: &EventSender,
-        now: Instant,
-    ) -> Vec<SubscribeOutcome> {
-        let mut outcomes = Vec::with_capacity(results.len());
-        for ((conversation, generation), result) in asked.iter().zip(results) {
-            let outcome = SubscribeOutcome::new(*conversation, &result);
-            if self
-                .by_id
-                .get(conversation)
-                .is_some_and(|one| one.generation == *generation && one.phase == Phase::Asked)
-            {
-                self.apply(*conversation, &result, &outcome, by_caller, sink, now);
-            }
-            outcomes.push(outcome);
-        }
-        self.settle();
-        outcomes
-    }
-
-    /// A Subscribe has been answered.
-    fn settle(&mut self) {
-        self.asked = self.asked.saturating_sub(1);
-        if self.asked == 0 {
-            self.held_bytes -= self.orphans.clear();
-        }
-    }
-
-    fn apply(
-        &mut self,
-        conversation: ConversationId,
-        result: &v1::SubscriptionResult,
-        outcome: &SubscribeOutcome,
-        by_caller: bool,
-        sink: &EventSender,
-        now: Instant,
-    ) {
-        match result.status() {
-            Status::Following | Status::Truncated => {
-                self.follow(conversation, result, outcome, by_caller, sink);
-                let (runs, overflowed) = self.orphans.take(result.handle);
-                if let Some(subscription) = self.by_id.get_mut(&conversation) {
-                    subscription.overflowed |= overflowed;
-                }
-                for run in runs {
-                    self.held_bytes -= run.bytes;
-                    self.accept(conversation, run, sink, now);
-                }
-                if self
-                    .by_id
-                    .get(&conversation)
-                    .is_some_and(|subscription| subscription.overflowed)
-                {
-                    self.again(conversation, None, now);
-                }
-            }
-            _ if by_caller => {
-                self.remove(conversation);
-            }
-            Status::Diverged => self.end(
-                conversation,
-                EndReason::Diverged { head: outcome.head },
-                sink,
-            ),
-            Status::Denied | Status::Unspecified => {
-                self.refused(
-                    conversation,
-                    result.error.clone().unwrap_or_default().into(),
-                    sink,
-                    now,
-                );
-            }
-        }
-    }
-
-    fn follow(
-        &mut self,
-        conversation: ConversationId,
-        result: &v1::SubscriptionResult,
-        outcome: &SubscribeOutcome,
-        by_caller: bool,
-        sink: &EventSender,
-    ) {
-        let Some(subscription) = self.by_id.get_mut(&conversation) else {
-            return;
-        };
-        subscription.phase = Phase::Following;
-        if let Some(old) = subscription.handle.replace(result.handle)
-            && old != result.handle
-        {
-            self.handles.remove(&old);
-        }
-        self.handles.insert(result.handle, conversation);
-        if subscription.cursor.is_none() {
-            subscription.cursor = Some(outcome.head);
-            subscription.next = outcome.head.seq.next().0;
-        }
-        if result.status() == Status::Truncated && result.oldest_seq > subscription.next {
-            subscription.next = result.oldest_seq;
-            if !by_caller {
-                sink.send(Event::Truncated {
-                    conversation,
-                    oldest: outcome.oldest,
-                });
-            }
-        }
-    }
-
-    /// A whole Subscribe of the session's own was refused.
-    pub(crate) fn all_refused(
-        &mut self,
-        asked: &[(ConversationId, u64)],
-        error: &ServerError,
-        sink: &EventSender,
-        now: Instant,
-    ) {
-        self.settle();
-        for (conversation, generation) in asked {
-            if self
-                .by_id
-                .get(conversation)
-                .is_some_and(|one| one.generation == *generation)
-            {
-                self.refused(*conversation, error.clone(), sink, now);
-            }
-        }
-    }
-
-    /// A whole Subscribe of the caller's was refused: nothing of it is left.
-    pub(crate) fn all_forgotten(&mut self, asked: impl Iterator<Item = (ConversationId, u64)>) {
-        self.settle();
-        for (conversation, generation) in asked {
-            self.forget(conversation, generation);
-        }
-    }
-
-    /// The server ended or did not renew a subscription: another try, or the end.
-    fn refused(
-        &mut self,
-        conversation: ConversationId,
-        error: ServerError,
-        sink: &EventSender,
-        now: Instant,
-    ) {
-        if error.retry() == Retry::Never {
-            self.end(conversation, EndReason::Refused(error), sink);
-        } else {
-            if let Some(subscription) = self.by_id.get_mut(&conversation) {
-                subscription.on_server = false;
-                subscription.tries += 1;
-            }
-            self.again(conversation, error.retry_after(), now);
-        }
-    }
-
-    fn end(&mut self, conversation: ConversationId, reason: EndReason, sink: &EventSender) {
-        self.remove(conversation);
-        sink.send(Event::SubscriptionEnded {
-            conversation,
-            reason,
-        });
     }
 
     /// Has it asked for again, from the cursor.
@@ -386,27 +218,8 @@ impl Subscriptions {
             ),
         };
         subscription.tries += 1;
+        subscription.ask_at = Some(now + wait);
         self.deadlines.insert((now + wait, conversation));
-    }
-
-    /// The server ended a subscription by itself.
-    pub(crate) fn ended(&mut self, push: v1::SubscriptionEnded, sink: &EventSender, now: Instant) {
-        let Ok(conversation) = ConversationId::from_slice(&push.conversation) else {
-            return;
-        };
-        let Some(subscription) = self.by_id.get_mut(&conversation) else {
-            return;
-        };
-        // One that is being renewed is judged by the answer to that.
-        if subscription.phase == Phase::Following && subscription.handle == Some(push.handle) {
-            subscription.on_server = false;
-            self.refused(
-                conversation,
-                push.error.unwrap_or_default().into(),
-                sink,
-                now,
-            );
-        }
     }
 
     /// Which conversation a handle names.
@@ -469,7 +282,7 @@ impl Subscriptions {
 
     /// Events are there beyond the next one: on one stream alone that is an error, on several it may pass.
     fn gap(&mut self, conversation: ConversationId, now: Instant) {
-        let Some(subscription) = self.by_id.get(&conversation) else {
+        let Some(subscription) = self.by_id.get_mut(&conversation) else {
             return;
         };
         if subscription.phase != Phase::Following {
@@ -478,7 +291,9 @@ impl Subscriptions {
         if !self.streams || subscription.overflowed {
             tracing::warn!(%conversation, next = subscription.next, "events are missing; subscribing again");
             self.again(conversation, None, now);
-        } else if let Some(since) = subscription.gap_since {
+        } else if let Some(since) = subscription.gap_since
+            && !std::mem::replace(&mut subscription.gap_watched, true)
+        {
             self.deadlines.insert((since + GAP_PATIENCE, conversation));
         }
     }
@@ -490,7 +305,45 @@ impl Subscriptions {
     }
 }
 
+/// What a deadline of a subscription comes to.
+enum Look {
+    /// It is to be asked for.
+    Ask,
+    /// There is time yet.
+    Later(Instant),
+    Nothing,
+}
+
 impl Subscription {
+    /// What there is to do at its deadline.
+    fn look(&mut self, now: Instant) -> Look {
+        match self.phase {
+            Phase::Waiting => {
+                if self.ask_at.is_some_and(|at| at > now) {
+                    return Look::Nothing;
+                }
+            }
+            Phase::Asked => return Look::Nothing,
+            Phase::Following => {
+                self.gap_watched = false;
+                let Some(since) = self.gap_since else {
+                    return Look::Nothing;
+                };
+                if now < since + GAP_PATIENCE {
+                    self.gap_watched = true;
+                    return Look::Later(since + GAP_PATIENCE);
+                }
+                tracing::warn!(next = self.next, "events are missing; subscribing again");
+                self.tries += 1;
+            }
+        }
+        self.phase = Phase::Asked;
+        self.on_server = true;
+        self.ask_at = None;
+        self.gap_since = None;
+        Look::Ask
+    }
+
     /// Hands on what the caller does not have yet of a run that begins with the next event at the latest.
     fn hand_over(&mut self, conversation: ConversationId, mut run: Run, sink: &EventSender) {
         run.skip_below(self.next);

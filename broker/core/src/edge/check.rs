@@ -178,7 +178,6 @@ fn check_message(message: &v1::Message, body_bytes_max: usize) -> Result<(), Err
         return Err(ErrorCode::TooManyItems);
     }
     require(!message.reply_to.contains(&0))?;
-    require(!message.body.is_empty() || !message.attachments.is_empty())?;
     message.attachments.iter().try_for_each(|attachment| {
         require((1..=limits::FILE_BYTES_MAX).contains(&attachment.file.len()))?;
         require(attachment.media_type.len() <= limits::MEDIA_TYPE_BYTES_MAX)?;

@@ -84,13 +84,15 @@ pub(super) struct WaitingRefresh {
     pub(super) token: Option<String>,
 }
 
-/// What decides whether a conversation is followed once all requests are answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A conversation in requests that are not answered.
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Named {
     /// The newest Subscribe or Unsubscribe that names it.
     pub(super) serial: u32,
-    /// Index of the result that counts; `None`: it is not to be followed.
-    pub(super) slot: Option<u16>,
+    /// That one is to have it followed.
+    pub(super) wanted: bool,
+    /// Serial and slot of the newest that has had its effect; what earlier ones still bring has none.
+    pub(super) done: (u32, u16),
 }
 
 /// A read of a subscription that is behind.
@@ -172,7 +174,7 @@ impl Session {
     pub(super) fn coming(&self) -> impl Iterator<Item = ConversationId> {
         let named = self.work.iter().flat_map(|work| &work.named);
         named
-            .filter(|(_, named)| named.slot.is_some())
+            .filter(|(_, named)| named.wanted)
             .map(|(conversation, _)| *conversation)
     }
 

@@ -1,7 +1,7 @@
 //! Subscribe and Unsubscribe: many conversations at once, each asked of its owner, answered together.
 //!
-//! Requests that name the same conversation are answered in the order they came, and the newest of them decides whether it is
-//! followed: [`Session`]'s work knows which that is, and what earlier ones still bring is told to the client, no more.
+//! Requests that name the same conversation have their effects, and are answered, in the order they came: an Unsubscribe has
+//! its effect at once, a Subscribe with its result. A result that comes after a later effect is told to the client, no more.
 
 use rialto_protocol::{
     error::ErrorCode,
@@ -13,7 +13,7 @@ use rialto_protocol::{
 use super::{
     Edge, check,
     requests::{Call, Refusal},
-    session::{Named, Session},
+    session::Session,
     subscription::{Behind, SubState},
     topic::TopicKey,
 };
@@ -24,7 +24,8 @@ use crate::{
 };
 
 /// What one result of a Subscribe holds in memory, for the credit that the request takes.
-const RESULT_BYTES: usize = size_of::<ConversationId>() + size_of::<Option<v1::SubscriptionResult>>();
+const RESULT_BYTES: usize =
+    size_of::<ConversationId>() + size_of::<Option<v1::SubscriptionResult>>();
 
 /// Subscriptions of one request: what a slot can number.
 const SUBSCRIPTIONS_MAX: usize = 1 << 16;
@@ -119,7 +120,7 @@ impl Edge {
         })
     }
 
-    /// Makes a request the newest that names a conversation: what earlier ones would do to it is overruled.
+    /// Makes a request the newest that names a conversation; without a slot it has its effect now.
     fn name(
         &mut self,
         conn: ConnId,
@@ -128,15 +129,17 @@ impl Edge {
         slot: Option<u16>,
     ) {
         waiting.conversations.push(conversation);
-        let serial = waiting.serial;
-        if let Some(session) = self.conns.open_mut(conn)
-            && let Some(former) = session
-                .work()
-                .named
-                .insert(conversation, Named { serial, slot })
-            && former.serial != serial
-        {
-            waiting.after = waiting.after.max(former.serial);
+        let Some(session) = self.conns.open_mut(conn) else {
+            return;
+        };
+        let named = session.work().named.entry(conversation).or_default();
+        if named.serial != waiting.serial {
+            waiting.after = waiting.after.max(named.serial);
+            named.serial = waiting.serial;
+        }
+        named.wanted = slot.is_some();
+        if slot.is_none() {
+            named.done = (waiting.serial, u16::MAX);
         }
     }
 
@@ -196,7 +199,7 @@ impl Edge {
                 .open_mut(conn)
                 .and_then(Session::work_if_any)
                 .and_then(|work| work.named.get(&conversation))
-                .is_some_and(|named| named.slot.is_some())
+                .is_some_and(|named| named.wanted)
     }
 
     /// One result has come.
@@ -226,7 +229,7 @@ impl Edge {
         self.release(key, fx);
     }
 
-    /// Fills a result in; returns where its subscription begins, unless a later request overrules it, and the serial.
+    /// Fills a result in; returns where its subscription begins, unless a later request has had its effect, and the serial.
     fn settle(
         &mut self,
         origin: Origin,
@@ -251,23 +254,14 @@ impl Edge {
         };
         waiting.results[place] = Some(told);
         waiting.missing -= 1;
-        let newest = Named {
-            serial,
-            slot: Some(slot),
-        };
-        let holds = work.named.get(&conversation) == Some(&newest);
+        let named = work.named.get_mut(&conversation)?;
+        let holds = (serial, slot) > named.done;
+        named.done = named.done.max((serial, slot));
         Some((holds.then_some(start), serial))
     }
 
     /// The newest result is what holds, also where there was a subscription before.
-    fn begin(
-        &mut self,
-        conn: ConnId,
-        key: TopicKey,
-        start: Start,
-        serial: u32,
-        fx: &mut Effects,
-    ) {
+    fn begin(&mut self, conn: ConnId, key: TopicKey, start: Start, serial: u32, fx: &mut Effects) {
         match start {
             Start::At { next, verify, .. } => {
                 let (held, ended) = (serial, None);

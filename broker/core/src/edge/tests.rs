@@ -4,6 +4,7 @@ mod chaos;
 mod contents;
 mod creating;
 mod credit;
+mod crossing;
 mod ending;
 mod handshake;
 mod log;

@@ -1,162 +1,18 @@
-//! Everything but publishing: conversations, subscriptions, history, markers, signals, presence.
+//! The requests that have no file of their own: subscriptions, markers, signals, presence, lists.
 
 use bytes::Bytes;
 use rialto_protocol::body::Body;
 use rialto_protocol::frame::FrameKind;
-use rialto_protocol::ids::{ConversationId, Cursor, Seq, UserId};
+use rialto_protocol::ids::{ConversationId, Seq, UserId};
 use rialto_protocol::{limits, v1};
 
 use super::Client;
-use crate::client_id;
 use crate::command::{Request, Subscribe, Unsubscribe, What};
 use crate::error::{CloseReason, RequestError, Retry};
 use crate::events::ConnectionState;
 use crate::requests::{self, Answer, Resend};
 use crate::subscriptions::{Start, SubscribeAnswer, SubscribeOutcome};
 use crate::wire;
-
-/// A conversation to open.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Create {
-    /// A fresh one by default. Of no meaning for `Self` and `Direct`, whose ids are derived.
-    pub conversation: Option<ConversationId>,
-    /// What it is to be; immutable.
-    pub kind: v1::ConversationKind,
-    /// Who may read and join.
-    pub visibility: v1::Visibility,
-    /// At most 200 bytes.
-    pub title: String,
-    /// Members beside oneself, at most 500; for `Direct` the other user, alone.
-    pub members: Vec<UserId>,
-    /// The conversation that it hangs below: a thread's forum.
-    pub parent: Option<ConversationId>,
-}
-
-impl Create {
-    /// A private conversation of this kind, without a title or other members.
-    #[must_use]
-    pub const fn new(kind: v1::ConversationKind) -> Self {
-        Self {
-            conversation: None,
-            kind,
-            visibility: v1::Visibility::Private,
-            title: String::new(),
-            members: Vec::new(),
-            parent: None,
-        }
-    }
-
-    /// The conversation with another user.
-    #[must_use]
-    pub fn direct(other: UserId) -> Self {
-        Self::new(v1::ConversationKind::Direct).member(other)
-    }
-
-    /// A group.
-    #[must_use]
-    pub fn group(title: impl Into<String>) -> Self {
-        Self {
-            title: title.into(),
-            ..Self::new(v1::ConversationKind::Group)
-        }
-    }
-
-    /// A public channel.
-    #[must_use]
-    pub fn channel(title: impl Into<String>) -> Self {
-        let visibility = v1::Visibility::Public;
-        Self {
-            title: title.into(),
-            visibility,
-            ..Self::new(v1::ConversationKind::Channel)
-        }
-    }
-
-    /// Under this id, so that it is created once whoever comes first or tries again.
-    #[must_use]
-    pub const fn id(mut self, conversation: ConversationId) -> Self {
-        self.conversation = Some(conversation);
-        self
-    }
-
-    /// With one more member.
-    #[must_use]
-    pub fn member(mut self, user: UserId) -> Self {
-        self.members.push(user);
-        self
-    }
-}
-
-/// A conversation that was opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Created {
-    /// Its id.
-    pub conversation: ConversationId,
-    /// Where its log ends.
-    pub head: Cursor,
-    /// It had been there before.
-    pub existed: bool,
-}
-
-/// Which part of a log to read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HistoryQuery {
-    from: u64,
-    direction: v1::Direction,
-    limit: u32,
-}
-
-impl HistoryQuery {
-    /// The newest events.
-    #[must_use]
-    pub const fn latest() -> Self {
-        Self {
-            from: 0,
-            direction: v1::Direction::Backward,
-            limit: 0,
-        }
-    }
-
-    /// From this event upwards, itself included.
-    #[must_use]
-    pub const fn from(seq: Seq) -> Self {
-        Self {
-            from: seq.0,
-            direction: v1::Direction::Forward,
-            limit: 0,
-        }
-    }
-
-    /// From this event downwards, itself included. The events still come in rising order.
-    #[must_use]
-    pub const fn back_from(seq: Seq) -> Self {
-        Self {
-            from: seq.0,
-            direction: v1::Direction::Backward,
-            limit: 0,
-        }
-    }
-
-    /// At most so many events, 1 to 1,000; 50 by default. A page may have fewer although there are more.
-    #[must_use]
-    pub const fn limit(mut self, events_max: u32) -> Self {
-        self.limit = events_max;
-        self
-    }
-}
-
-/// A page of a log.
-#[derive(Clone, Debug, PartialEq)]
-pub struct HistoryPage {
-    /// In rising order.
-    pub events: Vec<v1::Event>,
-    /// Where the log ends.
-    pub head: Cursor,
-    /// First event that is kept.
-    pub oldest: Seq,
-    /// There is nothing more in this direction.
-    pub end: bool,
-}
 
 /// What is sent at most once and never stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -170,57 +26,6 @@ pub enum Signal {
 }
 
 impl Client {
-    /// Opens a conversation; that it is there already is no error. Sent again by itself after a reconnect.
-    ///
-    /// # Errors
-    /// When the server refuses, a limit is broken, or the client is closed. So with every request below.
-    pub async fn create(&self, create: Create) -> Result<Created, RequestError> {
-        at_most(
-            create.members.len(),
-            limits::MEMBERS_PER_CREATE_MAX,
-            "a conversation begins with at most 500 members",
-        )?;
-        let derived = matches!(
-            create.kind,
-            v1::ConversationKind::Self_ | v1::ConversationKind::Direct
-        );
-        let conversation = match create.conversation {
-            _ if derived => Bytes::new(),
-            Some(conversation) => conversation.to_proto(),
-            None => {
-                let no_entropy =
-                    |_| RequestError::Invalid("the system gave no random bytes for an id");
-                client_id::conversation_id().map_err(no_entropy)?.to_proto()
-            }
-        };
-        let body = v1::Create {
-            conversation,
-            kind: create.kind.into(),
-            visibility: create.visibility.into(),
-            title: create.title,
-            members: create.members.iter().map(UserId::to_proto).collect(),
-            parent: create
-                .parent
-                .map(|parent| parent.to_proto())
-                .unwrap_or_default(),
-            client_id: self.shared().client_id().to_proto(),
-        };
-        let created: v1::CreatedConversation = self
-            .request(
-                FrameKind::Create,
-                &body,
-                FrameKind::CreatedConversation,
-                Resend::Yes,
-            )
-            .await?;
-        Ok(Created {
-            conversation: ConversationId::from_slice(&created.conversation)
-                .map_err(|_| RequestError::UnexpectedAnswer)?,
-            head: created.head.unwrap_or_default().into(),
-            existed: created.existed,
-        })
-    }
-
     /// Follows conversations, any number at once. The outcomes are in the order of the request; their events come through
     /// [`crate::Events`], possibly before this returns. A conversation that is followed already is followed anew from the
     /// given start.
@@ -276,37 +81,6 @@ impl Client {
             requests::answer::<v1::Done>(answered, FrameKind::Done).await?;
         }
         Ok(())
-    }
-
-    /// Reads a page of a log.
-    ///
-    /// # Errors
-    /// As [`Client::create`].
-    pub async fn history(
-        &self,
-        conversation: ConversationId,
-        query: HistoryQuery,
-    ) -> Result<HistoryPage, RequestError> {
-        let body = v1::History {
-            conversation: conversation.to_proto(),
-            from_seq: query.from,
-            direction: query.direction.into(),
-            limit: query.limit,
-        };
-        let page: v1::HistoryPage = self
-            .request(
-                FrameKind::History,
-                &body,
-                FrameKind::HistoryPage,
-                Resend::Yes,
-            )
-            .await?;
-        Ok(HistoryPage {
-            events: page.events,
-            head: page.head.unwrap_or_default().into(),
-            oldest: Seq(page.oldest_seq),
-            end: page.end,
-        })
     }
 
     /// Marks everything up to this event as read. Never goes back.
@@ -406,7 +180,8 @@ impl Client {
         self.signal(conversation, Signal::Typing).await
     }
 
-    /// Watches the presence of these users and of no others, at most 1,000. Changes come through [`crate::Events`].
+    /// Watches the presence of these users and of no others, at most 1,000. They come in any order, later changes through
+    /// [`crate::Events`].
     ///
     /// # Errors
     /// As [`Client::create`].
@@ -529,7 +304,7 @@ impl Client {
             .map(|_| ())
     }
 
-    async fn request<T: Body>(
+    pub(super) async fn request<T: Body>(
         &self,
         kind: FrameKind,
         body: &impl prost::Message,
@@ -570,7 +345,11 @@ impl Client {
     }
 }
 
-fn at_most(count: usize, count_max: usize, otherwise: &'static str) -> Result<(), RequestError> {
+pub(super) fn at_most(
+    count: usize,
+    count_max: usize,
+    otherwise: &'static str,
+) -> Result<(), RequestError> {
     if count > count_max {
         Err(RequestError::Invalid(otherwise))
     } else {

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use rialto_protocol::error::ErrorCode;
 use rialto_protocol::ids::Epoch;
 
+use v1::SubscriptionStatus as Status;
+
 use super::*;
 use crate::command::Shared;
 use crate::error::CloseReason;
-use crate::events::{ConnectionState, Events};
+use crate::events::{ConnectionState, EndReason, Event, Events};
 
 const ROOM: ConversationId = ConversationId::from_bytes([1; 16]);
 
@@ -186,6 +188,34 @@ fn what_stays_missing_on_several_streams_is_asked_for_again() {
     bench.answer(due[0].1, &following(8, 4), false);
     bench.deliver(8, 3..=3);
     assert_eq!(bench.seen(), [1, 2, 3, 4]);
+}
+
+#[test]
+fn a_catch_up_that_takes_its_time_is_left_to_it() {
+    let mut bench = Bench::new(true);
+    bench.follow(Start::Beginning, 7, 0);
+    bench.deliver(7, 50..=50);
+    for seq in 1..40 {
+        bench.now += GAP_PATIENCE / 3;
+        bench.deliver(7, seq..=seq);
+        assert!(bench.due().is_empty(), "at {seq}");
+        assert!(bench.subscriptions.deadlines.len() <= 1);
+    }
+    bench.now += GAP_PATIENCE;
+    assert_eq!(bench.due().len(), 1);
+}
+
+#[test]
+fn what_was_held_back_before_the_answer_is_not_waited_for_in_vain() {
+    for streams in [false, true] {
+        let mut bench = Bench::new(streams);
+        let generation = bench.subscriptions.begin(ROOM, Start::Beginning);
+        bench.subscriptions.asked();
+        bench.deliver(7, 2..=2);
+        bench.answer(generation, &following(7, 2), true);
+        bench.now += GAP_PATIENCE;
+        assert_eq!(bench.due().len(), 1, "streams: {streams}");
+    }
 }
 
 #[test]

@@ -156,9 +156,11 @@ async fn after_a_cut_what_is_open_is_sent_again_in_order_under_the_same_ids() {
     for index in [4, 3, 0] {
         open.remove(index).await.unwrap();
     }
+    // The newest one, under the request id that the oldest one had.
+    open.push(client.publish(ROOM, "8").await.unwrap());
+    peer.drafts(1).await;
     drop(peer);
     let mut peer = server.welcome().await;
-    open.push(client.publish(ROOM, "8").await.unwrap());
     let second = peer.drafts(6).await;
     assert_eq!(
         second.iter().map(Sent::text).collect::<Vec<_>>(),

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rialto_sdk::protocol::frame::FrameKind;
 use rialto_sdk::protocol::ids::RequestId;
 use rialto_sdk::{
-    CloseReason, ConnectError, ConnectionState, Create, ErrorCode, Event, Events, PublishError,
-    ReconnectPolicy, RequestError, Retry, Seq, Signal, Start, UserId, v1,
+    ClientBuilder, CloseReason, ConnectError, ConnectionState, Create, ErrorCode, Event, Events,
+    PublishError, ReconnectPolicy, RequestError, Retry, Seq, Signal, Start, TokenError, UserId, v1,
 };
 
 use crate::server::{DEVICE, ROOM, Server, Tokens, builder, deliver, user, welcome};
@@ -119,6 +119,33 @@ async fn an_expired_token_is_asked_for_anew_once() {
         Err(ConnectError::Refused(error)) => assert!(error.is(ErrorCode::TokenExpired)),
         other => panic!("{other:?}"),
     }
+}
+
+#[tokio::test]
+async fn a_provider_that_has_no_more_tokens_closes_the_client() {
+    let server = Server::start().await;
+    let asked = AtomicU64::new(0);
+    let provider = move || {
+        let first = asked.fetch_add(1, Ordering::SeqCst) == 0;
+        async move {
+            if first {
+                Ok("token".to_owned())
+            } else {
+                Err(TokenError::permanent("signed out"))
+            }
+        }
+    };
+    let options = |builder: ClientBuilder| builder.token_provider(Arc::new(provider));
+    let (_client, mut events, peer) = server.client_with(options).await;
+    drop(peer);
+    let mut last = None;
+    while let Some(event) = events.next().await {
+        last = Some(event);
+    }
+    let Some(Event::Connection(ConnectionState::Closed(CloseReason::Token(error)))) = last else {
+        panic!("{last:?}")
+    };
+    assert_eq!(error.to_string(), "signed out");
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     ops::ControlFlow,
+    panic::resume_unwind,
     path::Path,
     sync::{Arc, mpsc},
     thread,
@@ -21,7 +22,7 @@ use super::{
     segment::{Sealed, States, Viewed, file_name, number_of},
 };
 use crate::{
-    embedded::tail::{EntryAt, outbox_of},
+    embedded::tail::{EntryAt, OutboxSeen, outbox_of},
     journal::JournalError,
 };
 
@@ -40,6 +41,8 @@ struct Loaded {
     scan: Scan,
 }
 
+/// Threads that index a segment read back; more of them would wait for the one that reads.
+const INDEX_THREADS_MAX: usize = 4;
 /// Smallest and largest segment: an offset has 32 bits, and an entry of some size must fit.
 const SEGMENT_BYTES: std::ops::RangeInclusive<u32> = 8 << 10..=1 << 30;
 
@@ -171,7 +174,7 @@ impl Replay<'_> {
     }
 
     fn take(&mut self, loaded: Loaded) -> Result<(), JournalError> {
-        let Loaded { segment, bytes, scan } = &loaded;
+        let Loaded { segment, scan, .. } = &loaded;
         let name = segment.name();
         let anything = !scan.entries.is_empty() || matches!(scan.end, End::Sealed(_));
         if anything && let Some((open, end)) = &self.open {
@@ -185,9 +188,13 @@ impl Replay<'_> {
             End::Open { .. } | End::Sealed(_) => {}
         }
         let in_views = segment.number() < self.viewed.segment;
-        for (offset, header) in &scan.entries {
-            let records = (offset + ENTRY_HEADER_BYTES) as usize..header.end(*offset) as usize;
-            self.entry(segment, *offset, header, bytes.slice(records), in_views)?;
+        if !in_views {
+            for (offset, header) in &scan.entries {
+                self.replay(header).map_err(|why| damaged(&name, *offset, &why))?;
+            }
+        }
+        for (number, seen) in index(self.tail, &loaded, in_views) {
+            self.note_outbox(segment.number(), &scan.entries[number], seen);
         }
         if in_views {
             return self.keep(Arc::clone(segment));
@@ -203,47 +210,44 @@ impl Replay<'_> {
                 self.states.next_number = next;
                 self.last = Some(loaded);
             }
-            // An empty one; of another size than wanted it is made anew, and so are those behind it. So is one with torn
-            // bytes: its first write was never answered, or they are stale and look like a write because the old
-            // entries of a recycled file hold the new number somewhere.
+            // An empty one. Of another size than wanted, or with the torn beginning of a write that was never answered, it
+            // is made anew, and so are those behind it.
             End::Open { torn_bytes: 0, .. }
                 if self.states.next_number == segment.number() && segment.capacity() == self.segment_bytes =>
             {
                 self.states.next_number = next;
                 self.states.ready.push_back(loaded.segment);
             }
-            _ => {}
+            End::Open { end, torn_bytes } => self.note_cut(&name, end, torn_bytes),
+            End::Damaged(_) => {}
         }
         Ok(())
     }
 
-    fn entry(
-        &mut self,
-        segment: &Arc<Segment>,
-        offset: u32,
-        header: &EntryHeader,
-        records: Bytes,
-        in_views: bool,
-    ) -> Result<(), JournalError> {
+    fn replay(&mut self, header: &EntryHeader) -> Result<(), String> {
         let EntryHeader { lane, position, epoch, time_ms, length, .. } = *header;
-        let at = offset + ENTRY_HEADER_BYTES;
-        let seen = if in_views {
-            outbox_of(records)
-        } else {
-            let replayed = self.lanes.replay(lane, position, epoch, time_ms);
-            replayed.map_err(|why| damaged(&segment.name(), offset, &why))?;
-            self.found.entries += 1;
-            self.found.bytes += u64::from(length);
-            self.tail.add(segment, &EntryAt { lane, offset: at }, records)
-        };
+        self.lanes.replay(lane, position, epoch, time_ms)?;
+        self.found.entries += 1;
+        self.found.bytes += u64::from(length);
+        Ok(())
+    }
+
+    fn note_outbox(&mut self, segment: u64, (offset, header): &(u32, EntryHeader), seen: OutboxSeen) {
+        let EntryHeader { lane, position, time_ms, length: bytes, .. } = *header;
         if seen.outbox {
-            let pending = Pending { position, time_ms, segment: segment.number(), offset: at, bytes: length };
-            self.outbox.add(lane, pending);
+            let offset = offset + ENTRY_HEADER_BYTES;
+            self.outbox.add(lane, Pending { position, time_ms, segment, offset, bytes });
         }
         if let Some(through) = seen.outbox_done {
             self.outbox.finish(lane, through);
         }
-        Ok(())
+    }
+
+    fn note_cut(&mut self, file: &str, offset: u32, torn_bytes: u32) {
+        if torn_bytes > 0 {
+            tracing::warn!(file, offset, torn_bytes, "an unfinished write was cut off");
+            self.found.cut_bytes += u64::from(torn_bytes);
+        }
     }
 
     fn sealed(&mut self, segment: Arc<Segment>, end: u32, scan: &Scan) {
@@ -273,10 +277,7 @@ impl Replay<'_> {
         let (end, sealed) = match scan.end {
             End::Sealed(end) => (end, true),
             End::Open { end, torn_bytes } => {
-                if torn_bytes > 0 {
-                    tracing::warn!(file = segment.name(), offset = end, torn_bytes, "an unfinished write was cut off");
-                }
-                self.found.cut_bytes += u64::from(torn_bytes);
+                self.note_cut(&segment.name(), end, torn_bytes);
                 (end, false)
             }
             End::Damaged(_) => return Ok(()),
@@ -294,4 +295,27 @@ impl Replay<'_> {
         }
         Ok(())
     }
+}
+
+/// Indexes a segment's entries, each lane's in order and lanes side by side; gives what concerns an outbox, by the number of
+/// the entry. Of entries that are in the views nothing but that is read.
+fn index(tail: &TailIndex, loaded: &Loaded, in_views: bool) -> Vec<(usize, OutboxSeen)> {
+    let Loaded { segment, bytes, scan } = loaded;
+    let threads = thread::available_parallelism().map_or(1, usize::from).min(INDEX_THREADS_MAX);
+    let of_thread = |thread: usize| {
+        let numbered = scan.entries.iter().enumerate();
+        let own = numbered.filter(|(_, (_, header))| usize::from(header.lane.0) % threads == thread);
+        let seen = own.map(|(number, (offset, header))| {
+            let at = EntryAt { lane: header.lane, offset: offset + ENTRY_HEADER_BYTES };
+            let records = bytes.slice(at.offset as usize..header.end(*offset) as usize);
+            (number, if in_views { outbox_of(records) } else { tail.add(segment, &at, records) })
+        });
+        seen.filter(|(_, seen)| *seen != OutboxSeen::default()).collect::<Vec<_>>()
+    };
+    thread::scope(|scope| {
+        let of_thread = &of_thread;
+        let threads: Vec<_> = (0..threads).map(|thread| scope.spawn(move || of_thread(thread))).collect();
+        let seen = threads.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        seen.flatten().collect()
+    })
 }

@@ -3,7 +3,7 @@
 //! A bad entry is the torn end of the last write when nothing behind it was written later. What was written later says so
 //! itself: its group begins behind the bad entry.
 
-use super::format::{EntryCodec, EntryHeader, FIRST_ENTRY};
+use super::format::{ENTRY_HEADER_BYTES, EntryCodec, EntryHeader, FIRST_ENTRY};
 
 /// A segment, read.
 pub(super) struct Scan {
@@ -55,17 +55,13 @@ fn classify(bytes: &[u8], codec: EntryCodec, bad: u32) -> End {
     let mut torn_end = bad;
     let mut from = bad;
     while let Some(candidate) = codec.candidate(bytes, from) {
-        match codec.decode(bytes, candidate) {
-            Some(header) if header.group > bad => return End::Damaged(bad),
-            Some(header) => {
-                torn_end = header.end(candidate);
-                from = torn_end;
-            }
-            None => {
-                torn_end = candidate + super::format::ENTRY_HEADER_BYTES;
-                from = candidate + 1;
-            }
+        let decoded = codec.decode(bytes, candidate);
+        if decoded.is_some_and(|header| header.group > bad) {
+            return End::Damaged(bad);
         }
+        let end = decoded.map_or(candidate + ENTRY_HEADER_BYTES, |header| header.end(candidate));
+        torn_end = torn_end.max(end);
+        from = decoded.map_or(candidate + 1, |_| end);
     }
     End::Open { end: bad, torn_bytes: torn_end - bad }
 }

@@ -224,3 +224,28 @@ fn an_older_checkpoint_replays_more_and_one_that_asks_for_too_much_is_refused() 
     wrong.lanes[0].position = Position(1);
     assert!(matches!(open_with(&disk, small(), &wrong), Err(JournalError::Damaged(_))));
 }
+
+#[test]
+fn what_users_write_is_never_taken_for_an_entry() {
+    let disk = FakeDisk::new();
+    let options = LogOptions { keep_bytes: 0, ..small() };
+    let mut checkpoint = ViewCheckpoint::default();
+    let (log, _) = open_with(&disk, options.clone(), &checkpoint).unwrap();
+    let mut owner = Owner::of(&log);
+    // Numbers of segments to come, everywhere in segments that will be recycled.
+    for round in 0..6 {
+        for number in 1..5_u64 {
+            let bytes = number.saturating_add(round).to_le_bytes().repeat(100);
+            append(&log, vec![owner.next(0, bytes.into())]).unwrap();
+        }
+        seal(&log);
+        view_all(&log, &mut checkpoint);
+        wait_until(&log, |states| states.ready.len() == 2 && states.viewed.is_empty());
+    }
+    let last = owner.row(0, 1, 100);
+    append(&log, vec![last.clone()]).unwrap();
+    drop(log);
+    let (log, found) = open_with(&disk, options, &checkpoint).unwrap();
+    assert_eq!(sealed_entries(&log), [last]);
+    assert_eq!(found.cut_bytes, 0);
+}

@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# Replays a whole log against a real broker: over every transport, then with the broker killed again and again, then once
+# more after a restart without publishing anything. Ends with 0 only when every verdict is clean.
+#   loadgen/acceptance.sh FILE [KILLS]     FILE: JSON lines as loadgen replay reads them; KILLS: 20 when not given
+set -euo pipefail
+file=${1:?which log? usage: loadgen/acceptance.sh FILE [KILLS]}
+kills=${2:-20}
+bin=$(cd "$(dirname "$0")/.." && pwd)/target/release
+work=$(mktemp -d)
+broker=
+trap '[ -z "$broker" ] || kill -9 "$broker" 2>/dev/null || true; rm -rf "$work"' EXIT
+
+address() { sed -n "s/.*\"$1\": *\"\([^\"]*\)\".*/\1/p" "$work/data/addresses.json"; }
+
+start() { # the ports of the first start are kept: clients find the broker again where it was
+  "$bin/rialto" serve --data "$work/data" --tcp "$tcp" --tls "$tls" --quic "$quic" --ops "$ops" >>"$work/broker.log" 2>&1 &
+  broker=$!
+  until curl -sf "http://$(address ops)/health/ready" >/dev/null 2>&1; do
+    kill -0 "$broker" 2>/dev/null || { tail -n 20 "$work/broker.log" >&2; exit 1; }
+    sleep 0.05
+  done
+}
+
+tcp=127.0.0.1:0 tls=127.0.0.1:0 quic=127.0.0.1:0 ops=127.0.0.1:0
+start
+tcp=$(address tcp) tls=$(address tls) quic=$(address quic) ops=$(address ops)
+for target in "tcp://$tcp" "tls://$tls" "quic://$quic"; do
+  echo "== $target"
+  "$bin/loadgen" replay "$file" --target "$target" --report "$work/report.json"
+done
+
+echo "== tcp://$tcp, killed $kills times"
+"$bin/loadgen" replay "$file" --target "tcp://$tcp" --run killed --report "$work/report.json" &
+player=$!
+for kill in $(seq "$kills"); do
+  sleep "0.$((RANDOM % 9))5"
+  kill -0 "$player" 2>/dev/null || { echo "the replay ended before kill $kill" >&2; break; }
+  { kill -9 "$broker" && wait "$broker"; } 2>/dev/null || true
+  start
+done
+wait "$player"
+
+echo "== read again after another kill, nothing published"
+{ kill -9 "$broker" && wait "$broker"; } 2>/dev/null || true
+start
+"$bin/loadgen" replay "$file" --target "tcp://$tcp" --run killed --report "$work/again.json"
+grep -q '"published": 0,' "$work/again.json" || { echo "something was published again" >&2; exit 1; }
+echo "all clean"

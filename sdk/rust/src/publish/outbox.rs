@@ -1,0 +1,205 @@
+//! What is not acknowledged: the drafts of each Publish in flight, and those that wait to be sent again.
+
+use std::collections::HashSet;
+
+use rialto_protocol::error::ErrorCode;
+use rialto_protocol::ids::ConversationId;
+use rialto_protocol::v1;
+use tokio::time::Instant;
+
+use super::Pending;
+use crate::command::{Command, What};
+
+/// The drafts of one Publish frame that is in flight, each with its place in the order of commands.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    drafts: Vec<Option<(u64, Pending)>>,
+    open: usize,
+}
+
+impl Batch {
+    pub(crate) fn new(drafts: Vec<(u64, Pending)>) -> Self {
+        let open = drafts.len();
+        Self {
+            drafts: drafts.into_iter().map(Some).collect(),
+            open,
+        }
+    }
+
+    /// Whether all of it is.
+    pub(crate) const fn is_done(&self) -> bool {
+        self.open == 0
+    }
+
+    /// What is not acknowledged, as commands to be given once more.
+    pub(crate) fn into_commands(self) -> impl Iterator<Item = Command> {
+        self.drafts
+            .into_iter()
+            .flatten()
+            .map(|(order, pending)| Command {
+                order,
+                what: What::Publish(pending),
+            })
+    }
+}
+
+/// Drafts that the server refused for reasons of its own, until they are sent again.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    delayed: Vec<Command>,
+    /// Where later drafts have to wait for them.
+    conversations: HashSet<ConversationId>,
+    due: Option<Instant>,
+    token_expired: bool,
+}
+
+impl Outbox {
+    /// Takes a receipt of a batch. The credit that is free again; none when the receipt is of no open draft.
+    pub(crate) fn receipt(
+        &mut self,
+        batch: &mut Batch,
+        receipt: v1::Receipt,
+        now: Instant,
+    ) -> Option<u32> {
+        let slot = usize::try_from(receipt.draft)
+            .ok()
+            .and_then(|index| batch.drafts.get_mut(index))?;
+        let (order, pending) = slot.take()?;
+        batch.open -= 1;
+        let cost = pending.cost;
+        self.note(receipt.error.as_ref());
+        match pending.settle(receipt) {
+            Some((pending, wait)) => {
+                self.delay(order, pending, now + wait);
+                Some(0)
+            }
+            None => Some(cost),
+        }
+    }
+
+    /// Takes the refusal of a whole Publish. The credit that is free again.
+    pub(crate) fn refusal(&mut self, batch: Batch, error: &v1::Error, now: Instant) -> u32 {
+        self.note(Some(error));
+        let mut freed = 0;
+        for (order, pending) in batch.drafts.into_iter().flatten() {
+            let cost = pending.cost;
+            match pending.refuse(error.clone().into()) {
+                Some((pending, wait)) => self.delay(order, pending, now + wait),
+                None => freed += cost,
+            }
+        }
+        freed
+    }
+
+    fn note(&mut self, error: Option<&v1::Error>) {
+        let code = error.and_then(ErrorCode::from_proto);
+        self.token_expired |= code == Some(ErrorCode::TokenExpired);
+    }
+
+    /// Whether a draft was refused since the last call because the token had expired.
+    pub(crate) fn take_token_expired(&mut self) -> bool {
+        std::mem::take(&mut self.token_expired)
+    }
+
+    /// Keeps a draft back that has to wait for an earlier one of its conversation; others come back.
+    pub(crate) fn pass(&mut self, order: u64, pending: Pending) -> Option<Pending> {
+        if self.conversations.is_empty() || !self.conversations.contains(&pending.conversation) {
+            return Some(pending);
+        }
+        self.delayed.push(Command {
+            order,
+            what: What::Publish(pending),
+        });
+        None
+    }
+
+    fn delay(&mut self, order: u64, pending: Pending, due: Instant) {
+        self.conversations.insert(pending.conversation);
+        self.delayed.push(Command {
+            order,
+            what: What::Publish(pending),
+        });
+        self.due = self.due.max(Some(due));
+    }
+
+    /// When drafts are to be sent again.
+    pub(crate) const fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.delayed.is_empty()
+    }
+
+    /// All that waits, in no particular order.
+    pub(crate) fn take(&mut self) -> Vec<Command> {
+        self.due = None;
+        self.conversations.clear();
+        std::mem::take(&mut self.delayed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rialto_protocol::ids::ClientId;
+    use rialto_protocol::limits::FRAME_BYTES_MAX_DEFAULT;
+
+    use super::super::{AGAIN, Publishing, encode_draft};
+    use super::*;
+    use crate::content::Content;
+    use crate::error::{CloseReason, PublishError, Retry};
+
+    fn pending(text: &str, time_ms: u64) -> (Pending, Publishing) {
+        let draft = encode_draft(&Content::text(text), FRAME_BYTES_MAX_DEFAULT).unwrap();
+        let room = ConversationId::from_bytes([1; 16]);
+        Pending::new(room, None, ClientId::v7(time_ms, [9; 10]), draft, 100)
+    }
+
+    fn refused(code: ErrorCode) -> v1::Receipt {
+        v1::Receipt {
+            error: Some(code.to_proto(0)),
+            ..v1::Receipt::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn the_servers_own_troubles_are_waited_out_and_the_callers_are_told() {
+        let (mut outbox, now) = (Outbox::default(), Instant::now());
+        let (first, told) = pending("a", 1);
+        let (second, waiting) = pending("b", 2);
+        let mut batch = Batch::new(vec![(1, first), (2, second)]);
+        assert_eq!(
+            outbox.receipt(&mut batch, refused(ErrorCode::NotAMember), now),
+            Some(100)
+        );
+        let again = v1::Receipt {
+            draft: 1,
+            ..refused(ErrorCode::StorageUnavailable)
+        };
+        assert_eq!(outbox.receipt(&mut batch, again.clone(), now), Some(0));
+        assert_eq!(
+            outbox.receipt(&mut batch, again, now),
+            None,
+            "a receipt counts once"
+        );
+        assert!(batch.is_done());
+        assert_eq!(outbox.due(), Some(now + AGAIN));
+        assert!(
+            told.await
+                .unwrap_err()
+                .refusal()
+                .unwrap()
+                .is(ErrorCode::NotAMember)
+        );
+        for command in outbox.take() {
+            command.fail(&CloseReason::Asked, Retry::MaybeDuplicate);
+        }
+        assert!(matches!(
+            waiting.await,
+            Err(PublishError::Closed {
+                retry: Retry::MaybeDuplicate,
+                ..
+            })
+        ));
+    }
+}
