@@ -9,6 +9,9 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 
 # Arguments of `rialto serve`, such as ARGS="--data DIR --tcp 127.0.0.1:0".
 ARGS ?=
+# A log in the form that `loadgen replay` reads, and how often the broker is killed while it is played.
+CORPUS ?=
+KILLS ?= 20
 # Seconds that each fuzz target runs.
 FUZZ_S ?= 60
 
@@ -28,6 +31,11 @@ test: toolchain ## run every test, with a summary at the end
 	     /^error(\[|:)/ { print } \
 	     END { printf "\n%d passed, %d failed, %d ignored; the whole output is in target/test.log\n", passed, failed, ignored }' target/test.log; \
 	exit $$status
+
+replay: toolchain ## replay a log with kills, over every transport (CORPUS=FILE, KILLS=20)
+	@test -n "$(CORPUS)" || { echo "make: say which log: make replay CORPUS=FILE.jsonl.gz" >&2; exit 1; }
+	@cargo build --release
+	@loadgen/acceptance.sh "$(CORPUS)" "$(KILLS)"
 
 lint: toolchain ## formatting, clippy and rustdoc, with no warning allowed
 	cargo fmt --all --check
@@ -63,4 +71,4 @@ toolchain:
 	if [ "$$(printf '%s\n' "$$wanted" "$$found" | sort -V | head -n 1)" != "$$wanted" ]; then \
 		echo "make: Rust $$found is too old, $$wanted is needed: rustup update stable" >&2; exit 1; fi
 
-.PHONY: help run test lint fmt docs bench fuzz toolchain
+.PHONY: help run test replay lint fmt docs bench fuzz toolchain

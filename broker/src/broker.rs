@@ -315,7 +315,7 @@ impl Sockets {
         let mut endpoints = None;
         if let Some(certificates) = certificates {
             acceptor = Some(TlsAcceptor::from(Arc::new(certificates.server_config()?)));
-            endpoints = Some(quic::server_config(certificates, config)?);
+            endpoints = Some(quic::Shared::new(certificates, config)?);
         }
         let mut tcp = self.tcp.drain(..);
         let mut tls = self.tls.drain(..);

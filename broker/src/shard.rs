@@ -66,7 +66,7 @@ pub(crate) enum Control {
 pub(crate) struct Listeners {
     pub(crate) tcp: Option<TcpListener>,
     pub(crate) tls: Option<(TcpListener, TlsAcceptor)>,
-    pub(crate) quic: Option<(UdpSocket, quinn::ServerConfig)>,
+    pub(crate) quic: Option<(UdpSocket, quic::Shared)>,
 }
 
 /// Why a shard could not start.

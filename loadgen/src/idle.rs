@@ -19,7 +19,7 @@ use crate::run::{IDLE_SUBSCRIPTIONS, RunError, conversation_ids};
 use crate::target::Target;
 use crate::tokens::Tokens;
 
-/// Connections that are opened at the same time.
+/// Connections that are opened, or closed, at the same time.
 const OPENING_MAX: usize = 64;
 /// How often memory is looked at until it stands still.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -119,6 +119,10 @@ pub async fn idle(options: Options) -> Result<Report, RunError> {
     let (start, usage) = (Instant::now(), options.broker.usage()?);
     tokio::time::sleep(options.duration).await;
     let idle_cpu = options.broker.usage()?.since(usage).cpu_s / start.elapsed().as_secs_f64();
+    stream::iter(&clients)
+        .for_each_concurrent(OPENING_MAX, Client::close)
+        .await;
+    keeper.close().await;
     let grown = after.saturating_sub(before) as f64;
     Ok(Report {
         target: options.target.to_string(),

@@ -309,6 +309,8 @@ impl House {
         let live_readers = readings.len();
         readings.extend(self.cold_readers(&known).await?);
         let found = verdict::judge(&plays, readings, live_readers).await?;
+        self.stage.crowd.close().await;
+        self.keeper.close().await;
         let elapsed = started.elapsed();
         Ok(verdict::report(&self, &plays, found, play, elapsed))
     }

@@ -93,97 +93,43 @@ fn a_message_that_readers_never_get_ends_with_status_1() {
 #[test]
 fn no_verdict_is_status_2_and_says_why() {
     let folder = tempfile::tempdir().unwrap();
-    let report = folder.path().join("report.json");
-    let path = report.to_str().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (report, bad) = (path("report.json"), path("bad.jsonl"));
     let file = chat::write(folder.path(), 1, 3);
     let file = file.to_str().unwrap();
-    let bad = folder.path().join("bad.jsonl");
     fs::write(&bad, "{\n").unwrap();
-    for (arguments, says) in [
+    let (nobody, away) = (
+        "--target tcp://127.0.0.1:1",
+        "--target tls://broker.example:1",
+    );
+    for (arguments, report, says) in [
         (
-            vec![
-                "replay",
-                "missing",
-                "--target",
-                "tcp://127.0.0.1:1",
-                "--report",
-                path,
-            ],
+            format!("replay missing {nobody}"),
+            report.as_str(),
             "missing",
         ),
+        (format!("replay {bad} {nobody}"), &report, "line 1"),
+        (format!("replay {file} {nobody}"), &report, "no connection"),
         (
-            vec![
-                "replay",
-                bad.to_str().unwrap(),
-                "--target",
-                "tcp://127.0.0.1:1",
-                "--report",
-                path,
-            ],
-            "line 1",
-        ),
-        (
-            vec![
-                "replay",
-                file,
-                "--target",
-                "tcp://127.0.0.1:1",
-                "--report",
-                path,
-            ],
-            "no connection",
-        ),
-        (
-            vec![
-                "replay",
-                file,
-                "--target",
-                "tcp://127.0.0.1:1",
-                "--report",
-                "/proc/no",
-            ],
+            format!("replay {file} {nobody}"),
+            "/proc/no",
             "cannot be written",
         ),
+        (format!("replay {file} {away}"), &report, "--ca"),
+        ("run --target nowhere".to_owned(), &report, "no target"),
         (
-            vec![
-                "replay",
-                file,
-                "--target",
-                "tls://broker.example:1",
-                "--report",
-                path,
-            ],
-            "--ca",
-        ),
-        (
-            vec!["run", "--target", "nowhere", "--report", path],
-            "no target",
-        ),
-        (
-            vec![
-                "run",
-                "--target",
-                "tcp://127.0.0.1:1",
-                "--report",
-                path,
-                "--connections",
-                "1",
-            ],
+            format!("run {nobody} --connections 1"),
+            &report,
             "--connections",
         ),
         (
-            vec![
-                "idle",
-                "--target",
-                "tcp://127.0.0.1:1",
-                "--report",
-                path,
-                "--broker-pid",
-                "4294967295",
-            ],
+            format!("idle {nobody} --broker-pid 4294967295"),
+            &report,
             "/proc/4294967295",
         ),
     ] {
+        let mut arguments: Vec<&str> = arguments.split(' ').collect();
+        arguments.extend(["--report", report]);
         let output = loadgen(&arguments);
         let text = String::from_utf8(output.stderr.clone()).unwrap();
         assert!(

@@ -8,6 +8,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use ring::{digest, hmac};
 use rustls::{
     ServerConfig,
     crypto::CryptoProvider,
@@ -97,6 +98,27 @@ impl Certificates {
         config.send_tls13_tickets = 1;
         Ok(config)
     }
+
+    /// See [`reset_key`].
+    pub(crate) fn reset_key(&self) -> Result<hmac::Key, IdentityError> {
+        reset_key(&self.identity)
+    }
+}
+
+/// The key of QUIC's stateless resets (RFC 9000, section 10.3), derived from the private key: after a crash the same broker
+/// tells former clients at once that it knows nothing of their connections, and they connect again.
+fn reset_key(identity: &TlsIdentity) -> Result<hmac::Key, IdentityError> {
+    let pem = match identity {
+        TlsIdentity::Files { key, .. } => &read_file(key)?,
+        TlsIdentity::Pem { key, .. } => key,
+    };
+    let mut derived = digest::Context::new(&digest::SHA256);
+    derived.update(b"rialto stateless reset\0");
+    derived.update(pem);
+    Ok(hmac::Key::new(
+        hmac::HMAC_SHA256,
+        derived.finish().as_ref(),
+    ))
 }
 
 impl ResolvesServerCert for Certificates {
@@ -134,5 +156,24 @@ fn written(identity: &TlsIdentity) -> Written {
             [certificates, key].map(|path| fs::metadata(path).and_then(|file| file.modified()).ok())
         }
         TlsIdentity::Pem { .. } => [None, None],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broker_that_starts_again_with_its_key_can_reset_what_went_before() {
+        let sign = |key: &[u8]| {
+            let identity = TlsIdentity::Pem {
+                certificates: Vec::new(),
+                key: key.to_vec(),
+            };
+            let key = reset_key(&identity).unwrap();
+            hmac::sign(&key, b"a connection id").as_ref().to_vec()
+        };
+        assert_eq!(sign(b"one"), sign(b"one"));
+        assert_ne!(sign(b"one"), sign(b"another"));
     }
 }

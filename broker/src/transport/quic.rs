@@ -15,7 +15,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use quinn::{Endpoint, EndpointConfig, Incoming, RecvStream, SendStream, TokioRuntime, VarInt};
+use quinn::{Endpoint, Incoming, RecvStream, SendStream, TokioRuntime, VarInt};
 use rialto_core::{io::Transport, topology::ShardId};
 use tokio::io::AsyncReadExt;
 
@@ -30,7 +30,7 @@ use crate::{
 };
 
 pub(crate) use catch_up::CatchUps;
-pub(crate) use settings::server_config;
+pub(crate) use settings::Shared;
 
 /// Application error code (RFC 9000, section 20.2) of a connection that ends in order; the reason went before, as a frame.
 pub(crate) const CLOSED: VarInt = VarInt::from_u32(0);
@@ -40,13 +40,13 @@ const MAIN_PRIORITY: i32 = 1;
 /// The shard's endpoint on its socket of the group.
 pub(crate) fn endpoint(
     socket: std::net::UdpSocket,
-    config: quinn::ServerConfig,
+    shared: Shared,
     shard: ShardId,
     shards: u16,
 ) -> io::Result<Endpoint> {
-    let mut endpoint = EndpointConfig::default();
+    let mut endpoint = shared.endpoint();
     endpoint.cid_generator(move || Box::new(ShardIds::new(shard, shards)));
-    Endpoint::new(endpoint, Some(config), socket, Arc::new(TokioRuntime))
+    Endpoint::new(endpoint, Some(shared.server), socket, Arc::new(TokioRuntime))
 }
 
 /// Accepts and serves connections until the endpoint is closed.

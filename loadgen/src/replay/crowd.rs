@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::stream::{self, StreamExt};
 use rialto_protocol::ids::{ConversationId, UserId};
 use rialto_sdk::{Client, ConnectError, Content, PublishError, Publishing};
 use tokio::sync::{OnceCell, Semaphore};
@@ -9,7 +10,7 @@ use tokio::sync::{OnceCell, Semaphore};
 use super::names;
 use crate::dial::Dialer;
 
-/// Connections that are opened at the same time.
+/// Connections that are opened, or closed, at the same time.
 const OPENING_MAX: usize = 64;
 
 /// Everybody who speaks in a replay.
@@ -86,6 +87,14 @@ impl Crowd {
             client: client.await?.clone(),
             on_behalf_of,
         })
+    }
+
+    /// Closes every connection that was opened.
+    pub(super) async fn close(&self) {
+        let open = self.lines.iter().filter_map(OnceCell::get);
+        stream::iter(open)
+            .for_each_concurrent(OPENING_MAX, Client::close)
+            .await;
     }
 }
 

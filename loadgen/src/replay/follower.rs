@@ -54,8 +54,7 @@ pub(super) struct Readers {
 #[derive(Debug)]
 pub(super) struct Follower {
     task: JoinHandle<Followed>,
-    // Kept: a client whose handles are gone is closed.
-    _client: Client,
+    client: Client,
 }
 
 impl Readers {
@@ -99,10 +98,7 @@ impl Readers {
                 });
             }
         }
-        Ok(Follower {
-            task,
-            _client: client,
-        })
+        Ok(Follower { task, client })
     }
 
     /// Reads conversations page by page, from their first event to their last.
@@ -143,9 +139,9 @@ impl Follower {
     /// # Errors
     /// When its task failed.
     pub(super) async fn finish(self) -> Result<Followed, ReplayError> {
-        self.task
-            .await
-            .map_err(|error| ReplayError::Task(error.to_string()))
+        let followed = self.task.await?;
+        self.client.close().await;
+        Ok(followed)
     }
 }
 

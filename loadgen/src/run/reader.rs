@@ -8,7 +8,7 @@ use rialto_protocol::ids::{ConversationId, UserId};
 use rialto_protocol::v1::event::Content;
 use rialto_sdk::{Client, Event, Events, Start, SubscribeStatus};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{Instant, sleep_until};
 
 use super::body::sent_us;
@@ -30,10 +30,10 @@ pub(super) struct Read {
     pub(super) violations: Violations,
 }
 
-/// A reader at work, and the client that must live as long.
+/// A reader at work. A client whose handles are gone is closed, so they are kept as long.
 pub(super) struct Reader {
-    pub(super) task: JoinHandle<Read>,
-    _client: Client,
+    task: JoinHandle<Read>,
+    client: Client,
 }
 
 /// Subscribes a client to what comes from now on in conversations.
@@ -74,10 +74,14 @@ impl Reader {
         };
         let task = tokio::task::spawn_local(reading.run(events, stage));
         subscribe(&client, &conversations).await?;
-        Ok(Self {
-            task,
-            _client: client,
-        })
+        Ok(Self { task, client })
+    }
+
+    /// Waits until it has everything, or nothing has come for too long.
+    pub(super) async fn finish(self) -> Result<Read, JoinError> {
+        let read = self.task.await?;
+        self.client.close().await;
+        Ok(read)
     }
 }
 

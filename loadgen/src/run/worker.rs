@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::stream::{self, StreamExt};
 use rialto_protocol::ids::UserId;
 use rialto_sdk::Client;
 use tokio::runtime::Builder;
@@ -15,6 +16,9 @@ use super::{Done, IDLE_SUBSCRIPTIONS, RunError, Shared, Stage};
 use crate::checker::Violations;
 use crate::dial::Dialer;
 use crate::latency::Latencies;
+
+/// Connections that are closed at the same time.
+const CLOSING_MAX: usize = 64;
 
 /// What a thread is to carry.
 pub(super) struct Task {
@@ -94,7 +98,7 @@ async fn stages(mut task: Task) -> Result<Tally, RunError> {
         readers
             .push(Reader::follow(task.shared.clone(), &dialer, *index, task.stage.clone()).await?);
     }
-    let _idle = idle(&task, &dialer).await?;
+    let idle = idle(&task, &dialer).await?;
     task.next(Stage::Warm).await?;
     let publishing: Vec<JoinHandle<Published>> = publishers
         .into_iter()
@@ -109,8 +113,11 @@ async fn stages(mut task: Task) -> Result<Tally, RunError> {
     task.reach(Stage::Settle).await?;
     task.next(Stage::Drain(0)).await?;
     for reader in readers {
-        tally.add_read(&reader.task.await.map_err(|error| failed(&error))?);
+        tally.add_read(&reader.finish().await.map_err(|error| failed(&error))?);
     }
+    stream::iter(&idle)
+        .for_each_concurrent(CLOSING_MAX, Client::close)
+        .await;
     Ok(tally)
 }
 

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use quinn::{IdleTimeout, TransportConfig, VarInt, crypto::rustls::QuicServerConfig};
+use quinn::{EndpointConfig, IdleTimeout, TransportConfig, VarInt, crypto::rustls::QuicServerConfig};
 use rialto_protocol::limits::{FRAME_BYTES_MAX_CEILING, KEEP_ALIVE_PATIENCE};
 
 use crate::{
@@ -30,8 +30,40 @@ const _: () = assert!(
     "a frame takes two windows at most"
 );
 
-/// What all endpoints of a broker share; the keys of retry tokens among it, so that any shard knows them.
-pub(crate) fn server_config(
+/// Least time between two stateless resets of an endpoint. After a crash thousands of clients are owed one; each is smaller than
+/// the packet that asks for it, so that nothing is amplified.
+const RESET_INTERVAL: Duration = Duration::from_micros(100);
+
+/// What all endpoints of a broker share.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    /// The keys of retry tokens among it, so that any shard knows them.
+    pub(crate) server: quinn::ServerConfig,
+    /// The key of stateless resets.
+    reset_key: Arc<ring::hmac::Key>,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        certificates: &Arc<Certificates>,
+        config: &BrokerConfig,
+    ) -> Result<Self, IdentityError> {
+        Ok(Self {
+            server: server_config(certificates, config)?,
+            reset_key: Arc::new(certificates.reset_key()?),
+        })
+    }
+
+    /// The settings of one endpoint, its connection ids not among them.
+    pub(crate) fn endpoint(&self) -> EndpointConfig {
+        let reset_key: Arc<ring::hmac::Key> = Arc::clone(&self.reset_key);
+        let mut endpoint = EndpointConfig::new(reset_key);
+        endpoint.min_reset_interval(RESET_INTERVAL);
+        endpoint
+    }
+}
+
+fn server_config(
     certificates: &Arc<Certificates>,
     config: &BrokerConfig,
 ) -> Result<quinn::ServerConfig, IdentityError> {

@@ -5,12 +5,12 @@
 //!
 //! Entries follow one another: a header of 48 bytes, then records.
 //! CRC32C of all that follows (u32) · length of the records (u32) · lane (u16) · flags (u16) · group (u32) · epoch (u64) ·
-//! position (u64) · time (u64, ms) · mark of the segment (u64). Integers are little endian.
+//! position (u64) · time (u64, ms) · segment (u64). Integers are little endian.
 //!
 //! *group* is the offset at which the write began that brought the entry: entries of one group may be torn in any order by a
-//! power cut, a group before the last one was durable as a whole. The *mark* is made of the segment's number and the data
-//! set, another one for each number, and keeps stale bytes of a recycled file from ever being taken for an entry. The CRC
-//! starts from the same two. Clients know neither, so nobody can put an entry into the text of a message.
+//! power cut, a group before the last one was durable as a whole. *segment* keeps stale bytes of a recycled file from ever
+//! being taken for an entry. The CRC starts from the data set, which no client knows, and from the segment, so that nobody can
+//! put an entry into the text of a message.
 
 use rialto_protocol::ids::{Epoch, LaneId, Position};
 
@@ -106,19 +106,14 @@ impl EntryHeader {
 /// Seals and checks the entries of one segment.
 #[derive(Clone, Copy)]
 pub(super) struct EntryCodec {
-    mark: u64,
+    segment: u64,
     seed: u32,
 }
 
 impl EntryCodec {
     pub(super) fn new(data_set: u128, segment: u64) -> Self {
         let seed = crc32c::crc32c_append(crc32c::crc32c(&data_set.to_le_bytes()), &segment.to_le_bytes());
-        // Halves of the data set, then the end of MurmurHash3, which maps each number to another one.
-        #[allow(clippy::cast_possible_truncation)]
-        let mut mark = segment ^ (data_set as u64) ^ ((data_set >> 64) as u64);
-        mark = (mark ^ mark >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
-        mark = (mark ^ mark >> 33).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
-        Self { mark: mark ^ mark >> 33, seed }
+        Self { segment, seed }
     }
 
     /// The bytes before `records`.
@@ -131,7 +126,7 @@ impl EntryCodec {
         bytes[16..24].copy_from_slice(&header.epoch.0.to_le_bytes());
         bytes[24..32].copy_from_slice(&header.position.0.to_le_bytes());
         bytes[32..40].copy_from_slice(&header.time_ms.to_le_bytes());
-        bytes[40..48].copy_from_slice(&self.mark.to_le_bytes());
+        bytes[40..48].copy_from_slice(&self.segment.to_le_bytes());
         let crc = self.checksum(&bytes, records);
         bytes[..4].copy_from_slice(&crc.to_le_bytes());
         bytes
@@ -141,7 +136,7 @@ impl EntryCodec {
     pub(super) fn decode(&self, segment: &[u8], offset: u32) -> Option<EntryHeader> {
         let rest = segment.get(offset as usize..)?;
         let bytes = rest.get(..ENTRY_HEADER_BYTES as usize)?;
-        if u64::from_le_bytes(array(bytes, 40)) != self.mark {
+        if u64::from_le_bytes(array(bytes, 40)) != self.segment {
             return None;
         }
         let length = u32::from_le_bytes(array(bytes, 4));
@@ -161,9 +156,9 @@ impl EntryCodec {
         })
     }
 
-    /// The first offset from `from` on at which an entry may begin: where the mark would stand, it does.
+    /// The first offset from `from` on at which an entry may begin: where its segment would stand, it does.
     pub(super) fn candidate(&self, segment: &[u8], from: u32) -> Option<u32> {
-        let pattern = self.mark.to_le_bytes();
+        let pattern = self.segment.to_le_bytes();
         let mut start = from as usize + 40;
         while start + pattern.len() <= segment.len() {
             // Blocks overlap by less than the pattern. Most of what is searched has never been written.
@@ -176,6 +171,12 @@ impl EntryCodec {
             start += ZEROES.len() - (pattern.len() - 1);
         }
         None
+    }
+
+    /// How long the records are of the entry that may begin at `offset`.
+    pub(super) fn length(segment: &[u8], offset: u32) -> Option<u32> {
+        let bytes = segment.get(offset as usize + 4..)?.get(..4)?;
+        Some(u32::from_le_bytes(array(bytes, 0)))
     }
 
     fn checksum(&self, header: &[u8], records: &[u8]) -> u32 {

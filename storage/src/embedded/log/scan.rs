@@ -4,6 +4,11 @@
 //! itself: its group begins behind the bad entry.
 
 use super::format::{ENTRY_HEADER_BYTES, EntryCodec, EntryHeader, FIRST_ENTRY};
+use crate::journal::ENTRY_BYTES_MAX;
+
+/// Bytes whose checksum is looked at behind a bad entry: about a second's work. Nobody can make a start take longer by what
+/// he writes into messages.
+const CHECKED_BYTES_MAX: u64 = 4 << 30;
 
 /// A segment, read.
 pub(super) struct Scan {
@@ -54,14 +59,28 @@ pub(super) fn scan(bytes: &[u8], codec: EntryCodec) -> Scan {
 fn classify(bytes: &[u8], codec: EntryCodec, bad: u32) -> End {
     let mut torn_end = bad;
     let mut from = bad;
+    let mut checked_bytes = 0;
     while let Some(candidate) = codec.candidate(bytes, from) {
-        let decoded = codec.decode(bytes, candidate);
-        if decoded.is_some_and(|header| header.group > bad) {
-            return End::Damaged(bad);
+        from = candidate + 1;
+        // Stale bytes of a recycled file may hold the number by chance or by design; elsewhere than where an entry was to
+        // begin it means nothing without the checksum.
+        if candidate == bad {
+            torn_end = bad + ENTRY_HEADER_BYTES;
         }
-        let end = decoded.map_or(candidate + ENTRY_HEADER_BYTES, |header| header.end(candidate));
-        torn_end = torn_end.max(end);
-        from = decoded.map_or(candidate + 1, |_| end);
+        let length = EntryCodec::length(bytes, candidate).filter(|length| *length as usize <= ENTRY_BYTES_MAX);
+        let Some(length) = length else { continue };
+        checked_bytes += u64::from(length);
+        if checked_bytes > CHECKED_BYTES_MAX {
+            tracing::warn!(offset = bad, "too much looks like an entry; what follows is taken for old bytes");
+            break;
+        }
+        if let Some(header) = codec.decode(bytes, candidate) {
+            if header.group > bad {
+                return End::Damaged(bad);
+            }
+            torn_end = header.end(candidate);
+            from = torn_end;
+        }
     }
     End::Open { end: bad, torn_bytes: torn_end - bad }
 }
