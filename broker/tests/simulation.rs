@@ -18,17 +18,28 @@ const SEEDS: u64 = 1_000;
 const STEPS: usize = 2_000;
 
 fn seeds() -> u64 {
-    std::env::var("RIALTO_SIMULATION_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(SEEDS)
+    std::env::var("RIALTO_SIMULATION_SEEDS")
+        .ok()
+        .and_then(|seeds| seeds.parse().ok())
+        .unwrap_or(SEEDS)
 }
 
 #[test]
 fn the_same_seed_gives_the_same_trace() {
-    let traces = |seed| (world::run(seed, STEPS, None).trace, world::run(seed, STEPS, None).trace);
+    let traces = |seed| {
+        (
+            world::run(seed, STEPS, None).trace,
+            world::run(seed, STEPS, None).trace,
+        )
+    };
     for seed in 0..10 {
         let (one, other) = traces(seed);
         assert_eq!(one, other, "seed {seed}");
     }
-    assert_ne!(world::run(1, STEPS, None).trace, world::run(2, STEPS, None).trace);
+    assert_ne!(
+        world::run(1, STEPS, None).trace,
+        world::run(2, STEPS, None).trace
+    );
 }
 
 #[test]
@@ -36,7 +47,11 @@ fn no_guarantee_is_broken_in_any_seed() {
     let (mut appended, mut crashes, mut duplicates, mut fallen_behind) = (0, 0, 0, 0);
     for seed in 0..seeds() {
         let report = world::run(seed, STEPS, None);
-        assert!(report.violations.is_empty(), "seed {seed}: {:#?}", report.violations);
+        assert!(
+            report.violations.is_empty(),
+            "seed {seed}: {:#?}",
+            report.violations
+        );
         appended += report.appended;
         crashes += report.crashes;
         duplicates += report.duplicates;
@@ -47,10 +62,19 @@ fn no_guarantee_is_broken_in_any_seed() {
          {fallen_behind} times behind, no violation",
         seeds()
     );
-    assert!(appended > seeds() * 20, "the worlds are not asleep: {appended} events");
+    assert!(
+        appended > seeds() * 20,
+        "the worlds are not asleep: {appended} events"
+    );
     assert!(crashes > seeds() / 2, "processes die: {crashes}");
-    assert!(duplicates > seeds(), "clients repeat themselves: {duplicates}");
-    assert!(fallen_behind > seeds() / 2, "readers fall behind: {fallen_behind}");
+    assert!(
+        duplicates > seeds(),
+        "clients repeat themselves: {duplicates}"
+    );
+    assert!(
+        fallen_behind > seeds() / 2,
+        "readers fall behind: {fallen_behind}"
+    );
 }
 
 #[test]
@@ -59,8 +83,14 @@ fn a_planted_fault_against_each_guarantee_is_found() {
         let found = (0..300).any(|seed| {
             let report = world::run(seed, STEPS, Some(plant));
             let violations = &report.violations;
-            violations.iter().any(|violation| violation.guarantee == plant.breaks() && !violation.what.is_empty())
+            violations.iter().any(|violation| {
+                violation.guarantee == plant.breaks() && !violation.what.is_empty()
+            })
         });
-        assert!(found, "{plant:?} breaks {} and nobody noticed", plant.breaks());
+        assert!(
+            found,
+            "{plant:?} breaks {} and nobody noticed",
+            plant.breaks()
+        );
     }
 }

@@ -82,7 +82,7 @@ impl Owner {
                     }
                     self.desk.pass_on(lane, &entry, fx);
                 }
-                self.release(lane, fx);
+                self.release(now, lane, fx);
                 lane
             }
             Input::AppendFailed { lane, position, failure } => {
@@ -113,6 +113,7 @@ impl Owner {
                 let Some(Slot::Present(slot)) = self.conversations.get_mut(&conversation) else { return };
                 slot.learn(user, &need, answer, &mut self.desk);
                 self.desk.run_queue(now, slot, user, fx);
+                self.cool(&conversation);
             }
             Load::Read(read) => {
                 let slot = match self.conversations.get(&conversation) {
@@ -202,15 +203,17 @@ impl Owner {
     }
 
     /// Answers that rested on what is durable now may leave.
-    fn release(&mut self, lane: rialto_protocol::ids::LaneId, fx: &mut Effects) {
+    fn release(&mut self, now: Now, lane: rialto_protocol::ids::LaneId, fx: &mut Effects) {
         for waiting in self.desk.lanes.released(lane) {
             match waiting {
                 lane::Waiting::Message(shard, message) => fx.send(shard, message),
-                lane::Waiting::Subscribed(joining) => {
-                    if let Some(Slot::Present(conversation)) = self.conversations.peek_mut(&joining.conversation) {
+                lane::Waiting::Subscribed(joining) => match self.conversations.peek(&joining.conversation) {
+                    Some(Slot::Present(conversation)) if conversation.member(&joining.user).is_some() => {
                         self.desk.answer_subscribed(conversation, &joining, fx);
                     }
-                }
+                    // The reader has left memory meanwhile.
+                    _ => self.start(now, Work::new(joining.into_ask()), fx),
+                },
             }
         }
     }
@@ -220,7 +223,12 @@ impl Owner {
         for waiting in self.desk.lanes.reset(lane) {
             self.desk.refuse_waiting(waiting, fx);
         }
-        self.desk.sent.clear();
+        self.desk.sent.forget(lane, self.desk.lanes.durable_position(lane));
+        // What these bring is asked for again; it could stand beside newer state then.
+        let topology = self.desk.topology;
+        self.desk.loads.retain(|_, (conversation, load)| {
+            !matches!(load, Load::For { .. }) || topology.lane_of(conversation) != lane
+        });
         let ids: Vec<ConversationId> = self
             .conversations
             .iter()
@@ -237,6 +245,19 @@ impl Owner {
         }
     }
 
+    /// A conversation that alone has most of the members in memory gives some up, before others have to leave for it.
+    fn cool(&mut self, id: &ConversationId) {
+        let members_max = self.desk.config.members_max;
+        if self.desk.members <= members_max {
+            return;
+        }
+        if let Some(Slot::Present(conversation)) = self.conversations.peek_mut(id)
+            && conversation.members_in_memory() > members_max / 2
+        {
+            self.desk.trim(conversation);
+        }
+    }
+
     fn evict(&mut self) {
         let mut tries = EVICTION_TRIES;
         while tries > 0
@@ -246,16 +267,19 @@ impl Owner {
             tries -= 1;
             let Some((id, slot)) = self.conversations.remove_lru() else { return };
             match slot {
-                Slot::Present(mut conversation) if !conversation.is_busy(&self.desk) => {
-                    if self.conversations.is_empty() {
-                        // The only one there is: it stays, without its quiet members.
-                        self.desk.members -= conversation.drop_members();
-                        self.conversations.insert(id, Slot::Present(conversation));
-                        return;
-                    }
+                Slot::Present(mut conversation)
+                    if !conversation.is_busy(&self.desk) && !self.conversations.is_empty() =>
+                {
                     self.desk.members -= conversation.drop_members();
                 }
-                slot => {
+                Slot::Present(mut conversation) => {
+                    // It stays, without the members that nobody waits for.
+                    if self.desk.members > self.desk.config.members_max {
+                        self.desk.trim(&mut conversation);
+                    }
+                    self.conversations.insert(id, Slot::Present(conversation));
+                }
+                slot @ Slot::Loading(_) => {
                     self.conversations.insert(id, slot);
                 }
             }

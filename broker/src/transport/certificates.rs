@@ -115,10 +115,7 @@ fn reset_key(identity: &TlsIdentity) -> Result<hmac::Key, IdentityError> {
     let mut derived = digest::Context::new(&digest::SHA256);
     derived.update(b"rialto stateless reset\0");
     derived.update(pem);
-    Ok(hmac::Key::new(
-        hmac::HMAC_SHA256,
-        derived.finish().as_ref(),
-    ))
+    Ok(hmac::Key::new(hmac::HMAC_SHA256, derived.finish().as_ref()))
 }
 
 impl ResolvesServerCert for Certificates {

@@ -46,7 +46,12 @@ pub(crate) fn endpoint(
 ) -> io::Result<Endpoint> {
     let mut endpoint = shared.endpoint();
     endpoint.cid_generator(move || Box::new(ShardIds::new(shard, shards)));
-    Endpoint::new(endpoint, Some(shared.server), socket, Arc::new(TokioRuntime))
+    Endpoint::new(
+        endpoint,
+        Some(shared.server),
+        socket,
+        Arc::new(TokioRuntime),
+    )
 }
 
 /// Accepts and serves connections until the endpoint is closed.

@@ -51,7 +51,10 @@ impl Client {
     pub(crate) fn new(number: usize, conversations: &[ConversationId]) -> Self {
         let name = format!("user-{number}");
         let user = UserId::from_name(&name);
-        let follows = conversations.iter().map(|id| (*id, Following::default())).collect();
+        let follows = conversations
+            .iter()
+            .map(|id| (*id, Following::default()))
+            .collect();
         Self {
             user,
             name,
@@ -75,7 +78,11 @@ impl Client {
     }
 
     pub(crate) fn hello(&self) -> Bytes {
-        let hello = v1::Hello { token: self.name.clone(), device: self.device.to_proto(), ..v1::Hello::default() };
+        let hello = v1::Hello {
+            token: self.name.clone(),
+            device: self.device.to_proto(),
+            ..v1::Hello::default()
+        };
         frame::encode(FrameKind::Hello, RequestId(1), &hello)
     }
 
@@ -111,26 +118,50 @@ impl Client {
             return None;
         }
         let request = RequestId(self.request());
-        Some(frame::encode(FrameKind::Subscribe, request, &v1::Subscribe { subscriptions }))
+        Some(frame::encode(
+            FrameKind::Subscribe,
+            request,
+            &v1::Subscribe { subscriptions },
+        ))
     }
 
     /// A new publish, kept until its receipt comes.
-    pub(crate) fn publish(&mut self, unix_ms: u64, conversation: ConversationId, content: Content) -> Bytes {
+    pub(crate) fn publish(
+        &mut self,
+        unix_ms: u64,
+        conversation: ConversationId,
+        content: Content,
+    ) -> Bytes {
         self.next_id += 1;
         let mut entropy = [0; 10];
         entropy[1] = self.device.as_bytes()[1];
         entropy[2..].copy_from_slice(&(self.next_id << 2).to_be_bytes());
         let client_id = ClientId::v7(unix_ms, entropy).to_proto();
         let request = self.request();
-        let draft = v1::Draft { client_id, content: Some(content) };
-        self.unacked.push_back(Unacked { conversation, draft, request });
+        let draft = v1::Draft {
+            client_id,
+            content: Some(content),
+        };
+        self.unacked.push_back(Unacked {
+            conversation,
+            draft,
+            request,
+        });
         self.encode(self.unacked.len() - 1)
     }
 
     fn encode(&self, index: usize) -> Bytes {
-        let Unacked { conversation, draft, request } = &self.unacked[index];
+        let Unacked {
+            conversation,
+            draft,
+            request,
+        } = &self.unacked[index];
         let target = Some(v1::publish::Target::Conversation(conversation.to_proto()));
-        let publish = v1::Publish { target, drafts: vec![draft.clone()], on_behalf_of: Bytes::new() };
+        let publish = v1::Publish {
+            target,
+            drafts: vec![draft.clone()],
+            on_behalf_of: Bytes::new(),
+        };
         frame::encode(FrameKind::Publish, RequestId(*request), &publish)
     }
 
@@ -150,12 +181,25 @@ impl Client {
 
     pub(crate) fn mark(&mut self, conversation: ConversationId) -> Option<Bytes> {
         let seq = self.follows.get(&conversation)?.cursor.seq;
-        let mark = v1::Mark { conversation: conversation.to_proto(), read_seq: seq.0, ..v1::Mark::default() };
-        Some(frame::encode(FrameKind::Mark, RequestId(self.request()), &mark))
+        let mark = v1::Mark {
+            conversation: conversation.to_proto(),
+            read_seq: seq.0,
+            ..v1::Mark::default()
+        };
+        Some(frame::encode(
+            FrameKind::Mark,
+            RequestId(self.request()),
+            &mark,
+        ))
     }
 
     /// Takes a frame in; what it answers leaves at once.
-    pub(crate) fn take(&mut self, frame: &Frame, oracle: &Oracle, violations: &mut Vec<Violation>) -> Vec<Bytes> {
+    pub(crate) fn take(
+        &mut self,
+        frame: &Frame,
+        oracle: &Oracle,
+        violations: &mut Vec<Violation>,
+    ) -> Vec<Bytes> {
         match frame.kind {
             FrameKind::Welcome => {
                 self.ready = true;
@@ -194,7 +238,13 @@ impl Client {
     }
 
     fn receipt(&mut self, receipt: &v1::Receipt, oracle: &Oracle, violations: &mut Vec<Violation>) {
-        let Some(index) = self.unacked.iter().position(|unacked| unacked.request == receipt.request_id) else { return };
+        let Some(index) = self
+            .unacked
+            .iter()
+            .position(|unacked| unacked.request == receipt.request_id)
+        else {
+            return;
+        };
         if let Some(error) = &receipt.error {
             // What can still succeed is tried again by whoever repeats.
             if error.retry() != v1::Retry::Never {
@@ -203,7 +253,9 @@ impl Client {
             self.unacked.remove(index);
             return;
         }
-        let Some(unacked) = self.unacked.remove(index) else { return };
+        let Some(unacked) = self.unacked.remove(index) else {
+            return;
+        };
         let truth = oracle.event(&unacked.conversation, receipt.seq);
         let same = truth.is_some_and(|(head, _)| {
             head.client_id.to_proto() == unacked.draft.client_id
@@ -211,7 +263,11 @@ impl Client {
                 && head.time_ms == receipt.time_ms
         });
         if !same {
-            let what = format!("{}: receipt {receipt:?} is not what the log holds: {:?}", self.name, truth.map(|(head, _)| head));
+            let what = format!(
+                "{}: receipt {receipt:?} is not what the log holds: {:?}",
+                self.name,
+                truth.map(|(head, _)| head)
+            );
             violations.push(Violation::new("G3", what));
         }
     }
@@ -219,35 +275,57 @@ impl Client {
     fn subscribed(&mut self, result: &v1::SubscriptionResult, violations: &mut Vec<Violation>) {
         use v1::SubscriptionStatus::{Denied, Following as Follows};
         let id = ConversationId::from_slice(&result.conversation).expect("an id");
-        let Some(following) = self.follows.get_mut(&id) else { return };
+        let Some(following) = self.follows.get_mut(&id) else {
+            return;
+        };
         match result.status() {
             Follows => following.handle = Some(result.handle),
             Denied => following.asked = false,
-            other => violations.push(Violation::new("G2", format!("{}: {other:?} at {:?}", self.name, following.cursor))),
+            other => violations.push(Violation::new(
+                "G2",
+                format!("{}: {other:?} at {:?}", self.name, following.cursor),
+            )),
         }
     }
 
     fn delivered(&mut self, frame: &Frame, oracle: &Oracle, violations: &mut Vec<Violation>) {
         let deliver = body::decode::<v1::Deliver>(&frame.body).expect("a body");
-        let followed = self.follows.iter_mut().find(|(_, following)| following.handle == Some(deliver.handle));
+        let followed = self
+            .follows
+            .iter_mut()
+            .find(|(_, following)| following.handle == Some(deliver.handle));
         let Some((id, following)) = followed else {
-            violations.push(Violation::new("G7", format!("{}: events of an unknown handle", self.name)));
+            violations.push(Violation::new(
+                "G7",
+                format!("{}: events of an unknown handle", self.name),
+            ));
             return;
         };
         for event in deliver.events {
             if event.seq != following.cursor.seq.0 + 1 {
-                let what = format!("{}: {id} goes on with {} after {}", self.name, event.seq, following.cursor.seq);
+                let what = format!(
+                    "{}: {id} goes on with {} after {}",
+                    self.name, event.seq, following.cursor.seq
+                );
                 violations.push(Violation::new("G2", what));
             }
             match oracle.event(id, event.seq) {
-                Some((head, _)) if head.epoch.0 == event.epoch && head.client_id.to_proto() == event.client_id => {}
+                Some((head, _))
+                    if head.epoch.0 == event.epoch
+                        && head.client_id.to_proto() == event.client_id => {}
                 truth => {
                     let truth = truth.map(|(head, _)| head);
-                    let what = format!("{}: {id} {} is not what the log holds: {truth:?}", self.name, event.seq);
+                    let what = format!(
+                        "{}: {id} {} is not what the log holds: {truth:?}",
+                        self.name, event.seq
+                    );
                     violations.push(Violation::new("G2", what));
                 }
             }
-            following.cursor = Cursor { epoch: Epoch(event.epoch), seq: Seq(event.seq) };
+            following.cursor = Cursor {
+                epoch: Epoch(event.epoch),
+                seq: Seq(event.seq),
+            };
         }
     }
 }

@@ -21,7 +21,10 @@ pub(crate) struct Violation {
 
 impl Violation {
     pub(crate) fn new(guarantee: &'static str, what: impl Into<String>) -> Self {
-        Self { guarantee, what: what.into() }
+        Self {
+            guarantee,
+            what: what.into(),
+        }
     }
 }
 
@@ -48,29 +51,53 @@ impl Oracle {
     pub(crate) fn learn(&mut self, entry: &Entry, violations: &mut Vec<Violation>) {
         for record in Records::new(entry.records.clone()) {
             match record.expect("an owner writes whole records") {
-                Record::Event { conversation, event } => self.learn_event(conversation, event, violations),
+                Record::Event {
+                    conversation,
+                    event,
+                } => self.learn_event(conversation, event, violations),
                 _ => continue,
             }
         }
     }
 
-    fn learn_event(&mut self, conversation: ConversationId, bytes: Bytes, violations: &mut Vec<Violation>) {
+    fn learn_event(
+        &mut self,
+        conversation: ConversationId,
+        bytes: Bytes,
+        violations: &mut Vec<Violation>,
+    ) {
         let head = event::peek(&bytes).expect("an owner writes whole events");
         self.appended += 1;
         let log = self.logs.entry(conversation).or_default();
         let expected = log.events.len() as u64 + 1;
         let epoch = log.events.last().map_or(head.epoch, |(last, _)| last.epoch);
         if head.seq.0 != expected || head.epoch < epoch {
-            let what = format!("{conversation}: {} of {} after {expected} of {epoch}", head.seq, head.epoch);
+            let what = format!(
+                "{conversation}: {} of {} after {expected} of {epoch}",
+                head.seq, head.epoch
+            );
             violations.push(Violation::new("G2", what));
         }
-        if !log.ids.insert((head.sender, *head.device.as_bytes(), *head.client_id.as_bytes())) {
-            violations.push(Violation::new("G3", format!("{conversation}: {} was appended again", head.client_id)));
+        if !log.ids.insert((
+            head.sender,
+            *head.device.as_bytes(),
+            *head.client_id.as_bytes(),
+        )) {
+            violations.push(Violation::new(
+                "G3",
+                format!("{conversation}: {} was appended again", head.client_id),
+            ));
         }
-        let content = v1::Event::decode(bytes.clone()).expect("an owner writes events").content;
+        let content = v1::Event::decode(bytes.clone())
+            .expect("an owner writes events")
+            .content;
         match content {
             Some(Content::Created(created)) => {
-                log.members = created.members.iter().filter_map(|user| UserId::from_slice(user).ok()).collect();
+                log.members = created
+                    .members
+                    .iter()
+                    .filter_map(|user| UserId::from_slice(user).ok())
+                    .collect();
                 log.members.insert(head.sender);
             }
             Some(Content::Membership(membership)) => {
@@ -88,8 +115,13 @@ impl Oracle {
                 }
             }
             Some(Content::Message(message)) => {
-                let mentions = message.mentions.iter().filter_map(|user| UserId::from_slice(user).ok());
-                for user in mentions.filter(|user| *user != head.sender && log.members.contains(user)) {
+                let mentions = message
+                    .mentions
+                    .iter()
+                    .filter_map(|user| UserId::from_slice(user).ok());
+                for user in
+                    mentions.filter(|user| *user != head.sender && log.members.contains(user))
+                {
                     self.mentions.insert((user, conversation, head.seq));
                 }
             }
@@ -98,8 +130,15 @@ impl Oracle {
         log.events.push((head, bytes));
     }
 
-    pub(crate) fn event(&self, conversation: &ConversationId, seq: u64) -> Option<&(EventHead, Bytes)> {
-        self.logs.get(conversation)?.events.get(usize::try_from(seq).ok()?.checked_sub(1)?)
+    pub(crate) fn event(
+        &self,
+        conversation: &ConversationId,
+        seq: u64,
+    ) -> Option<&(EventHead, Bytes)> {
+        self.logs
+            .get(conversation)?
+            .events
+            .get(usize::try_from(seq).ok()?.checked_sub(1)?)
     }
 
     /// The event after which a user may not read, as the durable log stands now.
@@ -112,19 +151,32 @@ impl Oracle {
         let mut arrived: BTreeMap<(UserId, ConversationId, Seq), u32> = BTreeMap::new();
         let users: BTreeSet<UserId> = self.mentions.iter().map(|(user, ..)| *user).collect();
         for user in users {
-            let Some(inbox) = self.logs.get(&ConversationId::of_inbox(user)) else { continue };
+            let Some(inbox) = self.logs.get(&ConversationId::of_inbox(user)) else {
+                continue;
+            };
             for (_, bytes) in &inbox.events {
-                let content = v1::Event::decode(bytes.clone()).expect("an owner writes events").content;
-                if let Some(Content::Notice(v1::Notice { notice: Some(v1::notice::Notice::Mentioned(mentioned)) })) = content {
-                    let conversation = ConversationId::from_slice(&mentioned.conversation).expect("an id");
-                    *arrived.entry((user, conversation, Seq(mentioned.seq))).or_default() += 1;
+                let content = v1::Event::decode(bytes.clone())
+                    .expect("an owner writes events")
+                    .content;
+                if let Some(Content::Notice(v1::Notice {
+                    notice: Some(v1::notice::Notice::Mentioned(mentioned)),
+                })) = content
+                {
+                    let conversation =
+                        ConversationId::from_slice(&mentioned.conversation).expect("an id");
+                    *arrived
+                        .entry((user, conversation, Seq(mentioned.seq)))
+                        .or_default() += 1;
                 }
             }
         }
         for mention in &self.mentions {
             match arrived.get(mention) {
                 Some(1) => {}
-                Some(count) => violations.push(Violation::new("G3", format!("{mention:?} arrived {count} times"))),
+                Some(count) => violations.push(Violation::new(
+                    "G3",
+                    format!("{mention:?} arrived {count} times"),
+                )),
                 None => violations.push(Violation::new("G4", format!("{mention:?} never arrived"))),
             }
         }

@@ -12,7 +12,10 @@ use rialto_broker::lookup;
 use rialto_core::{
     Shard,
     config::CoreConfig,
-    io::{AppendFailure, ConnId, Entry, Identity, Input, LaneClaim, Now, OutboxItem, Output, Query, Ticket, Transport},
+    io::{
+        AppendFailure, ConnId, Entry, Identity, Input, LaneClaim, Now, OutboxItem, Output, Query,
+        Ticket, Transport,
+    },
     message::{Message, ToEdge},
     topology::{ShardId, Topology},
 };
@@ -140,26 +143,33 @@ fn config() -> Arc<CoreConfig> {
 
 fn shards_over(store: &MemoryStore) -> Vec<Shard> {
     store.set_durability(Durability::Stepped);
-    let topology = Topology { shards: SHARDS, lanes: LANES };
+    let topology = Topology {
+        shards: SHARDS,
+        lanes: LANES,
+    };
     let shard = |id| {
         let lanes: Vec<LaneId> = topology.lanes_of(ShardId(id)).collect();
-        let claims = store.claim_now(&lanes).expect("lanes can be claimed").into_iter().map(|claim| LaneClaim {
-            lane: claim.lane,
-            epoch: claim.epoch,
-            tail: claim.tail,
-            time_ms: claim.time_ms,
-            outbox: claim
-                .outbox
-                .into_iter()
-                .map(|item| OutboxItem {
-                    position: item.position,
-                    index: item.index,
-                    time_ms: item.time_ms,
-                    user: item.user,
-                    notice: item.notice,
-                })
-                .collect(),
-        });
+        let claims = store
+            .claim_now(&lanes)
+            .expect("lanes can be claimed")
+            .into_iter()
+            .map(|claim| LaneClaim {
+                lane: claim.lane,
+                epoch: claim.epoch,
+                tail: claim.tail,
+                time_ms: claim.time_ms,
+                outbox: claim
+                    .outbox
+                    .into_iter()
+                    .map(|item| OutboxItem {
+                        position: item.position,
+                        index: item.index,
+                        time_ms: item.time_ms,
+                        user: item.user,
+                        notice: item.notice,
+                    })
+                    .collect(),
+            });
         Shard::new(ShardId(id), topology, config(), claims.collect())
     };
     (0..SHARDS).map(shard).collect()
@@ -169,11 +179,15 @@ impl World {
     fn new(seed: u64, plant: Option<Plant>) -> Self {
         let mut random = Random::new(seed);
         let store = MemoryStore::new(LANES);
-        let conversations: Vec<ConversationId> =
-            (0..CONVERSATIONS).map(|_| ConversationId::v7(1_800_000_000_000, random.bytes())).collect();
+        let conversations: Vec<ConversationId> = (0..CONVERSATIONS)
+            .map(|_| ConversationId::v7(1_800_000_000_000, random.bytes()))
+            .collect();
         Self {
             plant,
-            now: Now { mono_us: 1, unix_ms: 1_800_000_000_000 },
+            now: Now {
+                mono_us: 1,
+                unix_ms: 1_800_000_000_000,
+            },
             shards: shards_over(&store),
             store,
             appends: VecDeque::new(),
@@ -181,7 +195,9 @@ impl World {
             links: BTreeMap::new(),
             conns: BTreeMap::new(),
             next_conn: 0,
-            clients: (0..CLIENTS).map(|number| Client::new(number, &[])).collect(),
+            clients: (0..CLIENTS)
+                .map(|number| Client::new(number, &[]))
+                .collect(),
             conversations,
             oracle: Oracle::default(),
             violations: Vec::new(),
@@ -196,7 +212,11 @@ impl World {
 
     /// The first client opens the groups that everybody is in.
     fn create_groups(&mut self) {
-        let members: Vec<Bytes> = self.clients.iter().map(|client| client.user.to_proto()).collect();
+        let members: Vec<Bytes> = self
+            .clients
+            .iter()
+            .map(|client| client.user.to_proto())
+            .collect();
         for (number, id) in (1_000..).zip(self.conversations.clone()) {
             let create = v1::Create {
                 conversation: id.to_proto(),
@@ -212,7 +232,10 @@ impl World {
             for id in &self.conversations {
                 client.follows.entry(*id).or_default();
             }
-            client.follows.entry(ConversationId::of_inbox(client.user)).or_default();
+            client
+                .follows
+                .entry(ConversationId::of_inbox(client.user))
+                .or_default();
         }
     }
 
@@ -257,7 +280,9 @@ impl World {
             0 | 1 => self.clients[number].repeat(&mut self.random),
             2 => self.clients[number].mark(conversation),
             3 => self.clients[number].subscribe(),
-            4..=7 if number == 0 || number == CLIENTS - 1 => Some(self.membership(number, conversation)),
+            4..=7 if number == 0 || number == CLIENTS - 1 => {
+                Some(self.membership(number, conversation))
+            }
             _ => {
                 let content = self.message();
                 Some(self.clients[number].publish(self.now.unix_ms, conversation, content))
@@ -270,9 +295,14 @@ impl World {
 
     fn message(&mut self) -> Content {
         let body: [u8; 24] = self.random.bytes();
-        let mut message = v1::Message { body: Bytes::from(body.map(|byte| b'a' + byte % 26).to_vec()), ..v1::Message::default() };
+        let mut message = v1::Message {
+            body: Bytes::from(body.map(|byte| b'a' + byte % 26).to_vec()),
+            ..v1::Message::default()
+        };
         if self.random.chance(20) {
-            message.mentions.push(self.clients[self.random.below(CLIENTS)].user.to_proto());
+            message
+                .mentions
+                .push(self.clients[self.random.below(CLIENTS)].user.to_proto());
         }
         Content::Message(message)
     }
@@ -286,12 +316,19 @@ impl World {
             0 => (Invite, last),
             _ => (Join, Bytes::new()),
         };
-        let content = Content::Membership(v1::Membership { action: action as i32, user, ..v1::Membership::default() });
+        let content = Content::Membership(v1::Membership {
+            action: action as i32,
+            user,
+            ..v1::Membership::default()
+        });
         self.clients[number].publish(self.now.unix_ms, conversation, content)
     }
 
     fn say(&mut self, number: usize, frame: Bytes) {
-        if let Some(conn) = self.clients[number].conn.and_then(|conn| self.conns.get_mut(&conn)) {
+        if let Some(conn) = self.clients[number]
+            .conn
+            .and_then(|conn| self.conns.get_mut(&conn))
+        {
             conn.up.push_back(frame);
         }
     }
@@ -309,14 +346,18 @@ impl World {
     }
 
     fn frames_arrive(&mut self, id: usize, count: usize) {
-        let Some(conn) = self.conns.get_mut(&id) else { return };
+        let Some(conn) = self.conns.get_mut(&id) else {
+            return;
+        };
         let (shard, key) = (conn.shard, conn_id(id));
         if !self.shards[shard].may_read(key) {
             return;
         }
         let count = count.min(conn.up.len());
         let mut bytes: BytesMut = BytesMut::new();
-        conn.up.drain(..count).for_each(|frame| bytes.extend_from_slice(&frame));
+        conn.up
+            .drain(..count)
+            .for_each(|frame| bytes.extend_from_slice(&frame));
         let mut frames = Vec::new();
         while let Ok(Some(frame)) = frame::split(&mut bytes, 1 << 18) {
             frames.push(frame);
@@ -338,15 +379,27 @@ impl World {
 
     fn frames_are_taken(&mut self, id: usize, count: usize) {
         for _ in 0..count {
-            let Some(conn) = self.conns.get_mut(&id) else { return };
-            let Some(bytes) = conn.down.pop_front() else { return };
+            let Some(conn) = self.conns.get_mut(&id) else {
+                return;
+            };
+            let Some(bytes) = conn.down.pop_front() else {
+                return;
+            };
             conn.queued -= bytes.len();
             let (client, shard, written) = (conn.client, conn.shard, bytes.len());
             if !matches!(self.plant, Some(Plant::WakeUpLost | Plant::QueueUnbounded)) {
-                self.input(shard, Input::Written { conn: conn_id(id), bytes: written });
+                self.input(
+                    shard,
+                    Input::Written {
+                        conn: conn_id(id),
+                        bytes: written,
+                    },
+                );
             }
             let mut buf = BytesMut::from(&bytes[..]);
-            let frame = frame::split(&mut buf, 1 << 20).expect("a frame").expect("a whole one");
+            let frame = frame::split(&mut buf, 1 << 20)
+                .expect("a frame")
+                .expect("a whole one");
             bytes.hash(&mut self.trace);
             let answers = self.clients[client].take(&frame, &self.oracle, &mut self.violations);
             for answer in answers {
@@ -358,14 +411,20 @@ impl World {
     /// The oldest entries become durable.
     fn disk_syncs(&mut self) {
         for _ in 0..1 + self.random.below(3) {
-            let Some(append) = self.appends.pop_front() else { return };
+            let Some(append) = self.appends.pop_front() else {
+                return;
+            };
             let (_, result) = self.store.step().expect("what was handed over waits");
             self.append_ends(append, &result);
         }
     }
 
     fn append_ends(&mut self, append: Append, result: &Result<(), AppendError>) {
-        let Append { shard, entry, orphan } = append;
+        let Append {
+            shard,
+            entry,
+            orphan,
+        } = append;
         if result.is_ok() {
             self.oracle.learn(&entry, &mut self.violations);
         }
@@ -374,10 +433,24 @@ impl World {
         }
         let (lane, position) = (entry.lane, entry.position);
         let input = match result {
-            Ok(()) => Input::Appended { lane, through: position },
-            Err(AppendError::Full | AppendError::Refused(_)) => Input::AppendFailed { lane, position, failure: AppendFailure::NothingKept },
-            Err(_) if self.plant == Some(Plant::FenceIgnored) => Input::Appended { lane, through: position },
-            Err(_) => Input::AppendFailed { lane, position, failure: AppendFailure::Lost },
+            Ok(()) => Input::Appended {
+                lane,
+                through: position,
+            },
+            Err(AppendError::Full | AppendError::Refused(_)) => Input::AppendFailed {
+                lane,
+                position,
+                failure: AppendFailure::NothingKept,
+            },
+            Err(_) if self.plant == Some(Plant::FenceIgnored) => Input::Appended {
+                lane,
+                through: position,
+            },
+            Err(_) => Input::AppendFailed {
+                lane,
+                position,
+                failure: AppendFailure::Lost,
+            },
         };
         self.input(shard, input);
     }
@@ -397,7 +470,10 @@ impl World {
             Query::FindSent { .. } if skipped => Some(rialto_core::io::Answer::Sent(None)),
             _ => {
                 let store = Arc::new(self.store.clone());
-                lookup::answer(store, query.clone()).now_or_never().expect("memory answers at once").ok()
+                lookup::answer(store, query.clone())
+                    .now_or_never()
+                    .expect("memory answers at once")
+                    .ok()
             }
         };
         self.input(shard, Input::Loaded { ticket, answer });
@@ -413,7 +489,9 @@ impl World {
     }
 
     fn messages_cross(&mut self, pair: (usize, usize), count: usize) {
-        let Some(link) = self.links.get_mut(&pair) else { return };
+        let Some(link) = self.links.get_mut(&pair) else {
+            return;
+        };
         let count = count.min(link.len());
         let mut messages: Vec<Message> = link.drain(..count).collect();
         if self.plant == Some(Plant::RemovalIgnored) {
@@ -432,7 +510,11 @@ impl World {
         let ms = self.random.below(400) as u64;
         self.now.mono_us += ms * 1_000;
         // The wall clock is set back now and then.
-        self.now.unix_ms = if self.random.chance(10) { self.now.unix_ms - 50 } else { self.now.unix_ms + ms };
+        self.now.unix_ms = if self.random.chance(10) {
+            self.now.unix_ms - 50
+        } else {
+            self.now.unix_ms + ms
+        };
         for shard in 0..self.shards.len() {
             self.input(shard, Input::Tick);
         }
@@ -445,7 +527,9 @@ impl World {
     }
 
     fn cut(&mut self, id: usize) {
-        let Some(conn) = self.conns.remove(&id) else { return };
+        let Some(conn) = self.conns.remove(&id) else {
+            return;
+        };
         self.clients[conn.client].cut();
         self.input(conn.shard, Input::Closed { conn: conn_id(id) });
     }
@@ -459,7 +543,11 @@ impl World {
     fn process_dies(&mut self) {
         self.crashes += 1;
         // What a former owner left behind is fenced, and never arrives.
-        let on_their_way: Vec<Append> = self.appends.drain(..).filter(|append| !append.orphan).collect();
+        let on_their_way: Vec<Append> = self
+            .appends
+            .drain(..)
+            .filter(|append| !append.orphan)
+            .collect();
         let kept = self.random.below(on_their_way.len() + 1);
         let arrived = on_their_way.into_iter().take(kept);
         self.store = self.store.crash(kept);
@@ -476,7 +564,9 @@ impl World {
         // The former owner goes on for a moment, and may not be told yes.
         let count = self.appends.len().min(1 + self.random.below(3));
         for _ in 0..count {
-            let Some(append) = self.appends.pop_front() else { break };
+            let Some(append) = self.appends.pop_front() else {
+                break;
+            };
             let (_, result) = self.store.step().expect("what was handed over waits");
             self.append_ends(append, &result);
         }
@@ -525,9 +615,24 @@ impl World {
         self.next_conn += 1;
         let shard = self.random.below(self.shards.len());
         let up = VecDeque::from([self.clients[number].hello()]);
-        self.conns.insert(id, Conn { client: number, shard, up, down: VecDeque::new(), queued: 0 });
+        self.conns.insert(
+            id,
+            Conn {
+                client: number,
+                shard,
+                up,
+                down: VecDeque::new(),
+                queued: 0,
+            },
+        );
         self.clients[number].conn = Some(id);
-        self.input(shard, Input::Opened { conn: conn_id(id), transport: Transport::default() });
+        self.input(
+            shard,
+            Input::Opened {
+                conn: conn_id(id),
+                transport: Transport::default(),
+            },
+        );
     }
 
     fn input(&mut self, shard: usize, input: Input) {
@@ -553,11 +658,24 @@ impl World {
                 Output::Send { conn, frame, .. } => self.sent(conn, &frame),
                 Output::Close { conn } => self.cut(conn.index as usize),
                 Output::Authenticate { conn, token } => {
-                    let identity = Identity { user: UserId::from_name(&token), expires_ms: u64::MAX, service: false };
-                    self.input(shard, Input::Authenticated { conn, result: Ok(identity) });
+                    let identity = Identity {
+                        user: UserId::from_name(&token),
+                        expires_ms: u64::MAX,
+                        service: false,
+                    };
+                    self.input(
+                        shard,
+                        Input::Authenticated {
+                            conn,
+                            result: Ok(identity),
+                        },
+                    );
                 }
                 Output::Forward { shard: to, message } => {
-                    self.links.entry((shard, usize::from(to.0))).or_default().push_back(message);
+                    self.links
+                        .entry((shard, usize::from(to.0)))
+                        .or_default()
+                        .push_back(message);
                 }
                 Output::Append(entry) => self.append(shard, entry),
                 Output::Load { ticket, query } => self.loads.push((shard, ticket, query)),
@@ -575,31 +693,57 @@ impl World {
             time_ms: entry.time_ms,
             records: entry.records.clone(),
         };
-        let early = matches!(self.plant, Some(Plant::AckBeforeSync | Plant::DeliveredBeforeSync));
+        let early = matches!(
+            self.plant,
+            Some(Plant::AckBeforeSync | Plant::DeliveredBeforeSync)
+        );
         let (lane, through) = (entry.lane, entry.position);
         match self.store.append_now(vec![stored]) {
             Ok(_) => {
-                self.appends.push_back(Append { shard, entry, orphan: false });
+                self.appends.push_back(Append {
+                    shard,
+                    entry,
+                    orphan: false,
+                });
                 if early {
                     self.input(shard, Input::Appended { lane, through });
                 }
             }
-            Err(error) => self.append_ends(Append { shard, entry, orphan: false }, &Err(error)),
+            Err(error) => self.append_ends(
+                Append {
+                    shard,
+                    entry,
+                    orphan: false,
+                },
+                &Err(error),
+            ),
         }
     }
 
     /// A frame is queued for a client: what it says must be durable, and the queue bounded.
     fn sent(&mut self, conn: ConnId, bytes: &Bytes) {
         let mut buf = BytesMut::from(&bytes[..]);
-        let frame = frame::split(&mut buf, 1 << 20).expect("the core writes frames").expect("whole ones");
+        let frame = frame::split(&mut buf, 1 << 20)
+            .expect("the core writes frames")
+            .expect("whole ones");
         let id = conn.index as usize;
-        let Some(connection) = self.conns.get_mut(&id) else { return };
+        let Some(connection) = self.conns.get_mut(&id) else {
+            return;
+        };
         connection.queued += bytes.len();
-        let overtakes = self.plant == Some(Plant::FramesReordered) && frame.kind == FrameKind::Deliver;
-        let at = if overtakes { connection.down.len().saturating_sub(1) } else { connection.down.len() };
+        let overtakes =
+            self.plant == Some(Plant::FramesReordered) && frame.kind == FrameKind::Deliver;
+        let at = if overtakes {
+            connection.down.len().saturating_sub(1)
+        } else {
+            connection.down.len()
+        };
         connection.down.insert(at, bytes.clone());
         if connection.queued > QUEUE_BYTES_BOUND {
-            self.violations.push(Violation::new("G8", format!("{} bytes wait for one connection", connection.queued)));
+            self.violations.push(Violation::new(
+                "G8",
+                format!("{} bytes wait for one connection", connection.queued),
+            ));
         }
         let (client, shard) = (connection.client, connection.shard);
         match frame.kind {
@@ -608,20 +752,39 @@ impl World {
             _ => {}
         }
         if self.plant == Some(Plant::QueueUnbounded) {
-            self.input(shard, Input::Written { conn, bytes: bytes.len() });
+            self.input(
+                shard,
+                Input::Written {
+                    conn,
+                    bytes: bytes.len(),
+                },
+            );
         }
     }
 
     fn check_acknowledged(&mut self, bytes: &Bytes) {
         let published = body::decode::<v1::Published>(bytes).expect("a body");
-        for receipt in published.receipts.iter().filter(|receipt| receipt.error.is_none()) {
+        for receipt in published
+            .receipts
+            .iter()
+            .filter(|receipt| receipt.error.is_none())
+        {
             let durable = self.oracle.logs.keys().any(|id| {
                 let truth = self.oracle.event(id, receipt.seq);
-                truth.is_some_and(|(head, _)| head.epoch.0 == receipt.epoch && head.time_ms == receipt.time_ms)
+                truth.is_some_and(|(head, _)| {
+                    head.epoch.0 == receipt.epoch && head.time_ms == receipt.time_ms
+                })
             });
             if !durable {
-                let guarantee = if self.plant == Some(Plant::FenceIgnored) { "G6" } else { "G1" };
-                self.violations.push(Violation::new(guarantee, format!("acknowledged and not durable: {receipt:?}")));
+                let guarantee = if self.plant == Some(Plant::FenceIgnored) {
+                    "G6"
+                } else {
+                    "G1"
+                };
+                self.violations.push(Violation::new(
+                    guarantee,
+                    format!("acknowledged and not durable: {receipt:?}"),
+                ));
             }
         }
     }
@@ -632,14 +795,29 @@ impl World {
         for event in &deliver.events {
             let of = self.oracle.logs.keys().find(|id| {
                 let known = self.oracle.event(id, event.seq);
-                known.is_some_and(|(head, _)| head.client_id.to_proto() == event.client_id && head.epoch.0 == event.epoch)
+                known.is_some_and(|(head, _)| {
+                    head.client_id.to_proto() == event.client_id && head.epoch.0 == event.epoch
+                })
             });
             let Some(id) = of else {
-                self.violations.push(Violation::new("G5", format!("delivered and not durable: {} of {}", event.seq, event.epoch)));
+                self.violations.push(Violation::new(
+                    "G5",
+                    format!(
+                        "delivered and not durable: {} of {}",
+                        event.seq, event.epoch
+                    ),
+                ));
                 continue;
             };
-            if self.oracle.gone_at(id, &user).is_some_and(|gone| event.seq > gone.0) {
-                self.violations.push(Violation::new("G7", format!("{user} is out of {id} and gets {}", event.seq)));
+            if self
+                .oracle
+                .gone_at(id, &user)
+                .is_some_and(|gone| event.seq > gone.0)
+            {
+                self.violations.push(Violation::new(
+                    "G7",
+                    format!("{user} is out of {id} and gets {}", event.seq),
+                ));
             }
         }
     }
@@ -698,7 +876,10 @@ impl World {
         let mut busy = !self.appends.is_empty() || !self.loads.is_empty();
         let conns: Vec<usize> = self.conns.keys().copied().collect();
         for conn in conns {
-            busy |= self.conns.get(&conn).is_some_and(|conn| !conn.up.is_empty() || !conn.down.is_empty());
+            busy |= self
+                .conns
+                .get(&conn)
+                .is_some_and(|conn| !conn.up.is_empty() || !conn.down.is_empty());
             self.frames_arrive(conn, usize::MAX);
             self.frames_are_taken(conn, usize::MAX >> 1);
         }
@@ -720,10 +901,15 @@ impl World {
     fn check_end(&mut self) {
         for client in &self.clients {
             if !client.is_settled() {
-                self.violations.push(Violation::new("G4", format!("{} still waits for receipts", client.name)));
+                self.violations.push(Violation::new(
+                    "G4",
+                    format!("{} still waits for receipts", client.name),
+                ));
             }
             for (id, following) in &client.follows {
-                let Some(log) = self.oracle.logs.get(id) else { continue };
+                let Some(log) = self.oracle.logs.get(id) else {
+                    continue;
+                };
                 let own_inbox = *id == ConversationId::of_inbox(client.user);
                 if !own_inbox && !log.members.contains(&client.user) {
                     continue;
@@ -740,5 +926,8 @@ impl World {
 }
 
 fn conn_id(id: usize) -> ConnId {
-    ConnId { index: u32::try_from(id).expect("few connections"), generation: 0 }
+    ConnId {
+        index: u32::try_from(id).expect("few connections"),
+        generation: 0,
+    }
 }

@@ -133,13 +133,17 @@ impl Desk {
         let journal_ms = self.lanes.get_mut(conversation.lane).time_ms().max(now.unix_ms);
         let (profile, member) = conversation.parties(&author.user)?;
         rules::may_write(profile, member, journal_ms).map_err(|(code, ms)| Refusal::Code(code, ms))?;
+        let is_slow = profile.slow_mode_s > 0 && member.role() < v1::Role::Moderator;
         if message.reply_to.iter().any(|seq| *seq > conversation.head.cursor.seq.0) {
             return Err(ErrorCode::TargetNotFound.into());
         }
         let mentioned = mentioned_members(conversation, author.user, &message.mentions)?;
         let receipt = self.log(now, conversation, author, draft.client_id, &Content::Message(message.clone()));
         if let Some(member) = conversation.member_mut(&author.user) {
-            member.last_message_ms = journal_ms;
+            member.row.last_message_ms = journal_ms;
+        }
+        if is_slow {
+            self.write_member(conversation, &author.user);
         }
         let seq = conversation.head.cursor.seq;
         self.mention(conversation, author.user, seq, &mentioned);
@@ -268,7 +272,9 @@ impl Desk {
         for user in mentioned {
             let head = conversation.head.ordinal;
             let Some(member) = conversation.member_mut(user) else { continue };
-            member.mention(seq);
+            if !member.mention(seq) {
+                continue;
+            }
             let (unread_mentions, unread) = (member.unread_mentions(), member.unread(head));
             self.write_member(conversation, user);
             let mentioned = v1::Mentioned {

@@ -1,6 +1,6 @@
 //! A conversation in memory: the end of its log, its profile, the members that were needed lately, and work that waits.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use bytes::Bytes;
 use rialto_protocol::{
@@ -21,6 +21,8 @@ use super::{
 
 /// Newest events of which the essentials stay in memory: most marks, edits and reactions are about one of them.
 const RECENT_KEPT: usize = 16;
+/// Fewer members than these are not looked through for some that may be forgotten.
+const TRIM_LEAST: usize = 16;
 
 /// A place in the table of conversations.
 #[derive(Debug)]
@@ -48,6 +50,8 @@ pub(super) struct Conversation {
     /// Where the last event stands in its entry.
     pub(super) touch: Option<(Position, usize)>,
     members: HashMap<UserId, Member, ahash::RandomState>,
+    /// How many members there must be before some are looked for that may be forgotten.
+    trim_at: usize,
     recent: VecDeque<Target>,
     queues: HashMap<UserId, VecDeque<Work>, ahash::RandomState>,
 }
@@ -77,6 +81,7 @@ impl Conversation {
             last_position: durable,
             touch: None,
             members: HashMap::with_hasher(hasher.clone()),
+            trim_at: TRIM_LEAST,
             recent: VecDeque::new(),
             queues: HashMap::with_hasher(hasher),
         }
@@ -109,6 +114,29 @@ impl Conversation {
         let count = self.members.len();
         self.members.clear();
         count
+    }
+
+    /// How many members are in memory.
+    pub(super) fn members_in_memory(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Forgets the members whose last change is durable and for whom no work waits; returns how many. They are looked
+    /// through only when there are twice as many as were left the last time, so that it costs little a member.
+    pub(super) fn trim_members(&mut self, durable: Position) -> usize {
+        let before = self.members.len();
+        if before < self.trim_at {
+            return 0;
+        }
+        let mut wanted: HashSet<UserId, ahash::RandomState> = HashSet::with_hasher(self.members.hasher().clone());
+        for (user, queue) in &self.queues {
+            wanted.insert(*user);
+            wanted.extend(queue.front().into_iter().flat_map(|work| &work.known.wanted).copied());
+        }
+        self.members.retain(|user, member| member.position > durable || wanted.contains(user));
+        self.members.shrink_to(self.members.len() * 2);
+        self.trim_at = TRIM_LEAST.max(self.members.len() * 2);
+        before - self.members.len()
     }
 
     /// The last event that may be seen.

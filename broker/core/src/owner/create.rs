@@ -76,6 +76,9 @@ impl Desk {
         let first_role = if direct { Role::Member } else { Role::Owner };
         let mut members = vec![(author.user, first_role)];
         members.extend(others.iter().map(|user| (*user, Role::Member)));
+        if members.len() > self.config.members_per_conversation_max as usize {
+            return Err(ErrorCode::MemberLimit);
+        }
         let peer = if direct { others.first().map(UserId::to_proto).unwrap_or_default() } else { bytes::Bytes::new() };
         let created = v1::Created {
             kind: create.kind,

@@ -93,9 +93,12 @@ impl Desk {
         }
         if let Outcome::Needs(needs) = self.run(now, conversation, &mut work, fx) {
             let user = work.user();
-            if let Some(mut work) = self.may_park(work, fx) {
+            if self.has_room(fx) {
                 self.ask(conversation.id, user, &mut work, needs, fx);
                 conversation.enqueue(work);
+            } else {
+                // Drafts before the one that needs a read may be on their way to the disk.
+                self.refuse_after(conversation, &work, ErrorCode::Overloaded, fx);
             }
         }
     }
@@ -115,8 +118,14 @@ impl Desk {
     }
 
     fn run(&mut self, now: Now, conversation: &mut Conversation, work: &mut Work, fx: &mut Effects) -> Outcome {
-        if work.failed || self.lanes.is_lost(conversation.lane) {
+        if self.lanes.is_lost(conversation.lane) {
+            // Of what was decided nobody knows whether it will be kept.
+            work.receipts.clear();
             self.refuse(work, ErrorCode::StorageUnavailable, fx);
+            return Outcome::Done;
+        }
+        if work.failed {
+            self.refuse_after(conversation, work, ErrorCode::StorageUnavailable, fx);
             return Outcome::Done;
         }
         if !conversation.exists() && !matches!(work.ask, ToOwner::Create { .. }) {
@@ -165,6 +174,9 @@ impl Desk {
                     Query::Events { conversation, from: *seq, to: *seq, bytes_max: 1, backward: false }
                 }
             };
+            if let Need::Member(member) = need {
+                work.known.wanted.push(member);
+            }
             work.outstanding += 1;
             self.load(conversation, Load::For { user, need }, query, fx);
         }
@@ -179,15 +191,25 @@ impl Desk {
         fx.outputs.push(Output::Load { ticket, query });
     }
 
-    /// Counts a piece of work as waiting; when too much waits, it is refused and `None` comes back.
+    /// Counts a piece of work as waiting; when too much waits, it is refused and `None` comes back. To be called before
+    /// anything of it is decided.
     pub(super) fn may_park(&mut self, work: Work, fx: &mut Effects) -> Option<Work> {
-        if self.parked >= self.config.parked_max {
-            fx.counters.shed("parked", "full");
-            self.refuse(&work, ErrorCode::Overloaded, fx);
-            return None;
+        if self.has_room(fx) {
+            return Some(work);
         }
-        self.parked += 1;
-        Some(work)
+        self.refuse(&work, ErrorCode::Overloaded, fx);
+        None
+    }
+
+    /// Counts one more piece of work as waiting, unless too much waits.
+    fn has_room(&mut self, fx: &mut Effects) -> bool {
+        let has_room = self.parked < self.config.parked_max;
+        if has_room {
+            self.parked += 1;
+        } else {
+            fx.counters.shed("parked", "full");
+        }
+        has_room
     }
 
     /// Refuses at once.
@@ -264,18 +286,22 @@ impl Desk {
         }
     }
 
-    /// Lets go of a conversation whose state is no longer true; its waiting work comes back.
+    /// Lets go of a conversation whose state is no longer true; its waiting work comes back, to be done from its start:
+    /// drafts that were decided may have been lost, and those that were kept are found again by their ids.
     pub(super) fn abandon(&mut self, mut conversation: Conversation) -> Vec<Work> {
         let queued = conversation.take_queues();
         self.parked -= queued.len();
         self.members -= conversation.drop_members();
         queued
             .into_iter()
-            .map(|mut work| {
-                work.outstanding = 0;
-                work
-            })
+            .map(|work| Work::new(work.ask))
             .collect()
+    }
+
+    /// Forgets members of a conversation that nobody waits for.
+    pub(super) fn trim(&mut self, conversation: &mut Conversation) {
+        let durable = self.lanes.durable_position(conversation.lane);
+        self.members -= conversation.trim_members(durable);
     }
 
     /// A conversation's events of one entry are durable: they may be seen.

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use prost::Message as _;
 use rialto_protocol::{
+    error::ErrorCode,
     ids::UserId,
     record::Table,
     v1::{self, ConversationKind, event::Content},
@@ -37,7 +38,12 @@ impl Desk {
             self.open_own(now, conversation, *user, ConversationKind::Inbox);
         }
         require_member(conversation, &author.user)?;
-        if self.appended_before(now, conversation, author, *client_id, &work.known)?.is_none() {
+        let before = match self.appended_before(now, conversation, author, *client_id, &work.known) {
+            // However long it waited for its turn: refused, it would come for ever.
+            Err(Stop::Refused(ErrorCode::ClientIdTooOld)) => None,
+            before => before?,
+        };
+        if before.is_none() {
             // A notice that cannot be read was not written by this version: it is dropped, or it would come for ever.
             if let Ok(notice) = v1::Notice::decode(notice.clone()) {
                 let listing = match &notice.notice {

@@ -300,10 +300,10 @@ impl Lanes {
                 continue;
             }
             // While the lane may not send more, its open entry goes on filling: batches grow with load.
-            if lane.closed.is_empty() && lane.in_flight.len() < in_flight_max {
-                lane.close();
-            }
             while lane.in_flight.len() < in_flight_max {
+                if lane.closed.is_empty() {
+                    lane.close();
+                }
                 let Some(built) = lane.closed.pop_front() else { break };
                 fx.counters.entries += 1;
                 fx.outputs.push(Output::Append(Entry {

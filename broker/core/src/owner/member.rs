@@ -42,6 +42,9 @@ pub(super) struct MemberRow {
     /// Seqs of mentions not read, rising.
     #[prost(uint64, repeated, tag = "10")]
     pub(super) mentions: Vec<u64>,
+    /// Journal time of the last message, for slow mode; written with each message only while that is on.
+    #[prost(uint64, tag = "11")]
+    pub(super) last_message_ms: u64,
 }
 
 /// A member in memory.
@@ -50,8 +53,6 @@ pub(super) struct Member {
     pub(super) row: MemberRow,
     /// The user's last event, and the ordinal there.
     pub(super) last_sent: (Seq, Ordinal),
-    /// Journal time of the user's last message since it was loaded: slow mode.
-    pub(super) last_message_ms: u64,
     /// Newest `client_id` a device.
     devices: SmallVec<[(DeviceId, ClientId); 1]>,
     /// There are devices that `devices` does not hold.
@@ -137,13 +138,17 @@ impl Member {
         u32::try_from(count).unwrap_or(u32::MAX)
     }
 
-    /// Adds a mention; read ones leave.
-    pub(super) fn mention(&mut self, seq: Seq) {
+    /// Adds a mention; read ones leave. `false`: it was there, as after an edit of an edit.
+    pub(super) fn mention(&mut self, seq: Seq) -> bool {
+        if self.row.mentions.contains(&seq.0) {
+            return false;
+        }
         let read = self.read().0.0;
         self.row.mentions.retain(|mention| *mention > read);
         if self.row.mentions.len() < MENTIONS_KEPT {
             self.row.mentions.push(seq.0);
         }
+        true
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {

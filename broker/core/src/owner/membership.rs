@@ -60,7 +60,7 @@ impl Desk {
     ) -> Result<Change, Stop> {
         let (profile, own) = conversation.parties(author)?;
         let (_, other) = conversation.parties(subject)?;
-        rules::has_membership(profile)?;
+        rules::has_changes(profile, own)?;
         let oneself = author == subject;
         let change = match (asked.action(), oneself) {
             (MembershipAction::Join, true) => join(profile, own)?,
@@ -197,18 +197,16 @@ fn unban(profile: &Profile, own: &Member, other: &Member) -> Result<Change, Erro
 }
 
 fn set_role(profile: &Profile, own: &Member, other: &Member, role: Role, oneself: bool) -> Result<Change, ErrorCode> {
-    rules::has_role(profile, own, Role::Admin)?;
-    if role == Role::Unspecified {
-        return Err(ErrorCode::InvalidField);
-    }
+    let role = if role == Role::Unspecified { Role::Member } else { role };
+    let steps_down = oneself && role < own.role();
+    rules::has_role(profile, own, if steps_down { Role::ReadOnly } else { Role::Admin })?;
     if !other.is_joined() {
         return Err(ErrorCode::NotAMember);
     }
     if other.role() == role {
         return Err(ErrorCode::MembershipUnchanged);
     }
-    // Everybody may step down.
-    if !(oneself && role < own.role()) {
+    if !steps_down {
         rules::may_give(own, other.role(), role)?;
     }
     if other.role() == Role::Owner && profile.owners == 1 {

@@ -21,6 +21,7 @@ use crate::{
 use super::{
     conversation::Conversation,
     desk::{Desk, Load, Stop, fitting},
+    lane::Waiting,
     member::MemberRow,
     rules,
     work::Work,
@@ -87,7 +88,7 @@ impl Desk {
         let start = start.max(conversation.oldest);
         if start > end {
             let message = caught_up(*conn, conversation.id, *from, Ok(Vec::new()));
-            fx.send(*edge, message);
+            self.tell_reader(Some(conversation), user, *edge, message, fx);
             return;
         }
         let job =
@@ -112,7 +113,7 @@ impl Desk {
         };
         if first > last {
             let page = frame::history_page(RequestId::PUSH, [].iter(), head, oldest, true);
-            self.answer_page(conversation.id, *origin, &page, fx);
+            self.tell_reader(Some(conversation), user, origin.edge, page_answer(*origin, &page), fx);
             return;
         }
         let end = if *backward { oldest } else { head.seq };
@@ -141,34 +142,36 @@ impl Desk {
             (ReadJob::CatchUp { edge, conn, user, from, verify, budget }, answer) => {
                 let result = still_may(&user).and_then(|()| continued(answer, from, verify));
                 let result = result.map(|events| page_of(events, budget, false));
-                fx.send(edge, caught_up(conn, id, from, result));
+                self.tell_reader(conversation, &user, edge, caught_up(conn, id, from, result), fx);
             }
             (ReadJob::History { origin, user, backward, end, oldest, head, budget }, Some(Answer::Events { events, tombstones })) => {
                 if let Err(code) = still_may(&user) {
-                    fx.send(origin.edge, refused(origin, code));
+                    self.tell_reader(conversation, &user, origin.edge, refused(origin, code), fx);
                     return;
                 }
                 let events = page_of(redact(events, &tombstones), budget, backward);
                 let reached = if backward { events.first() } else { events.last() };
                 let done = reached.and_then(|event| event::peek(event).ok()).is_none_or(|head| head.seq == end);
                 let page = frame::history_page(RequestId::PUSH, events.iter(), head, oldest, done);
-                self.answer_page(id, origin, &page, fx);
+                self.tell_reader(conversation, &user, origin.edge, page_answer(origin, &page), fx);
             }
             (ReadJob::Members { origin, user, limit }, Some(Answer::Scan(mut rows))) => {
                 if let Err(code) = still_may(&user) {
-                    fx.send(origin.edge, refused(origin, code));
+                    self.tell_reader(conversation, &user, origin.edge, refused(origin, code), fx);
                     return;
                 }
                 let end = rows.len() <= limit;
                 rows.truncate(limit);
                 let members = rows.iter().filter_map(|(key, row)| stored_member(key, row, &user)).collect();
-                self.send_answer(origin, FrameKind::MembersPage, &v1::MembersPage { members, end }, fx);
+                let message = answered(origin, FrameKind::MembersPage, &v1::MembersPage { members, end });
+                self.tell_reader(conversation, &user, origin.edge, message, fx);
             }
             (ReadJob::Conversations { origin, limit }, Some(Answer::Scan(mut rows))) => {
                 let end = rows.len() <= limit;
                 rows.truncate(limit);
                 let listings = rows.iter().filter_map(|(_, row)| v1::Listing::decode(row.clone()).ok()).collect();
-                self.send_answer(origin, FrameKind::ConversationsPage, &v1::ConversationsPage { listings, end }, fx);
+                let page = v1::ConversationsPage { listings, end };
+                fx.send(origin.edge, answered(origin, FrameKind::ConversationsPage, &page));
             }
             (
                 ReadJob::History { origin, .. } | ReadJob::Members { origin, .. } | ReadJob::Conversations { origin, .. },
@@ -179,15 +182,33 @@ impl Desk {
         }
     }
 
-    fn answer_page(&self, _id: ConversationId, origin: Origin, page: &Bytes, fx: &mut Effects) {
-        let body = page.slice(HEADER_BYTES..);
-        fx.send(origin.edge, Message::ToEdge(ToEdge::Answered { origin, kind: FrameKind::HistoryPage, body }));
+    /// Tells a reader what he gets, or why not, once the change of his membership is durable that this may rest on.
+    fn tell_reader(
+        &mut self,
+        conversation: Option<&Conversation>,
+        user: &UserId,
+        edge: ShardId,
+        message: Message,
+        fx: &mut Effects,
+    ) {
+        let changed = conversation.and_then(|conversation| Some((conversation.lane, conversation.member(user)?.position)));
+        match changed {
+            Some((lane, position)) if !self.is_durable(lane, position) => {
+                self.lanes.wait(lane, position, Waiting::Message(edge, message));
+            }
+            _ => fx.send(edge, message),
+        }
     }
+}
 
-    fn send_answer<M: prost::Message>(&self, origin: Origin, kind: FrameKind, body: &M, fx: &mut Effects) {
-        let body = Bytes::from(body.encode_to_vec());
-        fx.send(origin.edge, Message::ToEdge(ToEdge::Answered { origin, kind, body }));
-    }
+fn page_answer(origin: Origin, page: &Bytes) -> Message {
+    let body = page.slice(HEADER_BYTES..);
+    Message::ToEdge(ToEdge::Answered { origin, kind: FrameKind::HistoryPage, body })
+}
+
+fn answered<M: prost::Message>(origin: Origin, kind: FrameKind, body: &M) -> Message {
+    let body = Bytes::from(body.encode_to_vec());
+    Message::ToEdge(ToEdge::Answered { origin, kind, body })
 }
 
 fn caught_up(

@@ -27,19 +27,27 @@ pub(super) fn has_role(profile: &Profile, member: &Member, least: Role) -> Resul
     may_read(profile, member).and(Err(ErrorCode::NotAMember))
 }
 
+/// Is not written by the system alone. Ids follow from users: who may not read must not learn that there is one.
+fn is_for_users(profile: &Profile, member: &Member) -> Result<(), ErrorCode> {
+    if profile.kind() == ConversationKind::Inbox {
+        may_read(profile, member)?;
+        return Err(ErrorCode::WrittenBySystemOnly);
+    }
+    Ok(())
+}
+
 /// May write a message now; `journal_ms` is the journal's time.
 pub(super) fn may_write(profile: &Profile, member: &Member, journal_ms: u64) -> Result<(), (ErrorCode, u32)> {
     let plain = |code| (code, 0);
-    if profile.kind() == ConversationKind::Inbox {
-        return Err(plain(ErrorCode::WrittenBySystemOnly));
-    }
+    is_for_users(profile, member).map_err(plain)?;
     has_role(profile, member, Role::Member.max(profile.least_writer())).map_err(plain)?;
     if profile.locked && member.role() < Role::Admin {
         return Err(plain(ErrorCode::ConversationLocked));
     }
     let wait_ms = u64::from(profile.slow_mode_s) * 1_000;
-    let since_ms = journal_ms.saturating_sub(member.last_message_ms);
-    if wait_ms > since_ms && member.role() < Role::Moderator && member.last_message_ms > 0 {
+    let last_ms = member.row.last_message_ms;
+    let since_ms = journal_ms.saturating_sub(last_ms);
+    if wait_ms > since_ms && member.role() < Role::Moderator && last_ms > 0 {
         return Err((ErrorCode::SlowMode, u32::try_from(wait_ms - since_ms).unwrap_or(u32::MAX)));
     }
     Ok(())
@@ -47,9 +55,7 @@ pub(super) fn may_write(profile: &Profile, member: &Member, journal_ms: u64) -> 
 
 /// May react to, vote on or answer others' messages.
 pub(super) fn may_take_part(profile: &Profile, member: &Member) -> Result<(), ErrorCode> {
-    if profile.kind() == ConversationKind::Inbox {
-        return Err(ErrorCode::WrittenBySystemOnly);
-    }
+    is_for_users(profile, member)?;
     has_role(profile, member, Role::Member)?;
     if profile.locked && member.role() < Role::Admin { Err(ErrorCode::ConversationLocked) } else { Ok(()) }
 }
@@ -74,18 +80,17 @@ pub(super) fn may_pin(profile: &Profile, member: &Member) -> Result<(), ErrorCod
 
 /// May change settings.
 pub(super) fn may_set(profile: &Profile, member: &Member) -> Result<(), ErrorCode> {
-    match profile.kind() {
-        ConversationKind::Inbox => Err(ErrorCode::WrittenBySystemOnly),
-        ConversationKind::Direct | ConversationKind::Self_ => Err(ErrorCode::KindRefused),
-        _ => has_role(profile, member, Role::Admin),
-    }
+    has_changes(profile, member)?;
+    has_role(profile, member, Role::Admin)
 }
 
-/// Members of this kind change at all.
-pub(super) fn has_membership(profile: &Profile) -> Result<(), ErrorCode> {
+/// Members and settings of this kind change at all; told only to who may know of the conversation.
+pub(super) fn has_changes(profile: &Profile, member: &Member) -> Result<(), ErrorCode> {
+    is_for_users(profile, member)?;
     match profile.kind() {
-        ConversationKind::Inbox => Err(ErrorCode::WrittenBySystemOnly),
-        ConversationKind::Direct | ConversationKind::Self_ => Err(ErrorCode::KindRefused),
+        ConversationKind::Direct | ConversationKind::Self_ => {
+            may_read(profile, member).and(Err(ErrorCode::KindRefused))
+        }
         _ => Ok(()),
     }
 }

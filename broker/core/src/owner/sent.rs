@@ -50,9 +50,16 @@ impl RecentSent {
         self.order.push_back((key, lane, position));
     }
 
-    /// Forgets all: some of them may not have been kept after all.
-    pub(super) fn clear(&mut self) {
-        self.events.clear();
-        self.order.clear();
+    /// Forgets what a lane was to append beyond `durable`: it was not kept. What other lanes have on their way stays:
+    /// nothing else knows of it yet.
+    pub(super) fn forget(&mut self, lane: LaneId, durable: Position) {
+        let events = &mut self.events;
+        self.order.retain(|(key, of, position)| {
+            let is_kept = *of != lane || *position <= durable;
+            if !is_kept {
+                events.remove(key);
+            }
+            is_kept
+        });
     }
 }

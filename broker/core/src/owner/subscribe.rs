@@ -29,6 +29,12 @@ pub(super) struct Joining {
 }
 
 impl Joining {
+    /// What was asked.
+    pub(super) fn into_ask(self) -> ToOwner {
+        let Self { origin, slot, user, conversation, cursor } = self;
+        ToOwner::Subscribe { origin, slot, user, conversation, cursor }
+    }
+
     pub(super) fn refused(self, code: ErrorCode) -> ToEdge {
         self.answered(Err(code))
     }
@@ -78,6 +84,13 @@ impl Desk {
                 })
             },
         );
-        fx.send(edge, Message::ToEdge(joining.clone().answered(result)));
+        let is_refused = result.is_err();
+        let message = Message::ToEdge(joining.clone().answered(result));
+        if is_refused {
+            // What takes the right away may be on its way to the disk.
+            self.reply(conversation, edge, message, fx);
+        } else {
+            fx.send(edge, message);
+        }
     }
 }

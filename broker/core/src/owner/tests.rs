@@ -1,6 +1,8 @@
 //! The owner, driven by hand over a store that is a few maps: what it decides, and when it says so.
 
 mod append;
+mod bounds;
+mod failing;
 mod membership;
 mod reading;
 mod store;
@@ -12,14 +14,14 @@ use prost::Message as _;
 use rialto_protocol::{
     error::ErrorCode,
     frame::FrameKind,
-    ids::{ClientId, ConversationId, DeviceId, RequestId, Seq, UserId},
+    ids::{ClientId, ConversationId, DeviceId, LaneId, RequestId, Seq, UserId},
     v1::{self, draft::Content},
 };
 use smallvec::SmallVec;
 
 use crate::{
     config::CoreConfig,
-    io::{AppendFailure, ConnId, Entry, Input, Now, Output},
+    io::{AppendFailure, ConnId, Entry, Input, Now, Output, Query, Ticket},
     message::{Author, Draft, Message, Origin, Receipt, Standing, ToEdge, ToOwner},
     shard::Effects,
     topology::{ShardId, Topology},
@@ -42,6 +44,11 @@ struct World {
     /// Entries that the test holds back.
     held: Vec<Entry>,
     hold: bool,
+    /// Reads that the test holds back.
+    held_loads: Vec<(Ticket, Query)>,
+    hold_loads: bool,
+    /// Reads fail.
+    fail_loads: bool,
     said: Vec<ToEdge>,
 }
 
@@ -54,8 +61,20 @@ impl World {
         let mut fx = Effects::default();
         let owner = Owner::new(EDGE, TOPOLOGY, Arc::new(config), store.claims(TOPOLOGY.lanes), &mut fx);
         let now = Now { mono_us: 1_000_000, unix_ms: 1_800_000_000_000 };
-        let mut world =
-            Self { owner, fx, store, now, next_id: 0, next_request: 0, held: Vec::new(), hold: false, said: Vec::new() };
+        let mut world = Self {
+            owner,
+            fx,
+            store,
+            now,
+            next_id: 0,
+            next_request: 0,
+            held: Vec::new(),
+            hold: false,
+            held_loads: Vec::new(),
+            hold_loads: false,
+            fail_loads: false,
+            said: Vec::new(),
+        };
         world.settle();
         world
     }
@@ -86,10 +105,8 @@ impl World {
                 match output {
                     Output::Append(entry) if self.hold => self.held.push(entry),
                     Output::Append(entry) => self.keep(entry),
-                    Output::Load { ticket, query } => {
-                        let answer = self.store.read(&query);
-                        self.owner.handle_loaded(self.now, ticket, Some(answer), &mut self.fx);
-                    }
+                    Output::Load { ticket, query } if self.hold_loads => self.held_loads.push((ticket, query)),
+                    Output::Load { ticket, query } => self.load(ticket, &query),
                     other => panic!("an owner does not ask for {other:?}"),
                 }
             }
@@ -100,6 +117,22 @@ impl World {
         let (lane, through) = (entry.lane, entry.position);
         self.store.keep(entry);
         self.owner.handle_append(self.now, &Input::Appended { lane, through }, &mut self.fx);
+    }
+
+    fn load(&mut self, ticket: Ticket, query: &Query) {
+        let answer = (!self.fail_loads).then(|| self.store.read(query));
+        if self.owner.awaits(ticket) {
+            self.owner.handle_loaded(self.now, ticket, answer, &mut self.fx);
+        }
+    }
+
+    /// Lets the held reads come back.
+    fn read(&mut self) {
+        self.hold_loads = false;
+        for (ticket, query) in std::mem::take(&mut self.held_loads) {
+            self.load(ticket, &query);
+        }
+        self.settle();
     }
 
     /// Lets the held entries become durable.
@@ -116,6 +149,19 @@ impl World {
         self.hold = false;
         for entry in std::mem::take(&mut self.held) {
             let input = Input::AppendFailed { lane: entry.lane, position: entry.position, failure };
+            self.owner.handle_append(self.now, &input, &mut self.fx);
+        }
+        self.settle();
+    }
+
+    /// Lets the held entries of one lane fail; nothing of them is kept.
+    fn fail_lane(&mut self, lane: LaneId) {
+        let (failing, held) = std::mem::take(&mut self.held).into_iter().partition(|entry| entry.lane == lane);
+        self.held = held;
+        let failing: Vec<Entry> = failing;
+        for entry in failing {
+            let failure = AppendFailure::NothingKept;
+            let input = Input::AppendFailed { lane, position: entry.position, failure };
             self.owner.handle_append(self.now, &input, &mut self.fx);
         }
         self.settle();
@@ -168,6 +214,22 @@ impl World {
         let drafts = SmallVec::from_iter([Draft { client_id, content }]);
         let origin = self.origin();
         self.send(ToOwner::Append { origin, author: author(user), conversation, drafts });
+    }
+
+    /// Publishes several at once; there may be no answer yet.
+    fn publish_all(&mut self, user: UserId, conversation: ConversationId, ids: &[ClientId]) {
+        let drafts = ids.iter().map(|client_id| Draft { client_id: *client_id, content: text("one of several") }).collect();
+        let origin = self.origin();
+        self.send(ToOwner::Append { origin, author: author(user), conversation, drafts });
+    }
+
+    /// All receipts so far.
+    fn receipts(&self) -> Vec<Receipt> {
+        let receipts = self.said.iter().filter_map(|said| match said {
+            ToEdge::Appended { receipts, .. } => Some(receipts.to_vec()),
+            _ => None,
+        });
+        receipts.flatten().collect()
     }
 
     /// The newest receipt.

@@ -47,6 +47,8 @@ pub(super) struct Known {
     pub(super) sent: Option<(ClientId, Option<SentEvent>)>,
     /// Answers to [`Need::Target`]; `None` in the pair: there is no such event.
     pub(super) targets: SmallVec<[(Seq, Option<Target>); 1]>,
+    /// Members that were asked for: they stay in memory until the draft is decided.
+    pub(super) wanted: SmallVec<[UserId; 1]>,
 }
 
 impl Known {

@@ -2,7 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use quinn::{EndpointConfig, IdleTimeout, TransportConfig, VarInt, crypto::rustls::QuicServerConfig};
+use quinn::{
+    EndpointConfig, IdleTimeout, TransportConfig, VarInt, crypto::rustls::QuicServerConfig,
+};
 use rialto_protocol::limits::{FRAME_BYTES_MAX_CEILING, KEEP_ALIVE_PATIENCE};
 
 use crate::{

@@ -148,3 +148,51 @@ fn membership_survives_a_restart() {
     let description = world.answer::<v1::Description>(FrameKind::Description);
     assert_eq!(description.member_count, 1);
 }
+
+#[test]
+fn who_talks_to_whom_is_nobody_elses_business() {
+    let mut world = World::new();
+    let (alice, bob, eve) = (user("alice"), user("bob"), user("eve"));
+    let direct = world.create(alice, ConversationKind::Direct, false, &[bob]);
+    seq_of(world.publish(alice, ConversationId::of_self(alice), text("milk")));
+    world.subscribe(alice, ConversationId::of_inbox(alice)).unwrap();
+    let settings = Content::Settings(v1::Settings { locked: Some(true), ..v1::Settings::default() });
+    let contents = [
+        text("hi"),
+        settings,
+        membership(Action::Join, None, Role::Unspecified),
+        membership(Action::Leave, None, Role::Unspecified),
+        membership(Action::Invite, Some(bob), Role::Unspecified),
+        membership(Action::SetRole, Some(bob), Role::Unspecified),
+        membership(Action::Ban, Some(bob), Role::Unspecified),
+        Content::Edit(v1::Edit { target: 1, ..v1::Edit::default() }),
+        Content::Delete(v1::Delete { target: 1, ..v1::Delete::default() }),
+        Content::Reaction(v1::Reaction { target: 1, emoji: "x".to_owned(), off: false }),
+        Content::Vote(v1::Vote { target: 1, value: 1 }),
+        Content::Pin(v1::Pin { target: 1, off: false }),
+    ];
+    let nowhere = ConversationId::of_direct(user("nobody"), user("no one"));
+    for conversation in [nowhere, direct, ConversationId::of_self(alice), ConversationId::of_inbox(alice)] {
+        for content in &contents {
+            let receipt = world.publish(eve, conversation, content.clone());
+            assert_eq!(receipt, refused(ErrorCode::ConversationNotFound), "{content:?}");
+        }
+        let origin = world.origin();
+        let signal = v1::signalled::Signal::Typing(v1::Typing { off: false });
+        world.send(ToOwner::Signal { origin, user: eve, conversation, signal });
+        assert_eq!(world.refusal(), Some(ErrorCode::ConversationNotFound));
+    }
+}
+
+#[test]
+fn everybody_may_step_down() {
+    let mut world = World::new();
+    let (alice, bob) = (user("alice"), user("bob"));
+    let group = world.create(alice, ConversationKind::Group, false, &[bob]);
+    let set = |role| membership(Action::SetRole, Some(bob), role);
+    seq_of(world.publish(alice, group, set(Role::Moderator)));
+    assert_eq!(world.publish(bob, group, set(Role::Admin)), refused(ErrorCode::RoleTooLow));
+    seq_of(world.publish(bob, group, set(Role::Member)));
+    seq_of(world.publish(bob, group, set(Role::ReadOnly)));
+    assert_eq!(world.publish(bob, group, set(Role::Member)), refused(ErrorCode::RoleTooLow));
+}

@@ -1,0 +1,190 @@
+//! What is said when the disk or a read fails, and when it may be said.
+
+use super::*;
+use rialto_protocol::v1::{ConversationKind, MembershipAction as Action, Role};
+
+/// A group whose first member has sent, and an id of hers that is older: whether it is there has to be read.
+fn group_and_early_id(world: &mut World) -> (UserId, UserId, ConversationId, ClientId) {
+    let (alice, bob) = (user("alice"), user("bob"));
+    let group = world.create(alice, ConversationKind::Group, false, &[bob]);
+    let early = world.id();
+    seq_of(world.publish(alice, group, text("later id first")));
+    world.said.clear();
+    (alice, bob, group, early)
+}
+
+#[test]
+fn drafts_of_an_entry_that_was_lost_are_judged_anew() {
+    let mut world = World::new();
+    let (alice, bob, group, early) = group_and_early_id(&mut world);
+    let fresh = world.id();
+    (world.hold, world.hold_loads) = (true, true);
+    world.publish_all(alice, group, &[fresh, early]);
+    world.fail(AppendFailure::NothingKept);
+    world.read();
+    let receipts = world.receipts();
+    assert_eq!(receipts.len(), 2);
+    let events = world.history(bob, group);
+    for (receipt, id) in receipts.into_iter().zip([fresh, early]) {
+        let seq = seq_of(receipt);
+        let event = events.iter().find(|event| event.client_id == id.to_proto()).expect("it was acknowledged");
+        assert_eq!(event.seq, seq);
+    }
+}
+
+#[test]
+fn a_failed_read_does_not_acknowledge_the_drafts_before_it_early() {
+    let mut world = World::new();
+    let (alice, _, group, early) = group_and_early_id(&mut world);
+    let fresh = world.id();
+    (world.hold, world.fail_loads) = (true, true);
+    world.publish_all(alice, group, &[fresh, early]);
+    assert!(world.receipts().is_empty(), "{:?}", world.said);
+    world.sync();
+    assert!(matches!(
+        world.receipts()[..],
+        [Receipt::Kept { .. }, Receipt::Refused { code: ErrorCode::StorageUnavailable, .. }]
+    ));
+}
+
+#[test]
+fn too_much_waiting_work_does_not_acknowledge_early() {
+    let mut world = World::with(CoreConfig { parked_max: 1, ..CoreConfig::default() }, MapStore::default());
+    let (alice, bob, group, early) = group_and_early_id(&mut world);
+    let earlier_of_bob = world.id();
+    seq_of(world.publish(bob, group, text("hi")));
+    world.said.clear();
+    let fresh = world.id();
+    (world.hold, world.hold_loads) = (true, true);
+    world.publish_as(bob, group, earlier_of_bob, text("takes the one place"));
+    world.publish_all(alice, group, &[fresh, early]);
+    assert!(world.receipts().is_empty(), "{:?}", world.said);
+    world.fail(AppendFailure::NothingKept);
+    assert!(world.receipts().iter().all(|receipt| matches!(receipt, Receipt::Refused { .. })), "{:?}", world.said);
+    world.read();
+    assert_eq!(world.receipts().len(), 3);
+}
+
+#[test]
+fn one_lane_that_fails_does_not_make_another_append_twice() {
+    let mut world = World::new();
+    let (alice, bob) = (user("alice"), user("bob"));
+    let one = world.create(alice, ConversationKind::Group, false, &[bob]);
+    let other = loop {
+        let other = world.create(alice, ConversationKind::Group, false, &[bob]);
+        if TOPOLOGY.lane_of(&other) != TOPOLOGY.lane_of(&one) {
+            break other;
+        }
+    };
+    world.hold = true;
+    let id = world.id();
+    world.publish_as(alice, one, id, text("once"));
+    let lost = world.id();
+    world.publish_as(alice, other, lost, text("lost"));
+    world.fail_lane(TOPOLOGY.lane_of(&other));
+    world.publish_as(alice, one, id, text("once"));
+    world.sync();
+    assert!(matches!(world.receipt(), Receipt::Kept { duplicate: true, .. }), "{:?}", world.receipt());
+    assert_eq!(world.history(bob, one).len(), 2);
+}
+
+#[test]
+fn a_read_from_before_a_failed_append_is_not_taken_for_one_after_it() {
+    let mut world = World::new();
+    let (alice, _, group, early) = group_and_early_id(&mut world);
+    world.hold_loads = true;
+    world.publish_as(alice, group, early, text("waits for a read"));
+    let [stale] = &world.held_loads[..] else { panic!("one read is under way") };
+    let stale = stale.0;
+    world.hold = true;
+    world.publish_as(user("bob"), group, ClientId::v7(world.now.unix_ms + 500, [0; 10]), text("lost"));
+    world.held_loads.retain(|(ticket, _)| *ticket == stale);
+    // Bob's own row was in memory since the group was created.
+    world.fail(AppendFailure::NothingKept);
+    world.held_loads.retain(|(ticket, _)| *ticket != stale);
+    let (ticket, query) = world.held_loads.remove(0);
+    world.load(ticket, &query);
+    world.settle();
+    if world.owner.awaits(stale) {
+        world.owner.handle_loaded(world.now, stale, None, &mut world.fx);
+    }
+    world.read();
+    assert!(matches!(world.receipt(), Receipt::Kept { .. }), "{:?}", world.receipt());
+}
+
+#[test]
+fn a_reader_is_refused_only_once_his_removal_is_durable() {
+    let mut world = World::new();
+    let (alice, bob) = (user("alice"), user("bob"));
+    let group = world.create(alice, ConversationKind::Group, false, &[bob]);
+    world.said.clear();
+    world.hold_loads = true;
+    let conn = ConnId { index: 0, generation: 0 };
+    let (from, verify, bytes_max) = (Seq(1), None, 1 << 16);
+    world.send(ToOwner::CatchUp { edge: EDGE, conn, user: bob, conversation: group, from, verify, bytes_max });
+    world.hold = true;
+    let id = world.id();
+    world.publish_as(alice, group, id, membership(Action::Remove, Some(bob), Role::Unspecified));
+    world.read();
+    assert!(world.said.is_empty(), "{:?}", world.said);
+    world.fail(AppendFailure::NothingKept);
+    assert!(!world.said.iter().any(|said| matches!(said, ToEdge::CaughtUp { result: Err(ErrorCode::NotAMember), .. })));
+    assert!(world.said.iter().any(|said| matches!(said, ToEdge::CaughtUp { .. })), "it is answered all the same");
+    assert!(world.subscribe(bob, group).is_ok());
+}
+
+#[test]
+fn a_subscriber_is_refused_only_once_his_removal_is_durable() {
+    let config = CoreConfig { entries_in_flight_max: 1, ..CoreConfig::default() };
+    let mut world = World::with(config, MapStore::default());
+    let (alice, bob) = (user("alice"), user("bob"));
+    let group = world.create(alice, ConversationKind::Group, false, &[bob]);
+    world.hold = true;
+    let id = world.id();
+    world.publish_as(alice, group, id, text("under way"));
+    world.said.clear();
+    let origin = world.origin();
+    world.send(ToOwner::Subscribe { origin, slot: 0, user: bob, conversation: group, cursor: None });
+    let id = world.id();
+    world.publish_as(alice, group, id, membership(Action::Remove, Some(bob), Role::Unspecified));
+    let first = world.held.remove(0);
+    world.keep(first);
+    world.settle();
+    assert!(!world.said.iter().any(|said| matches!(said, ToEdge::Subscribed { .. })), "{:?}", world.said);
+    world.sync();
+    assert!(world.said.iter().any(|said| matches!(said, ToEdge::Subscribed { result: Err(ErrorCode::NotAMember), .. })));
+}
+
+#[test]
+fn nobody_reads_by_a_membership_that_is_not_durable() {
+    let mut world = World::new();
+    let (alice, bob) = (user("alice"), user("bob"));
+    let channel = world.create(alice, ConversationKind::Channel, false, &[]);
+    seq_of(world.publish(alice, channel, membership(Action::Invite, Some(bob), Role::Unspecified)));
+    world.said.clear();
+    world.hold = true;
+    let id = world.id();
+    world.publish_as(bob, channel, id, membership(Action::Join, None, Role::Unspecified));
+    let origin = world.origin();
+    let (from, limit, bytes_max) = (Seq(1), 10, 1 << 16);
+    world.send(ToOwner::History { origin, user: bob, conversation: channel, from, backward: false, limit, bytes_max });
+    assert!(world.said.is_empty(), "{:?}", world.said);
+    world.sync();
+    assert!(matches!(world.said.last(), Some(ToEdge::Answered { kind: FrameKind::HistoryPage, .. })));
+}
+
+#[test]
+fn a_notice_that_waited_for_longer_than_ids_are_remembered_arrives() {
+    let mut world = World::new();
+    let bob = user("bob");
+    let day_ms = 24 * 3_600 * 1_000;
+    for (number, age_ms) in [(1, 0), (2, 8 * day_ms)] {
+        let client_id = ClientId::v7(world.now.unix_ms - age_ms, [number; 10]);
+        let mentioned = v1::Mentioned { seq: u64::from(number), ..v1::Mentioned::default() };
+        let notice = v1::Notice { notice: Some(v1::notice::Notice::Mentioned(mentioned)) };
+        let item = (rialto_protocol::ids::Position(u64::from(number)), 0);
+        let notice = notice.encode_to_vec().into();
+        world.send(ToOwner::Notify { from: EDGE, lane: LaneId(0), item, client_id, user: bob, notice });
+    }
+    assert_eq!(world.notices(bob).len(), 2);
+}
