@@ -13,6 +13,8 @@ use crate::wire::{Reader, WireError};
 const CONTENT_FIRST: u32 = 16;
 /// Number of the content `message`, the only one that is counted as unread.
 pub const CONTENT_MESSAGE: u32 = 17;
+/// Number of the content `edit`.
+pub const CONTENT_EDIT: u32 = 18;
 /// Number of the content `redacted`.
 pub const CONTENT_REDACTED: u32 = 26;
 

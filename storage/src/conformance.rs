@@ -12,11 +12,15 @@ mod rows;
 mod sent;
 
 pub use self::{
-    events::{events_come_back_in_order_and_cut_where_asked, heads_are_of_the_last_event, long_events_are_whole},
+    events::{
+        events_come_back_in_order_and_cut_where_asked, heads_are_of_the_last_event,
+        long_events_are_whole,
+    },
     journal::{
-        a_call_with_one_bad_entry_keeps_nothing, a_claim_finds_the_tail_and_raises_the_epoch, a_former_owner_is_fenced,
-        an_entry_that_is_too_large_is_refused, an_unanswered_entry_is_kept_whole_or_not_at_all,
-        calls_take_effect_in_their_order, lanes_work_side_by_side, positions_and_epochs_are_enforced, time_never_goes_back,
+        a_call_with_one_bad_entry_keeps_nothing, a_claim_finds_the_tail_and_raises_the_epoch,
+        a_former_owner_is_fenced, an_entry_that_is_too_large_is_refused,
+        an_unanswered_entry_is_kept_whole_or_not_at_all, calls_take_effect_in_their_order,
+        lanes_work_side_by_side, positions_and_epochs_are_enforced, time_never_goes_back,
         users_are_seen_last_when_they_were,
     },
     outbox::what_was_not_passed_on_is_found_again,

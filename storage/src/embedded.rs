@@ -121,7 +121,11 @@ impl Handle {
         self.readers.close();
         self.work.stop();
         self.work.log.close();
-        let worker = self.worker.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let worker = self
+            .worker
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         if worker.is_some_and(|worker| worker.join().is_err()) {
             tracing::error!("the thread behind the views has panicked");
         }
@@ -145,14 +149,24 @@ impl Journal for EmbeddedStore {
 
     fn claim(&self, lanes: Vec<LaneId>) -> StoreFuture<Vec<Claim>, JournalError> {
         let (resolver, answer) = promise();
-        self.0.work.log.claim(lanes, |claims| resolver.resolve(claims));
+        self.0
+            .work
+            .log
+            .claim(lanes, |claims| resolver.resolve(claims));
         Box::pin(async move { answer.await.unwrap_or_else(|| Err(closed())) })
     }
 
     fn append(&self, entries: Vec<Entry>) -> StoreFuture<(), AppendError> {
         let (resolver, answer) = promise();
-        self.0.work.log.append(entries, |outcome| resolver.resolve(outcome));
-        Box::pin(async move { answer.await.unwrap_or_else(|| Err(AppendError::Poisoned("the store is closed".to_owned()))) })
+        self.0
+            .work
+            .log
+            .append(entries, |outcome| resolver.resolve(outcome));
+        Box::pin(async move {
+            answer
+                .await
+                .unwrap_or_else(|| Err(AppendError::Poisoned("the store is closed".to_owned())))
+        })
     }
 
     fn settle(&self) -> StoreFuture<(), JournalError> {
@@ -192,7 +206,11 @@ impl Views for EmbeddedStore {
         self.read(move |work| merge::scan(work, &scan))
     }
 
-    fn sent(&self, conversation: ConversationId, user: UserId) -> StoreFuture<Vec<Sent>, ViewsError> {
+    fn sent(
+        &self,
+        conversation: ConversationId,
+        user: UserId,
+    ) -> StoreFuture<Vec<Sent>, ViewsError> {
         self.read(move |work| merge::sent(work, conversation, user))
     }
 

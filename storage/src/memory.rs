@@ -64,7 +64,10 @@ impl MemoryStore {
     }
 
     fn from_state(state: State) -> Self {
-        Self { state: Arc::new(Mutex::new(state)), seen: Arc::default() }
+        Self {
+            state: Arc::new(Mutex::new(state)),
+            seen: Arc::default(),
+        }
     }
 
     /// Chooses when appends become durable; those that wait go on waiting.
@@ -125,7 +128,11 @@ impl MemoryStore {
         }
         lanes
             .iter()
-            .map(|lane| state.claim(*lane).ok_or_else(|| JournalError::Format(format!("there is no lane {lane}"))))
+            .map(|lane| {
+                state
+                    .claim(*lane)
+                    .ok_or_else(|| JournalError::Format(format!("there is no lane {lane}")))
+            })
             .collect()
     }
 
@@ -134,12 +141,18 @@ impl MemoryStore {
     /// # Errors
     /// As [`Journal::append`]; nothing of the call was kept.
     pub fn append_now(&self, entries: Vec<Entry>) -> Result<AppendId, AppendError> {
-        lock(&self.state).append(entries, None).map_err(|(error, _)| error)
+        lock(&self.state)
+            .append(entries, None)
+            .map_err(|(error, _)| error)
     }
 
     fn read<T>(&self, read: impl FnOnce(&State) -> T) -> Result<T, ViewsError> {
         let state = lock(&self.state);
-        if state.closed { Err(ViewsError::Closed) } else { Ok(read(&state)) }
+        if state.closed {
+            Err(ViewsError::Closed)
+        } else {
+            Ok(read(&state))
+        }
     }
 
     /// [`Views::head`], without waiting.
@@ -168,7 +181,11 @@ impl MemoryStore {
         table: Table,
         keys: &[Bytes],
     ) -> Result<Vec<Option<Bytes>>, ViewsError> {
-        self.read(|state| keys.iter().map(|key| state.tables.row(conversation, table, key)).collect())
+        self.read(|state| {
+            keys.iter()
+                .map(|key| state.tables.row(conversation, table, key))
+                .collect()
+        })
     }
 
     /// [`Views::scan`], without waiting.
@@ -183,7 +200,11 @@ impl MemoryStore {
     ///
     /// # Errors
     /// As [`MemoryStore::head_now`].
-    pub fn sent_now(&self, conversation: ConversationId, user: UserId) -> Result<Vec<Sent>, ViewsError> {
+    pub fn sent_now(
+        &self,
+        conversation: ConversationId,
+        user: UserId,
+    ) -> Result<Vec<Sent>, ViewsError> {
         self.read(|state| state.tables.sent(conversation, user))
     }
 
@@ -198,7 +219,11 @@ impl MemoryStore {
         device: DeviceId,
         client_id: ClientId,
     ) -> Result<Option<SentEvent>, ViewsError> {
-        self.read(|state| state.tables.find_sent(conversation, user, device, client_id))
+        self.read(|state| {
+            state
+                .tables
+                .find_sent(conversation, user, device, client_id)
+        })
     }
 
     /// [`Directory::record_seen`], without waiting.
@@ -232,7 +257,11 @@ impl Journal for MemoryStore {
         if let Err((error, Some(resolver))) = lock(&self.state).append(entries, Some(resolver)) {
             resolver.resolve(Err(error));
         }
-        Box::pin(async move { outcome.await.unwrap_or_else(|| Err(AppendError::Poisoned(closed_text()))) })
+        Box::pin(async move {
+            outcome
+                .await
+                .unwrap_or_else(|| Err(AppendError::Poisoned(closed_text())))
+        })
     }
 
     fn settle(&self) -> StoreFuture<(), JournalError> {
@@ -266,7 +295,11 @@ impl Views for MemoryStore {
         Box::pin(ready(self.scan_now(&scan)))
     }
 
-    fn sent(&self, conversation: ConversationId, user: UserId) -> StoreFuture<Vec<Sent>, ViewsError> {
+    fn sent(
+        &self,
+        conversation: ConversationId,
+        user: UserId,
+    ) -> StoreFuture<Vec<Sent>, ViewsError> {
         Box::pin(ready(self.sent_now(conversation, user)))
     }
 
@@ -277,7 +310,12 @@ impl Views for MemoryStore {
         device: DeviceId,
         client_id: ClientId,
     ) -> StoreFuture<Option<SentEvent>, ViewsError> {
-        Box::pin(ready(self.find_sent_now(conversation, user, device, client_id)))
+        Box::pin(ready(self.find_sent_now(
+            conversation,
+            user,
+            device,
+            client_id,
+        )))
     }
 }
 

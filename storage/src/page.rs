@@ -10,7 +10,11 @@ pub(crate) struct Page {
 impl Page {
     /// An empty page of at most `bytes_max`.
     pub(crate) fn new(bytes_max: usize) -> Self {
-        Self { bytes_max, bytes: 0, empty: true }
+        Self {
+            bytes_max,
+            bytes: 0,
+            empty: true,
+        }
     }
 
     /// Takes an event of this length in, or says that the page ends before it.

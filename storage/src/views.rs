@@ -34,7 +34,11 @@ pub trait Views: Send + Sync + 'static {
     fn scan(&self, scan: Scan) -> StoreFuture<Vec<(Bytes, Bytes)>, ViewsError>;
 
     /// For each of the user's devices that has appended to the conversation: its newest `client_id` and last event.
-    fn sent(&self, conversation: ConversationId, user: UserId) -> StoreFuture<Vec<Sent>, ViewsError>;
+    fn sent(
+        &self,
+        conversation: ConversationId,
+        user: UserId,
+    ) -> StoreFuture<Vec<Sent>, ViewsError>;
 
     /// The event that was appended under this `client_id`; kept for 7 days at least.
     fn find_sent(

@@ -38,7 +38,10 @@ struct Embedded {
 
 impl Embedded {
     fn new(options: EmbeddedOptions) -> Self {
-        Self { options, dirs: RefCell::default() }
+        Self {
+            options,
+            dirs: RefCell::default(),
+        }
     }
 }
 
@@ -78,7 +81,11 @@ fn the_memory_store_conforms() {
 
 #[test]
 fn the_embedded_store_conforms() {
-    run_all(&Embedded::new(EmbeddedOptions { lanes: 16, segment_bytes: 4 << 20, ..EmbeddedOptions::default() }));
+    run_all(&Embedded::new(EmbeddedOptions {
+        lanes: 16,
+        segment_bytes: 4 << 20,
+        ..EmbeddedOptions::default()
+    }));
 }
 
 /// Small segments are sealed and viewed all the time, so that reads meet data on its way.

@@ -58,19 +58,30 @@ fn check_both(store: &EmbeddedStore, last: u64, stage: &str) {
 fn dying_at(step: Step, count: usize) -> EmbeddedOptions {
     let seen = AtomicUsize::new(0);
     let hook = move |reached| reached != step || seen.fetch_add(1, Ordering::SeqCst) + 1 != count;
-    EmbeddedOptions { on_step: Some(StepHook(Arc::new(hook))), ..options() }
+    EmbeddedOptions {
+        on_step: Some(StepHook(Arc::new(hook))),
+        ..options()
+    }
 }
 
 #[test]
 fn a_crash_at_any_step_of_a_segments_way_repeats_it_harmlessly() {
-    for step in [Step::Gathered, Step::Events, Step::Applied, Step::Checkpointed] {
+    for step in [
+        Step::Gathered,
+        Step::Events,
+        Step::Applied,
+        Step::Checkpointed,
+    ] {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("data");
         let store = EmbeddedStore::open(&path, dying_at(step, 2)).unwrap();
         say(&store, 1, 10);
         wait(store.settle()).unwrap();
         say(&store, 11, 20);
-        assert!(wait(store.settle()).is_err(), "{step:?}: the worker is dead, nobody settles");
+        assert!(
+            wait(store.settle()).is_err(),
+            "{step:?}: the worker is dead, nobody settles"
+        );
         check_both(&store, 20, &format!("{step:?}: before the restart"));
         store.abandon();
         // And once more, on the way of the same segment.
@@ -110,7 +121,10 @@ fn views_that_are_gone_or_broken_are_made_again_from_the_journal() {
     store.close();
 
     // One keyspace of the database is gone: it must not be taken for an empty one.
-    let generations: Vec<_> = fs::read_dir(path.join("views")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let generations: Vec<_> = fs::read_dir(path.join("views"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     assert_eq!(generations.len(), 1, "former generations are removed");
     fs::remove_dir_all(generations[0].join("keyspaces").join("3")).unwrap();
     let store = open(&path);
@@ -122,7 +136,10 @@ fn views_that_are_gone_or_broken_are_made_again_from_the_journal() {
 fn views_that_cannot_be_made_again_are_an_error_that_says_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("data");
-    let old = EmbeddedOptions { journal_keep_ms: 0, ..options() };
+    let old = EmbeddedOptions {
+        journal_keep_ms: 0,
+        ..options()
+    };
     let store = EmbeddedStore::open(&path, old.clone()).unwrap();
     // Several segments; the first ones are recycled as soon as the views hold them.
     for round in 0..6 {
@@ -130,18 +147,27 @@ fn views_that_cannot_be_made_again_are_an_error_that_says_what_to_do() {
         wait(store.settle()).unwrap();
     }
     store.close();
-    assert!(!path.join("journal").join("0000000001.seg").exists(), "the first segment was recycled");
+    assert!(
+        !path.join("journal").join("0000000001.seg").exists(),
+        "the first segment was recycled"
+    );
     let store = EmbeddedStore::open(&path, old.clone()).unwrap();
     check_both(&store, 600, "nothing is missing while the views are there");
     store.close();
     fs::remove_dir_all(path.join("views")).unwrap();
     match EmbeddedStore::open(&path, old.clone()) {
-        Err(JournalError::Damaged(text)) => assert!(text.contains("restore") && text.contains("backup"), "{text}"),
+        Err(JournalError::Damaged(text)) => assert!(
+            text.contains("restore") && text.contains("backup"),
+            "{text}"
+        ),
         other => panic!("it opened, or failed otherwise: {:?}", other.err()),
     }
     // The journal is gone as well: not an empty data set either.
     fs::remove_dir_all(path.join("journal")).unwrap();
-    assert!(matches!(EmbeddedStore::open(&path, old), Err(JournalError::Damaged(_))));
+    assert!(matches!(
+        EmbeddedStore::open(&path, old),
+        Err(JournalError::Damaged(_))
+    ));
 }
 
 #[test]
@@ -153,13 +179,22 @@ fn segments_come_into_the_views_by_themselves_while_reads_go_on() {
     let mut seq = 0;
     // Until several segments were taken up, whatever the scheduler does.
     while store.status().views_lag_segments == store.status().segments || seq < 3000 {
-        let entries = (seq + 1..=seq + 50).map(|seq| writer.entry(whose, seq, START_MS + seq, 200)).collect();
+        let entries = (seq + 1..=seq + 50)
+            .map(|seq| writer.entry(whose, seq, START_MS + seq, 200))
+            .collect();
         wait(store.append(entries)).unwrap();
         seq += 50;
-        assert_eq!(writer::numbers(&store, whose).len() as u64, seq, "nothing is missing and nothing comes twice");
+        assert_eq!(
+            writer::numbers(&store, whose).len() as u64,
+            seq,
+            "nothing is missing and nothing comes twice"
+        );
     }
     wait(store.settle()).unwrap();
-    assert_eq!(writer::numbers(&store, whose), (1..=seq).collect::<Vec<_>>());
+    assert_eq!(
+        writer::numbers(&store, whose),
+        (1..=seq).collect::<Vec<_>>()
+    );
 }
 
 #[test]
@@ -170,7 +205,10 @@ fn a_closed_store_answers_every_call_with_an_error() {
     say(&store, 1, 3);
     let other = store.clone();
     store.close();
-    assert!(matches!(wait(other.head(conversation(1))), Err(ViewsError::Closed)));
+    assert!(matches!(
+        wait(other.head(conversation(1))),
+        Err(ViewsError::Closed)
+    ));
     assert!(wait(other.settle()).is_err());
     assert!(wait(other.claim(vec![rialto_protocol::ids::LaneId(0)])).is_err());
     drop(other);

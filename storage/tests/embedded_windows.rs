@@ -46,7 +46,9 @@ fn days(store: &EmbeddedStore, first: u64, last: u64) {
 }
 
 fn find(store: &EmbeddedStore, seq: u64) -> Option<Seq> {
-    wait(store.find_sent(conversation(1), user(), device(), client_id(seq))).unwrap().map(|sent| sent.seq)
+    wait(store.find_sent(conversation(1), user(), device(), client_id(seq)))
+        .unwrap()
+        .map(|sent| sent.seq)
 }
 
 #[test]
@@ -60,7 +62,10 @@ fn old_events_go_by_whole_windows_and_the_head_says_what_is_left() {
     let check = |store: &EmbeddedStore| {
         let head = wait(store.head(conversation(1))).unwrap().unwrap();
         assert_eq!((head.seq, head.oldest), (Seq(30), Seq(20)));
-        assert_eq!(numbers(store, conversation(1)), (20..=30).collect::<Vec<_>>());
+        assert_eq!(
+            numbers(store, conversation(1)),
+            (20..=30).collect::<Vec<_>>()
+        );
         let cut = Range {
             conversation: conversation(1),
             from: Seq(1),
@@ -68,13 +73,40 @@ fn old_events_go_by_whole_windows_and_the_head_says_what_is_left() {
             bytes_max: usize::MAX,
             order: Order::Backward,
         };
-        assert_eq!(wait(store.events(cut)).unwrap().len(), 3, "what is below the oldest is left out");
-        assert_eq!(wait(store.events(Range { to: Seq(19), ..cut })).unwrap().len(), 0);
-        assert_eq!(wait(store.events(Range { to: Seq(19), order: Order::Forward, ..cut })).unwrap().len(), 0);
+        assert_eq!(
+            wait(store.events(cut)).unwrap().len(),
+            3,
+            "what is below the oldest is left out"
+        );
+        assert_eq!(
+            wait(store.events(Range { to: Seq(19), ..cut }))
+                .unwrap()
+                .len(),
+            0
+        );
+        assert_eq!(
+            wait(store.events(Range {
+                to: Seq(19),
+                order: Order::Forward,
+                ..cut
+            }))
+            .unwrap()
+            .len(),
+            0
+        );
         let silent = wait(store.head(conversation(2))).unwrap().unwrap();
-        assert_eq!((silent.seq, silent.oldest), (Seq(1), Seq(2)), "nothing is left");
+        assert_eq!(
+            (silent.seq, silent.oldest),
+            (Seq(1), Seq(2)),
+            "nothing is left"
+        );
         assert!(numbers(store, conversation(2)).is_empty());
-        let rows = wait(store.rows(conversation(2), Table::Profile, vec![Bytes::from_static(b"last")])).unwrap();
+        let rows = wait(store.rows(
+            conversation(2),
+            Table::Profile,
+            vec![Bytes::from_static(b"last")],
+        ))
+        .unwrap();
         assert!(rows[0].is_some(), "rows are no events");
     };
     check(&store);
@@ -87,7 +119,10 @@ fn old_events_go_by_whole_windows_and_the_head_says_what_is_left() {
     assert_eq!(numbers(&store, conversation(2)), [2]);
     wait(store.settle()).unwrap();
     assert_eq!(numbers(&store, conversation(2)), [2]);
-    assert_eq!(wait(store.head(conversation(2))).unwrap().unwrap().oldest, Seq(2));
+    assert_eq!(
+        wait(store.head(conversation(2))).unwrap().unwrap().oldest,
+        Seq(2)
+    );
 }
 
 #[test]
@@ -104,8 +139,21 @@ fn ids_are_found_for_seven_days_at_least_and_what_a_device_last_sent_for_ever() 
     store.close();
     let store = open(&path);
     let sent = wait(store.sent(conversation(2), user())).unwrap();
-    assert_eq!((sent.len(), sent[0].newest, sent[0].seq), (1, client_id(1), Seq(1)), "40 days later");
-    let windows = std::fs::read_dir(path.join("views")).unwrap().next().unwrap().unwrap().path().join("keyspaces");
+    assert_eq!(
+        (sent.len(), sent[0].newest, sent[0].seq),
+        (1, client_id(1), Seq(1)),
+        "40 days later"
+    );
+    let windows = std::fs::read_dir(path.join("views"))
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path()
+        .join("keyspaces");
     // Meta, five fixed ones, at most 11 of events and 3 of ids; deleted ones are gone after the start.
-    assert!(std::fs::read_dir(windows).unwrap().count() <= 20, "dropped windows leave no folders");
+    assert!(
+        std::fs::read_dir(windows).unwrap().count() <= 20,
+        "dropped windows leave no folders"
+    );
 }

@@ -7,17 +7,20 @@
 #[path = "support/writer.rs"]
 mod writer;
 
+use rialto_protocol::ids::{LaneId, Position, Seq};
 use rialto_storage::{
     journal::{AppendError, Journal},
     memory::{AppendId, Durability, MemoryStore},
     views::{Views, ViewsError},
     wait,
 };
-use rialto_protocol::ids::{LaneId, Position, Seq};
 use writer::{START_MS, Writer, check, conversation};
 
 fn head(store: &MemoryStore) -> u64 {
-    store.head_now(conversation(1)).unwrap().map_or(0, |head| head.seq.0)
+    store
+        .head_now(conversation(1))
+        .unwrap()
+        .map_or(0, |head| head.seq.0)
 }
 
 #[test]
@@ -25,9 +28,15 @@ fn an_append_is_durable_and_visible_only_once_the_simulation_says_so() {
     let store = MemoryStore::new(4);
     store.set_durability(Durability::Stepped);
     let mut writer = Writer::claim(&store);
-    let first = store.append_now(vec![writer.entry(conversation(1), 1, START_MS, 5)]).unwrap();
+    let first = store
+        .append_now(vec![writer.entry(conversation(1), 1, START_MS, 5)])
+        .unwrap();
     let second = store.append(vec![writer.entry(conversation(1), 2, START_MS, 5)]);
-    assert_eq!((head(&store), store.waiting()), (0, 2), "nothing is visible before it is durable");
+    assert_eq!(
+        (head(&store), store.waiting()),
+        (0, 2),
+        "nothing is visible before it is durable"
+    );
     assert_eq!(store.step(), Some((first, Ok(()))));
     assert_eq!(head(&store), 1);
     assert_eq!(store.step(), Some((AppendId(2), Ok(()))));
@@ -44,15 +53,26 @@ fn a_crash_keeps_a_prefix_of_what_was_not_acknowledged() {
         writer.say(conversation(1), 1, START_MS);
         store.set_durability(Durability::Stepped);
         for seq in 2..=4 {
-            store.append_now(vec![writer.entry(conversation(1), seq, START_MS, 5)]).unwrap();
+            store
+                .append_now(vec![writer.entry(conversation(1), seq, START_MS, 5)])
+                .unwrap();
         }
         let lane = LaneId::of(&conversation(1), 4);
         let after = store.crash(kept);
-        assert_eq!(after.claim_now(&[lane]).unwrap()[0].tail, Position(1 + kept as u64));
+        assert_eq!(
+            after.claim_now(&[lane]).unwrap()[0].tail,
+            Position(1 + kept as u64)
+        );
         check(&after, conversation(1), 1 + kept as u64, "after the crash");
-        assert!(matches!(store.head_now(conversation(1)), Err(ViewsError::Closed)), "the old handle is dead");
+        assert!(
+            matches!(store.head_now(conversation(1)), Err(ViewsError::Closed)),
+            "the old handle is dead"
+        );
         let late = writer.entry(conversation(1), 5, START_MS, 5);
-        assert!(matches!(store.append_now(vec![late]), Err(AppendError::Poisoned(_))));
+        assert!(matches!(
+            store.append_now(vec![late]),
+            Err(AppendError::Poisoned(_))
+        ));
     }
 }
 
@@ -81,9 +101,15 @@ fn a_claim_fences_what_the_former_owner_has_in_flight() {
     let own = store.append(vec![new.entry(conversation(1), 1, START_MS, 9)]);
     while store.step().is_some() {}
     let lane = LaneId::of(&conversation(1), 4);
-    assert_eq!((wait(late), wait(own)), (Err(AppendError::Fenced { lane }), Ok(())));
+    assert_eq!(
+        (wait(late), wait(own)),
+        (Err(AppendError::Fenced { lane }), Ok(()))
+    );
     check(&store, conversation(1), 1, "the new owner's");
-    assert_eq!(wait(store.head(conversation(1))).unwrap().unwrap().seq, Seq(1));
+    assert_eq!(
+        wait(store.head(conversation(1))).unwrap().unwrap().seq,
+        Seq(1)
+    );
 }
 
 #[test]
@@ -95,8 +121,15 @@ fn a_snapshot_goes_its_own_way() {
     store.set_full(true);
     let mut writer = Writer::claim(&store);
     let entry = writer.entry(conversation(1), 3, START_MS, 5);
-    assert_eq!(wait(store.append(vec![entry.clone()])), Err(AppendError::Full));
+    assert_eq!(
+        wait(store.append(vec![entry.clone()])),
+        Err(AppendError::Full)
+    );
     store.set_full(false);
-    assert_eq!(wait(store.append(vec![entry])), Ok(()), "its position was not used up");
+    assert_eq!(
+        wait(store.append(vec![entry])),
+        Ok(()),
+        "its position was not used up"
+    );
     assert_eq!((head(&store), head(&snapshot)), (3, 1));
 }

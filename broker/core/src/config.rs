@@ -54,7 +54,12 @@ impl CoreConfig {
     pub fn hasher(&self) -> ahash::RandomState {
         let seed = self.hash_seed;
         // Four keys that differ and all depend on the seed; ahash mixes its own constants in.
-        ahash::RandomState::with_seeds(seed, seed.rotate_left(16), seed.rotate_left(32), seed.rotate_left(48))
+        ahash::RandomState::with_seeds(
+            seed,
+            seed.rotate_left(16),
+            seed.rotate_left(32),
+            seed.rotate_left(48),
+        )
     }
 }
 
@@ -91,7 +96,14 @@ mod tests {
 
     #[test]
     fn the_seed_alone_decides_how_keys_hash() {
-        let hash = |hash_seed| CoreConfig { hash_seed, ..CoreConfig::default() }.hasher().hash_one("key");
+        let hash = |hash_seed| {
+            CoreConfig {
+                hash_seed,
+                ..CoreConfig::default()
+            }
+            .hasher()
+            .hash_one("key")
+        };
         assert_eq!(hash(7), hash(7));
         assert_ne!(hash(7), hash(8));
         assert_ne!(hash(0), hash(1 << 63));

@@ -1,8 +1,8 @@
 //! The edge half of a shard: connections and their sessions, subscriptions, and presence as its sessions see it.
 //!
-//! A frame's way in: [`requests`] (whose turn, which kind) → [`check`] (form) → a message to the conversation's owner. The
-//! way out: an owner's answer → [`publish`], [`subscribe`] or a plain answer → the connection's queue. What an owner tells
-//! all its readers goes by [`deliver`]; who falls behind there reads on by [`catch_up`].
+//! A frame's way in: `requests` (whose turn, which kind) → `check` (form) → a message to the conversation's owner. The
+//! way out: an owner's answer → `publish`, `subscribe` or a plain answer → the connection's queue. What an owner tells
+//! all its readers goes by `deliver`; who falls behind there reads on by `catch_up`.
 
 mod catch_up;
 mod check;

@@ -4,7 +4,9 @@ use bytes::Bytes;
 use rialto_protocol::{
     error::ErrorCode,
     frame::Frame,
-    ids::{ClientId, ConversationId, Cursor, DeviceId, Epoch, LaneId, Ordinal, Position, Seq, UserId},
+    ids::{
+        ClientId, ConversationId, Cursor, DeviceId, Epoch, LaneId, Ordinal, Position, Seq, UserId,
+    },
     record::Table,
 };
 

@@ -6,7 +6,9 @@ use bytes::Bytes;
 use rialto_protocol::{
     error::ErrorCode,
     frame::FrameKind,
-    ids::{ClientId, ConversationId, Cursor, DeviceId, Epoch, Handle, Ordinal, RequestId, Seq, UserId},
+    ids::{
+        ClientId, ConversationId, Cursor, DeviceId, Epoch, Handle, Ordinal, RequestId, Seq, UserId,
+    },
     v1,
 };
 use smallvec::SmallVec;

@@ -52,17 +52,28 @@ pub struct Owner {
 
 impl Owner {
     /// An owner of the claimed lanes. What they still have to pass on leaves at once.
-    pub fn new(id: ShardId, topology: Topology, config: Arc<CoreConfig>, claims: Vec<LaneClaim>, fx: &mut Effects) -> Self {
+    pub fn new(
+        id: ShardId,
+        topology: Topology,
+        config: Arc<CoreConfig>,
+        claims: Vec<LaneClaim>,
+        fx: &mut Effects,
+    ) -> Self {
         let hasher = config.hasher();
         let mut desk = Desk::new(id, topology, config, claims);
         desk.resume_outboxes(fx);
-        Self { conversations: LruCache::with_hasher(usize::MAX, hasher), desk }
+        Self {
+            conversations: LruCache::with_hasher(usize::MAX, hasher),
+            desk,
+        }
     }
 
     /// Takes a message in.
     pub fn take(&mut self, now: Now, message: ToOwner, fx: &mut Effects) {
         match message {
-            ToOwner::Detach { edge, conversation } => self.desk.attachments.detach(&conversation, edge),
+            ToOwner::Detach { edge, conversation } => {
+                self.desk.attachments.detach(&conversation, edge)
+            }
             ToOwner::PassedOn { lane, item, kept } => self.desk.passed_on(now, lane, item, kept),
             message => self.start(now, Work::new(message), fx),
         }
@@ -76,7 +87,9 @@ impl Owner {
                 let entries = self.desk.lanes.durable(lane, through);
                 for entry in entries {
                     for touched in &entry.touched {
-                        if let Some(Slot::Present(conversation)) = self.conversations.peek_mut(&touched.conversation) {
+                        if let Some(Slot::Present(conversation)) =
+                            self.conversations.peek_mut(&touched.conversation)
+                        {
                             self.desk.deliver(conversation, &entry, touched, fx);
                         }
                     }
@@ -85,7 +98,11 @@ impl Owner {
                 self.release(now, lane, fx);
                 lane
             }
-            Input::AppendFailed { lane, position, failure } => {
+            Input::AppendFailed {
+                lane,
+                position,
+                failure,
+            } => {
                 if self.desk.lanes.failed(lane, position, failure) {
                     self.reset_lane(now, lane, fx);
                 }
@@ -105,12 +122,22 @@ impl Owner {
     }
 
     /// A read came back.
-    pub fn handle_loaded(&mut self, now: Now, ticket: Ticket, answer: Option<Answer>, fx: &mut Effects) {
-        let Some((conversation, load)) = self.desk.loads.remove(&ticket) else { return };
+    pub fn handle_loaded(
+        &mut self,
+        now: Now,
+        ticket: Ticket,
+        answer: Option<Answer>,
+        fx: &mut Effects,
+    ) {
+        let Some((conversation, load)) = self.desk.loads.remove(&ticket) else {
+            return;
+        };
         match load {
             Load::Conversation => self.conversation_loaded(now, conversation, answer, fx),
             Load::For { user, need } => {
-                let Some(Slot::Present(slot)) = self.conversations.get_mut(&conversation) else { return };
+                let Some(Slot::Present(slot)) = self.conversations.get_mut(&conversation) else {
+                    return;
+                };
                 slot.learn(user, &need, answer, &mut self.desk);
                 self.desk.run_queue(now, slot, user, fx);
                 self.cool(&conversation);
@@ -168,17 +195,34 @@ impl Owner {
                 }
             }
             None => {
-                let Some(work) = self.desk.may_park(work, fx) else { return };
+                let Some(work) = self.desk.may_park(work, fx) else {
+                    return;
+                };
                 self.conversations.insert(id, Slot::Loading(vec![work]));
-                self.desk.load(id, Load::Conversation, Query::Conversation { conversation: id }, fx);
+                self.desk.load(
+                    id,
+                    Load::Conversation,
+                    Query::Conversation { conversation: id },
+                    fx,
+                );
             }
         }
     }
 
-    fn conversation_loaded(&mut self, now: Now, id: ConversationId, answer: Option<Answer>, fx: &mut Effects) {
-        let Some(Slot::Loading(waiting)) = self.conversations.get_mut(&id) else { return };
+    fn conversation_loaded(
+        &mut self,
+        now: Now,
+        id: ConversationId,
+        answer: Option<Answer>,
+        fx: &mut Effects,
+    ) {
+        let Some(Slot::Loading(waiting)) = self.conversations.get_mut(&id) else {
+            return;
+        };
         let waiting = std::mem::take(waiting);
-        self.desk.parked -= waiting.len();
+        for work in &waiting {
+            self.desk.unpark(work);
+        }
         let stored = match answer {
             Some(Answer::Conversation(stored)) => stored,
             _ => {
@@ -191,7 +235,13 @@ impl Owner {
         };
         let lane = self.desk.topology.lane_of(&id);
         let durable = self.desk.lanes.durable_position(lane);
-        let mut conversation = Box::new(Conversation::new(id, lane, stored, durable, self.desk.config.hasher()));
+        let mut conversation = Box::new(Conversation::new(
+            id,
+            lane,
+            stored,
+            durable,
+            self.desk.config.hasher(),
+        ));
         for work in waiting {
             self.desk.offer(now, &mut conversation, work, fx);
         }
@@ -207,13 +257,17 @@ impl Owner {
         for waiting in self.desk.lanes.released(lane) {
             match waiting {
                 lane::Waiting::Message(shard, message) => fx.send(shard, message),
-                lane::Waiting::Subscribed(joining) => match self.conversations.peek(&joining.conversation) {
-                    Some(Slot::Present(conversation)) if conversation.member(&joining.user).is_some() => {
-                        self.desk.answer_subscribed(conversation, &joining, fx);
+                lane::Waiting::Subscribed(joining) => {
+                    match self.conversations.peek(&joining.conversation) {
+                        Some(Slot::Present(conversation))
+                            if conversation.member(&joining.user).is_some() =>
+                        {
+                            self.desk.answer_subscribed(conversation, &joining, fx);
+                        }
+                        // The reader has left memory meanwhile.
+                        _ => self.start(now, Work::new(joining.into_ask()), fx),
                     }
-                    // The reader has left memory meanwhile.
-                    _ => self.start(now, Work::new(joining.into_ask()), fx),
-                },
+                }
             }
         }
     }
@@ -223,7 +277,9 @@ impl Owner {
         for waiting in self.desk.lanes.reset(lane) {
             self.desk.refuse_waiting(waiting, fx);
         }
-        self.desk.sent.forget(lane, self.desk.lanes.durable_position(lane));
+        self.desk
+            .sent
+            .forget(lane, self.desk.lanes.durable_position(lane));
         // What these bring is asked for again; it could stand beside newer state then.
         let topology = self.desk.topology;
         self.desk.loads.retain(|_, (conversation, load)| {
@@ -232,7 +288,9 @@ impl Owner {
         let ids: Vec<ConversationId> = self
             .conversations
             .iter()
-            .filter(|(id, slot)| self.desk.topology.lane_of(id) == lane && matches!(slot, Slot::Present(_)))
+            .filter(|(id, slot)| {
+                self.desk.topology.lane_of(id) == lane && matches!(slot, Slot::Present(_))
+            })
             .map(|(id, _)| *id)
             .collect();
         for id in ids {
@@ -265,7 +323,9 @@ impl Owner {
                 || self.desk.members > self.desk.config.members_max)
         {
             tries -= 1;
-            let Some((id, slot)) = self.conversations.remove_lru() else { return };
+            let Some((id, slot)) = self.conversations.remove_lru() else {
+                return;
+            };
             match slot {
                 Slot::Present(mut conversation)
                     if !conversation.is_busy(&self.desk) && !self.conversations.is_empty() =>

@@ -42,22 +42,36 @@ pub struct Shard {
 impl Shard {
     /// A shard that owns the claimed lanes, which must be those of `topology`.
     #[must_use]
-    pub fn new(id: ShardId, topology: Topology, config: Arc<CoreConfig>, claims: Vec<LaneClaim>) -> Self {
+    pub fn new(
+        id: ShardId,
+        topology: Topology,
+        config: Arc<CoreConfig>,
+        claims: Vec<LaneClaim>,
+    ) -> Self {
         let mut effects = Effects::default();
         let edge = Edge::new(id, topology, Arc::clone(&config));
         let owner = Owner::new(id, topology, config, claims, &mut effects);
-        Self { id, edge, owner, effects }
+        Self {
+            id,
+            edge,
+            owner,
+            effects,
+        }
     }
 
     /// Takes one input in.
     pub fn handle(&mut self, now: Now, input: Input) {
         match input {
-            Input::Appended { .. } | Input::AppendFailed { .. } => self.owner.handle_append(now, &input, &mut self.effects),
+            Input::Appended { .. } | Input::AppendFailed { .. } => {
+                self.owner.handle_append(now, &input, &mut self.effects)
+            }
             Input::Loaded { ticket, answer } => {
                 if self.owner.awaits(ticket) {
-                    self.owner.handle_loaded(now, ticket, answer, &mut self.effects);
+                    self.owner
+                        .handle_loaded(now, ticket, answer, &mut self.effects);
                 } else {
-                    self.edge.handle_loaded(now, ticket, answer, &mut self.effects);
+                    self.edge
+                        .handle_loaded(now, ticket, answer, &mut self.effects);
                 }
             }
             Input::Messages { messages } => {
@@ -130,7 +144,9 @@ impl Shard {
                 self.take(now, message);
             } else {
                 self.effects.counters.forwarded += 1;
-                self.effects.outputs.push(Output::Forward { shard, message });
+                self.effects
+                    .outputs
+                    .push(Output::Forward { shard, message });
             }
         }
     }

@@ -49,6 +49,8 @@ impl Topology {
     /// The lanes of one shard, in rising order.
     pub fn lanes_of(&self, shard: ShardId) -> impl Iterator<Item = LaneId> + use<> {
         let Self { shards, lanes } = *self;
-        (0..lanes).map(LaneId).filter(move |lane| lane.0 % shards == shard.0)
+        (0..lanes)
+            .map(LaneId)
+            .filter(move |lane| lane.0 % shards == shard.0)
     }
 }

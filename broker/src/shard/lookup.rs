@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use prost::Message as _;
 use rialto_core::io::{Answer, Query, SentEvent, StoredConversation, StoredSent};
 use rialto_protocol::{
     event::{self, EventError},
     ids::{ConversationId, Cursor, Seq},
     record::Table,
+    v1,
 };
 use rialto_storage::{
     Store,
@@ -30,6 +32,9 @@ pub enum LookupError {
     /// A tombstone's key or value is no number.
     #[error("a tombstone of conversation {0} is damaged")]
     Tombstone(ConversationId),
+    /// An edit cannot be decoded.
+    #[error("an edit in conversation {0} is damaged")]
+    Edit(ConversationId),
     /// There are events but no profile, which the first event brings along.
     #[error("conversation {0} has no profile")]
     Profile(ConversationId),
@@ -100,7 +105,7 @@ pub async fn answer(store: Arc<dyn Store>, query: Query) -> Result<Answer, Looku
                 })
                 .await?;
             // Of those that were read, not of all that were asked for: the range may have been cut to a page.
-            let tombstones = match events.first().zip(events.last()) {
+            let mut tombstones = match events.first().zip(events.last()) {
                 Some((first, last)) => {
                     find_tombstones(
                         &*store,
@@ -112,6 +117,7 @@ pub async fn answer(store: Arc<dyn Store>, query: Query) -> Result<Answer, Looku
                 }
                 None => Vec::new(),
             };
+            tombstones.extend(find_dead_edits(&*store, conversation, &events).await?);
             Answer::Events { events, tombstones }
         }
         Query::Scan {
@@ -165,6 +171,38 @@ async fn find_conversation(
     }))
 }
 
+/// Edits among the events whose message was deleted: their text goes with it. Each with the seq of the delete event.
+async fn find_dead_edits(
+    store: &dyn Store,
+    conversation: ConversationId,
+    events: &[Bytes],
+) -> Result<Vec<(Seq, Seq)>, LookupError> {
+    let mut edits = Vec::new();
+    for event in events {
+        if event::content_field(event)? != event::CONTENT_EDIT {
+            continue;
+        }
+        let decoded =
+            v1::Event::decode(event.clone()).map_err(|_| LookupError::Edit(conversation))?;
+        if let Some(v1::event::Content::Edit(edit)) = decoded.content {
+            edits.push((Seq(decoded.seq), key(edit.target)));
+        }
+    }
+    if edits.is_empty() {
+        return Ok(Vec::new());
+    }
+    let targets = edits.iter().map(|(_, target)| target.clone()).collect();
+    let rows = store.rows(conversation, Table::Tombstone, targets).await?;
+    let mut dead = Vec::new();
+    for ((seq, _), row) in edits.into_iter().zip(rows) {
+        if let Some(row) = row {
+            let by = number(&row).ok_or(LookupError::Tombstone(conversation))?;
+            dead.push((seq, Seq(by)));
+        }
+    }
+    Ok(dead)
+}
+
 /// Tombstones of `from..=to`, by pages.
 async fn find_tombstones(
     store: &dyn Store,
@@ -208,4 +246,99 @@ fn number(bytes: &Bytes) -> Option<u64> {
         .first_chunk()
         .filter(|_| bytes.len() == 8)
         .map(|bytes| u64::from_be_bytes(*bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+    use futures_util::FutureExt;
+    use rialto_protocol::{
+        event::EventHead,
+        ids::{ClientId, DeviceId, Epoch, LaneId, Ordinal, Position, UserId},
+        record,
+        v1::event::Content,
+    };
+    use rialto_storage::{journal::Entry, memory::MemoryStore};
+
+    use super::*;
+
+    fn put(buf: &mut BytesMut, conversation: ConversationId, seq: u64, content: &Content) {
+        let head = EventHead {
+            seq: Seq(seq),
+            epoch: Epoch(1),
+            time_ms: 1,
+            ordinal: Ordinal(1),
+            sender: UserId::from_name("ann"),
+            device: DeviceId::from_bytes([1; 16]),
+            client_id: ClientId::v7(seq, [0; 10]),
+        };
+        record::put_event(buf, &conversation, |buf| {
+            event::encode_into(buf, &head, content);
+        });
+    }
+
+    #[test]
+    fn the_text_of_an_edit_goes_with_its_deleted_message() {
+        let store = MemoryStore::new(1);
+        let conversation = ConversationId::from_bytes([7; 16]);
+        let edit = |target| {
+            Content::Edit(v1::Edit {
+                target,
+                body: Bytes::from_static(b"new"),
+                ..v1::Edit::default()
+            })
+        };
+        let mut records = BytesMut::new();
+        put(
+            &mut records,
+            conversation,
+            1,
+            &Content::Message(v1::Message::default()),
+        );
+        put(
+            &mut records,
+            conversation,
+            2,
+            &Content::Message(v1::Message::default()),
+        );
+        put(&mut records, conversation, 3, &edit(1));
+        put(&mut records, conversation, 4, &edit(2));
+        let delete = v1::Delete {
+            target: 1,
+            reason: String::new(),
+        };
+        put(&mut records, conversation, 5, &Content::Delete(delete));
+        record::put_row(
+            &mut records,
+            &conversation,
+            Table::Tombstone,
+            &key(1),
+            &key(5),
+        );
+        let claim = store.claim_now(&[LaneId(0)]).unwrap().remove(0);
+        let entry = Entry {
+            lane: LaneId(0),
+            epoch: claim.epoch,
+            position: Position(1),
+            time_ms: 1,
+            records: records.freeze(),
+        };
+        store.append_now(vec![entry]).unwrap();
+        let query = Query::Events {
+            conversation,
+            from: Seq(2),
+            to: Seq(5),
+            bytes_max: 1 << 20,
+            backward: false,
+        };
+        let answered = answer(Arc::new(store), query)
+            .now_or_never()
+            .unwrap()
+            .unwrap();
+        let Answer::Events { events, tombstones } = answered else {
+            panic!("{answered:?}");
+        };
+        assert_eq!(events.len(), 4);
+        assert_eq!(tombstones, [(Seq(3), Seq(5))]);
+    }
 }

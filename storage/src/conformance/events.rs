@@ -32,7 +32,10 @@ fn write_half<S: Journal>(owner: &mut Owner<'_, S>, whose: ConversationId, half:
         let epoch = owner.epoch(whose);
         let batch = (first..first + 5).fold(Batch::default(), |batch, seq| {
             let seq = half + seq;
-            batch.event(whose, &event(&head(seq, epoch, time_ms(seq)), text_bytes(seq)))
+            batch.event(
+                whose,
+                &event(&head(seq, epoch, time_ms(seq)), text_bytes(seq)),
+            )
         });
         owner.append(whose, time_ms(half + first), batch);
     }
@@ -43,7 +46,10 @@ fn read<S: Views>(store: &S, range: Range) -> Vec<Bytes> {
 }
 
 fn numbers(events: &[Bytes]) -> Vec<u64> {
-    events.iter().map(|event| rialto_protocol::event::peek(event).expect("an event").seq.0).collect()
+    events
+        .iter()
+        .map(|event| rialto_protocol::event::peek(event).expect("an event").seq.0)
+        .collect()
 }
 
 /// The range's events, whole and in order, from either end, cut by bytes, and never another conversation's.
@@ -70,26 +76,67 @@ pub fn events_come_back_in_order_and_cut_where_asked(harness: &impl Harness) {
                 bytes_max: usize::MAX,
                 order: Order::Forward,
             };
-            assert!(read(store, nobody).is_empty(), "{stage}: a conversation without events has none");
-            assert!(read(store, Range { conversation: conversation(3), order: Order::Backward, ..nobody }).is_empty());
+            assert!(
+                read(store, nobody).is_empty(),
+                "{stage}: a conversation without events has none"
+            );
+            assert!(
+                read(
+                    store,
+                    Range {
+                        conversation: conversation(3),
+                        order: Order::Backward,
+                        ..nobody
+                    }
+                )
+                .is_empty()
+            );
         },
     );
 }
 
 fn check_ranges<S: Views>(store: &S, conversation: ConversationId, stage: &str) {
-    let range = |from, to, bytes_max, order| Range { conversation, from: Seq(from), to: Seq(to), bytes_max, order };
+    let range = |from, to, bytes_max, order| Range {
+        conversation,
+        from: Seq(from),
+        to: Seq(to),
+        bytes_max,
+        order,
+    };
     let all = read(store, range(1, EVENTS, usize::MAX, Order::Forward));
-    assert_eq!(numbers(&all), (1..=EVENTS).collect::<Vec<_>>(), "{stage}: all events, in order, none twice");
+    assert_eq!(
+        numbers(&all),
+        (1..=EVENTS).collect::<Vec<_>>(),
+        "{stage}: all events, in order, none twice"
+    );
     for (seq, bytes) in (1..).zip(&all) {
         let found = rialto_protocol::event::peek(bytes).expect("an event");
-        assert_eq!(*bytes, event(&head(seq, found.epoch, time_ms(seq)), text_bytes(seq)), "{stage}: event {seq}");
+        assert_eq!(
+            *bytes,
+            event(&head(seq, found.epoch, time_ms(seq)), text_bytes(seq)),
+            "{stage}: event {seq}"
+        );
     }
-    for (from, to) in [(0, u64::MAX), (1, 1), (3, 44), (44, 47), (45, 45), (46, 90), (90, 500), (91, 500), (7, 6)] {
+    for (from, to) in [
+        (0, u64::MAX),
+        (1, 1),
+        (3, 44),
+        (44, 47),
+        (45, 45),
+        (46, 90),
+        (90, 500),
+        (91, 500),
+        (7, 6),
+    ] {
         for bytes_max in [0, 1, 500, 3_000, usize::MAX] {
             for order in [Order::Forward, Order::Backward] {
                 let found = read(store, range(from, to, bytes_max, order));
                 let expected = cut(&all, from, to, bytes_max, order);
-                assert_eq!(numbers(&found), numbers(&expected), "{stage}: {from}..={to}, {bytes_max} bytes, {order:?}");
+                assert_eq!(
+                    numbers(&found),
+                    numbers(&expected),
+                    "{stage}: {from}..={to}, {bytes_max} bytes, {order:?}"
+                );
                 assert_eq!(found, expected);
             }
         }
@@ -98,8 +145,11 @@ fn check_ranges<S: Views>(store: &S, conversation: ConversationId, stage: &str) 
 
 /// What a range should give.
 fn cut(all: &[Bytes], from: u64, to: u64, bytes_max: usize, order: Order) -> Vec<Bytes> {
-    let mut wanted: Vec<Bytes> =
-        (1..).zip(all).filter(|(seq, _)| (from..=to).contains(seq)).map(|(_, event)| event.clone()).collect();
+    let mut wanted: Vec<Bytes> = (1..)
+        .zip(all)
+        .filter(|(seq, _)| (from..=to).contains(seq))
+        .map(|(_, event)| event.clone())
+        .collect();
     if order == Order::Backward {
         wanted.reverse();
     }
@@ -126,7 +176,9 @@ pub fn heads_are_of_the_last_event(harness: &impl Harness) {
         harness,
         |owner, half| write_half(owner, whose, half),
         |store, stage| {
-            let found = wait(store.head(whose)).expect("a head is read").expect("there is one");
+            let found = wait(store.head(whose))
+                .expect("a head is read")
+                .expect("there is one");
             assert!(found.epoch > Epoch(0));
             let expected = Head {
                 seq: Seq(EVENTS),
@@ -136,7 +188,11 @@ pub fn heads_are_of_the_last_event(harness: &impl Harness) {
                 oldest: Seq(1),
             };
             assert_eq!(found, expected, "{stage}");
-            assert_eq!(wait(store.head(conversation(2))).expect("a head is read"), None, "{stage}");
+            assert_eq!(
+                wait(store.head(conversation(2))).expect("a head is read"),
+                None,
+                "{stage}"
+            );
         },
     );
 }
@@ -156,7 +212,8 @@ pub fn long_events_are_whole(harness: &impl Harness) {
             let range = if half == 0 { 0..4 } else { 4..sizes.len() };
             for index in range {
                 let seq = index as u64 + 1;
-                let batch = Batch::default().event(whose, &event(&head(seq, epoch, time(seq)), sizes[index]));
+                let batch = Batch::default()
+                    .event(whose, &event(&head(seq, epoch, time(seq)), sizes[index]));
                 owner.append(whose, time(seq), batch);
             }
         },
@@ -172,9 +229,21 @@ pub fn long_events_are_whole(harness: &impl Harness) {
             assert_eq!(events.len(), sizes.len(), "{stage}");
             for (seq, (bytes, size)) in (1..).zip(events.iter().zip(sizes)) {
                 let found = rialto_protocol::event::peek(bytes).expect("an event");
-                assert_eq!(*bytes, event(&head(seq, found.epoch, time(seq)), size), "{stage}: event {seq}");
+                assert_eq!(
+                    *bytes,
+                    event(&head(seq, found.epoch, time(seq)), size),
+                    "{stage}: event {seq}"
+                );
             }
-            let cut = read(store, Range { bytes_max: 1, order: Order::Backward, to: Seq(2), ..range });
+            let cut = read(
+                store,
+                Range {
+                    bytes_max: 1,
+                    order: Order::Backward,
+                    to: Seq(2),
+                    ..range
+                },
+            );
             assert_eq!(numbers(&cut), [2], "{stage}: the first event always fits");
         },
     );

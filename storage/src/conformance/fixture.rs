@@ -57,7 +57,10 @@ pub(super) fn head(seq: u64, epoch: Epoch, time_ms: u64) -> EventHead {
 /// The bytes of an event with a text of this length.
 pub(super) fn event(head: &EventHead, text_bytes: usize) -> Bytes {
     let body = vec![b'a' + u8::try_from(head.seq.0 % 26).unwrap_or(0); text_bytes];
-    let message = v1::Message { body: body.into(), ..v1::Message::default() };
+    let message = v1::Message {
+        body: body.into(),
+        ..v1::Message::default()
+    };
     let mut buf = BytesMut::new();
     encode_into(&mut buf, head, &v1::event::Content::Message(message));
     buf.freeze()
@@ -73,11 +76,19 @@ impl Batch {
     }
 
     pub(super) fn event(mut self, conversation: ConversationId, event: &[u8]) -> Self {
-        put_event(&mut self.0, &conversation, |buf| buf.extend_from_slice(event));
+        put_event(&mut self.0, &conversation, |buf| {
+            buf.extend_from_slice(event)
+        });
         self
     }
 
-    pub(super) fn row(mut self, conversation: ConversationId, table: Table, key: &[u8], value: &[u8]) -> Self {
+    pub(super) fn row(
+        mut self,
+        conversation: ConversationId,
+        table: Table,
+        key: &[u8],
+        value: &[u8],
+    ) -> Self {
         put_row(&mut self.0, &conversation, table, key, value);
         self
     }
@@ -104,8 +115,17 @@ impl<'s, S: Journal> Owner<'s, S> {
     pub(super) fn of(store: &'s S) -> Self {
         let lanes: Vec<LaneId> = (0..store.lanes()).map(LaneId).collect();
         let claims = wait(store.claim(lanes.clone())).expect("lanes are claimed");
-        assert!(claims.iter().map(|claim| claim.lane).eq(lanes), "claims come in the order asked");
-        Self { store, lanes: claims.into_iter().map(|claim| (claim.lane, claim)).collect() }
+        assert!(
+            claims.iter().map(|claim| claim.lane).eq(lanes),
+            "claims come in the order asked"
+        );
+        Self {
+            store,
+            lanes: claims
+                .into_iter()
+                .map(|claim| (claim.lane, claim))
+                .collect(),
+        }
     }
 
     pub(super) fn lane_of(&self, conversation: ConversationId) -> LaneId {
@@ -125,11 +145,22 @@ impl<'s, S: Journal> Owner<'s, S> {
         let claim = self.lanes.get_mut(&lane).expect("the lane exists");
         claim.tail = claim.tail.next();
         claim.time_ms = claim.time_ms.max(time_ms);
-        Entry { lane, epoch: claim.epoch, position: claim.tail, time_ms: claim.time_ms, records: batch.records() }
+        Entry {
+            lane,
+            epoch: claim.epoch,
+            position: claim.tail,
+            time_ms: claim.time_ms,
+            records: batch.records(),
+        }
     }
 
     /// Appends an entry of this conversation's lane, and waits until it is durable. Returns its position.
-    pub(super) fn append(&mut self, conversation: ConversationId, time_ms: u64, batch: Batch) -> Position {
+    pub(super) fn append(
+        &mut self,
+        conversation: ConversationId,
+        time_ms: u64,
+        batch: Batch,
+    ) -> Position {
         let entry = self.entry(self.lane_of(conversation), time_ms, batch);
         let position = entry.position;
         wait(self.store.append(vec![entry])).expect("the entry is appended");

@@ -35,16 +35,31 @@ pub fn a_claim_finds_the_tail_and_raises_the_epoch(harness: &impl Harness) {
     for round in 0..6 {
         let mut owner = Owner::of(&store);
         let claim = owner.claim(owner.lane_of(whose)).clone();
-        assert!(claim.epoch > last, "round {round}: {} is not above {last}", claim.epoch);
+        assert!(
+            claim.epoch > last,
+            "round {round}: {} is not above {last}",
+            claim.epoch
+        );
         assert_eq!(claim.tail, Position(round), "round {round}");
-        assert_eq!(claim.time_ms, if round == 0 { 0 } else { START_MS + round - 1 }, "round {round}");
+        assert_eq!(
+            claim.time_ms,
+            if round == 0 { 0 } else { START_MS + round - 1 },
+            "round {round}"
+        );
         last = claim.epoch;
         let batch = one_event(&owner, round + 1);
         owner.append(whose, START_MS + round, batch);
         if round == 3 {
             wait(store.settle()).expect("the views are settled");
         }
-        store = harness.reopen(store, if round % 2 == 0 { Ending::Crash } else { Ending::Clean });
+        store = harness.reopen(
+            store,
+            if round % 2 == 0 {
+                Ending::Crash
+            } else {
+                Ending::Clean
+            },
+        );
     }
 }
 
@@ -58,16 +73,58 @@ pub fn positions_and_epochs_are_enforced(harness: &impl Harness) {
     let lane = owner.lane_of(conversation(1));
     let batch = one_event(&owner, 1);
     let first = owner.entry(lane, START_MS, batch);
-    assert!(refused(&append(&store, vec![Entry { position: Position(0), ..first.clone() }])), "there is no position 0");
-    assert!(refused(&append(&store, vec![Entry { position: Position(2), ..first.clone() }])), "a gap");
-    let unclaimed = Entry { epoch: first.epoch.next(), ..first.clone() };
-    assert!(refused(&append(&store, vec![unclaimed])), "an epoch that was never claimed");
-    let nowhere = Entry { lane: LaneId(store.lanes()), ..first.clone() };
-    assert!(refused(&append(&store, vec![nowhere])), "a lane that does not exist");
+    assert!(
+        refused(&append(
+            &store,
+            vec![Entry {
+                position: Position(0),
+                ..first.clone()
+            }]
+        )),
+        "there is no position 0"
+    );
+    assert!(
+        refused(&append(
+            &store,
+            vec![Entry {
+                position: Position(2),
+                ..first.clone()
+            }]
+        )),
+        "a gap"
+    );
+    let unclaimed = Entry {
+        epoch: first.epoch.next(),
+        ..first.clone()
+    };
+    assert!(
+        refused(&append(&store, vec![unclaimed])),
+        "an epoch that was never claimed"
+    );
+    let nowhere = Entry {
+        lane: LaneId(store.lanes()),
+        ..first.clone()
+    };
+    assert!(
+        refused(&append(&store, vec![nowhere])),
+        "a lane that does not exist"
+    );
     assert_eq!(append(&store, vec![first.clone()]), Ok(()));
-    assert!(refused(&append(&store, vec![first.clone()])), "the same position twice");
-    assert_eq!(append(&store, Vec::new()), Ok(()), "nothing is appended at once");
-    assert_eq!(wait(store.head(conversation(1))).expect("a head is read").map(|head| head.seq), Some(Seq(1)));
+    assert!(
+        refused(&append(&store, vec![first.clone()])),
+        "the same position twice"
+    );
+    assert_eq!(
+        append(&store, Vec::new()),
+        Ok(()),
+        "nothing is appended at once"
+    );
+    assert_eq!(
+        wait(store.head(conversation(1)))
+            .expect("a head is read")
+            .map(|head| head.seq),
+        Some(Seq(1))
+    );
     let tail = Owner::of(&store).claim(lane).tail;
     assert_eq!(tail, Position(1), "what was refused left nothing behind");
 }
@@ -85,7 +142,10 @@ pub fn a_former_owner_is_fenced(harness: &impl Harness) {
     let mut new = Owner::of(&store);
     let batch = one_event(&former, 2);
     let late = former.entry(lane, START_MS, batch);
-    assert_eq!(append(&store, vec![late]), Err(AppendError::Fenced { lane }));
+    assert_eq!(
+        append(&store, vec![late]),
+        Err(AppendError::Fenced { lane })
+    );
     let batch = one_event(&new, 2);
     assert_eq!(new.append(conversation(1), START_MS, batch), Position(2));
     let epoch = new.claim(lane).epoch;
@@ -98,7 +158,11 @@ pub fn a_former_owner_is_fenced(harness: &impl Harness) {
         time_ms: START_MS,
         records: bytes::Bytes::new(),
     };
-    assert_eq!(append(&store, vec![later]), Err(AppendError::Fenced { lane }), "across a restart too");
+    assert_eq!(
+        append(&store, vec![later]),
+        Err(AppendError::Fenced { lane }),
+        "across a restart too"
+    );
     assert_eq!(owner.claim(lane).tail, Position(2));
 }
 
@@ -112,14 +176,30 @@ pub fn time_never_goes_back(harness: &impl Harness) {
     let lane = owner.lane_of(conversation(1));
     owner.append(conversation(1), START_MS + 10, Batch::default());
     let same = owner.entry(lane, START_MS, Batch::default());
-    assert_eq!(append(&store, vec![same]), Ok(()), "the same time is not back");
+    assert_eq!(
+        append(&store, vec![same]),
+        Ok(()),
+        "the same time is not back"
+    );
     let entry = owner.entry(lane, START_MS, Batch::default());
-    assert!(refused(&append(&store, vec![Entry { time_ms: START_MS + 9, ..entry }])));
+    assert!(refused(&append(
+        &store,
+        vec![Entry {
+            time_ms: START_MS + 9,
+            ..entry
+        }]
+    )));
     let store = harness.reopen(store, Ending::Clean);
     let mut owner = Owner::of(&store);
     let entry = owner.entry(lane, START_MS, Batch::default());
     assert_eq!(entry.time_ms, START_MS + 10, "a claim brings the time");
-    assert!(refused(&append(&store, vec![Entry { time_ms: START_MS + 9, ..entry }])));
+    assert!(refused(&append(
+        &store,
+        vec![Entry {
+            time_ms: START_MS + 9,
+            ..entry
+        }]
+    )));
 }
 
 /// The longest entry is kept, one byte more is refused.
@@ -134,13 +214,22 @@ pub fn an_entry_that_is_too_large_is_refused(harness: &impl Harness) {
     let bytes_max = harness.entry_bytes_max();
     let value = vec![7; bytes_max - overhead + 1];
     let lane = owner.lane_of(whose);
-    let entry = owner.entry(lane, START_MS, Batch::default().row(whose, Table::Member, key, &value));
+    let entry = owner.entry(
+        lane,
+        START_MS,
+        Batch::default().row(whose, Table::Member, key, &value),
+    );
     assert_eq!(entry.records.len(), bytes_max + 1);
     assert!(refused(&append(&store, vec![entry])));
     let mut owner = Owner::of(&store);
-    let entry = owner.entry(lane, START_MS, Batch::default().row(whose, Table::Member, key, &value[1..]));
+    let entry = owner.entry(
+        lane,
+        START_MS,
+        Batch::default().row(whose, Table::Member, key, &value[1..]),
+    );
     assert_eq!(append(&store, vec![entry]), Ok(()));
-    let found = wait(store.rows(whose, Table::Member, vec![key[..].into()])).expect("rows are read");
+    let found =
+        wait(store.rows(whose, Table::Member, vec![key[..].into()])).expect("rows are read");
     assert_eq!(found[0].as_deref(), Some(&value[1..]));
 }
 
@@ -152,14 +241,27 @@ pub fn a_call_with_one_bad_entry_keeps_nothing(harness: &impl Harness) {
     let store = harness.open();
     let mut owner = Owner::of(&store);
     let lane = owner.lane_of(conversation(1));
-    let other = (0..store.lanes()).map(LaneId).find(|other| *other != lane).expect("there are several lanes");
+    let other = (0..store.lanes())
+        .map(LaneId)
+        .find(|other| *other != lane)
+        .expect("there are several lanes");
     let batch = one_event(&owner, 1);
     let good = owner.entry(lane, START_MS, batch);
     let bad = owner.entry(other, START_MS, Batch::default());
-    let bad = Entry { position: Position(9), ..bad };
+    let bad = Entry {
+        position: Position(9),
+        ..bad
+    };
     assert!(refused(&append(&store, vec![good.clone(), bad])));
-    assert_eq!(wait(store.head(conversation(1))).expect("a head is read"), None);
-    assert_eq!(append(&store, vec![good]), Ok(()), "its position is still free");
+    assert_eq!(
+        wait(store.head(conversation(1))).expect("a head is read"),
+        None
+    );
+    assert_eq!(
+        append(&store, vec![good]),
+        Ok(()),
+        "its position is still free"
+    );
 }
 
 /// Calls that wait at the same time take effect one after the other, as they came.
@@ -173,7 +275,8 @@ pub fn calls_take_effect_in_their_order(harness: &impl Harness) {
     let lane = owner.lane_of(whose);
     let waiting: Vec<_> = (1..=50)
         .map(|seq| {
-            let batch = one_event(&owner, seq).row(whose, Table::Member, b"last", &seq.to_le_bytes());
+            let batch =
+                one_event(&owner, seq).row(whose, Table::Member, b"last", &seq.to_le_bytes());
             store.append(vec![owner.entry(lane, START_MS, batch)])
         })
         .collect();
@@ -181,7 +284,8 @@ pub fn calls_take_effect_in_their_order(harness: &impl Harness) {
     for outcome in waiting.into_iter().rev() {
         assert_eq!(wait(outcome), Ok(()));
     }
-    let rows = wait(store.rows(whose, Table::Member, vec![b"last"[..].into()])).expect("rows are read");
+    let rows =
+        wait(store.rows(whose, Table::Member, vec![b"last"[..].into()])).expect("rows are read");
     assert_eq!(rows[0].as_deref(), Some(&50_u64.to_le_bytes()[..]));
 }
 
@@ -206,11 +310,17 @@ pub fn an_unanswered_entry_is_kept_whole_or_not_at_all(harness: &impl Harness) {
     let store = harness.reopen(store, Ending::Crash);
     let tail = Owner::of(&store).claim(lane).tail.0;
     assert!((answered..=20).contains(&tail), "{tail} entries are left");
-    let range =
-        Range { conversation: whose, from: Seq(1), to: Seq(99), bytes_max: usize::MAX, order: Order::Forward };
+    let range = Range {
+        conversation: whose,
+        from: Seq(1),
+        to: Seq(99),
+        bytes_max: usize::MAX,
+        order: Order::Forward,
+    };
     let events = wait(store.events(range)).expect("events are read");
     assert_eq!(events.len() as u64, tail);
-    let rows = wait(store.rows(whose, Table::Member, vec![b"last"[..].into()])).expect("rows are read");
+    let rows =
+        wait(store.rows(whose, Table::Member, vec![b"last"[..].into()])).expect("rows are read");
     assert_eq!(rows[0].as_deref(), Some(&tail.to_le_bytes()[..]));
 }
 
@@ -223,7 +333,9 @@ pub fn lanes_work_side_by_side(harness: &impl Harness) {
     const EVENTS: u64 = 60;
     let store = harness.open();
     let claims = Owner::of(&store);
-    let epochs: Vec<Epoch> = (0..=u8::MAX).map(|number| claims.epoch(conversation(number))).collect();
+    let epochs: Vec<Epoch> = (0..=u8::MAX)
+        .map(|number| claims.epoch(conversation(number)))
+        .collect();
     let lanes = store.lanes();
     std::thread::scope(|scope| {
         for owner in 0..OWNERS {
@@ -235,13 +347,21 @@ pub fn lanes_work_side_by_side(harness: &impl Harness) {
                     let mut entries = Vec::new();
                     for number in (0..=u8::MAX).step_by(9) {
                         let whose = conversation(number);
-                        let (lane, epoch) = (LaneId::of(&whose, lanes), epochs[usize::from(number)]);
+                        let (lane, epoch) =
+                            (LaneId::of(&whose, lanes), epochs[usize::from(number)]);
                         if own(lane) {
                             let position = positions[usize::from(lane.0)].next();
                             positions[usize::from(lane.0)] = position;
-                            let batch = Batch::default().event(whose, &event(&head(seq, epoch, START_MS + seq), 30));
+                            let batch = Batch::default()
+                                .event(whose, &event(&head(seq, epoch, START_MS + seq), 30));
                             let time_ms = START_MS + seq;
-                            entries.push(Entry { lane, epoch, position, time_ms, records: batch.records() });
+                            entries.push(Entry {
+                                lane,
+                                epoch,
+                                position,
+                                time_ms,
+                                records: batch.records(),
+                            });
                         }
                     }
                     assert_eq!(append(store, entries), Ok(()));
@@ -252,7 +372,11 @@ pub fn lanes_work_side_by_side(harness: &impl Harness) {
     let store = harness.reopen(store, Ending::Crash);
     for number in (0..=u8::MAX).step_by(9) {
         let found = wait(store.head(conversation(number))).expect("a head is read");
-        assert_eq!(found.map(|head| head.seq), Some(Seq(EVENTS)), "conversation {number}");
+        assert_eq!(
+            found.map(|head| head.seq),
+            Some(Seq(EVENTS)),
+            "conversation {number}"
+        );
     }
 }
 
@@ -262,15 +386,29 @@ pub fn lanes_work_side_by_side(harness: &impl Harness) {
 /// When it is not so.
 pub fn users_are_seen_last_when_they_were(harness: &impl Harness) {
     let store = harness.open();
-    let seen = |number, time_ms| Seen { user: user(number), time_ms };
-    wait(store.record_seen(vec![seen(1, 50), seen(2, 70), seen(1, 40)])).expect("times are recorded");
+    let seen = |number, time_ms| Seen {
+        user: user(number),
+        time_ms,
+    };
+    wait(store.record_seen(vec![seen(1, 50), seen(2, 70), seen(1, 40)]))
+        .expect("times are recorded");
     wait(store.record_seen(vec![seen(2, 60), seen(3, 10)])).expect("times are recorded");
     let users = vec![user(3), user(1), user(9), user(2)];
     let expected = [Some(10), Some(50), None, Some(70)];
-    assert_eq!(wait(store.last_seen(users.clone())).expect("times are read"), expected);
+    assert_eq!(
+        wait(store.last_seen(users.clone())).expect("times are read"),
+        expected
+    );
     let store = harness.reopen(store, Ending::Clean);
-    assert_eq!(wait(store.last_seen(users.clone())).expect("times are read"), expected);
+    assert_eq!(
+        wait(store.last_seen(users.clone())).expect("times are read"),
+        expected
+    );
     wait(store.record_seen(vec![seen(1, 45), seen(3, 11)])).expect("times are recorded");
     let found = wait(store.last_seen(users)).expect("times are read");
-    assert_eq!(found, [Some(11), Some(50), None, Some(70)], "an earlier time changes nothing");
+    assert_eq!(
+        found,
+        [Some(11), Some(50), None, Some(70)],
+        "an earlier time changes nothing"
+    );
 }

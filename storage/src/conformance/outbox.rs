@@ -18,7 +18,9 @@ pub fn what_was_not_passed_on_is_found_again(harness: &impl Harness) {
         harness,
         |owner, half| {
             let notices = |first: u8| {
-                Batch::default().outbox(user(first), &[first; 3]).outbox(user(first + 1), &[first + 1; 5])
+                Batch::default()
+                    .outbox(user(first), &[first; 3])
+                    .outbox(user(first + 1), &[first + 1; 5])
             };
             if half == 0 {
                 owner.append(whose, START_MS, notices(1));
@@ -27,9 +29,17 @@ pub fn what_was_not_passed_on_is_found_again(harness: &impl Harness) {
                 owner.append(other, START_MS, notices(21));
             } else {
                 // Done through the entry between: the second one's notices are still to go.
-                owner.append(whose, START_MS + 3, Batch::default().outbox_done(Position(2)));
+                owner.append(
+                    whose,
+                    START_MS + 3,
+                    Batch::default().outbox_done(Position(2)),
+                );
                 owner.append(whose, START_MS + 4, notices(5));
-                owner.append(other, START_MS + 5, Batch::default().outbox_done(Position(1)));
+                owner.append(
+                    other,
+                    START_MS + 5,
+                    Batch::default().outbox_done(Position(1)),
+                );
             }
         },
         |store, stage| {
@@ -38,7 +48,11 @@ pub fn what_was_not_passed_on_is_found_again(harness: &impl Harness) {
                 let found = &owner.claim(owner.lane_of(whose)).outbox;
                 let expected = [(3, 0, 2, 3), (3, 1, 2, 4), (5, 0, 4, 5), (5, 1, 4, 6)].map(item);
                 assert_eq!(found[..], expected, "{stage}");
-                assert_eq!(owner.claim(owner.lane_of(other)).outbox, [], "{stage}: all of it was passed on");
+                assert_eq!(
+                    owner.claim(owner.lane_of(other)).outbox,
+                    [],
+                    "{stage}: all of it was passed on"
+                );
             }
         },
     );
@@ -49,7 +63,10 @@ fn another_lane(harness: &impl Harness) -> rialto_protocol::ids::ConversationId 
     fn find(store: &impl Store) -> rialto_protocol::ids::ConversationId {
         let owner = Owner::of(store);
         let first = owner.lane_of(conversation(1));
-        (2..).map(conversation).find(|other| owner.lane_of(*other) != first).expect("there are several lanes")
+        (2..)
+            .map(conversation)
+            .find(|other| owner.lane_of(*other) != first)
+            .expect("there are several lanes")
     }
     find(&harness.open())
 }

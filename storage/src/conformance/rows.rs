@@ -59,17 +59,25 @@ fn model() -> Model {
 fn write_half<S: Journal>(owner: &mut Owner<'_, S>, half: usize) {
     let whose = conversation(1);
     for writes in writes(half).chunks(7) {
-        let batch = writes
-            .iter()
-            .fold(Batch::default(), |batch, (key, value)| batch.row(whose, Table::Member, key, value));
+        let batch = writes.iter().fold(Batch::default(), |batch, (key, value)| {
+            batch.row(whose, Table::Member, key, value)
+        });
         owner.append(whose, START_MS, batch);
     }
     // Neighbours that must not be met: the tables before and after, and the conversations.
     for table in [Table::Profile, Table::Tombstone] {
-        owner.append(whose, START_MS, Batch::default().row(whose, table, &[b'k', 1], b"another table"));
+        owner.append(
+            whose,
+            START_MS,
+            Batch::default().row(whose, table, &[b'k', 1], b"another table"),
+        );
     }
     for other in [conversation(0), conversation(2)] {
-        owner.append(other, START_MS, Batch::default().row(other, Table::Member, &[b'k', 1], b"another conversation"));
+        owner.append(
+            other,
+            START_MS,
+            Batch::default().row(other, Table::Member, &[b'k', 1], b"another conversation"),
+        );
     }
 }
 
@@ -79,15 +87,25 @@ fn write_half<S: Journal>(owner: &mut Owner<'_, S>, half: usize) {
 /// When it is not so.
 pub fn rows_are_the_newest(harness: &impl Harness) {
     let model = model();
-    let mut keys: Vec<Bytes> = writes(0).into_iter().chain(writes(1)).map(|(key, _)| key.into()).collect();
+    let mut keys: Vec<Bytes> = writes(0)
+        .into_iter()
+        .chain(writes(1))
+        .map(|(key, _)| key.into())
+        .collect();
     keys.push(Bytes::from_static(b"unknown"));
     at_every_stage(harness, write_half, |store, stage| {
-        let found = wait(store.rows(conversation(1), Table::Member, keys.clone())).expect("rows are read");
+        let found =
+            wait(store.rows(conversation(1), Table::Member, keys.clone())).expect("rows are read");
         assert_eq!(found.len(), keys.len(), "{stage}: an answer for each key");
         for (key, found) in keys.iter().zip(found) {
-            assert_eq!(found.as_deref(), model.get(&key[..]).map(Vec::as_slice), "{stage}: key {key:?}");
+            assert_eq!(
+                found.as_deref(),
+                model.get(&key[..]).map(Vec::as_slice),
+                "{stage}: key {key:?}"
+            );
         }
-        let none = wait(store.rows(conversation(3), Table::Member, keys.clone())).expect("rows are read");
+        let none =
+            wait(store.rows(conversation(3), Table::Member, keys.clone())).expect("rows are read");
         assert!(none.iter().all(Option::is_none), "{stage}");
     });
 }
@@ -98,7 +116,16 @@ pub fn rows_are_the_newest(harness: &impl Harness) {
 /// When it is not so.
 pub fn scans_are_in_order_and_within_bounds(harness: &impl Harness) {
     let model = model();
-    let bounds: [&[u8]; 8] = [b"", b"a", b"k", &[b'k', 5], &[b'k', 20], &[b'k', 39], b"z", &[0xff; 64]];
+    let bounds: [&[u8]; 8] = [
+        b"",
+        b"a",
+        b"k",
+        &[b'k', 5],
+        &[b'k', 20],
+        &[b'k', 39],
+        b"z",
+        &[0xff; 64],
+    ];
     at_every_stage(harness, write_half, |store, stage| {
         for after in bounds {
             for through in bounds {
@@ -116,9 +143,17 @@ pub fn scans_are_in_order_and_within_bounds(harness: &impl Harness) {
                         .filter(|(key, _)| after.is_empty() || key.as_slice() > after)
                         .filter(|(key, _)| through.is_empty() || key.as_slice() <= through)
                         .take(limit);
-                    let found = found.iter().map(|(key, value)| (key.to_vec(), value.to_vec()));
-                    let expected: Vec<_> = expected.map(|(key, value)| (key.clone(), value.clone())).collect();
-                    assert_eq!(found.collect::<Vec<_>>(), expected, "{stage}: {after:?} to {through:?}, {limit}");
+                    let found = found
+                        .iter()
+                        .map(|(key, value)| (key.to_vec(), value.to_vec()));
+                    let expected: Vec<_> = expected
+                        .map(|(key, value)| (key.clone(), value.clone()))
+                        .collect();
+                    assert_eq!(
+                        found.collect::<Vec<_>>(),
+                        expected,
+                        "{stage}: {after:?} to {through:?}, {limit}"
+                    );
                 }
             }
         }

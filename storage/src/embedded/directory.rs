@@ -34,14 +34,21 @@ impl SeenBuffer {
 
     /// Writes what waits. It stays readable all the while, and goes on waiting when the write fails.
     pub(super) fn flush(&self, views: &ViewStore) -> Result<(), Fault> {
-        let waiting: Vec<(UserId, u64)> = self.lock().iter().map(|(user, time_ms)| (*user, *time_ms)).collect();
+        let waiting: Vec<(UserId, u64)> = self
+            .lock()
+            .iter()
+            .map(|(user, time_ms)| (*user, *time_ms))
+            .collect();
         if waiting.is_empty() {
             return Ok(());
         }
         views.write_seen(&waiting)?;
         let mut users = self.lock();
         for (user, written_ms) in waiting {
-            if users.get(&user).is_some_and(|time_ms| *time_ms <= written_ms) {
+            if users
+                .get(&user)
+                .is_some_and(|time_ms| *time_ms <= written_ms)
+            {
                 users.remove(&user);
             }
         }
@@ -49,11 +56,19 @@ impl SeenBuffer {
     }
 
     /// When users were last seen, written or not.
-    pub(super) fn last_seen(&self, users: &[UserId], views: &ViewStore) -> Result<Vec<Option<u64>>, Fault> {
+    pub(super) fn last_seen(
+        &self,
+        users: &[UserId],
+        views: &ViewStore,
+    ) -> Result<Vec<Option<u64>>, Fault> {
         let waiting: Vec<Option<u64>> = {
             let buffer = self.lock();
             users.iter().map(|user| buffer.get(user).copied()).collect()
         };
-        users.iter().zip(waiting).map(|(user, waiting)| Ok(waiting.max(views.read_seen(*user)?))).collect()
+        users
+            .iter()
+            .zip(waiting)
+            .map(|(user, waiting)| Ok(waiting.max(views.read_seen(*user)?)))
+            .collect()
     }
 }

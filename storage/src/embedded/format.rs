@@ -60,20 +60,31 @@ struct Version {
 
 impl Format {
     /// Reads the directory's file, or makes it in a directory that has no data yet.
-    pub(super) fn load_or_create(dir: &Path, fixed: &Fixed, id: u128, now_ms: u64) -> Result<Self, JournalError> {
+    pub(super) fn load_or_create(
+        dir: &Path,
+        fixed: &Fixed,
+        id: u128,
+        now_ms: u64,
+    ) -> Result<Self, JournalError> {
         let path = dir.join(FILE);
         match std::fs::read(&path) {
             Ok(bytes) => Self::parse(&path, &bytes),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Self::create(dir, fixed, id, now_ms),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                Self::create(dir, fixed, id, now_ms)
+            }
             Err(error) => Err(io("reading", &path, &error)),
         }
     }
 
     fn parse(path: &Path, bytes: &[u8]) -> Result<Self, JournalError> {
         let damaged = |cause: String| {
-            JournalError::Damaged(format!("{} cannot be read ({cause}): restore it from a backup", path.display()))
+            JournalError::Damaged(format!(
+                "{} cannot be read ({cause}): restore it from a backup",
+                path.display()
+            ))
         };
-        let version: Version = serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
+        let version: Version =
+            serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
         if version.format > FORMAT {
             return Err(JournalError::Format(format!(
                 "{} says format {}, this program knows up to {FORMAT}: the data was written by a newer version, use \
@@ -82,13 +93,18 @@ impl Format {
                 version.format
             )));
         }
-        let format: Self = serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
+        let format: Self =
+            serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
         let whole = format.format >= 1
             && format.lanes > 0
             && format.events_window_ms > 0
             && format.sent_window_ms > 0
             && u128::from_str_radix(&format.data_set, 16).is_ok();
-        if whole { Ok(format) } else { Err(damaged("a value is out of range".to_owned())) }
+        if whole {
+            Ok(format)
+        } else {
+            Err(damaged("a value is out of range".to_owned()))
+        }
     }
 
     fn create(dir: &Path, fixed: &Fixed, id: u128, now_ms: u64) -> Result<Self, JournalError> {
@@ -122,7 +138,11 @@ impl Format {
 
     /// What was fixed at creation, whatever the options say today.
     pub(super) fn fixed(&self) -> Fixed {
-        Fixed { lanes: self.lanes, events_window_ms: self.events_window_ms, sent_window_ms: self.sent_window_ms }
+        Fixed {
+            lanes: self.lanes,
+            events_window_ms: self.events_window_ms,
+            sent_window_ms: self.sent_window_ms,
+        }
     }
 
     /// When the data set was created, milliseconds since 1970.
@@ -147,27 +167,43 @@ pub(super) fn write_durably(dir: &Path, name: &str, bytes: &[u8]) -> Result<(), 
 
 /// Makes created, renamed and removed names in a directory durable.
 pub(super) fn sync_directory(dir: &Path) -> Result<(), JournalError> {
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(|error| io("syncing", dir, &error))
+    File::open(dir)
+        .and_then(|dir| dir.sync_all())
+        .map_err(|error| io("syncing", dir, &error))
 }
 
 fn io(what: &str, path: &Path, error: &std::io::Error) -> JournalError {
-    JournalError::Io { what: format!("{what} {}", path.display()), cause: error.to_string() }
+    JournalError::Io {
+        what: format!("{what} {}", path.display()),
+        cause: error.to_string(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const FIXED: Fixed = Fixed { lanes: 8, events_window_ms: 1000, sent_window_ms: 2000 };
+    const FIXED: Fixed = Fixed {
+        lanes: 8,
+        events_window_ms: 1000,
+        sent_window_ms: 2000,
+    };
 
     #[test]
     fn what_is_fixed_at_creation_stays_whatever_is_asked_later() {
         let dir = tempfile::tempdir().unwrap();
         let made = Format::load_or_create(dir.path(), &FIXED, 7, 99).unwrap();
-        let other = Fixed { lanes: 64, events_window_ms: 5, sent_window_ms: 5 };
+        let other = Fixed {
+            lanes: 64,
+            events_window_ms: 5,
+            sent_window_ms: 5,
+        };
         let read = Format::load_or_create(dir.path(), &other, 8, 100).unwrap();
         assert_eq!(made, read);
-        assert_eq!((read.fixed(), read.data_set(), read.created_ms()), (FIXED, 7, 99));
+        assert_eq!(
+            (read.fixed(), read.data_set(), read.created_ms()),
+            (FIXED, 7, 99)
+        );
     }
 
     #[test]
@@ -175,15 +211,24 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join(FILE), br#"{"format":2,"unheard":"of"}"#).unwrap();
         let error = Format::load_or_create(dir.path(), &FIXED, 7, 99).unwrap_err();
-        assert!(matches!(&error, JournalError::Format(text) if text.contains("newer version")), "{error}");
+        assert!(
+            matches!(&error, JournalError::Format(text) if text.contains("newer version")),
+            "{error}"
+        );
     }
 
     #[test]
     fn data_without_its_format_file_is_not_taken_for_an_empty_directory() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("journal")).unwrap();
-        assert!(matches!(Format::load_or_create(dir.path(), &FIXED, 7, 99), Err(JournalError::Damaged(_))));
+        assert!(matches!(
+            Format::load_or_create(dir.path(), &FIXED, 7, 99),
+            Err(JournalError::Damaged(_))
+        ));
         std::fs::write(dir.path().join(FILE), b"{\"format\":").unwrap();
-        assert!(matches!(Format::load_or_create(dir.path(), &FIXED, 7, 99), Err(JournalError::Damaged(_))));
+        assert!(matches!(
+            Format::load_or_create(dir.path(), &FIXED, 7, 99),
+            Err(JournalError::Damaged(_))
+        ));
     }
 }

@@ -29,18 +29,28 @@ impl DirectoryLock {
             .truncate(false)
             .open(&path)
             .map_err(|error| JournalError::Io {
-                what: format!("the data directory {} must be writable; opening {}", dir.display(), path.display()),
+                what: format!(
+                    "the data directory {} must be writable; opening {}",
+                    dir.display(),
+                    path.display()
+                ),
                 cause: error.to_string(),
             })?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(taken(dir, &mut file)),
             Err(TryLockError::Error(error)) => {
-                return Err(JournalError::Io { what: format!("locking {}", path.display()), cause: error.to_string() });
+                return Err(JournalError::Io {
+                    what: format!("locking {}", path.display()),
+                    cause: error.to_string(),
+                });
             }
         }
         // For the message of whoever comes second; the lock holds without it.
-        let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
+        let _ = file
+            .set_len(0)
+            .and_then(|()| file.rewind())
+            .and_then(|()| writeln!(file, "{}", std::process::id()));
         Ok(Self { file })
     }
 }
@@ -58,7 +68,8 @@ fn make_directory(dir: &Path) -> Result<(), JournalError> {
     if dir.exists() {
         return Err(JournalError::Io {
             what: format!("the data directory {}", dir.display()),
-            cause: "there is a file of this name: name a directory, or move the file away".to_owned(),
+            cause: "there is a file of this name: name a directory, or move the file away"
+                .to_owned(),
         });
     }
     std::fs::create_dir(dir).map_err(|error| {
@@ -69,7 +80,10 @@ fn make_directory(dir: &Path) -> Result<(), JournalError> {
             _ => String::new(),
         };
         let what = format!("creating the data directory {}", dir.display());
-        JournalError::Io { what, cause: format!("{error}{hint}") }
+        JournalError::Io {
+            what,
+            cause: format!("{error}{hint}"),
+        }
     })?;
     match dir.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => sync_directory(parent),
@@ -101,7 +115,11 @@ mod tests {
         let error = DirectoryLock::take(dir.path()).unwrap_err();
         assert!(matches!(error, JournalError::Locked(_)));
         let text = error.to_string();
-        assert!(text.contains(&std::process::id().to_string()) && text.contains(&dir.path().display().to_string()), "{text}");
+        assert!(
+            text.contains(&std::process::id().to_string())
+                && text.contains(&dir.path().display().to_string()),
+            "{text}"
+        );
         drop(lock);
         DirectoryLock::take(dir.path()).unwrap();
     }
@@ -111,9 +129,19 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("file");
         std::fs::write(&file, b"").unwrap();
-        assert!(DirectoryLock::take(&file).unwrap_err().to_string().contains("there is a file of this name"));
+        assert!(
+            DirectoryLock::take(&file)
+                .unwrap_err()
+                .to_string()
+                .contains("there is a file of this name")
+        );
         let deep = dir.path().join("missing").join("data");
-        assert!(DirectoryLock::take(&deep).unwrap_err().to_string().contains("create it first"));
+        assert!(
+            DirectoryLock::take(&deep)
+                .unwrap_err()
+                .to_string()
+                .contains("create it first")
+        );
     }
 
     #[test]
@@ -123,6 +151,11 @@ mod tests {
         std::fs::create_dir(&data).unwrap();
         // A directory where the lock file should be fails for every user, the superuser included.
         std::fs::create_dir(data.join(FILE)).unwrap();
-        assert!(DirectoryLock::take(&data).unwrap_err().to_string().contains("must be writable"));
+        assert!(
+            DirectoryLock::take(&data)
+                .unwrap_err()
+                .to_string()
+                .contains("must be writable")
+        );
     }
 }

@@ -174,7 +174,10 @@ impl Log {
             counters: Counters::default(),
             poison: OnceLock::new(),
         });
-        let log = Self { shared: Arc::clone(&shared), threads: Mutex::new(Vec::new()) };
+        let log = Self {
+            shared: Arc::clone(&shared),
+            threads: Mutex::new(Vec::new()),
+        };
         let writer = writer::Writer::new(Arc::clone(&shared), recovery.lanes, epochs);
         log.spawn("rialto-journal", move || writer.run())?;
         log.spawn("rialto-segments", move || spare::run(&shared))?;
@@ -190,7 +193,11 @@ impl Log {
 
     /// Makes entries durable; `done` is called once, by the journal thread as a rule, in the order of the calls. It must be
     /// short and must not wait. Blocks while more than `queue_bytes_max` waits.
-    pub(crate) fn append(&self, entries: Vec<Entry>, done: impl FnOnce(Result<(), AppendError>) + Send + 'static) {
+    pub(crate) fn append(
+        &self,
+        entries: Vec<Entry>,
+        done: impl FnOnce(Result<(), AppendError>) + Send + 'static,
+    ) {
         self.push(Command::append(entries, Box::new(done)));
     }
 
@@ -200,13 +207,18 @@ impl Log {
         lanes: Vec<LaneId>,
         done: impl FnOnce(Result<Vec<Claim>, JournalError>) + Send + 'static,
     ) {
-        self.push(Command::Claim { lanes, done: Box::new(done) });
+        self.push(Command::Claim {
+            lanes,
+            done: Box::new(done),
+        });
     }
 
     /// Ends the active segment, so that the views can take it; `done` gets the number of the last sealed segment (0: there
     /// never was one). Does nothing when the active segment is empty.
     pub(crate) fn seal(&self, done: impl FnOnce(Result<u64, JournalError>) + Send + 'static) {
-        self.push(Command::Seal { done: Box::new(done) });
+        self.push(Command::Seal {
+            done: Box::new(done),
+        });
     }
 
     fn push(&self, command: Command) {
@@ -229,7 +241,9 @@ impl Log {
     /// Waits until there is a sealed segment that the views do not hold; false: there is none, after `timeout` or because
     /// the log was closed.
     pub(crate) fn wait_for_sealed(&self, timeout: Duration) -> bool {
-        self.shared.segments.wait_for_sealed(Instant::now() + timeout)
+        self.shared
+            .segments
+            .wait_for_sealed(Instant::now() + timeout)
     }
 
     /// The views hold every segment up to and including this one, and their checkpoint says so durably.
@@ -289,7 +303,10 @@ impl Shared {
     }
 
     fn why_closed(&self) -> String {
-        self.poison.get().cloned().unwrap_or_else(|| "the log is closed".to_owned())
+        self.poison
+            .get()
+            .cloned()
+            .unwrap_or_else(|| "the log is closed".to_owned())
     }
 }
 
@@ -299,11 +316,16 @@ pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn io_error(what: impl Into<String>, error: &std::io::Error) -> JournalError {
-    JournalError::Io { what: what.into(), cause: error.to_string() }
+    JournalError::Io {
+        what: what.into(),
+        cause: error.to_string(),
+    }
 }
 
 /// Milliseconds since 1970.
 fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

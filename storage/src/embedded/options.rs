@@ -74,7 +74,11 @@ impl Default for EmbeddedOptions {
 
 impl EmbeddedOptions {
     pub(super) fn check(&self) -> Result<(), JournalError> {
-        let wrong = |what: &str| Err(JournalError::Format(format!("option {what} is out of range")));
+        let wrong = |what: &str| {
+            Err(JournalError::Format(format!(
+                "option {what} is out of range"
+            )))
+        };
         if !(1..=4096).contains(&self.lanes) {
             return wrong("lanes (1 to 4096)");
         }

@@ -46,16 +46,28 @@ impl Readers {
     /// Starts the threads. At most `jobs_max` reads wait for one of them.
     pub(super) fn start(threads: usize, jobs_max: usize) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
-            queue: Mutex::new(Queue { jobs: VecDeque::new(), closing: false }),
+            queue: Mutex::new(Queue {
+                jobs: VecDeque::new(),
+                closing: false,
+            }),
             ready: Condvar::new(),
             jobs_max,
         });
-        let readers = Self { shared, threads: Mutex::default() };
+        let readers = Self {
+            shared,
+            threads: Mutex::default(),
+        };
         for number in 0..threads.max(1) {
             let shared = Arc::clone(&readers.shared);
-            let thread = std::thread::Builder::new().name(format!("rialto-read-{number}")).spawn(move || run(&shared));
+            let thread = std::thread::Builder::new()
+                .name(format!("rialto-read-{number}"))
+                .spawn(move || run(&shared));
             match thread {
-                Ok(thread) => readers.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread),
+                Ok(thread) => readers
+                    .threads
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push(thread),
                 Err(error) => {
                     readers.close();
                     return Err(error);
@@ -78,7 +90,9 @@ impl Readers {
         if queue.jobs.len() >= self.shared.jobs_max {
             return Err(Refused::Busy);
         }
-        queue.jobs.push_back(Box::new(move || resolver.resolve(read())));
+        queue
+            .jobs
+            .push_back(Box::new(move || resolver.resolve(read())));
         drop(queue);
         self.shared.ready.notify_one();
         Ok(answer)
@@ -93,7 +107,8 @@ impl Readers {
         };
         drop(waiting);
         self.shared.ready.notify_all();
-        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        let threads =
+            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
             // The last handle may go away on a reader's own thread, in the value that a read leaves behind.
             if thread.thread().id() != std::thread::current().id() {
@@ -113,7 +128,10 @@ fn run(shared: &Shared) {
         } else if queue.closing {
             return;
         } else {
-            queue = shared.ready.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            queue = shared
+                .ready
+                .wait(queue)
+                .unwrap_or_else(PoisonError::into_inner);
         }
     }
 }

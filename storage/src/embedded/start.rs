@@ -25,20 +25,36 @@ pub(super) fn open(dir: &Path, options: EmbeddedOptions) -> Result<EmbeddedStore
     let format = Format::load_or_create(dir, &options.fixed(), random_id()?, now_ms())?;
     let (views, checkpoint) = open_views(dir, options.cache_bytes, &format.fixed())?;
     let lanes = format.fixed().lanes;
-    let (log, recovered) = Log::open(dir, options.log(format.data_set(), lanes), &checkpoint.of_log())?;
+    let (log, recovered) = Log::open(
+        dir,
+        options.log(format.data_set(), lanes),
+        &checkpoint.of_log(),
+    )?;
     // Or a power cut might take the folders away that were just made.
     sync_directory(dir)?;
-    let Checkpoint { generation, segment, .. } = checkpoint;
+    let Checkpoint {
+        generation,
+        segment,
+        ..
+    } = checkpoint;
     tracing::info!(dir = %dir.display(), generation, segment, ?recovered, "opened the store");
     remove_other_generations(dir, checkpoint.generation);
     let viewed = checkpoint.segment.saturating_sub(1);
     let readers = Readers::start(options.reader_threads, options.reads_waiting_max)
         .map_err(|error| thread_error("the readers", &error))?;
-    let work = Arc::new(Work::new(dir.to_owned(), options.into_worker(), log, views, viewed));
+    let work = Arc::new(Work::new(
+        dir.to_owned(),
+        options.into_worker(),
+        log,
+        views,
+        viewed,
+    ));
     let worker = {
         let work = Arc::clone(&work);
         let thread = std::thread::Builder::new().name("rialto-views".to_owned());
-        thread.spawn(move || work.run(checkpoint)).map_err(|error| thread_error("the views", &error))?
+        thread
+            .spawn(move || work.run(checkpoint))
+            .map_err(|error| thread_error("the views", &error))?
     };
     Ok(EmbeddedStore(Arc::new(Handle {
         work,
@@ -52,10 +68,17 @@ pub(super) fn open(dir: &Path, options: EmbeddedOptions) -> Result<EmbeddedStore
 }
 
 /// The views as the checkpoint describes them, or an empty generation where they have to be made again.
-fn open_views(dir: &Path, cache_bytes: u64, fixed: &Fixed) -> Result<(ViewStore, Checkpoint), JournalError> {
+fn open_views(
+    dir: &Path,
+    cache_bytes: u64,
+    fixed: &Fixed,
+) -> Result<(ViewStore, Checkpoint), JournalError> {
     let why = match Checkpoint::load(dir) {
         Ok(Some(checkpoint)) if !directory(dir, checkpoint.generation).is_dir() => {
-            format!("{} is missing", directory(dir, checkpoint.generation).display())
+            format!(
+                "{} is missing",
+                directory(dir, checkpoint.generation).display()
+            )
         }
         Ok(Some(checkpoint)) => match attempt(dir, cache_bytes, fixed, &checkpoint) {
             Ok(views) => return Ok((views, checkpoint)),
@@ -75,7 +98,9 @@ fn open_views(dir: &Path, cache_bytes: u64, fixed: &Fixed) -> Result<(ViewStore,
             "the views in {} cannot be used ({why}) nor made again, because the journal begins with segment {}: restore \
              the data directory from a backup; nothing in it has been changed or deleted",
             dir.join("views").display(),
-            segments.first().map_or_else(|| "none".to_owned(), ToString::to_string),
+            segments
+                .first()
+                .map_or_else(|| "none".to_owned(), ToString::to_string),
         )));
     }
     if !fresh {
@@ -83,12 +108,15 @@ fn open_views(dir: &Path, cache_bytes: u64, fixed: &Fixed) -> Result<(ViewStore,
     }
     let checkpoint = Checkpoint::empty(last.unwrap_or(0) + 1);
     let path = directory(dir, checkpoint.generation);
-    std::fs::create_dir_all(&path)
-        .map_err(|error| JournalError::Io { what: format!("creating {}", path.display()), cause: error.to_string() })?;
-    let views = attempt(dir, cache_bytes, fixed, &checkpoint).map_err(|cause| JournalError::Io {
-        what: format!("making views in {}", path.display()),
-        cause,
+    std::fs::create_dir_all(&path).map_err(|error| JournalError::Io {
+        what: format!("creating {}", path.display()),
+        cause: error.to_string(),
     })?;
+    let views =
+        attempt(dir, cache_bytes, fixed, &checkpoint).map_err(|cause| JournalError::Io {
+            what: format!("making views in {}", path.display()),
+            cause,
+        })?;
     checkpoint.store(dir)?;
     Ok((views, checkpoint))
 }
@@ -96,13 +124,20 @@ fn open_views(dir: &Path, cache_bytes: u64, fixed: &Fixed) -> Result<(ViewStore,
 /// A start that was cut off before anything was written leaves a checkpoint of nothing, or none, and no segment.
 fn never_applied(dir: &Path) -> bool {
     !dir.join("journal").join("epoch").exists()
-        && Checkpoint::load(dir).is_ok_and(|checkpoint| checkpoint.is_none_or(|checkpoint| checkpoint.is_empty()))
+        && Checkpoint::load(dir)
+            .is_ok_and(|checkpoint| checkpoint.is_none_or(|checkpoint| checkpoint.is_empty()))
 }
 
-fn attempt(dir: &Path, cache_bytes: u64, fixed: &Fixed, checkpoint: &Checkpoint) -> Result<ViewStore, String> {
+fn attempt(
+    dir: &Path,
+    cache_bytes: u64,
+    fixed: &Fixed,
+    checkpoint: &Checkpoint,
+) -> Result<ViewStore, String> {
     let path = directory(dir, checkpoint.generation);
     // fjall asserts where it finds files that it does not expect; that is damage like any other.
-    let opened = std::panic::catch_unwind(|| ViewStore::open(&path, cache_bytes, fixed, checkpoint));
+    let opened =
+        std::panic::catch_unwind(|| ViewStore::open(&path, cache_bytes, fixed, checkpoint));
     match opened {
         Ok(opened) => opened.map_err(|fault| fault.to_string()),
         Err(_) => Err("opening them failed an assertion".to_owned()),
@@ -110,12 +145,19 @@ fn attempt(dir: &Path, cache_bytes: u64, fixed: &Fixed, checkpoint: &Checkpoint)
 }
 
 fn names(dir: &Path) -> Vec<String> {
-    let Ok(listing) = std::fs::read_dir(dir) else { return Vec::new() };
-    listing.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect()
+    let Ok(listing) = std::fs::read_dir(dir) else {
+        return Vec::new();
+    };
+    listing
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .collect()
 }
 
 fn generations(dir: &Path) -> Vec<u64> {
-    names(&dir.join("views")).iter().filter_map(|name| name.parse().ok()).collect()
+    names(&dir.join("views"))
+        .iter()
+        .filter_map(|name| name.parse().ok())
+        .collect()
 }
 
 /// Numbers of the journal's segments, the oldest first.
@@ -123,17 +165,25 @@ fn segments(dir: &Path) -> Result<Vec<u64>, JournalError> {
     let journal = dir.join("journal");
     if journal.exists() && !journal.is_dir() {
         let cause = "there is a file of this name".to_owned();
-        return Err(JournalError::Io { what: format!("reading {}", journal.display()), cause });
+        return Err(JournalError::Io {
+            what: format!("reading {}", journal.display()),
+            cause,
+        });
     }
-    let mut segments: Vec<u64> =
-        names(&journal).iter().filter_map(|name| name.strip_suffix(".seg")?.parse().ok()).collect();
+    let mut segments: Vec<u64> = names(&journal)
+        .iter()
+        .filter_map(|name| name.strip_suffix(".seg")?.parse().ok())
+        .collect();
     segments.sort_unstable();
     Ok(segments)
 }
 
 /// What a rebuild has left behind. Failing to remove it costs room and nothing else.
 fn remove_other_generations(dir: &Path, kept: u64) {
-    for generation in generations(dir).into_iter().filter(|generation| *generation != kept) {
+    for generation in generations(dir)
+        .into_iter()
+        .filter(|generation| *generation != kept)
+    {
         if let Err(error) = std::fs::remove_dir_all(directory(dir, generation)) {
             tracing::warn!(generation, %error, "old views could not be removed");
         }
@@ -141,7 +191,10 @@ fn remove_other_generations(dir: &Path, kept: u64) {
 }
 
 fn thread_error(whose: &str, error: &std::io::Error) -> JournalError {
-    JournalError::Io { what: format!("starting the threads of {whose}"), cause: error.to_string() }
+    JournalError::Io {
+        what: format!("starting the threads of {whose}"),
+        cause: error.to_string(),
+    }
 }
 
 fn random_id() -> Result<u128, JournalError> {
@@ -154,6 +207,8 @@ fn random_id() -> Result<u128, JournalError> {
 }
 
 fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -57,7 +57,9 @@ impl OutboxSeen {
     fn see(&mut self, record: &Record) {
         match record {
             Record::Outbox { .. } => self.outbox = true,
-            Record::OutboxDone { through } => self.outbox_done = self.outbox_done.max(Some(*through)),
+            Record::OutboxDone { through } => {
+                self.outbox_done = self.outbox_done.max(Some(*through))
+            }
             Record::Event { .. } | Record::Row { .. } => {}
         }
     }
@@ -66,7 +68,9 @@ impl OutboxSeen {
 /// What an entry says about its lane's outbox, where nothing has to be indexed.
 pub(super) fn outbox_of(records: Bytes) -> OutboxSeen {
     let mut seen = OutboxSeen::default();
-    Records::new(records).map_while(Result::ok).for_each(|record| seen.see(&record));
+    Records::new(records)
+        .map_while(Result::ok)
+        .for_each(|record| seen.see(&record));
     seen
 }
 
@@ -111,7 +115,9 @@ impl TailEvents {
 impl TailIndex {
     /// An empty index for so many lanes.
     pub(super) fn new(lanes: u16) -> Self {
-        Self { lanes: (0..lanes.max(1)).map(|_| Mutex::default()).collect() }
+        Self {
+            lanes: (0..lanes.max(1)).map(|_| Mutex::default()).collect(),
+        }
     }
 
     fn lane(&self, conversation: &ConversationId) -> &Mutex<VecDeque<Part>> {
@@ -126,7 +132,10 @@ impl TailIndex {
             return seen;
         };
         let mut parts = locked(lane);
-        if parts.back().is_none_or(|part| part.segment().number() != segment.number()) {
+        if parts
+            .back()
+            .is_none_or(|part| part.segment().number() != segment.number())
+        {
             parts.push_back(Part::new(Arc::clone(segment)));
         }
         let Some(part) = parts.back_mut() else {
@@ -142,7 +151,9 @@ impl TailIndex {
                     seen.see(&record);
                     part.add(&record, end);
                 }
-                Err(error) => tracing::error!(lane = %at.lane, %error, "an entry's records cannot be read"),
+                Err(error) => {
+                    tracing::error!(lane = %at.lane, %error, "an entry's records cannot be read")
+                }
             }
         }
         seen
@@ -168,13 +179,22 @@ impl TailIndex {
         let oldest = runs.next()?;
         let newest = runs.next_back().unwrap_or(oldest);
         let (epoch, ordinal, time_ms) = (newest.epoch, newest.ordinal, newest.time_ms);
-        Some(TailHead { first: oldest.first, seq: newest.last(), epoch, ordinal, time_ms })
+        Some(TailHead {
+            first: oldest.first,
+            seq: newest.last(),
+            epoch,
+            ordinal,
+            time_ms,
+        })
     }
 
     /// Finds the events of a range, up to `bytes_max` (never fewer than one) from the end that `order` names.
     pub(crate) fn events(&self, range: &Range) -> TailEvents {
         let parts = locked(self.lane(&range.conversation));
-        let runs: Vec<_> = parts.iter().filter_map(|part| Some((part, part.run(&range.conversation)?))).collect();
+        let runs: Vec<_> = parts
+            .iter()
+            .filter_map(|part| Some((part, part.run(&range.conversation)?)))
+            .collect();
         let first = runs.first().map(|(_, run)| run.first);
         let within = runs.iter().flat_map(|(part, run)| {
             let events = run.range(range.from, range.to);
@@ -195,7 +215,11 @@ impl TailIndex {
             }
         }
         let from = located.first().map_or(range.from, |(seq, _)| *seq);
-        TailEvents { first, located: located.into_iter().map(|(_, located)| located).collect(), from }
+        TailEvents {
+            first,
+            located: located.into_iter().map(|(_, located)| located).collect(),
+            from,
+        }
     }
 
     /// The newest value of a row: `None` when the tail knows nothing of it, `Some(None)` when it was deleted in the tail.
@@ -209,9 +233,14 @@ impl TailIndex {
         key: &[u8],
     ) -> Result<Option<Option<Bytes>>, ViewsError> {
         let parts = locked(self.lane(conversation));
-        let found = parts.iter().rev().find_map(|part| part.row(conversation, table, key));
+        let found = parts
+            .iter()
+            .rev()
+            .find_map(|part| part.row(conversation, table, key));
         drop(parts);
-        found.map(|value| value.map(|value| read_one(&value)).transpose()).transpose()
+        found
+            .map(|value| value.map(|value| read_one(&value)).transpose())
+            .transpose()
     }
 
     /// Rows as [`Scan`] asks for them, in key order, deleted ones as `None`. Ends after `limit` rows that are not deleted: a
@@ -222,12 +251,20 @@ impl TailIndex {
     pub(crate) fn scan_rows(&self, scan: &Scan) -> Result<Vec<(Bytes, Option<Bytes>)>, ViewsError> {
         let parts = locked(self.lane(&scan.conversation));
         // Newest first: of equal keys the first one found counts.
-        let mut rows: Vec<_> = parts.iter().rev().map(|part| part.rows(scan).peekable()).collect();
+        let mut rows: Vec<_> = parts
+            .iter()
+            .rev()
+            .map(|part| part.rows(scan).peekable())
+            .collect();
         let mut keys = Vec::new();
         let mut values = Vec::new();
         let mut alive = 0;
         while alive < scan.limit {
-            let Some(key) = rows.iter_mut().filter_map(|rows| rows.peek().map(|(key, _)| *key)).min() else {
+            let Some(key) = rows
+                .iter_mut()
+                .filter_map(|rows| rows.peek().map(|(key, _)| *key))
+                .min()
+            else {
                 break;
             };
             let mut newest = None;
@@ -244,8 +281,16 @@ impl TailIndex {
         drop(rows);
         drop(parts);
         let mut values = values.iter().map(read_one);
-        let rows =
-            keys.into_iter().map(|(key, alive)| Ok((key, if alive { values.next().transpose()? } else { None })));
+        let rows = keys.into_iter().map(|(key, alive)| {
+            Ok((
+                key,
+                if alive {
+                    values.next().transpose()?
+                } else {
+                    None
+                },
+            ))
+        });
         rows.collect()
     }
 
@@ -254,12 +299,19 @@ impl TailIndex {
     ///
     /// # Errors
     /// [`ViewsError`] when an event cannot be read.
-    pub(crate) fn sent(&self, conversation: &ConversationId, user: &UserId) -> Result<Vec<Sent>, ViewsError> {
+    pub(crate) fn sent(
+        &self,
+        conversation: &ConversationId,
+        user: &UserId,
+    ) -> Result<Vec<Sent>, ViewsError> {
         let parts = locked(self.lane(conversation));
         let mut devices: Vec<(DeviceId, ClientId, Located)> = Vec::new();
         for part in parts.iter().rev() {
             for (sender, last) in part.senders(conversation, user) {
-                match devices.iter_mut().find(|(device, ..)| *device == sender.device) {
+                match devices
+                    .iter_mut()
+                    .find(|(device, ..)| *device == sender.device)
+                {
                     Some((_, newest, _)) => *newest = sender.newest.max(*newest),
                     None => devices.push((sender.device, sender.newest, last)),
                 }
@@ -268,7 +320,12 @@ impl TailIndex {
         drop(parts);
         let sent = devices.into_iter().map(|(device, newest, last)| {
             let head = peek(&read_one(&last)?)?;
-            Ok(Sent { device, newest, seq: head.seq, ordinal: head.ordinal })
+            Ok(Sent {
+                device,
+                newest,
+                seq: head.seq,
+                ordinal: head.ordinal,
+            })
         });
         sent.collect()
     }
@@ -285,14 +342,21 @@ impl TailIndex {
         client_id: &ClientId,
     ) -> Result<Option<SentEvent>, ViewsError> {
         let parts = locked(self.lane(conversation));
-        let candidates: Vec<Located> =
-            parts.iter().rev().flat_map(|part| part.sent_as(conversation, user, device, client_id)).collect();
+        let candidates: Vec<Located> = parts
+            .iter()
+            .rev()
+            .flat_map(|part| part.sent_as(conversation, user, device, client_id))
+            .collect();
         drop(parts);
         // Fingerprints find more than they should once in four billion.
         for candidate in &candidates {
             let head = peek(&read_one(candidate)?)?;
             if (head.sender, head.device, head.client_id) == (*user, *device, *client_id) {
-                return Ok(Some(SentEvent { epoch: head.epoch, seq: head.seq, time_ms: head.time_ms }));
+                return Ok(Some(SentEvent {
+                    epoch: head.epoch,
+                    seq: head.seq,
+                    time_ms: head.time_ms,
+                }));
             }
         }
         Ok(None)
@@ -300,5 +364,7 @@ impl TailIndex {
 }
 
 fn peek(bytes: &[u8]) -> Result<event::EventHead, ViewsError> {
-    event::peek(bytes).map_err(|error| ViewsError::Damaged(format!("an event in the journal cannot be read: {error}")))
+    event::peek(bytes).map_err(|error| {
+        ViewsError::Damaged(format!("an event in the journal cannot be read: {error}"))
+    })
 }

@@ -34,10 +34,7 @@ use std::{
     },
 };
 
-use fjall::{
-    Database, Keyspace, KeyspaceCreateOptions, PersistMode,
-    config::FilterPolicy,
-};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, config::FilterPolicy};
 use rialto_protocol::ids::UserId;
 
 use super::format::Fixed;
@@ -89,7 +86,10 @@ impl<T> Doing<T> for Result<T, fjall::Error> {
 impl From<Fault> for ViewsError {
     fn from(fault: Fault) -> Self {
         match fault {
-            Fault::Store { what, cause } => Self::Io { what: what.to_owned(), cause: cause.to_string() },
+            Fault::Store { what, cause } => Self::Io {
+                what: what.to_owned(),
+                cause: cause.to_string(),
+            },
             Fault::Damaged(text) => Self::Damaged(text),
             Fault::Stopped => Self::Closed,
         }
@@ -162,7 +162,12 @@ fn ranged() -> KeyspaceCreateOptions {
 
 impl ViewStore {
     /// Opens the database in `dir`, or makes it when the checkpoint says that nothing is in it.
-    pub(super) fn open(dir: &Path, cache_bytes: u64, fixed: &Fixed, checkpoint: &Checkpoint) -> Result<Self, Fault> {
+    pub(super) fn open(
+        dir: &Path,
+        cache_bytes: u64,
+        fixed: &Fixed,
+        checkpoint: &Checkpoint,
+    ) -> Result<Self, Fault> {
         let db = Database::builder(dir)
             .cache_size(cache_bytes)
             .worker_threads(1)
@@ -172,7 +177,8 @@ impl ViewStore {
             require_keyspaces(&db, checkpoint)?;
         }
         let open = |name: &str, options: fn() -> KeyspaceCreateOptions| {
-            db.keyspace(name, options).doing("opening a keyspace of the views")
+            db.keyspace(name, options)
+                .doing("opening a keyspace of the views")
         };
         let mut partitions = Partitions::default();
         for name in db.list_keyspace_names() {
@@ -187,7 +193,9 @@ impl ViewStore {
             windows: open("windows", looked_up)?,
             rows: open("rows", looked_up)?,
             devices: open("devices", looked_up)?,
-            seen: open("seen", || looked_up().max_memtable_size(SEEN_MEMTABLE_BYTES))?,
+            seen: open("seen", || {
+                looked_up().max_memtable_size(SEEN_MEMTABLE_BYTES)
+            })?,
             db,
             partitions: RwLock::new(partitions),
             events_from: AtomicU32::new(checkpoint.events_from),
@@ -199,7 +207,12 @@ impl ViewStore {
     }
 
     fn with_partitions<T>(&self, read: impl FnOnce(&Partitions) -> T) -> T {
-        read(&self.partitions.read().unwrap_or_else(PoisonError::into_inner))
+        read(
+            &self
+                .partitions
+                .read()
+                .unwrap_or_else(PoisonError::into_inner),
+        )
     }
 
     /// Windows of events that exist.
@@ -232,12 +245,20 @@ impl ViewStore {
         let make = |prefix: &str, windows: &BTreeSet<u32>| {
             windows
                 .iter()
-                .map(|window| Ok((*window, self.db.keyspace(&format!("{prefix}{window}"), ranged)?)))
+                .map(|window| {
+                    Ok((
+                        *window,
+                        self.db.keyspace(&format!("{prefix}{window}"), ranged)?,
+                    ))
+                })
                 .collect::<Result<Windows, fjall::Error>>()
                 .doing("making a window of the views")
         };
         let (events, sent) = (make(EVENTS, events)?, make(SENT, sent)?);
-        let mut partitions = self.partitions.write().unwrap_or_else(PoisonError::into_inner);
+        let mut partitions = self
+            .partitions
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
         for (window, keyspace) in &events {
             partitions.events.insert(*window, keyspace.clone());
         }
@@ -250,8 +271,13 @@ impl ViewStore {
     /// First window whose events are kept when `retention_ms` have passed by journal time. Never goes back.
     pub(super) fn first_kept(&self, newest_time_ms: u64, retention_ms: Option<u64>) -> u32 {
         let before = self.events_from.load(Relaxed);
-        let Some(retention_ms) = retention_ms else { return before };
-        before.max(window(newest_time_ms.saturating_sub(retention_ms), self.events_window_ms))
+        let Some(retention_ms) = retention_ms else {
+            return before;
+        };
+        before.max(window(
+            newest_time_ms.saturating_sub(retention_ms),
+            self.events_window_ms,
+        ))
     }
 
     /// Whether sent ids of this window may be needed, by journal time.
@@ -270,16 +296,27 @@ impl ViewStore {
         let first = self.events_from.load(Relaxed);
         let mut dropped = Vec::new();
         {
-            let mut partitions = self.partitions.write().unwrap_or_else(PoisonError::into_inner);
+            let mut partitions = self
+                .partitions
+                .write()
+                .unwrap_or_else(PoisonError::into_inner);
             let kept = partitions.events.split_off(&first);
             dropped.extend(std::mem::replace(&mut partitions.events, kept).into_values());
             let old = |window: &u32| !self.sent_is_kept(*window, newest_time_ms);
             let old: Vec<u32> = partitions.sent.keys().copied().filter(old).collect();
-            dropped.extend(old.iter().filter_map(|window| partitions.sent.remove(window)));
+            dropped.extend(
+                old.iter()
+                    .filter_map(|window| partitions.sent.remove(window)),
+            );
         }
         for keyspace in dropped {
-            tracing::info!(window = &**keyspace.name(), "dropping a window of the views");
-            self.db.delete_keyspace(keyspace).doing("dropping a window of the views")?;
+            tracing::info!(
+                window = &**keyspace.name(),
+                "dropping a window of the views"
+            );
+            self.db
+                .delete_keyspace(keyspace)
+                .doing("dropping a window of the views")?;
         }
         Ok(())
     }
@@ -287,8 +324,13 @@ impl ViewStore {
     /// Writes when users were last seen; later times win. Durable on return.
     pub(super) fn write_seen(&self, seen: &[(UserId, u64)]) -> Result<(), Fault> {
         for (user, time_ms) in seen {
-            if self.read_seen(*user)?.is_none_or(|before| before < *time_ms) {
-                self.seen.insert(user.as_bytes(), time_ms.to_le_bytes()).doing("writing when users were seen")?;
+            if self
+                .read_seen(*user)?
+                .is_none_or(|before| before < *time_ms)
+            {
+                self.seen
+                    .insert(user.as_bytes(), time_ms.to_le_bytes())
+                    .doing("writing when users were seen")?;
             }
         }
         self.persist()
@@ -296,20 +338,32 @@ impl ViewStore {
 
     /// When a user was last seen, as far as it was written.
     pub(super) fn read_seen(&self, user: UserId) -> Result<Option<u64>, Fault> {
-        let value = self.seen.get(user.as_bytes()).doing("reading when a user was seen")?;
+        let value = self
+            .seen
+            .get(user.as_bytes())
+            .doing("reading when a user was seen")?;
         Ok(value.and_then(|value| codec::number(&value, 0)))
     }
 
     /// Makes durable what went through fjall's own journal.
     pub(super) fn persist(&self) -> Result<(), Fault> {
-        self.db.persist(PersistMode::SyncAll).doing("syncing the views")
+        self.db
+            .persist(PersistMode::SyncAll)
+            .doing("syncing the views")
     }
 }
 
 /// A keyspace whose folder is gone would be taken for an empty one.
 fn require_keyspaces(db: &Database, checkpoint: &Checkpoint) -> Result<(), Fault> {
-    let names: BTreeSet<String> = db.list_keyspace_names().iter().map(ToString::to_string).collect();
-    let events = checkpoint.events_windows.iter().filter(|window| **window >= checkpoint.events_from);
+    let names: BTreeSet<String> = db
+        .list_keyspace_names()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    let events = checkpoint
+        .events_windows
+        .iter()
+        .filter(|window| **window >= checkpoint.events_from);
     let expected = FIXED
         .iter()
         .map(ToString::to_string)

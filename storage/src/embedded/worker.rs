@@ -75,7 +75,13 @@ pub(super) struct Work {
 }
 
 impl Work {
-    pub(super) fn new(data: PathBuf, options: WorkerOptions, log: Log, views: ViewStore, viewed: u64) -> Self {
+    pub(super) fn new(
+        data: PathBuf,
+        options: WorkerOptions,
+        log: Log,
+        views: ViewStore,
+        viewed: u64,
+    ) -> Self {
         Self {
             data,
             options,
@@ -137,7 +143,11 @@ impl Work {
     fn rest(&self, time: Duration) {
         let orders = self.lock();
         if !orders.stopping && !orders.flush_seen {
-            drop(self.bell.wait_timeout(orders, time).unwrap_or_else(PoisonError::into_inner));
+            drop(
+                self.bell
+                    .wait_timeout(orders, time)
+                    .unwrap_or_else(PoisonError::into_inner),
+            );
         }
     }
 
@@ -204,15 +214,25 @@ impl Work {
     /// One segment: in, durable, noted in the checkpoint, reported. Cut off anywhere, it is simply repeated.
     fn bring_in(&self, segment: &SealedSegment, checkpoint: &mut Checkpoint) -> Result<(), Fault> {
         let begun = Instant::now();
-        let mut pacer = Pacer { work: self, since: Instant::now(), records: 0 };
-        let entries = segment.entries().map_err(|error| Fault::Damaged(error.to_string()))?;
+        let mut pacer = Pacer {
+            work: self,
+            since: Instant::now(),
+            records: 0,
+        };
+        let entries = segment
+            .entries()
+            .map_err(|error| Fault::Damaged(error.to_string()))?;
         self.views.bring_in(entries, checkpoint, &mut pacer)?;
-        let first = self.views.first_kept(checkpoint.newest_time_ms, self.options.retention_ms);
+        let first = self
+            .views
+            .first_kept(checkpoint.newest_time_ms, self.options.retention_ms);
         self.views.keep_from(first);
         checkpoint.events_from = first;
         checkpoint.events_windows = self.views.existing_windows();
         checkpoint.advance(segment.checkpoint());
-        checkpoint.store(&self.data).map_err(|error| Fault::Damaged(error.to_string()))?;
+        checkpoint
+            .store(&self.data)
+            .map_err(|error| Fault::Damaged(error.to_string()))?;
         pacer.reached(Step::Checkpointed)?;
         // Windows go only after the checkpoint has said that nobody expects them.
         self.views.drop_windows(checkpoint.newest_time_ms)?;
@@ -226,7 +246,9 @@ impl Work {
     fn answer(&self) {
         let viewed = self.viewed();
         let mut orders = self.lock();
-        let (done, waiting) = std::mem::take(&mut orders.waiting).into_iter().partition(|(segment, _)| *segment <= viewed);
+        let (done, waiting) = std::mem::take(&mut orders.waiting)
+            .into_iter()
+            .partition(|(segment, _)| *segment <= viewed);
         orders.waiting = waiting;
         drop(orders);
         let done: Vec<(u64, Resolver<Settled>)> = done;
@@ -261,7 +283,16 @@ impl Pace for Pacer<'_> {
     }
 
     fn reached(&mut self, step: Step) -> Result<(), Fault> {
-        let dies = self.work.options.on_step.as_ref().is_some_and(|StepHook(goes_on)| !goes_on(step));
-        if dies || self.work.lock().abandoned { Err(Fault::Stopped) } else { Ok(()) }
+        let dies = self
+            .work
+            .options
+            .on_step
+            .as_ref()
+            .is_some_and(|StepHook(goes_on)| !goes_on(step));
+        if dies || self.work.lock().abandoned {
+            Err(Fault::Stopped)
+        } else {
+            Ok(())
+        }
     }
 }

@@ -73,7 +73,10 @@ impl State {
     }
 
     pub(super) fn status(&self) -> JournalStatus {
-        JournalStatus { poisoned: self.poison.is_some(), ..self.status }
+        JournalStatus {
+            poisoned: self.poison.is_some(),
+            ..self.status
+        }
     }
 
     /// Raises the lane's epoch. What its former owner has in flight meets the fence and is refused.
@@ -114,7 +117,12 @@ impl State {
         }
         self.next_append += 1;
         let id = AppendId(self.next_append);
-        self.waiting.push_back(Waiting { id, entries, outcome: Ok(()), resolver });
+        self.waiting.push_back(Waiting {
+            id,
+            entries,
+            outcome: Ok(()),
+            resolver,
+        });
         if self.durability == Durability::AtOnce {
             while self.step().is_some() {}
         }
@@ -138,19 +146,32 @@ impl State {
                 return Err(AppendError::Fenced { lane: entry.lane });
             }
             if entry.epoch > lane.epoch || lane.epoch == Epoch(0) {
-                return refused(format!("epoch {} of lane {} was never claimed", entry.epoch, entry.lane));
+                return refused(format!(
+                    "epoch {} of lane {} was never claimed",
+                    entry.epoch, entry.lane
+                ));
             }
             let known = ahead.iter().rposition(|(lane, ..)| *lane == entry.lane);
-            let (last, time_ms) = known
-                .map_or((lane.accepted, lane.accepted_time_ms), |index| (ahead[index].1, ahead[index].2));
+            let (last, time_ms) = known.map_or((lane.accepted, lane.accepted_time_ms), |index| {
+                (ahead[index].1, ahead[index].2)
+            });
             if entry.position != last.next() {
-                return refused(format!("position {} of lane {} does not follow {last}", entry.position, entry.lane));
+                return refused(format!(
+                    "position {} of lane {} does not follow {last}",
+                    entry.position, entry.lane
+                ));
             }
             if entry.time_ms < time_ms {
-                return refused(format!("time of lane {} goes back from {time_ms} to {}", entry.lane, entry.time_ms));
+                return refused(format!(
+                    "time of lane {} goes back from {time_ms} to {}",
+                    entry.lane, entry.time_ms
+                ));
             }
             if entry.records.len() > ENTRY_BYTES_MAX {
-                return refused(format!("an entry of {} bytes is too large", entry.records.len()));
+                return refused(format!(
+                    "an entry of {} bytes is too large",
+                    entry.records.len()
+                ));
             }
             if let Err(reason) = parse(&entry.records) {
                 return refused(reason);
@@ -180,25 +201,49 @@ impl State {
     }
 
     fn keep(&mut self, entry: &Entry) {
-        let Some(lane) = self.lanes.get_mut(usize::from(entry.lane.0)) else { return };
+        let Some(lane) = self.lanes.get_mut(usize::from(entry.lane.0)) else {
+            return;
+        };
         lane.tail = entry.position;
         lane.time_ms = entry.time_ms;
         let mut index = 0;
         // Checked when the entry was accepted.
         for (record, head) in parse(&entry.records).unwrap_or_default() {
             match (record, head) {
-                (Record::Event { conversation, event }, Some(head)) => {
+                (
+                    Record::Event {
+                        conversation,
+                        event,
+                    },
+                    Some(head),
+                ) => {
                     self.tables.add_event(conversation, &head, event);
                 }
-                (Record::Row { conversation, table, key, value }, _) => {
+                (
+                    Record::Row {
+                        conversation,
+                        table,
+                        key,
+                        value,
+                    },
+                    _,
+                ) => {
                     self.tables.set_row(conversation, table, key, value);
                 }
                 (Record::Outbox { user, notice }, _) => {
                     let (position, time_ms) = (entry.position, entry.time_ms);
-                    lane.outbox.push(OutboxItem { position, index, time_ms, user, notice });
+                    lane.outbox.push(OutboxItem {
+                        position,
+                        index,
+                        time_ms,
+                        user,
+                        notice,
+                    });
                     index += 1;
                 }
-                (Record::OutboxDone { through }, _) => lane.outbox.retain(|item| item.position > through),
+                (Record::OutboxDone { through }, _) => {
+                    lane.outbox.retain(|item| item.position > through)
+                }
                 (Record::Event { .. }, None) => {}
             }
         }
@@ -223,7 +268,12 @@ impl State {
         let mut state = Self::new(self.lanes());
         state.lanes.clone_from(&self.lanes);
         state.tables = self.tables.clone();
-        for entry in self.limbo.iter().chain(self.waiting.iter().flat_map(|waiting| &waiting.entries)).take(kept) {
+        for entry in self
+            .limbo
+            .iter()
+            .chain(self.waiting.iter().flat_map(|waiting| &waiting.entries))
+            .take(kept)
+        {
             state.keep(entry);
         }
         for lane in &mut state.lanes {

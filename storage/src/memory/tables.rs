@@ -39,7 +39,9 @@ pub(super) fn parse(records: &Bytes) -> Result<Vec<(Record, Option<EventHead>)>,
     for record in Records::new(records.clone()) {
         let record = record.map_err(|error| error.to_string())?;
         let head = match &record {
-            Record::Event { event, .. } => Some(event::peek(event).map_err(|error| error.to_string())?),
+            Record::Event { event, .. } => {
+                Some(event::peek(event).map_err(|error| error.to_string())?)
+            }
             _ => None,
         };
         parsed.push((record, head));
@@ -48,24 +50,54 @@ pub(super) fn parse(records: &Bytes) -> Result<Vec<(Record, Option<EventHead>)>,
 }
 
 impl Tables {
-    pub(super) fn add_event(&mut self, conversation: ConversationId, head: &EventHead, event: Bytes) {
-        let oldest = self.heads.get(&conversation).map_or(head.seq, |before| before.oldest);
+    pub(super) fn add_event(
+        &mut self,
+        conversation: ConversationId,
+        head: &EventHead,
+        event: Bytes,
+    ) {
+        let oldest = self
+            .heads
+            .get(&conversation)
+            .map_or(head.seq, |before| before.oldest);
         let (seq, epoch, ordinal, time_ms) = (head.seq, head.epoch, head.ordinal, head.time_ms);
-        self.heads.insert(conversation, Head { seq, epoch, ordinal, time_ms, oldest });
+        self.heads.insert(
+            conversation,
+            Head {
+                seq,
+                epoch,
+                ordinal,
+                time_ms,
+                oldest,
+            },
+        );
         self.events.insert((conversation, seq), event);
-        let device = self.devices.entry((conversation, head.sender, head.device)).or_insert_with(|| Device {
-            newest: head.client_id,
-            seq,
-            ordinal,
-            by_id: BTreeMap::new(),
-        });
+        let device = self
+            .devices
+            .entry((conversation, head.sender, head.device))
+            .or_insert_with(|| Device {
+                newest: head.client_id,
+                seq,
+                ordinal,
+                by_id: BTreeMap::new(),
+            });
         device.newest = device.newest.max(head.client_id);
         device.seq = seq;
         device.ordinal = ordinal;
-        device.by_id.entry(head.client_id).or_insert(SentEvent { epoch, seq, time_ms });
+        device.by_id.entry(head.client_id).or_insert(SentEvent {
+            epoch,
+            seq,
+            time_ms,
+        });
     }
 
-    pub(super) fn set_row(&mut self, conversation: ConversationId, table: Table, key: Bytes, value: Bytes) {
+    pub(super) fn set_row(
+        &mut self,
+        conversation: ConversationId,
+        table: Table,
+        key: Bytes,
+        value: Bytes,
+    ) {
         if value.is_empty() {
             self.rows.remove(&(conversation, table, key));
         } else {
@@ -81,9 +113,13 @@ impl Tables {
         if range.from > range.to {
             return Vec::new();
         }
-        let found = self.events.range((range.conversation, range.from)..=(range.conversation, range.to));
+        let found = self
+            .events
+            .range((range.conversation, range.from)..=(range.conversation, range.to));
         let mut page = Page::new(range.bytes_max);
-        let take = |(_, event): (&(ConversationId, Seq), &Bytes)| page.takes(event.len()).then(|| event.clone());
+        let take = |(_, event): (&(ConversationId, Seq), &Bytes)| {
+            page.takes(event.len()).then(|| event.clone())
+        };
         match range.order {
             Order::Forward => found.map_while(take).collect(),
             Order::Backward => {
@@ -94,7 +130,12 @@ impl Tables {
         }
     }
 
-    pub(super) fn row(&self, conversation: ConversationId, table: Table, key: &Bytes) -> Option<Bytes> {
+    pub(super) fn row(
+        &self,
+        conversation: ConversationId,
+        table: Table,
+        key: &Bytes,
+    ) -> Option<Bytes> {
         self.rows.get(&(conversation, table, key.clone())).cloned()
     }
 
@@ -104,7 +145,11 @@ impl Tables {
         }
         let first = (scan.conversation, scan.table, scan.after.clone());
         // An empty `after` means from the start, and the empty key is a key as well.
-        let first = if scan.after.is_empty() { Bound::Included(first) } else { Bound::Excluded(first) };
+        let first = if scan.after.is_empty() {
+            Bound::Included(first)
+        } else {
+            Bound::Excluded(first)
+        };
         self.rows
             .range((first, Bound::Unbounded))
             .take_while(|((conversation, table, key), _)| {
@@ -138,6 +183,10 @@ impl Tables {
         device: DeviceId,
         client_id: ClientId,
     ) -> Option<SentEvent> {
-        self.devices.get(&(conversation, user, device))?.by_id.get(&client_id).copied()
+        self.devices
+            .get(&(conversation, user, device))?
+            .by_id
+            .get(&client_id)
+            .copied()
     }
 }

@@ -44,17 +44,40 @@ pub(crate) struct Writer<'s, S> {
 impl<'s, S: Journal> Writer<'s, S> {
     pub(crate) fn claim(store: &'s S) -> Self {
         let claims = wait(store.claim((0..store.lanes()).map(LaneId).collect())).unwrap();
-        Self { store, lanes: claims.into_iter().map(|claim| (claim.lane, claim)).collect() }
+        Self {
+            store,
+            lanes: claims
+                .into_iter()
+                .map(|claim| (claim.lane, claim))
+                .collect(),
+        }
     }
 
     /// The entry that says event `seq` of a conversation and sets its row `last` to that number.
-    pub(crate) fn entry(&mut self, whose: ConversationId, seq: u64, time_ms: u64, text_bytes: usize) -> Entry {
-        let claim = self.lanes.get_mut(&LaneId::of(&whose, self.store.lanes())).unwrap();
+    pub(crate) fn entry(
+        &mut self,
+        whose: ConversationId,
+        seq: u64,
+        time_ms: u64,
+        text_bytes: usize,
+    ) -> Entry {
+        let claim = self
+            .lanes
+            .get_mut(&LaneId::of(&whose, self.store.lanes()))
+            .unwrap();
         claim.tail = claim.tail.next();
         claim.time_ms = claim.time_ms.max(time_ms);
         let mut records = BytesMut::new();
-        put_event(&mut records, &whose, |buf| encode(buf, seq, claim.epoch, claim.time_ms, text_bytes));
-        put_row(&mut records, &whose, Table::Profile, b"last", &seq.to_le_bytes());
+        put_event(&mut records, &whose, |buf| {
+            encode(buf, seq, claim.epoch, claim.time_ms, text_bytes)
+        });
+        put_row(
+            &mut records,
+            &whose,
+            Table::Profile,
+            b"last",
+            &seq.to_le_bytes(),
+        );
         Entry {
             lane: claim.lane,
             epoch: claim.epoch,
@@ -81,7 +104,10 @@ fn encode(buf: &mut BytesMut, seq: u64, epoch: Epoch, time_ms: u64, text_bytes: 
         device: device(),
         client_id: client_id(seq),
     };
-    let message = v1::Message { body: Bytes::from(vec![b'x'; text_bytes]), ..v1::Message::default() };
+    let message = v1::Message {
+        body: Bytes::from(vec![b'x'; text_bytes]),
+        ..v1::Message::default()
+    };
     encode_into(buf, &head, &v1::event::Content::Message(message));
 }
 
@@ -94,20 +120,40 @@ pub(crate) fn numbers(store: &impl Views, whose: ConversationId) -> Vec<u64> {
         bytes_max: usize::MAX,
         order: Order::Forward,
     };
-    wait(store.events(range)).unwrap().iter().map(|event| peek(event).unwrap().seq.0).collect()
+    wait(store.events(range))
+        .unwrap()
+        .iter()
+        .map(|event| peek(event).unwrap().seq.0)
+        .collect()
 }
 
 /// Checks that a conversation has exactly the events 1 to `last`, and everything that follows from them.
 pub(crate) fn check(store: &impl Store, whose: ConversationId, last: u64, stage: &str) {
-    assert_eq!(numbers(store, whose), (1..=last).collect::<Vec<_>>(), "{stage}");
+    assert_eq!(
+        numbers(store, whose),
+        (1..=last).collect::<Vec<_>>(),
+        "{stage}"
+    );
     let head = wait(store.head(whose)).unwrap().unwrap();
-    assert_eq!((head.seq, head.ordinal, head.oldest), (Seq(last), Ordinal(last), Seq(1)), "{stage}");
+    assert_eq!(
+        (head.seq, head.ordinal, head.oldest),
+        (Seq(last), Ordinal(last), Seq(1)),
+        "{stage}"
+    );
     let rows = wait(store.rows(whose, Table::Profile, vec![Bytes::from_static(b"last")])).unwrap();
     assert_eq!(rows[0].as_deref(), Some(&last.to_le_bytes()[..]), "{stage}");
     let sent = wait(store.sent(whose, user())).unwrap();
-    assert_eq!((sent.len(), sent[0].seq, sent[0].newest), (1, Seq(last), client_id(last)), "{stage}");
+    assert_eq!(
+        (sent.len(), sent[0].seq, sent[0].newest),
+        (1, Seq(last), client_id(last)),
+        "{stage}"
+    );
     for seq in 1..=last {
         let found = wait(store.find_sent(whose, user(), device(), client_id(seq))).unwrap();
-        assert_eq!(found.map(|sent| sent.seq), Some(Seq(seq)), "{stage}: id of event {seq}");
+        assert_eq!(
+            found.map(|sent| sent.seq),
+            Some(Seq(seq)),
+            "{stage}: id of event {seq}"
+        );
     }
 }

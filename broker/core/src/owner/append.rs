@@ -36,20 +36,41 @@ impl Desk {
         work: &mut Work,
         fx: &mut Effects,
     ) -> Outcome {
-        let Work { ask, receipts, known, .. } = work;
-        let ToOwner::Append { origin, author, drafts, .. } = ask else { return Outcome::Done };
+        let Work {
+            ask,
+            receipts,
+            known,
+            ..
+        } = work;
+        let ToOwner::Append {
+            origin,
+            author,
+            drafts,
+            ..
+        } = ask
+        else {
+            return Outcome::Done;
+        };
         let (origin, author) = (*origin, *author);
         for draft in &drafts[receipts.len()..] {
             let receipt = match self.append_draft(now, conversation, author, draft, known, fx) {
                 Ok(receipt) => receipt,
-                Err(Refusal::Code(code, retry_after_ms)) => Receipt::Refused { code, retry_after_ms },
+                Err(Refusal::Code(code, retry_after_ms)) => Receipt::Refused {
+                    code,
+                    retry_after_ms,
+                },
                 Err(Refusal::Needs(needs)) => return Outcome::Needs(needs),
             };
             *known = Known::default();
             receipts.push(receipt);
         }
         let receipts = std::mem::take(receipts);
-        self.reply(conversation, origin.edge, Message::ToEdge(ToEdge::Appended { origin, receipts }), fx);
+        self.reply(
+            conversation,
+            origin.edge,
+            Message::ToEdge(ToEdge::Appended { origin, receipts }),
+            fx,
+        );
         Outcome::Done
     }
 
@@ -66,31 +87,63 @@ impl Desk {
             return Err(ErrorCode::ConversationNotFound.into());
         }
         require_member(conversation, &author.user)?;
-        if let Some(event) = self.appended_before(now, conversation, author, draft.client_id, known)? {
+        if let Some(event) =
+            self.appended_before(now, conversation, author, draft.client_id, known)?
+        {
             fx.counters.duplicates += 1;
-            let SentEvent { epoch, seq, time_ms } = event;
-            return Ok(Receipt::Kept { epoch, seq, time_ms, duplicate: true });
+            let SentEvent {
+                epoch,
+                seq,
+                time_ms,
+            } = event;
+            return Ok(Receipt::Kept {
+                epoch,
+                seq,
+                time_ms,
+                duplicate: true,
+            });
         }
         match &draft.content {
-            DraftContent::Message(message) => self.append_message(now, conversation, author, draft, message),
-            DraftContent::Edit(edit) => self.append_edit(now, conversation, author, draft, edit, known),
-            DraftContent::Delete(delete) => self.append_delete(now, conversation, author, draft, delete, known),
-            DraftContent::Reaction(v1::Reaction { target, .. }) | DraftContent::Vote(v1::Vote { target, .. }) => {
+            DraftContent::Message(message) => {
+                self.append_message(now, conversation, author, draft, message)
+            }
+            DraftContent::Edit(edit) => {
+                self.append_edit(now, conversation, author, draft, edit, known)
+            }
+            DraftContent::Delete(delete) => {
+                self.append_delete(now, conversation, author, draft, delete, known)
+            }
+            DraftContent::Reaction(v1::Reaction { target, .. })
+            | DraftContent::Vote(v1::Vote { target, .. }) => {
                 let (profile, member) = conversation.parties(&author.user)?;
                 rules::may_take_part(profile, member)?;
                 rules::is_message(find(conversation, known, Seq(*target))?.as_ref())?;
-                Ok(self.log(now, conversation, author, draft.client_id, &content_of(&draft.content)))
+                Ok(self.log(
+                    now,
+                    conversation,
+                    author,
+                    draft.client_id,
+                    &content_of(&draft.content),
+                ))
             }
             DraftContent::Pin(pin) => {
                 let (profile, member) = conversation.parties(&author.user)?;
                 rules::may_pin(profile, member)?;
                 rules::is_message(find(conversation, known, Seq(pin.target))?.as_ref())?;
-                Ok(self.log(now, conversation, author, draft.client_id, &content_of(&draft.content)))
+                Ok(self.log(
+                    now,
+                    conversation,
+                    author,
+                    draft.client_id,
+                    &content_of(&draft.content),
+                ))
             }
             DraftContent::Membership(change) => {
                 Ok(self.change_membership(now, conversation, author, draft.client_id, change)?)
             }
-            DraftContent::Settings(settings) => self.append_settings(now, conversation, author, draft, settings),
+            DraftContent::Settings(settings) => {
+                self.append_settings(now, conversation, author, draft, settings)
+            }
         }
     }
 
@@ -103,11 +156,16 @@ impl Desk {
         client_id: ClientId,
         known: &Known,
     ) -> Result<Option<SentEvent>, Stop> {
-        let novelty = conversation.member(&author.user).map(|member| member.novelty(author.device, client_id));
+        let novelty = conversation
+            .member(&author.user)
+            .map(|member| member.novelty(author.device, client_id));
         if novelty == Some(Novelty::New) {
             return Ok(None);
         }
-        if let Some(event) = self.sent.get(&(conversation.id, author.user, author.device, client_id)) {
+        if let Some(event) =
+            self.sent
+                .get(&(conversation.id, author.user, author.device, client_id))
+        {
             return Ok(Some(event));
         }
         match known.sent {
@@ -130,15 +188,30 @@ impl Desk {
         draft: &Draft,
         message: &v1::Message,
     ) -> Result<Receipt, Refusal> {
-        let journal_ms = self.lanes.get_mut(conversation.lane).time_ms().max(now.unix_ms);
+        let journal_ms = self
+            .lanes
+            .get_mut(conversation.lane)
+            .time_ms()
+            .max(now.unix_ms);
         let (profile, member) = conversation.parties(&author.user)?;
-        rules::may_write(profile, member, journal_ms).map_err(|(code, ms)| Refusal::Code(code, ms))?;
+        rules::may_write(profile, member, journal_ms)
+            .map_err(|(code, ms)| Refusal::Code(code, ms))?;
         let is_slow = profile.slow_mode_s > 0 && member.role() < v1::Role::Moderator;
-        if message.reply_to.iter().any(|seq| *seq > conversation.head.cursor.seq.0) {
+        if message
+            .reply_to
+            .iter()
+            .any(|seq| *seq > conversation.head.cursor.seq.0)
+        {
             return Err(ErrorCode::TargetNotFound.into());
         }
         let mentioned = mentioned_members(conversation, author.user, &message.mentions)?;
-        let receipt = self.log(now, conversation, author, draft.client_id, &Content::Message(message.clone()));
+        let receipt = self.log(
+            now,
+            conversation,
+            author,
+            draft.client_id,
+            &Content::Message(message.clone()),
+        );
         if let Some(member) = conversation.member_mut(&author.user) {
             member.row.last_message_ms = journal_ms;
         }
@@ -175,7 +248,13 @@ impl Desk {
         let mut mentioned = mentioned_members(conversation, author.user, &edit.mentions)?;
         mentioned.retain(|user| !before.contains(user));
         let seq = target.seq;
-        let receipt = self.log(now, conversation, author, draft.client_id, &Content::Edit(edit.clone()));
+        let receipt = self.log(
+            now,
+            conversation,
+            author,
+            draft.client_id,
+            &Content::Edit(edit.clone()),
+        );
         self.mention(conversation, author.user, seq, &mentioned);
         Ok(receipt)
     }
@@ -198,10 +277,21 @@ impl Desk {
             return Err(ErrorCode::NotTheAuthor.into());
         }
         let dead = target.seq;
-        let receipt = self.log(now, conversation, author, draft.client_id, &Content::Delete(delete.clone()));
+        let receipt = self.log(
+            now,
+            conversation,
+            author,
+            draft.client_id,
+            &Content::Delete(delete.clone()),
+        );
         let by = conversation.head.cursor.seq;
         let lane = self.lanes.get_mut(conversation.lane);
-        lane.row(&conversation.id, Table::Tombstone, &dead.0.to_be_bytes(), &by.0.to_be_bytes());
+        lane.row(
+            &conversation.id,
+            Table::Tombstone,
+            &dead.0.to_be_bytes(),
+            &by.0.to_be_bytes(),
+        );
         conversation.note_deleted(dead);
         Ok(receipt)
     }
@@ -216,7 +306,13 @@ impl Desk {
     ) -> Result<Receipt, Refusal> {
         let (profile, member) = conversation.parties(&author.user)?;
         rules::may_set(profile, member)?;
-        let receipt = self.log(now, conversation, author, draft.client_id, &Content::Settings(settings.clone()));
+        let receipt = self.log(
+            now,
+            conversation,
+            author,
+            draft.client_id,
+            &Content::Settings(settings.clone()),
+        );
         if let Some(profile) = conversation.profile.as_mut() {
             if let Some(title) = &settings.title {
                 profile.title.clone_from(title);
@@ -246,32 +342,74 @@ impl Desk {
         let seq = conversation.head.cursor.seq.next();
         let ordinal = Ordinal(conversation.head.ordinal.0 + u64::from(is_message));
         let (epoch, time_ms) = (lane.epoch(), lane.time_ms());
-        let Author { user: sender, device } = author;
-        let head = EventHead { seq, epoch, time_ms, ordinal, sender, device, client_id };
+        let Author {
+            user: sender,
+            device,
+        } = author;
+        let head = EventHead {
+            seq,
+            epoch,
+            time_ms,
+            ordinal,
+            sender,
+            device,
+            client_id,
+        };
         lane.event(conversation.id, &mut conversation.touch, &head, content);
         let position = lane.open_position();
-        conversation.head = LogEnd { cursor: Cursor { epoch, seq }, ordinal, time_ms };
+        conversation.head = LogEnd {
+            cursor: Cursor { epoch, seq },
+            ordinal,
+            time_ms,
+        };
         conversation.last_position = position;
-        conversation.note_event(Target { seq, ordinal, sender, is_message, deleted: false, mentions: None });
+        conversation.note_event(Target {
+            seq,
+            ordinal,
+            sender,
+            is_message,
+            deleted: false,
+            mentions: None,
+        });
         if let Some(member) = conversation.member_mut(&sender) {
             member.last_sent = (seq, ordinal);
             member.note_device(device, client_id);
             member.position = position;
         }
         let key = (conversation.id, sender, device, client_id);
-        let event = SentEvent { epoch, seq, time_ms };
+        let event = SentEvent {
+            epoch,
+            seq,
+            time_ms,
+        };
         let lanes = &self.lanes;
-        self.sent.insert(key, event, (conversation.lane, position), |lane, position| {
-            position <= lanes.durable_position(lane)
-        });
-        Receipt::Kept { epoch, seq, time_ms, duplicate: false }
+        self.sent.insert(
+            key,
+            event,
+            (conversation.lane, position),
+            |lane, position| position <= lanes.durable_position(lane),
+        );
+        Receipt::Kept {
+            epoch,
+            seq,
+            time_ms,
+            duplicate: false,
+        }
     }
 
     /// Tells members that they were mentioned at `seq`, and keeps it in their rows.
-    fn mention(&mut self, conversation: &mut Conversation, author: UserId, seq: Seq, mentioned: &[UserId]) {
+    fn mention(
+        &mut self,
+        conversation: &mut Conversation,
+        author: UserId,
+        seq: Seq,
+        mentioned: &[UserId],
+    ) {
         for user in mentioned {
             let head = conversation.head.ordinal;
-            let Some(member) = conversation.member_mut(user) else { continue };
+            let Some(member) = conversation.member_mut(user) else {
+                continue;
+            };
             if !member.mention(seq) {
                 continue;
             }
@@ -284,7 +422,11 @@ impl Desk {
                 unread_mentions,
                 unread,
             };
-            self.notify(conversation, *user, v1::notice::Notice::Mentioned(mentioned));
+            self.notify(
+                conversation,
+                *user,
+                v1::notice::Notice::Mentioned(mentioned),
+            );
         }
     }
 }
@@ -317,8 +459,14 @@ fn find(conversation: &Conversation, known: &Known, seq: Seq) -> Result<Option<T
     }
     match known.target(seq) {
         Some(Some(target)) => {
-            let deleted = target.deleted || conversation.recent(seq).is_some_and(|recent| recent.deleted);
-            Ok(Some(Target { deleted, ..target.clone() }))
+            let deleted = target.deleted
+                || conversation
+                    .recent(seq)
+                    .is_some_and(|recent| recent.deleted);
+            Ok(Some(Target {
+                deleted,
+                ..target.clone()
+            }))
         }
         Some(None) => Ok(None),
         None => match conversation.recent(seq) {
@@ -334,16 +482,26 @@ fn mentioned_members(
     author: UserId,
     mentions: &[bytes::Bytes],
 ) -> Result<Vec<UserId>, Stop> {
-    let mut users: Vec<UserId> = mentions.iter().filter_map(|user| UserId::from_slice(user).ok()).collect();
+    let mut users: Vec<UserId> = mentions
+        .iter()
+        .filter_map(|user| UserId::from_slice(user).ok())
+        .collect();
     users.sort_unstable();
     users.dedup();
     users.retain(|user| *user != author);
-    let missing: SmallVec<[Need; 2]> =
-        users.iter().filter(|user| conversation.member(user).is_none()).map(|user| Need::Member(*user)).collect();
+    let missing: SmallVec<[Need; 2]> = users
+        .iter()
+        .filter(|user| conversation.member(user).is_none())
+        .map(|user| Need::Member(*user))
+        .collect();
     if !missing.is_empty() {
         return Err(Stop::Needs(missing));
     }
-    users.retain(|user| conversation.member(user).is_some_and(super::member::Member::is_joined));
+    users.retain(|user| {
+        conversation
+            .member(user)
+            .is_some_and(super::member::Member::is_joined)
+    });
     Ok(users)
 }
 

@@ -64,11 +64,13 @@ impl Conversation {
         durable: Position,
         hasher: ahash::RandomState,
     ) -> Self {
-        let head = stored.as_ref().map_or_else(LogEnd::default, |stored| LogEnd {
-            cursor: stored.head,
-            ordinal: stored.ordinal,
-            time_ms: stored.time_ms,
-        });
+        let head = stored
+            .as_ref()
+            .map_or_else(LogEnd::default, |stored| LogEnd {
+                cursor: stored.head,
+                ordinal: stored.ordinal,
+                time_ms: stored.time_ms,
+            });
         let oldest = stored.as_ref().map_or(Seq(1), |stored| stored.oldest);
         let profile = stored.and_then(|stored| Profile::from_row(&stored.profile));
         Self {
@@ -128,12 +130,20 @@ impl Conversation {
         if before < self.trim_at {
             return 0;
         }
-        let mut wanted: HashSet<UserId, ahash::RandomState> = HashSet::with_hasher(self.members.hasher().clone());
+        let mut wanted: HashSet<UserId, ahash::RandomState> =
+            HashSet::with_hasher(self.members.hasher().clone());
         for (user, queue) in &self.queues {
             wanted.insert(*user);
-            wanted.extend(queue.front().into_iter().flat_map(|work| &work.known.wanted).copied());
+            wanted.extend(
+                queue
+                    .front()
+                    .into_iter()
+                    .flat_map(|work| &work.known.wanted)
+                    .copied(),
+            );
         }
-        self.members.retain(|user, member| member.position > durable || wanted.contains(user));
+        self.members
+            .retain(|user, member| member.position > durable || wanted.contains(user));
         self.members.shrink_to(self.members.len() * 2);
         self.trim_at = TRIM_LEAST.max(self.members.len() * 2);
         before - self.members.len()
@@ -196,7 +206,10 @@ impl Conversation {
 
     /// Whether the user's first piece of work has all that it asked for.
     pub(super) fn first_is_ready(&self, user: &UserId) -> bool {
-        self.queues.get(user).and_then(VecDeque::front).is_some_and(|work| work.outstanding == 0)
+        self.queues
+            .get(user)
+            .and_then(VecDeque::front)
+            .is_some_and(|work| work.outstanding == 0)
     }
 
     /// All work that waits, each user's in order.
@@ -207,7 +220,13 @@ impl Conversation {
     }
 
     /// Takes in what was read for the user's first piece of work; `None`: the read failed.
-    pub(super) fn learn(&mut self, user: UserId, need: &Need, answer: Option<Answer>, desk: &mut Desk) {
+    pub(super) fn learn(
+        &mut self,
+        user: UserId,
+        need: &Need,
+        answer: Option<Answer>,
+        desk: &mut Desk,
+    ) {
         let failed = match (need, answer) {
             (Need::Member(member), Some(Answer::Member { row, sent })) => {
                 match Member::load(row.as_ref(), &sent) {
@@ -227,7 +246,9 @@ impl Conversation {
             }
             (Need::Target(seq), Some(Answer::Events { events, tombstones })) => {
                 let deleted = tombstones.iter().any(|(dead, _)| dead == seq);
-                let target = events.first().and_then(|event| parse_target(event, *seq, deleted));
+                let target = events
+                    .first()
+                    .and_then(|event| parse_target(event, *seq, deleted));
                 if let Some(work) = self.first(&user) {
                     work.known.targets.push((*seq, target));
                 }
@@ -248,13 +269,24 @@ impl Conversation {
 
 fn parse_target(bytes: &Bytes, seq: Seq, deleted: bool) -> Option<Target> {
     let head = event::peek(bytes).ok().filter(|head| head.seq == seq)?;
-    let content = <v1::Event as prost::Message>::decode(bytes.clone()).ok()?.content;
+    let content = <v1::Event as prost::Message>::decode(bytes.clone())
+        .ok()?
+        .content;
     let mentions = match &content {
-        Some(v1::event::Content::Message(message)) => {
-            message.mentions.iter().filter_map(|user| UserId::from_slice(user).ok()).collect()
-        }
+        Some(v1::event::Content::Message(message)) => message
+            .mentions
+            .iter()
+            .filter_map(|user| UserId::from_slice(user).ok())
+            .collect(),
         _ => Vec::new(),
     };
     let is_message = matches!(content, Some(v1::event::Content::Message(_)));
-    Some(Target { seq, ordinal: head.ordinal, sender: head.sender, is_message, deleted, mentions: Some(mentions) })
+    Some(Target {
+        seq,
+        ordinal: head.ordinal,
+        sender: head.sender,
+        is_message,
+        deleted,
+        mentions: Some(mentions),
+    })
 }

@@ -18,6 +18,7 @@ use super::{
     desk::{Desk, Stop},
     member::Member,
     profile::Profile,
+    rules,
     work::Work,
 };
 
@@ -39,9 +40,21 @@ impl Desk {
         work: &Work,
         fx: &mut Effects,
     ) -> Result<(), Stop> {
-        let ToOwner::Create { origin, author, create, .. } = &work.ask else { return Ok(()) };
+        let ToOwner::Create {
+            origin,
+            author,
+            create,
+            ..
+        } = &work.ask
+        else {
+            return Ok(());
+        };
         let existed = match &conversation.profile {
-            Some(profile) if is_the_same(profile, author.user, create) => true,
+            Some(profile) if is_the_same(profile, author.user, create) => {
+                let (profile, member) = conversation.parties(&author.user)?;
+                rules::may_read(profile, member)?;
+                true
+            }
             Some(_) => return Err(ErrorCode::ConversationExists.into()),
             None => {
                 self.open_asked(now, conversation, *author, create)?;
@@ -53,7 +66,13 @@ impl Desk {
             head: Some(conversation.head.cursor.into()),
             existed,
         };
-        self.answer(conversation, *origin, FrameKind::CreatedConversation, &body, fx);
+        self.answer(
+            conversation,
+            *origin,
+            FrameKind::CreatedConversation,
+            &body,
+            fx,
+        );
         Ok(())
     }
 
@@ -64,7 +83,8 @@ impl Desk {
         author: Author,
         create: &v1::Create,
     ) -> Result<(), ErrorCode> {
-        let client_id = ClientId::from_slice(&create.client_id).map_err(|_| ErrorCode::ClientIdInvalid)?;
+        let client_id =
+            ClientId::from_slice(&create.client_id).map_err(|_| ErrorCode::ClientIdInvalid)?;
         let mut others = Vec::new();
         for member in &create.members {
             let user = UserId::from_slice(member).map_err(|_| ErrorCode::InvalidField)?;
@@ -79,7 +99,11 @@ impl Desk {
         if members.len() > self.config.members_per_conversation_max as usize {
             return Err(ErrorCode::MemberLimit);
         }
-        let peer = if direct { others.first().map(UserId::to_proto).unwrap_or_default() } else { bytes::Bytes::new() };
+        let peer = if direct {
+            others.first().map(UserId::to_proto).unwrap_or_default()
+        } else {
+            bytes::Bytes::new()
+        };
         let created = v1::Created {
             kind: create.kind,
             visibility: create.visibility,
@@ -87,7 +111,17 @@ impl Desk {
             members: others.iter().map(UserId::to_proto).collect(),
             parent: create.parent.clone(),
         };
-        self.open(now, conversation, author, client_id, Opening { created, peer, members: &members });
+        self.open(
+            now,
+            conversation,
+            author,
+            client_id,
+            Opening {
+                created,
+                peer,
+                members: &members,
+            },
+        );
         for (user, _) in members {
             self.list(conversation, &user);
         }
@@ -111,7 +145,11 @@ impl Desk {
         user: UserId,
         kind: ConversationKind,
     ) {
-        let role = if kind == ConversationKind::Inbox { Role::ReadOnly } else { Role::Owner };
+        let role = if kind == ConversationKind::Inbox {
+            Role::ReadOnly
+        } else {
+            Role::Owner
+        };
         let created = v1::Created {
             kind: kind as i32,
             visibility: Visibility::Private as i32,
@@ -119,9 +157,16 @@ impl Desk {
             members: vec![user.to_proto()],
             parent: bytes::Bytes::new(),
         };
-        let author = Author { user: UserId::SYSTEM, device: DeviceId::from_bytes([0; 16]) };
+        let author = Author {
+            user: UserId::SYSTEM,
+            device: DeviceId::from_bytes([0; 16]),
+        };
         let client_id = own_client_id(now, &conversation.id);
-        let opening = Opening { created, peer: user.to_proto(), members: &[(user, role)] };
+        let opening = Opening {
+            created,
+            peer: user.to_proto(),
+            members: &[(user, role)],
+        };
         self.open(now, conversation, author, client_id, opening);
         if kind == ConversationKind::Self_ {
             self.list(conversation, &user);
@@ -134,10 +179,17 @@ impl Desk {
         conversation: &mut Conversation,
         author: Author,
         client_id: ClientId,
-        Opening { created, peer, members }: Opening<'_>,
+        Opening {
+            created,
+            peer,
+            members,
+        }: Opening<'_>,
     ) {
         let joined = u32::try_from(members.len()).unwrap_or(u32::MAX);
-        let owners = members.iter().filter(|(_, role)| *role == Role::Owner).count();
+        let owners = members
+            .iter()
+            .filter(|(_, role)| *role == Role::Owner)
+            .count();
         // Nobody was here before: who is put in has no row that would have to be read.
         for (user, role) in members {
             let mut member = Member::default();
@@ -160,7 +212,13 @@ impl Desk {
             peer,
             ..Profile::default()
         };
-        self.log(now, conversation, author, client_id, &Content::Created(created));
+        self.log(
+            now,
+            conversation,
+            author,
+            client_id,
+            &Content::Created(created),
+        );
         conversation.profile = Some(profile);
         self.write_profile(conversation);
         for (user, _) in members {

@@ -31,6 +31,9 @@ use super::{
 /// What a `Deliver` frame holds beside its events, with room to spare.
 const DELIVER_OVERHEAD_BYTES: usize = HEADER_BYTES + 20;
 
+/// Bytes of work that may wait for a read, beside the limit on its pieces.
+const PARKED_BYTES_MAX: usize = 64 << 20;
+
 /// A read under way.
 #[derive(Debug)]
 pub(super) enum Load {
@@ -60,6 +63,10 @@ pub(super) struct Desk {
     next_ticket: u64,
     /// Pieces of work that wait for a read.
     pub(super) parked: usize,
+    /// Bytes of it.
+    parked_bytes: usize,
+    /// Where that ends.
+    pub(super) parked_bytes_max: usize,
     /// Members in memory, all conversations together.
     pub(super) members: usize,
     /// When the outboxes are to be looked at.
@@ -67,7 +74,12 @@ pub(super) struct Desk {
 }
 
 impl Desk {
-    pub(super) fn new(id: ShardId, topology: Topology, config: Arc<CoreConfig>, claims: Vec<LaneClaim>) -> Self {
+    pub(super) fn new(
+        id: ShardId,
+        topology: Topology,
+        config: Arc<CoreConfig>,
+        claims: Vec<LaneClaim>,
+    ) -> Self {
         Self {
             id,
             topology,
@@ -77,6 +89,8 @@ impl Desk {
             loads: HashMap::with_hasher(config.hasher()),
             next_ticket: 0,
             parked: 0,
+            parked_bytes: 0,
+            parked_bytes_max: PARKED_BYTES_MAX,
             members: 0,
             outbox_retry_us: None,
             config,
@@ -84,7 +98,13 @@ impl Desk {
     }
 
     /// Runs a piece of work, or lets it wait: behind what its user asked before, or for what it needs.
-    pub(super) fn offer(&mut self, now: Now, conversation: &mut Conversation, mut work: Work, fx: &mut Effects) {
+    pub(super) fn offer(
+        &mut self,
+        now: Now,
+        conversation: &mut Conversation,
+        mut work: Work,
+        fx: &mut Effects,
+    ) {
         if conversation.has_queue(&work.user()) {
             if let Some(work) = self.may_park(work, fx) {
                 conversation.enqueue(work);
@@ -93,7 +113,7 @@ impl Desk {
         }
         if let Outcome::Needs(needs) = self.run(now, conversation, &mut work, fx) {
             let user = work.user();
-            if self.has_room(fx) {
+            if self.has_room(&work, fx) {
                 self.ask(conversation.id, user, &mut work, needs, fx);
                 conversation.enqueue(work);
             } else {
@@ -104,11 +124,19 @@ impl Desk {
     }
 
     /// Goes on with a user's work, as far as it comes.
-    pub(super) fn run_queue(&mut self, now: Now, conversation: &mut Conversation, user: UserId, fx: &mut Effects) {
+    pub(super) fn run_queue(
+        &mut self,
+        now: Now,
+        conversation: &mut Conversation,
+        user: UserId,
+        fx: &mut Effects,
+    ) {
         while conversation.first_is_ready(&user) {
-            let Some(mut work) = conversation.dequeue(&user) else { return };
+            let Some(mut work) = conversation.dequeue(&user) else {
+                return;
+            };
             match self.run(now, conversation, &mut work, fx) {
-                Outcome::Done => self.parked -= 1,
+                Outcome::Done => self.unpark(&work),
                 Outcome::Needs(needs) => {
                     self.ask(conversation.id, user, &mut work, needs, fx);
                     conversation.enqueue_front(user, work);
@@ -117,7 +145,13 @@ impl Desk {
         }
     }
 
-    fn run(&mut self, now: Now, conversation: &mut Conversation, work: &mut Work, fx: &mut Effects) -> Outcome {
+    fn run(
+        &mut self,
+        now: Now,
+        conversation: &mut Conversation,
+        work: &mut Work,
+        fx: &mut Effects,
+    ) -> Outcome {
         if self.lanes.is_lost(conversation.lane) {
             // Of what was decided nobody knows whether it will be kept.
             work.receipts.clear();
@@ -135,9 +169,10 @@ impl Desk {
             ToOwner::Append { .. } => return self.append(now, conversation, work, fx),
             ToOwner::Create { .. } => self.create(now, conversation, work, fx),
             ToOwner::Subscribe { .. } => self.subscribe(conversation, work, fx),
-            ToOwner::CatchUp { .. } | ToOwner::History { .. } | ToOwner::Describe { .. } | ToOwner::Members { .. } => {
-                self.read(conversation, work, fx)
-            }
+            ToOwner::CatchUp { .. }
+            | ToOwner::History { .. }
+            | ToOwner::Describe { .. }
+            | ToOwner::Members { .. } => self.read(conversation, work, fx),
             ToOwner::Conversations { .. } => self.conversations(conversation, work, fx),
             ToOwner::Mark { .. } => self.mark(now, conversation, work, fx),
             ToOwner::Prefer { .. } => self.prefer(now, conversation, work, fx),
@@ -166,13 +201,23 @@ impl Desk {
     ) {
         for need in needs {
             let query = match &need {
-                Need::Member(user) => Query::Member { conversation, user: *user },
-                Need::Sent(device, client_id) => {
-                    Query::FindSent { conversation, user, device: *device, client_id: *client_id }
-                }
-                Need::Target(seq) => {
-                    Query::Events { conversation, from: *seq, to: *seq, bytes_max: 1, backward: false }
-                }
+                Need::Member(user) => Query::Member {
+                    conversation,
+                    user: *user,
+                },
+                Need::Sent(device, client_id) => Query::FindSent {
+                    conversation,
+                    user,
+                    device: *device,
+                    client_id: *client_id,
+                },
+                Need::Target(seq) => Query::Events {
+                    conversation,
+                    from: *seq,
+                    to: *seq,
+                    bytes_max: 1,
+                    backward: false,
+                },
             };
             if let Need::Member(member) = need {
                 work.known.wanted.push(member);
@@ -183,7 +228,13 @@ impl Desk {
     }
 
     /// Puts a read out.
-    pub(super) fn load(&mut self, conversation: ConversationId, load: Load, query: Query, fx: &mut Effects) {
+    pub(super) fn load(
+        &mut self,
+        conversation: ConversationId,
+        load: Load,
+        query: Query,
+        fx: &mut Effects,
+    ) {
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
         fx.counters.loads += 1;
@@ -194,7 +245,7 @@ impl Desk {
     /// Counts a piece of work as waiting; when too much waits, it is refused and `None` comes back. To be called before
     /// anything of it is decided.
     pub(super) fn may_park(&mut self, work: Work, fx: &mut Effects) -> Option<Work> {
-        if self.has_room(fx) {
+        if self.has_room(&work, fx) {
             return Some(work);
         }
         self.refuse(&work, ErrorCode::Overloaded, fx);
@@ -202,14 +253,22 @@ impl Desk {
     }
 
     /// Counts one more piece of work as waiting, unless too much waits.
-    fn has_room(&mut self, fx: &mut Effects) -> bool {
-        let has_room = self.parked < self.config.parked_max;
+    fn has_room(&mut self, work: &Work, fx: &mut Effects) -> bool {
+        let bytes = self.parked_bytes + work.bytes();
+        let has_room = self.parked < self.config.parked_max && bytes <= self.parked_bytes_max;
         if has_room {
             self.parked += 1;
+            self.parked_bytes = bytes;
         } else {
             fx.counters.shed("parked", "full");
         }
         has_room
+    }
+
+    /// A piece of work waits no more.
+    pub(super) fn unpark(&mut self, work: &Work) {
+        self.parked -= 1;
+        self.parked_bytes -= work.bytes();
     }
 
     /// Refuses at once.
@@ -220,17 +279,30 @@ impl Desk {
     }
 
     /// Refuses once everything is durable that the refusal may rest on.
-    fn refuse_after(&mut self, conversation: &Conversation, work: &Work, code: ErrorCode, fx: &mut Effects) {
+    fn refuse_after(
+        &mut self,
+        conversation: &Conversation,
+        work: &Work,
+        code: ErrorCode,
+        fx: &mut Effects,
+    ) {
         if let Some((shard, message)) = work.refusal(code, retry_hint_ms(code)) {
             self.reply(conversation, shard, message, fx);
         }
     }
 
     /// Sends once everything is durable that the conversation's state rests on.
-    pub(super) fn reply(&mut self, conversation: &Conversation, shard: ShardId, message: Message, fx: &mut Effects) {
+    pub(super) fn reply(
+        &mut self,
+        conversation: &Conversation,
+        shard: ShardId,
+        message: Message,
+        fx: &mut Effects,
+    ) {
         if conversation.last_position > self.lanes.durable_position(conversation.lane) {
             let waiting = Waiting::Message(shard, message);
-            self.lanes.wait(conversation.lane, conversation.last_position, waiting);
+            self.lanes
+                .wait(conversation.lane, conversation.last_position, waiting);
         } else {
             fx.send(shard, message);
         }
@@ -246,7 +318,12 @@ impl Desk {
         fx: &mut Effects,
     ) {
         let body = Bytes::from(body.encode_to_vec());
-        self.reply(conversation, origin.edge, Message::ToEdge(ToEdge::Answered { origin, kind, body }), fx);
+        self.reply(
+            conversation,
+            origin.edge,
+            Message::ToEdge(ToEdge::Answered { origin, kind, body }),
+            fx,
+        );
     }
 
     /// What waited for an entry that was not kept.
@@ -258,28 +335,79 @@ impl Desk {
             }
             Waiting::Message(shard, message) => match message {
                 Message::ToEdge(ToEdge::Appended { origin, receipts }) => {
-                    let refused = crate::message::Receipt::Refused { code, retry_after_ms: retry_hint_ms(code) };
+                    let refused = crate::message::Receipt::Refused {
+                        code,
+                        retry_after_ms: retry_hint_ms(code),
+                    };
                     let receipts = receipts.iter().map(|_| refused).collect();
-                    fx.send(shard, Message::ToEdge(ToEdge::Appended { origin, receipts }));
+                    fx.send(
+                        shard,
+                        Message::ToEdge(ToEdge::Appended { origin, receipts }),
+                    );
                 }
-                Message::ToEdge(ToEdge::Answered { origin, .. } | ToEdge::Refused { origin, .. }) => {
+                Message::ToEdge(
+                    ToEdge::Answered { origin, .. } | ToEdge::Refused { origin, .. },
+                ) => {
                     let retry_after_ms = retry_hint_ms(code);
-                    fx.send(shard, Message::ToEdge(ToEdge::Refused { origin, code, retry_after_ms }));
+                    fx.send(
+                        shard,
+                        Message::ToEdge(ToEdge::Refused {
+                            origin,
+                            code,
+                            retry_after_ms,
+                        }),
+                    );
                 }
                 Message::ToOwner(ToOwner::PassedOn { lane, item, .. }) => {
-                    fx.send(shard, Message::ToOwner(ToOwner::PassedOn { lane, item, kept: false }));
+                    fx.send(
+                        shard,
+                        Message::ToOwner(ToOwner::PassedOn {
+                            lane,
+                            item,
+                            kept: false,
+                        }),
+                    );
                 }
-                Message::ToEdge(ToEdge::Subscribed { origin, slot, user, conversation, cursor, .. }) => {
+                Message::ToEdge(ToEdge::Subscribed {
+                    origin,
+                    slot,
+                    user,
+                    conversation,
+                    cursor,
+                    ..
+                }) => {
                     let result = Err(code);
-                    let refused = ToEdge::Subscribed { origin, slot, user, conversation, cursor, result };
+                    let refused = ToEdge::Subscribed {
+                        origin,
+                        slot,
+                        user,
+                        conversation,
+                        cursor,
+                        result,
+                    };
                     fx.send(shard, Message::ToEdge(refused));
                 }
-                Message::ToEdge(ToEdge::CaughtUp { conn, conversation, from, .. }) => {
+                Message::ToEdge(ToEdge::CaughtUp {
+                    conn,
+                    conversation,
+                    from,
+                    ..
+                }) => {
                     let result = Err(code);
-                    fx.send(shard, Message::ToEdge(ToEdge::CaughtUp { conn, conversation, from, result }));
+                    fx.send(
+                        shard,
+                        Message::ToEdge(ToEdge::CaughtUp {
+                            conn,
+                            conversation,
+                            from,
+                            result,
+                        }),
+                    );
                 }
                 // Markers that did not move after all: nothing is told. Nothing else waits for the disk.
-                Message::ToEdge(ToEdge::Signalled { .. } | ToEdge::Deliver { .. } | ToEdge::Presence { .. })
+                Message::ToEdge(
+                    ToEdge::Signalled { .. } | ToEdge::Deliver { .. } | ToEdge::Presence { .. },
+                )
                 | Message::ToOwner(_)
                 | Message::ToHome(_) => {}
             },
@@ -290,11 +418,13 @@ impl Desk {
     /// drafts that were decided may have been lost, and those that were kept are found again by their ids.
     pub(super) fn abandon(&mut self, mut conversation: Conversation) -> Vec<Work> {
         let queued = conversation.take_queues();
-        self.parked -= queued.len();
         self.members -= conversation.drop_members();
         queued
             .into_iter()
-            .map(|work| Work::new(work.ask))
+            .map(|work| {
+                self.unpark(&work);
+                Work::new(work.ask)
+            })
             .collect()
     }
 
@@ -314,26 +444,53 @@ impl Desk {
     ) {
         conversation.durable = touched.end;
         fx.counters.events_appended += touched.events.len() as u64;
-        let Some(attachment) = self.attachments.get(&conversation.id) else { return };
-        let events: SmallVec<[Bytes; 16]> = touched.events.iter().map(|range| entry.records.slice(range.clone())).collect();
-        let budget = self.config.frame_bytes_max.saturating_sub(DELIVER_OVERHEAD_BYTES);
+        let Some(attachment) = self.attachments.get(&conversation.id) else {
+            return;
+        };
+        let events: SmallVec<[Bytes; 16]> = touched
+            .events
+            .iter()
+            .map(|range| entry.records.slice(range.clone()))
+            .collect();
+        let budget = self
+            .config
+            .frame_bytes_max
+            .saturating_sub(DELIVER_OVERHEAD_BYTES);
         let mut first = touched.first;
         let mut rest = &events[..];
         while !rest.is_empty() {
             let mut count = fitting(rest, budget);
             // Whoever is put out may have the event that says so, and nothing that follows in the same entry.
-            if let Some(seq) = touched.ended.iter().map(|(_, seq, _)| *seq).find(|seq| *seq >= first) {
+            if let Some(seq) = touched
+                .ended
+                .iter()
+                .map(|(_, seq, _)| *seq)
+                .find(|seq| *seq >= first)
+            {
                 count = count.min(usize::try_from(seq.0 - first.0 + 1).unwrap_or(count));
             }
             let (chunk, later) = rest.split_at(count);
             rest = later;
             let last = rialto_protocol::ids::Seq(first.0 + count as u64 - 1);
             let frame = frame::deliver(attachment.handle, chunk.iter());
-            let ended: SmallVec<_> =
-                touched.ended.iter().filter(|(_, seq, _)| (first..=last).contains(seq)).copied().collect();
+            let ended: SmallVec<_> = touched
+                .ended
+                .iter()
+                .filter(|(_, seq, _)| (first..=last).contains(seq))
+                .copied()
+                .collect();
             for edge in &attachment.edges {
                 let (conversation, frame, ended) = (conversation.id, frame.clone(), ended.clone());
-                fx.send(*edge, Message::ToEdge(ToEdge::Deliver { conversation, first, last, frame, ended }));
+                fx.send(
+                    *edge,
+                    Message::ToEdge(ToEdge::Deliver {
+                        conversation,
+                        first,
+                        last,
+                        frame,
+                        ended,
+                    }),
+                );
             }
             first = last.next();
         }

@@ -32,13 +32,27 @@ impl Desk {
         work: &Work,
         fx: &mut Effects,
     ) -> Result<(), Stop> {
-        let ToOwner::Notify { from, lane, item, client_id, user, notice } = &work.ask else { return Ok(()) };
-        let author = Author { user: UserId::SYSTEM, device: device_of(*lane) };
+        let ToOwner::Notify {
+            from,
+            lane,
+            item,
+            client_id,
+            user,
+            notice,
+        } = &work.ask
+        else {
+            return Ok(());
+        };
+        let author = Author {
+            user: UserId::SYSTEM,
+            device: device_of(*lane),
+        };
         if !conversation.exists() {
             self.open_own(now, conversation, *user, ConversationKind::Inbox);
         }
         require_member(conversation, &author.user)?;
-        let before = match self.appended_before(now, conversation, author, *client_id, &work.known) {
+        let before = match self.appended_before(now, conversation, author, *client_id, &work.known)
+        {
             // However long it waited for its turn: refused, it would come for ever.
             Err(Stop::Refused(ErrorCode::ClientIdTooOld)) => None,
             before => before?,
@@ -47,16 +61,33 @@ impl Desk {
             // A notice that cannot be read was not written by this version: it is dropped, or it would come for ever.
             if let Ok(notice) = v1::Notice::decode(notice.clone()) {
                 let listing = match &notice.notice {
-                    Some(v1::notice::Notice::Listing(listing)) => Some((listing.conversation.clone(), listing.encode_to_vec())),
+                    Some(v1::notice::Notice::Listing(listing)) => {
+                        Some((listing.conversation.clone(), listing.encode_to_vec()))
+                    }
                     _ => None,
                 };
-                self.log(now, conversation, author, *client_id, &Content::Notice(notice));
+                self.log(
+                    now,
+                    conversation,
+                    author,
+                    *client_id,
+                    &Content::Notice(notice),
+                );
                 if let Some((key, row)) = listing {
-                    self.lanes.get_mut(conversation.lane).row(&conversation.id, Table::Listing, &key, &row);
+                    self.lanes.get_mut(conversation.lane).row(
+                        &conversation.id,
+                        Table::Listing,
+                        &key,
+                        &row,
+                    );
                 }
             }
         }
-        let done = ToOwner::PassedOn { lane: *lane, item: *item, kept: true };
+        let done = ToOwner::PassedOn {
+            lane: *lane,
+            item: *item,
+            kept: true,
+        };
         self.reply(conversation, *from, Message::ToOwner(done), fx);
         Ok(())
     }
@@ -68,11 +99,32 @@ impl Desk {
         work: &Work,
         fx: &mut Effects,
     ) -> Result<(), Stop> {
-        let ToOwner::Conversations { origin, after, limit, .. } = &work.ask else { return Ok(()) };
+        let ToOwner::Conversations {
+            origin,
+            after,
+            limit,
+            ..
+        } = &work.ask
+        else {
+            return Ok(());
+        };
         let after = after.map_or_else(Bytes::new, |after| after.to_proto());
         let limit = *limit as usize;
-        let query = Query::Scan { conversation: conversation.id, table: Table::Listing, after, limit: limit + 1 };
-        self.load(conversation.id, Load::Read(ReadJob::Conversations { origin: *origin, limit }), query, fx);
+        let query = Query::Scan {
+            conversation: conversation.id,
+            table: Table::Listing,
+            after,
+            limit: limit + 1,
+        };
+        self.load(
+            conversation.id,
+            Load::Read(ReadJob::Conversations {
+                origin: *origin,
+                limit,
+            }),
+            query,
+            fx,
+        );
         Ok(())
     }
 }

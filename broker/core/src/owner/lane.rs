@@ -161,9 +161,14 @@ impl Lane {
         head: &EventHead,
         content: &v1::event::Content,
     ) {
-        let range = record::put_event(&mut self.open, &conversation, |buf| event::encode_into(buf, head, content));
+        let range = record::put_event(&mut self.open, &conversation, |buf| {
+            event::encode_into(buf, head, content)
+        });
         let end = LogEnd {
-            cursor: Cursor { epoch: head.epoch, seq: head.seq },
+            cursor: Cursor {
+                epoch: head.epoch,
+                seq: head.seq,
+            },
             ordinal: head.ordinal,
             time_ms: head.time_ms,
         };
@@ -177,19 +182,37 @@ impl Lane {
             _ => {
                 *touch = Some((position, self.touched.len()));
                 let events = SmallVec::from_iter([range]);
-                self.touched.push(Touched { conversation, first: head.seq, end, events, ended: SmallVec::new() });
+                self.touched.push(Touched {
+                    conversation,
+                    first: head.seq,
+                    end,
+                    events,
+                    ended: SmallVec::new(),
+                });
             }
         }
     }
 
     /// After the event that was just added the user may not read on.
-    pub(super) fn end_reader(&mut self, touch: Option<(Position, usize)>, user: UserId, seq: Seq, code: ErrorCode) {
+    pub(super) fn end_reader(
+        &mut self,
+        touch: Option<(Position, usize)>,
+        user: UserId,
+        seq: Seq,
+        code: ErrorCode,
+    ) {
         if let Some((_, index)) = touch {
             self.touched[index].ended.push((user, seq, code));
         }
     }
 
-    pub(super) fn row(&mut self, conversation: &ConversationId, table: Table, key: &[u8], value: &[u8]) {
+    pub(super) fn row(
+        &mut self,
+        conversation: &ConversationId,
+        table: Table,
+        key: &[u8],
+        value: &[u8],
+    ) {
         record::put_row(&mut self.open, conversation, table, key, value);
     }
 
@@ -254,7 +277,9 @@ impl Lanes {
     /// When the lane is not this owner's: messages are routed by the same map that lanes are claimed by.
     pub(super) fn begin(&mut self, lane: LaneId, now: Now) -> &mut Lane {
         let entry_bytes_max = self.entry_bytes_max;
-        let known = self.lanes[usize::from(lane.0)].as_mut().expect("a message for a lane of another shard");
+        let known = self.lanes[usize::from(lane.0)]
+            .as_mut()
+            .expect("a message for a lane of another shard");
         if !known.is_dirty {
             known.is_dirty = true;
             self.dirty.push(lane);
@@ -264,11 +289,15 @@ impl Lanes {
     }
 
     pub(super) fn get_mut(&mut self, lane: LaneId) -> &mut Lane {
-        self.lanes[usize::from(lane.0)].as_mut().expect("a message for a lane of another shard")
+        self.lanes[usize::from(lane.0)]
+            .as_mut()
+            .expect("a message for a lane of another shard")
     }
 
     fn get(&self, lane: LaneId) -> &Lane {
-        self.lanes[usize::from(lane.0)].as_ref().expect("a message for a lane of another shard")
+        self.lanes[usize::from(lane.0)]
+            .as_ref()
+            .expect("a message for a lane of another shard")
     }
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (LaneId, &mut Lane)> {
@@ -294,7 +323,9 @@ impl Lanes {
         let dirty = std::mem::take(&mut self.dirty);
         for id in dirty {
             let in_flight_max = self.in_flight_max;
-            let lane = self.lanes[usize::from(id.0)].as_mut().expect("only own lanes become dirty");
+            let lane = self.lanes[usize::from(id.0)]
+                .as_mut()
+                .expect("only own lanes become dirty");
             lane.is_dirty = false;
             if lane.state != State::Serving {
                 continue;
@@ -304,7 +335,9 @@ impl Lanes {
                 if lane.closed.is_empty() {
                     lane.close();
                 }
-                let Some(built) = lane.closed.pop_front() else { break };
+                let Some(built) = lane.closed.pop_front() else {
+                    break;
+                };
                 fx.counters.entries += 1;
                 fx.outputs.push(Output::Append(Entry {
                     lane: id,
@@ -328,7 +361,11 @@ impl Lanes {
         if lane.state == State::Lost {
             return Vec::new();
         }
-        let count = lane.in_flight.iter().take_while(|built| built.position <= through).count();
+        let count = lane
+            .in_flight
+            .iter()
+            .take_while(|built| built.position <= through)
+            .count();
         lane.durable = lane.durable.max(through);
         lane.in_flight.drain(..count).collect()
     }
@@ -337,11 +374,19 @@ impl Lanes {
     pub(super) fn released(&mut self, lane: LaneId) -> Vec<Waiting> {
         let lane = self.get_mut(lane);
         let later = lane.waiting.split_off(&lane.durable.next());
-        std::mem::replace(&mut lane.waiting, later).into_values().flatten().collect()
+        std::mem::replace(&mut lane.waiting, later)
+            .into_values()
+            .flatten()
+            .collect()
     }
 
     /// An entry was not made durable. `true`: the lane is lost with it, and is to be [`Self::reset`].
-    pub(super) fn failed(&mut self, lane: LaneId, position: Position, failure: AppendFailure) -> bool {
+    pub(super) fn failed(
+        &mut self,
+        lane: LaneId,
+        position: Position,
+        failure: AppendFailure,
+    ) -> bool {
         let lane = self.get_mut(lane);
         lane.in_flight.retain(|built| built.position != position);
         match (failure, lane.state) {
@@ -376,12 +421,16 @@ impl Lanes {
         if lane.state == State::Failing {
             lane.state = State::Serving;
         }
-        std::mem::take(&mut lane.waiting).into_values().flatten().collect()
+        std::mem::take(&mut lane.waiting)
+            .into_values()
+            .flatten()
+            .collect()
     }
 
     pub(super) fn is_idle(&self) -> bool {
         self.lanes.iter().flatten().all(|lane| {
-            lane.state == State::Lost || (lane.open.is_empty() && lane.closed.is_empty() && lane.in_flight.is_empty())
+            lane.state == State::Lost
+                || (lane.open.is_empty() && lane.closed.is_empty() && lane.in_flight.is_empty())
         })
     }
 }

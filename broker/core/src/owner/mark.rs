@@ -29,7 +29,17 @@ impl Desk {
         work: &Work,
         fx: &mut Effects,
     ) -> Result<(), Stop> {
-        let ToOwner::Mark { origin, author, read, delivered, unread, .. } = &work.ask else { return Ok(()) };
+        let ToOwner::Mark {
+            origin,
+            author,
+            read,
+            delivered,
+            unread,
+            ..
+        } = &work.ask
+        else {
+            return Ok(());
+        };
         let (profile, member) = conversation.parties(&author.user)?;
         rules::has_role(profile, member, Role::ReadOnly)?;
         let visible = conversation.visible().seq;
@@ -37,15 +47,23 @@ impl Desk {
             return Err(ErrorCode::TargetNotFound.into());
         }
         let moves = *unread || *read > member.read().0;
-        let ordinal = match (moves, conversation.ordinal_at(*read), work.known.target(*read)) {
+        let ordinal = match (
+            moves,
+            conversation.ordinal_at(*read),
+            work.known.target(*read),
+        ) {
             (false, ..) => None,
             (true, Some(ordinal), _) => Some(ordinal),
-            (true, None, Some(target)) => Some(target.as_ref().ok_or(ErrorCode::TargetNotFound)?.ordinal),
+            (true, None, Some(target)) => {
+                Some(target.as_ref().ok_or(ErrorCode::TargetNotFound)?.ordinal)
+            }
             (true, None, None) => return Err(Need::Target(*read).into()),
         };
         let before = member.marker();
         let head = conversation.head.cursor.seq;
-        let Some(member) = conversation.member_mut(&author.user) else { return Ok(()) };
+        let Some(member) = conversation.member_mut(&author.user) else {
+            return Ok(());
+        };
         if let Some(ordinal) = ordinal {
             member.row.read_seq = read.0;
             member.row.read_ordinal = ordinal.0;
@@ -72,20 +90,28 @@ impl Desk {
     fn markers_moved(&mut self, now: Now, conversation: &mut Conversation, user: UserId) {
         self.lanes.begin(conversation.lane, now);
         self.write_member(conversation, &user);
-        let Some(profile) = &conversation.profile else { return };
+        let Some(profile) = &conversation.profile else {
+            return;
+        };
         let kind = profile.kind();
         if kind != ConversationKind::Inbox {
             self.list(conversation, &user);
         }
         // Where few talk to each other they see how far the others have read.
-        if !matches!(kind, ConversationKind::Direct | ConversationKind::Group | ConversationKind::Family) {
+        if !matches!(
+            kind,
+            ConversationKind::Direct | ConversationKind::Group | ConversationKind::Family
+        ) {
             return;
         }
-        let Some(member) = conversation.member(&user) else { return };
+        let Some(member) = conversation.member(&user) else {
+            return;
+        };
         let signal = v1::signalled::Signal::Marker(member.marker());
         for (edge, message) in self.signalled(conversation, user, signal) {
             let waiting = super::lane::Waiting::Message(edge, message);
-            self.lanes.wait(conversation.lane, conversation.last_position, waiting);
+            self.lanes
+                .wait(conversation.lane, conversation.last_position, waiting);
         }
     }
 
@@ -97,7 +123,16 @@ impl Desk {
         work: &Work,
         fx: &mut Effects,
     ) -> Result<(), Stop> {
-        let ToOwner::Prefer { origin, author, hidden, muted_until_ms, .. } = &work.ask else { return Ok(()) };
+        let ToOwner::Prefer {
+            origin,
+            author,
+            hidden,
+            muted_until_ms,
+            ..
+        } = &work.ask
+        else {
+            return Ok(());
+        };
         let (profile, member) = conversation.parties(&author.user)?;
         rules::has_role(profile, member, Role::ReadOnly)?;
         if profile.kind() == ConversationKind::Inbox {
@@ -121,7 +156,9 @@ impl Desk {
         work: &Work,
         fx: &mut Effects,
     ) -> Result<(), Stop> {
-        let ToOwner::Signal { user, signal, .. } = &work.ask else { return Ok(()) };
+        let ToOwner::Signal { user, signal, .. } = &work.ask else {
+            return Ok(());
+        };
         let (profile, member) = conversation.parties(user)?;
         rules::may_take_part(profile, member)?;
         for (edge, message) in self.signalled(conversation, *user, signal.clone()) {
@@ -136,14 +173,26 @@ impl Desk {
         user: UserId,
         signal: v1::signalled::Signal,
     ) -> Vec<(crate::topology::ShardId, Message)> {
-        let Some(attachment) = self.attachments.get(&conversation.id) else { return Vec::new() };
-        let body = v1::Signalled { handle: attachment.handle.0, user: user.to_proto(), signal: Some(signal) };
+        let Some(attachment) = self.attachments.get(&conversation.id) else {
+            return Vec::new();
+        };
+        let body = v1::Signalled {
+            handle: attachment.handle.0,
+            user: user.to_proto(),
+            signal: Some(signal),
+        };
         let frame = frame::encode(FrameKind::Signalled, RequestId::PUSH, &body);
         let message = |edge: &crate::topology::ShardId| {
             let (conversation, frame) = (conversation.id, frame.clone());
-            (*edge, Message::ToEdge(ToEdge::Signalled { conversation, user, frame }))
+            (
+                *edge,
+                Message::ToEdge(ToEdge::Signalled {
+                    conversation,
+                    user,
+                    frame,
+                }),
+            )
         };
         attachment.edges.iter().map(message).collect()
     }
 }
-

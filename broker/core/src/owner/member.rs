@@ -59,6 +59,8 @@ pub(super) struct Member {
     more_devices: bool,
     /// Entry of the last change.
     pub(super) position: Position,
+    /// Entry of the last change of state or role.
+    pub(super) membership: Position,
 }
 
 /// What is known of a `client_id` without a look-up.
@@ -76,7 +78,10 @@ impl Member {
             Some(row) => MemberRow::decode(row.clone()).ok()?,
             None => MemberRow::default(),
         };
-        let mut member = Self { row, ..Self::default() };
+        let mut member = Self {
+            row,
+            ..Self::default()
+        };
         for sent in sent {
             member.last_sent = member.last_sent.max((sent.seq, sent.ordinal));
             member.note_device(sent.device, sent.newest);
@@ -90,7 +95,11 @@ impl Member {
 
     /// The role that counts: none for who is not in.
     pub(super) fn role(&self) -> Role {
-        if self.is_joined() { self.row.role() } else { Role::Unspecified }
+        if self.is_joined() {
+            self.row.role()
+        } else {
+            Role::Unspecified
+        }
     }
 
     pub(super) fn novelty(&self, device: DeviceId, client_id: ClientId) -> Novelty {
@@ -109,7 +118,9 @@ impl Member {
             return;
         }
         if self.devices.len() == DEVICES_KEPT {
-            let oldest = (0..self.devices.len()).min_by_key(|index| self.devices[*index].1).unwrap_or(0);
+            let oldest = (0..self.devices.len())
+                .min_by_key(|index| self.devices[*index].1)
+                .unwrap_or(0);
             self.devices.swap_remove(oldest);
             self.more_devices = true;
         }
@@ -119,12 +130,20 @@ impl Member {
     /// How far the member has read: as marked, or up to the own last event, which counts as read.
     pub(super) fn read(&self) -> (Seq, Ordinal) {
         let marked = (Seq(self.row.read_seq), Ordinal(self.row.read_ordinal));
-        if self.last_sent.0.0 > self.row.unread_at_seq { marked.max(self.last_sent) } else { marked }
+        if self.last_sent.0.0 > self.row.unread_at_seq {
+            marked.max(self.last_sent)
+        } else {
+            marked
+        }
     }
 
     pub(super) fn marker(&self) -> v1::Marker {
         let (seq, ordinal) = self.read();
-        v1::Marker { read_seq: seq.0, read_ordinal: ordinal.0, delivered_seq: self.row.delivered_seq.max(seq.0) }
+        v1::Marker {
+            read_seq: seq.0,
+            read_ordinal: ordinal.0,
+            delivered_seq: self.row.delivered_seq.max(seq.0),
+        }
     }
 
     /// Messages beyond the marker, the head's ordinal given.
@@ -156,7 +175,12 @@ impl Member {
     }
 
     /// What the user's own list is to hold of the conversation.
-    pub(super) fn listing(&self, user: &UserId, conversation: &ConversationId, profile: &Profile) -> v1::Listing {
+    pub(super) fn listing(
+        &self,
+        user: &UserId,
+        conversation: &ConversationId,
+        profile: &Profile,
+    ) -> v1::Listing {
         v1::Listing {
             conversation: conversation.to_proto(),
             kind: profile.kind,
@@ -182,7 +206,10 @@ mod tests {
 
     #[test]
     fn own_events_count_as_read_until_marked_unread() {
-        let mut member = Member { last_sent: (Seq(9), Ordinal(7)), ..Member::default() };
+        let mut member = Member {
+            last_sent: (Seq(9), Ordinal(7)),
+            ..Member::default()
+        };
         member.row.read_seq = 4;
         member.row.read_ordinal = 4;
         assert_eq!(member.read(), (Seq(9), Ordinal(7)));
@@ -200,9 +227,18 @@ mod tests {
             assert_eq!(member.novelty(device, id(1)), Novelty::New);
             member.note_device(device, id(u64::from(number) + 1));
         }
-        assert_eq!(member.novelty(DeviceId::from_bytes([0; 16]), id(99)), Novelty::Unknown);
-        assert_eq!(member.novelty(DeviceId::from_bytes([9; 16]), id(99)), Novelty::New);
-        assert_eq!(member.novelty(DeviceId::from_bytes([9; 16]), id(10)), Novelty::Unknown);
+        assert_eq!(
+            member.novelty(DeviceId::from_bytes([0; 16]), id(99)),
+            Novelty::Unknown
+        );
+        assert_eq!(
+            member.novelty(DeviceId::from_bytes([9; 16]), id(99)),
+            Novelty::New
+        );
+        assert_eq!(
+            member.novelty(DeviceId::from_bytes([9; 16]), id(10)),
+            Novelty::Unknown
+        );
     }
 
     #[test]

@@ -46,7 +46,13 @@ impl Desk {
         let mut said = asked.clone();
         said.user = subject.to_proto();
         said.set_role(change.role);
-        let receipt = self.log(now, conversation, author, client_id, &Content::Membership(said));
+        let receipt = self.log(
+            now,
+            conversation,
+            author,
+            client_id,
+            &Content::Membership(said),
+        );
         self.carry_out(conversation, subject, &change);
         Ok(receipt)
     }
@@ -66,7 +72,9 @@ impl Desk {
             (MembershipAction::Join, true) => join(profile, own)?,
             (MembershipAction::Leave, true) => leave(profile, own)?,
             (MembershipAction::Invite, false) => invite(profile, own, other, asked.role())?,
-            (MembershipAction::Remove, false) => put_out(profile, own, other, MemberState::Removed)?,
+            (MembershipAction::Remove, false) => {
+                put_out(profile, own, other, MemberState::Removed)?
+            }
             (MembershipAction::Ban, false) => put_out(profile, own, other, MemberState::Banned)?,
             (MembershipAction::Unban, false) => unban(profile, own, other)?,
             (MembershipAction::SetRole, _) => set_role(profile, own, other, asked.role(), oneself)?,
@@ -81,7 +89,11 @@ impl Desk {
 
     fn carry_out(&mut self, conversation: &mut Conversation, subject: UserId, change: &Change) {
         let seq = conversation.head.cursor.seq;
-        let Some((before, after)) = conversation.change_state(&subject, seq, change.state, change.role) else { return };
+        let Some((before, after)) =
+            conversation.change_state(&subject, seq, change.state, change.role)
+        else {
+            return;
+        };
         let joined = |(state, _): (MemberState, Role)| u32::from(state == MemberState::Joined);
         let owns = |(state, role)| u32::from(state == MemberState::Joined && role == Role::Owner);
         let counts = (joined(before) != joined(after)) || (owns(before) != owns(after));
@@ -91,6 +103,9 @@ impl Desk {
             self.write_profile(conversation);
         }
         self.write_member(conversation, &subject);
+        if let Some(member) = conversation.member_mut(&subject) {
+            member.membership = member.position;
+        }
         self.list(conversation, &subject);
         let code = match change.state {
             MemberState::Banned => ErrorCode::Banned,
@@ -98,7 +113,9 @@ impl Desk {
             _ => return,
         };
         let touch = conversation.touch;
-        self.lanes.get_mut(conversation.lane).end_reader(touch, subject, seq, code);
+        self.lanes
+            .get_mut(conversation.lane)
+            .end_reader(touch, subject, seq, code);
     }
 
     /// Writes a member's row as it stands now.
@@ -118,20 +135,34 @@ impl Desk {
         let lane = self.lanes.get_mut(conversation.lane);
         conversation.last_position = lane.open_position();
         if let Some(profile) = &conversation.profile {
-            lane.row(&conversation.id, Table::Profile, &[], &prost::Message::encode_to_vec(profile));
+            lane.row(
+                &conversation.id,
+                Table::Profile,
+                &[],
+                &prost::Message::encode_to_vec(profile),
+            );
         }
     }
 
     /// Passes how a member now stands on to the member's own list.
     pub(super) fn list(&mut self, conversation: &mut Conversation, user: &UserId) {
-        let Ok((profile, member)) = conversation.parties(user) else { return };
+        let Ok((profile, member)) = conversation.parties(user) else {
+            return;
+        };
         let listing = member.listing(user, &conversation.id, profile);
         self.notify(conversation, *user, v1::notice::Notice::Listing(listing));
     }
 
     /// Puts a notice into the lane's outbox.
-    pub(super) fn notify(&mut self, conversation: &mut Conversation, user: UserId, notice: v1::notice::Notice) {
-        let notice = v1::Notice { notice: Some(notice) };
+    pub(super) fn notify(
+        &mut self,
+        conversation: &mut Conversation,
+        user: UserId,
+        notice: v1::notice::Notice,
+    ) {
+        let notice = v1::Notice {
+            notice: Some(notice),
+        };
         let lane = self.lanes.get_mut(conversation.lane);
         conversation.last_position = lane.open_position();
         lane.notify(user, prost::Message::encode_to_vec(&notice).into());
@@ -147,22 +178,39 @@ fn join(profile: &Profile, own: &Member) -> Result<Change, ErrorCode> {
         MemberState::Unspecified => return Err(ErrorCode::ConversationNotFound),
         _ => return Err(ErrorCode::NotAMember),
     };
-    Ok(Change { state: MemberState::Joined, role })
+    Ok(Change {
+        state: MemberState::Joined,
+        role,
+    })
 }
 
 fn leave(profile: &Profile, own: &Member) -> Result<Change, ErrorCode> {
     match own.row.state() {
-        MemberState::Joined if own.role() == Role::Owner && profile.owners == 1 && profile.members > 1 => {
+        MemberState::Joined
+            if own.role() == Role::Owner && profile.owners == 1 && profile.members > 1 =>
+        {
             Err(ErrorCode::LastOwner)
         }
-        MemberState::Joined | MemberState::Invited => Ok(Change { state: MemberState::Left, role: Role::Unspecified }),
+        MemberState::Joined | MemberState::Invited => Ok(Change {
+            state: MemberState::Left,
+            role: Role::Unspecified,
+        }),
         _ => rules::may_read(profile, own).and(Err(ErrorCode::NotAMember)),
     }
 }
 
-fn invite(profile: &Profile, own: &Member, other: &Member, role: Role) -> Result<Change, ErrorCode> {
+fn invite(
+    profile: &Profile,
+    own: &Member,
+    other: &Member,
+    role: Role,
+) -> Result<Change, ErrorCode> {
     rules::has_role(profile, own, Role::Member)?;
-    let role = if role == Role::Unspecified { Role::Member } else { role };
+    let role = if role == Role::Unspecified {
+        Role::Member
+    } else {
+        role
+    };
     // What is public anybody may enter: there every member may invite to an ordinary place.
     if !(profile.is_public() && role <= Role::Member) {
         rules::may_give(own, Role::Unspecified, role)?;
@@ -170,22 +218,40 @@ fn invite(profile: &Profile, own: &Member, other: &Member, role: Role) -> Result
     match other.row.state() {
         MemberState::Joined | MemberState::Invited => Err(ErrorCode::MembershipUnchanged),
         MemberState::Banned => Err(ErrorCode::Banned),
-        _ => Ok(Change { state: MemberState::Invited, role }),
+        _ => Ok(Change {
+            state: MemberState::Invited,
+            role,
+        }),
     }
 }
 
-fn put_out(profile: &Profile, own: &Member, other: &Member, state: MemberState) -> Result<Change, ErrorCode> {
+fn put_out(
+    profile: &Profile,
+    own: &Member,
+    other: &Member,
+    state: MemberState,
+) -> Result<Change, ErrorCode> {
     rules::has_role(profile, own, Role::Moderator)?;
     rules::may_put_out(own, other.role())?;
-    let gone = !matches!(other.row.state(), MemberState::Joined | MemberState::Invited);
-    let unchanged = if state == MemberState::Removed { gone } else { other.row.state() == state };
+    let gone = !matches!(
+        other.row.state(),
+        MemberState::Joined | MemberState::Invited
+    );
+    let unchanged = if state == MemberState::Removed {
+        gone
+    } else {
+        other.row.state() == state
+    };
     if unchanged {
         return Err(ErrorCode::MembershipUnchanged);
     }
     if other.role() == Role::Owner && profile.owners == 1 {
         return Err(ErrorCode::LastOwner);
     }
-    Ok(Change { state, role: Role::Unspecified })
+    Ok(Change {
+        state,
+        role: Role::Unspecified,
+    })
 }
 
 fn unban(profile: &Profile, own: &Member, other: &Member) -> Result<Change, ErrorCode> {
@@ -193,13 +259,34 @@ fn unban(profile: &Profile, own: &Member, other: &Member) -> Result<Change, Erro
     if other.row.state() != MemberState::Banned {
         return Err(ErrorCode::MembershipUnchanged);
     }
-    Ok(Change { state: MemberState::Left, role: Role::Unspecified })
+    Ok(Change {
+        state: MemberState::Left,
+        role: Role::Unspecified,
+    })
 }
 
-fn set_role(profile: &Profile, own: &Member, other: &Member, role: Role, oneself: bool) -> Result<Change, ErrorCode> {
-    let role = if role == Role::Unspecified { Role::Member } else { role };
+fn set_role(
+    profile: &Profile,
+    own: &Member,
+    other: &Member,
+    role: Role,
+    oneself: bool,
+) -> Result<Change, ErrorCode> {
+    let role = if role == Role::Unspecified {
+        Role::Member
+    } else {
+        role
+    };
     let steps_down = oneself && role < own.role();
-    rules::has_role(profile, own, if steps_down { Role::ReadOnly } else { Role::Admin })?;
+    rules::has_role(
+        profile,
+        own,
+        if steps_down {
+            Role::ReadOnly
+        } else {
+            Role::Admin
+        },
+    )?;
     if !other.is_joined() {
         return Err(ErrorCode::NotAMember);
     }
@@ -212,13 +299,19 @@ fn set_role(profile: &Profile, own: &Member, other: &Member, role: Role, oneself
     if other.role() == Role::Owner && profile.owners == 1 {
         return Err(ErrorCode::LastOwner);
     }
-    Ok(Change { state: MemberState::Joined, role })
+    Ok(Change {
+        state: MemberState::Joined,
+        role,
+    })
 }
 
 impl Conversation {
     /// The profile and a member who is in memory.
     pub(super) fn parties(&self, user: &UserId) -> Result<(&Profile, &Member), Stop> {
-        let profile = self.profile.as_ref().ok_or(ErrorCode::ConversationNotFound)?;
+        let profile = self
+            .profile
+            .as_ref()
+            .ok_or(ErrorCode::ConversationNotFound)?;
         match self.member(user) {
             Some(member) => Ok((profile, member)),
             None => Err(super::work::Need::Member(*user).into()),

@@ -43,10 +43,19 @@ struct Pending {
 
 impl Outbox {
     pub(super) fn new(items: Vec<OutboxItem>) -> Self {
-        let mut outbox = Self { pending: BTreeMap::new(), newest: Position(0), written: Position(0) };
+        let mut outbox = Self {
+            pending: BTreeMap::new(),
+            newest: Position(0),
+            written: Position(0),
+        };
         for item in items {
             outbox.newest = outbox.newest.max(item.position);
-            let pending = Pending { time_ms: item.time_ms, user: item.user, notice: item.notice, refused: false };
+            let pending = Pending {
+                time_ms: item.time_ms,
+                user: item.user,
+                notice: item.notice,
+                refused: false,
+            };
             outbox.pending.insert((item.position, item.index), pending);
         }
         outbox
@@ -99,7 +108,13 @@ impl Desk {
         let mut all = Vec::new();
         for (id, lane) in self.lanes.iter_mut() {
             for (item, pending) in &lane.outbox.pending {
-                all.push((id, *item, pending.time_ms, pending.user, pending.notice.clone()));
+                all.push((
+                    id,
+                    *item,
+                    pending.time_ms,
+                    pending.user,
+                    pending.notice.clone(),
+                ));
             }
         }
         for (lane, item, time_ms, user, notice) in all {
@@ -113,16 +128,36 @@ impl Desk {
             let item = (entry.position, *index);
             let outbox = &mut self.lanes.get_mut(lane).outbox;
             outbox.newest = entry.position;
-            let pending = Pending { time_ms: entry.time_ms, user: *user, notice: notice.clone(), refused: false };
+            let pending = Pending {
+                time_ms: entry.time_ms,
+                user: *user,
+                notice: notice.clone(),
+                refused: false,
+            };
             outbox.pending.insert(item, pending);
             self.send_notice(lane, item, entry.time_ms, *user, notice.clone(), fx);
         }
     }
 
-    fn send_notice(&self, lane: LaneId, item: ItemId, time_ms: u64, user: UserId, notice: Bytes, fx: &mut Effects) {
+    fn send_notice(
+        &self,
+        lane: LaneId,
+        item: ItemId,
+        time_ms: u64,
+        user: UserId,
+        notice: Bytes,
+        fx: &mut Effects,
+    ) {
         let client_id = client_id_of(time_ms, item);
         let shard = self.topology.shard_of(&ConversationId::of_inbox(user));
-        let message = ToOwner::Notify { from: self.id, lane, item, client_id, user, notice };
+        let message = ToOwner::Notify {
+            from: self.id,
+            lane,
+            item,
+            client_id,
+            user,
+            notice,
+        };
         fx.send(shard, Message::ToOwner(message));
     }
 
@@ -151,9 +186,20 @@ impl Desk {
         let mut again = Vec::new();
         let mut quiet = Vec::new();
         for (id, lane) in self.lanes.iter_mut() {
-            for (item, pending) in lane.outbox.pending.iter_mut().filter(|(_, pending)| pending.refused) {
+            for (item, pending) in lane
+                .outbox
+                .pending
+                .iter_mut()
+                .filter(|(_, pending)| pending.refused)
+            {
                 pending.refused = false;
-                again.push((id, *item, pending.time_ms, pending.user, pending.notice.clone()));
+                again.push((
+                    id,
+                    *item,
+                    pending.time_ms,
+                    pending.user,
+                    pending.notice.clone(),
+                ));
             }
             if lane.outbox.has_to_write() {
                 quiet.push(id);

@@ -43,7 +43,9 @@ pub(super) struct Profile {
 
 impl Profile {
     pub(super) fn from_row(row: &Bytes) -> Option<Self> {
-        Self::decode(row.clone()).ok().filter(|profile| profile.kind() != ConversationKind::Unspecified)
+        Self::decode(row.clone())
+            .ok()
+            .filter(|profile| profile.kind() != ConversationKind::Unspecified)
     }
 
     pub(super) fn is_public(&self) -> bool {

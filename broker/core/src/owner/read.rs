@@ -33,10 +33,32 @@ const PAGE_OVERHEAD_BYTES: usize = HEADER_BYTES + 64;
 /// A read that is the answer itself.
 #[derive(Debug)]
 pub(super) enum ReadJob {
-    CatchUp { edge: ShardId, conn: ConnId, user: UserId, from: Seq, verify: Option<Epoch>, budget: usize },
-    History { origin: Origin, user: UserId, backward: bool, end: Seq, oldest: Seq, head: Cursor, budget: usize },
-    Members { origin: Origin, user: UserId, limit: usize },
-    Conversations { origin: Origin, limit: usize },
+    CatchUp {
+        edge: ShardId,
+        conn: ConnId,
+        user: UserId,
+        from: Seq,
+        verify: Option<Epoch>,
+        budget: usize,
+    },
+    History {
+        origin: Origin,
+        user: UserId,
+        backward: bool,
+        end: Seq,
+        oldest: Seq,
+        head: Cursor,
+        budget: usize,
+    },
+    Members {
+        origin: Origin,
+        user: UserId,
+        limit: usize,
+    },
+    Conversations {
+        origin: Origin,
+        limit: usize,
+    },
 }
 
 impl Desk {
@@ -67,12 +89,32 @@ impl Desk {
                 may_read?;
                 self.history(conversation, work, fx);
             }
-            ToOwner::Members { origin, user, after, limit, .. } => {
+            ToOwner::Members {
+                origin,
+                user,
+                after,
+                limit,
+                ..
+            } => {
                 may_read?;
                 let after = after.map_or_else(Bytes::new, |after| after.to_proto());
                 let limit = *limit as usize;
-                let query = Query::Scan { conversation: conversation.id, table: Table::Member, after, limit: limit + 1 };
-                self.load(conversation.id, Load::Read(ReadJob::Members { origin: *origin, user: *user, limit }), query, fx);
+                let query = Query::Scan {
+                    conversation: conversation.id,
+                    table: Table::Member,
+                    after,
+                    limit: limit + 1,
+                };
+                self.load(
+                    conversation.id,
+                    Load::Read(ReadJob::Members {
+                        origin: *origin,
+                        user: *user,
+                        limit,
+                    }),
+                    query,
+                    fx,
+                );
             }
             _ => {}
         }
@@ -80,10 +122,25 @@ impl Desk {
     }
 
     fn catch_up(&mut self, conversation: &Conversation, work: &Work, fx: &mut Effects) {
-        let ToOwner::CatchUp { edge, conn, user, from, verify, bytes_max, .. } = &work.ask else { return };
+        let ToOwner::CatchUp {
+            edge,
+            conn,
+            user,
+            from,
+            verify,
+            bytes_max,
+            ..
+        } = &work.ask
+        else {
+            return;
+        };
         let end = conversation.visible().seq;
         // The event before the first wanted one shows whether the reader's log is this log.
-        let start = if verify.is_some() && from.0 > 1 { Seq(from.0 - 1) } else { *from };
+        let start = if verify.is_some() && from.0 > 1 {
+            Seq(from.0 - 1)
+        } else {
+            *from
+        };
         let verify = verify.filter(|_| start < *from && start >= conversation.oldest);
         let start = start.max(conversation.oldest);
         if start > end {
@@ -91,21 +148,51 @@ impl Desk {
             self.tell_reader(Some(conversation), user, *edge, message, fx);
             return;
         }
-        let job =
-            ReadJob::CatchUp { edge: *edge, conn: *conn, user: *user, from: *from, verify, budget: *bytes_max };
+        let job = ReadJob::CatchUp {
+            edge: *edge,
+            conn: *conn,
+            user: *user,
+            from: *from,
+            verify,
+            budget: *bytes_max,
+        };
         // The one that is only looked at must leave room for one that is wanted.
-        let bytes_max = if verify.is_some() { bytes_max + self.config.frame_bytes_max } else { *bytes_max };
-        let query =
-            Query::Events { conversation: conversation.id, from: start, to: end, bytes_max, backward: false };
+        let bytes_max = if verify.is_some() {
+            bytes_max + self.config.frame_bytes_max
+        } else {
+            *bytes_max
+        };
+        let query = Query::Events {
+            conversation: conversation.id,
+            from: start,
+            to: end,
+            bytes_max,
+            backward: false,
+        };
         self.load(conversation.id, Load::Read(job), query, fx);
     }
 
     fn history(&mut self, conversation: &Conversation, work: &Work, fx: &mut Effects) {
-        let ToOwner::History { origin, user, from, backward, limit, bytes_max, .. } = &work.ask else { return };
+        let ToOwner::History {
+            origin,
+            user,
+            from,
+            backward,
+            limit,
+            bytes_max,
+            ..
+        } = &work.ask
+        else {
+            return;
+        };
         let (head, oldest) = (conversation.visible(), conversation.oldest);
         let count = u64::from(*limit).saturating_sub(1);
         let (first, last) = if *backward {
-            let last = if from.0 == 0 { head.seq } else { head.seq.min(*from) };
+            let last = if from.0 == 0 {
+                head.seq
+            } else {
+                head.seq.min(*from)
+            };
             (Seq(last.0.saturating_sub(count)).max(oldest), last)
         } else {
             let first = (*from).max(oldest);
@@ -113,19 +200,43 @@ impl Desk {
         };
         if first > last {
             let page = frame::history_page(RequestId::PUSH, [].iter(), head, oldest, true);
-            self.tell_reader(Some(conversation), user, origin.edge, page_answer(*origin, &page), fx);
+            self.tell_reader(
+                Some(conversation),
+                user,
+                origin.edge,
+                page_answer(*origin, &page),
+                fx,
+            );
             return;
         }
         let end = if *backward { oldest } else { head.seq };
-        let budget = (*bytes_max).min(self.config.frame_bytes_max.saturating_sub(PAGE_OVERHEAD_BYTES));
+        let budget = (*bytes_max).min(
+            self.config
+                .frame_bytes_max
+                .saturating_sub(PAGE_OVERHEAD_BYTES),
+        );
         let (origin, user, backward) = (*origin, *user, *backward);
-        let job = ReadJob::History { origin, user, backward, end, oldest, head, budget };
-        let query =
-            Query::Events { conversation: conversation.id, from: first, to: last, bytes_max: budget, backward };
+        let job = ReadJob::History {
+            origin,
+            user,
+            backward,
+            end,
+            oldest,
+            head,
+            budget,
+        };
+        let query = Query::Events {
+            conversation: conversation.id,
+            from: first,
+            to: last,
+            bytes_max: budget,
+            backward,
+        };
         self.load(conversation.id, Load::Read(job), query, fx);
     }
 
-    /// A read came back. The conversation may have left memory since; then nobody can have lost the right to read it.
+    /// A read came back. The conversation or the reader may have left memory since; that does no harm, because nothing was
+    /// asked for beyond the end of the log as it was when the reader was judged.
     pub(super) fn finish_read(
         &mut self,
         conversation: Option<&Conversation>,
@@ -139,42 +250,103 @@ impl Desk {
             parties.map_or(Ok(()), |(profile, member)| rules::may_read(profile, member))
         };
         match (job, answer) {
-            (ReadJob::CatchUp { edge, conn, user, from, verify, budget }, answer) => {
+            (
+                ReadJob::CatchUp {
+                    edge,
+                    conn,
+                    user,
+                    from,
+                    verify,
+                    budget,
+                },
+                answer,
+            ) => {
                 let result = still_may(&user).and_then(|()| continued(answer, from, verify));
                 let result = result.map(|events| page_of(events, budget, false));
-                self.tell_reader(conversation, &user, edge, caught_up(conn, id, from, result), fx);
+                self.tell_reader(
+                    conversation,
+                    &user,
+                    edge,
+                    caught_up(conn, id, from, result),
+                    fx,
+                );
             }
-            (ReadJob::History { origin, user, backward, end, oldest, head, budget }, Some(Answer::Events { events, tombstones })) => {
+            (
+                ReadJob::History {
+                    origin,
+                    user,
+                    backward,
+                    end,
+                    oldest,
+                    head,
+                    budget,
+                },
+                Some(Answer::Events { events, tombstones }),
+            ) => {
                 if let Err(code) = still_may(&user) {
                     self.tell_reader(conversation, &user, origin.edge, refused(origin, code), fx);
                     return;
                 }
                 let events = page_of(redact(events, &tombstones), budget, backward);
-                let reached = if backward { events.first() } else { events.last() };
-                let done = reached.and_then(|event| event::peek(event).ok()).is_none_or(|head| head.seq == end);
+                let reached = if backward {
+                    events.first()
+                } else {
+                    events.last()
+                };
+                let done = reached
+                    .and_then(|event| event::peek(event).ok())
+                    .is_none_or(|head| head.seq == end);
                 let page = frame::history_page(RequestId::PUSH, events.iter(), head, oldest, done);
-                self.tell_reader(conversation, &user, origin.edge, page_answer(origin, &page), fx);
+                self.tell_reader(
+                    conversation,
+                    &user,
+                    origin.edge,
+                    page_answer(origin, &page),
+                    fx,
+                );
             }
-            (ReadJob::Members { origin, user, limit }, Some(Answer::Scan(mut rows))) => {
+            (
+                ReadJob::Members {
+                    origin,
+                    user,
+                    limit,
+                },
+                Some(Answer::Scan(mut rows)),
+            ) => {
                 if let Err(code) = still_may(&user) {
                     self.tell_reader(conversation, &user, origin.edge, refused(origin, code), fx);
                     return;
                 }
                 let end = rows.len() <= limit;
                 rows.truncate(limit);
-                let members = rows.iter().filter_map(|(key, row)| stored_member(key, row, &user)).collect();
-                let message = answered(origin, FrameKind::MembersPage, &v1::MembersPage { members, end });
+                let members = rows
+                    .iter()
+                    .filter_map(|(key, row)| stored_member(key, row, &user))
+                    .collect();
+                let message = answered(
+                    origin,
+                    FrameKind::MembersPage,
+                    &v1::MembersPage { members, end },
+                );
                 self.tell_reader(conversation, &user, origin.edge, message, fx);
             }
             (ReadJob::Conversations { origin, limit }, Some(Answer::Scan(mut rows))) => {
                 let end = rows.len() <= limit;
                 rows.truncate(limit);
-                let listings = rows.iter().filter_map(|(_, row)| v1::Listing::decode(row.clone()).ok()).collect();
+                let listings = rows
+                    .iter()
+                    .filter_map(|(_, row)| v1::Listing::decode(row.clone()).ok())
+                    .collect();
                 let page = v1::ConversationsPage { listings, end };
-                fx.send(origin.edge, answered(origin, FrameKind::ConversationsPage, &page));
+                fx.send(
+                    origin.edge,
+                    answered(origin, FrameKind::ConversationsPage, &page),
+                );
             }
             (
-                ReadJob::History { origin, .. } | ReadJob::Members { origin, .. } | ReadJob::Conversations { origin, .. },
+                ReadJob::History { origin, .. }
+                | ReadJob::Members { origin, .. }
+                | ReadJob::Conversations { origin, .. },
                 _,
             ) => {
                 fx.send(origin.edge, refused(origin, ErrorCode::StorageUnavailable));
@@ -191,10 +363,13 @@ impl Desk {
         message: Message,
         fx: &mut Effects,
     ) {
-        let changed = conversation.and_then(|conversation| Some((conversation.lane, conversation.member(user)?.position)));
+        let changed = conversation.and_then(|conversation| {
+            Some((conversation.lane, conversation.member(user)?.membership))
+        });
         match changed {
             Some((lane, position)) if !self.is_durable(lane, position) => {
-                self.lanes.wait(lane, position, Waiting::Message(edge, message));
+                self.lanes
+                    .wait(lane, position, Waiting::Message(edge, message));
             }
             _ => fx.send(edge, message),
         }
@@ -203,7 +378,11 @@ impl Desk {
 
 fn page_answer(origin: Origin, page: &Bytes) -> Message {
     let body = page.slice(HEADER_BYTES..);
-    Message::ToEdge(ToEdge::Answered { origin, kind: FrameKind::HistoryPage, body })
+    Message::ToEdge(ToEdge::Answered {
+        origin,
+        kind: FrameKind::HistoryPage,
+        body,
+    })
 }
 
 fn answered<M: prost::Message>(origin: Origin, kind: FrameKind, body: &M) -> Message {
@@ -217,16 +396,33 @@ fn caught_up(
     from: Seq,
     result: Result<Vec<Bytes>, ErrorCode>,
 ) -> Message {
-    Message::ToEdge(ToEdge::CaughtUp { conn, conversation, from, result })
+    Message::ToEdge(ToEdge::CaughtUp {
+        conn,
+        conversation,
+        from,
+        result,
+    })
 }
 
 fn refused(origin: Origin, code: ErrorCode) -> Message {
-    Message::ToEdge(ToEdge::Refused { origin, code, retry_after_ms: 0 })
+    Message::ToEdge(ToEdge::Refused {
+        origin,
+        code,
+        retry_after_ms: 0,
+    })
 }
 
 /// Stored events as a reader who is behind gets them; the one to be verified is taken off.
-fn continued(answer: Option<Answer>, from: Seq, verify: Option<Epoch>) -> Result<Vec<Bytes>, ErrorCode> {
-    let Some(Answer::Events { mut events, tombstones }) = answer else {
+fn continued(
+    answer: Option<Answer>,
+    from: Seq,
+    verify: Option<Epoch>,
+) -> Result<Vec<Bytes>, ErrorCode> {
+    let Some(Answer::Events {
+        mut events,
+        tombstones,
+    }) = answer
+    else {
         return Err(ErrorCode::StorageUnavailable);
     };
     if let Some(epoch) = verify {
@@ -247,7 +443,9 @@ fn redact(mut events: Vec<Bytes>, tombstones: &[(Seq, Seq)]) -> Vec<Bytes> {
         return events;
     }
     for event in &mut events {
-        let Ok(head) = event::peek(event) else { continue };
+        let Ok(head) = event::peek(event) else {
+            continue;
+        };
         if let Some((_, by)) = tombstones.iter().find(|(seq, _)| *seq == head.seq)
             && let Ok(redacted) = event::redact(event, *by)
         {
@@ -321,7 +519,11 @@ fn describe(conversation: &Conversation, user: &UserId) -> Result<v1::Descriptio
         oldest_seq: conversation.oldest.0,
         member_count: profile.members,
         me,
-        unread: if member.is_joined() { member.unread(conversation.durable.ordinal) } else { 0 },
+        unread: if member.is_joined() {
+            member.unread(conversation.durable.ordinal)
+        } else {
+            0
+        },
         unread_mentions: member.unread_mentions(),
     })
 }

@@ -14,14 +14,20 @@ pub(super) fn may_read(profile: &Profile, member: &Member) -> Result<(), ErrorCo
         MemberState::Banned => Err(ErrorCode::Banned),
         _ if profile.is_public() => Ok(()),
         MemberState::Unspecified => Err(ErrorCode::ConversationNotFound),
-        MemberState::Invited | MemberState::Left | MemberState::Removed => Err(ErrorCode::NotAMember),
+        MemberState::Invited | MemberState::Left | MemberState::Removed => {
+            Err(ErrorCode::NotAMember)
+        }
     }
 }
 
 /// Is in, with at least this role.
 pub(super) fn has_role(profile: &Profile, member: &Member, least: Role) -> Result<(), ErrorCode> {
     if member.is_joined() {
-        return if member.role() >= least { Ok(()) } else { Err(ErrorCode::RoleTooLow) };
+        return if member.role() >= least {
+            Ok(())
+        } else {
+            Err(ErrorCode::RoleTooLow)
+        };
     }
     // Who may not even read is told what a reader would be told; who may read is told that he is not in.
     may_read(profile, member).and(Err(ErrorCode::NotAMember))
@@ -37,7 +43,11 @@ fn is_for_users(profile: &Profile, member: &Member) -> Result<(), ErrorCode> {
 }
 
 /// May write a message now; `journal_ms` is the journal's time.
-pub(super) fn may_write(profile: &Profile, member: &Member, journal_ms: u64) -> Result<(), (ErrorCode, u32)> {
+pub(super) fn may_write(
+    profile: &Profile,
+    member: &Member,
+    journal_ms: u64,
+) -> Result<(), (ErrorCode, u32)> {
     let plain = |code| (code, 0);
     is_for_users(profile, member).map_err(plain)?;
     has_role(profile, member, Role::Member.max(profile.least_writer())).map_err(plain)?;
@@ -48,7 +58,10 @@ pub(super) fn may_write(profile: &Profile, member: &Member, journal_ms: u64) -> 
     let last_ms = member.row.last_message_ms;
     let since_ms = journal_ms.saturating_sub(last_ms);
     if wait_ms > since_ms && member.role() < Role::Moderator && last_ms > 0 {
-        return Err((ErrorCode::SlowMode, u32::try_from(wait_ms - since_ms).unwrap_or(u32::MAX)));
+        return Err((
+            ErrorCode::SlowMode,
+            u32::try_from(wait_ms - since_ms).unwrap_or(u32::MAX),
+        ));
     }
     Ok(())
 }
@@ -57,7 +70,11 @@ pub(super) fn may_write(profile: &Profile, member: &Member, journal_ms: u64) -> 
 pub(super) fn may_take_part(profile: &Profile, member: &Member) -> Result<(), ErrorCode> {
     is_for_users(profile, member)?;
     has_role(profile, member, Role::Member)?;
-    if profile.locked && member.role() < Role::Admin { Err(ErrorCode::ConversationLocked) } else { Ok(()) }
+    if profile.locked && member.role() < Role::Admin {
+        Err(ErrorCode::ConversationLocked)
+    } else {
+        Ok(())
+    }
 }
 
 /// The event can be referred to: it is a message that is still there.
@@ -108,5 +125,9 @@ pub(super) fn may_give(author: &Member, current: Role, role: Role) -> Result<(),
 /// May remove or ban somebody who has `current` now.
 pub(super) fn may_put_out(author: &Member, current: Role) -> Result<(), ErrorCode> {
     let own = author.role();
-    if own >= Role::Moderator && (current < own || own == Role::Owner) { Ok(()) } else { Err(ErrorCode::RoleTooLow) }
+    if own >= Role::Moderator && (current < own || own == Role::Owner) {
+        Ok(())
+    } else {
+        Err(ErrorCode::RoleTooLow)
+    }
 }

@@ -20,7 +20,11 @@ pub(super) struct RecentSent {
 
 impl RecentSent {
     pub(super) fn new(max: usize, hasher: ahash::RandomState) -> Self {
-        Self { events: HashMap::with_hasher(hasher), order: VecDeque::new(), max }
+        Self {
+            events: HashMap::with_hasher(hasher),
+            order: VecDeque::new(),
+            max,
+        }
     }
 
     pub(super) fn get(&self, key: &SentKey) -> Option<SentEvent> {

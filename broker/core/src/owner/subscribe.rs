@@ -31,8 +31,20 @@ pub(super) struct Joining {
 impl Joining {
     /// What was asked.
     pub(super) fn into_ask(self) -> ToOwner {
-        let Self { origin, slot, user, conversation, cursor } = self;
-        ToOwner::Subscribe { origin, slot, user, conversation, cursor }
+        let Self {
+            origin,
+            slot,
+            user,
+            conversation,
+            cursor,
+        } = self;
+        ToOwner::Subscribe {
+            origin,
+            slot,
+            user,
+            conversation,
+            cursor,
+        }
     }
 
     pub(super) fn refused(self, code: ErrorCode) -> ToEdge {
@@ -40,8 +52,21 @@ impl Joining {
     }
 
     fn answered(self, result: Result<Standing, ErrorCode>) -> ToEdge {
-        let Self { origin, slot, user, conversation, cursor } = self;
-        ToEdge::Subscribed { origin, slot, user, conversation, cursor, result }
+        let Self {
+            origin,
+            slot,
+            user,
+            conversation,
+            cursor,
+        } = self;
+        ToEdge::Subscribed {
+            origin,
+            slot,
+            user,
+            conversation,
+            cursor,
+            result,
+        }
     }
 }
 
@@ -53,24 +78,49 @@ impl Desk {
         work: &Work,
         fx: &mut Effects,
     ) -> Result<(), Stop> {
-        let ToOwner::Subscribe { origin, slot, user, cursor, .. } = &work.ask else { return Ok(()) };
+        let ToOwner::Subscribe {
+            origin,
+            slot,
+            user,
+            cursor,
+            ..
+        } = &work.ask
+        else {
+            return Ok(());
+        };
         let (profile, member) = conversation.parties(user)?;
         rules::may_read(profile, member)?;
-        let joining =
-            Joining { origin: *origin, slot: *slot, user: *user, conversation: conversation.id, cursor: *cursor };
+        let joining = Joining {
+            origin: *origin,
+            slot: *slot,
+            user: *user,
+            conversation: conversation.id,
+            cursor: *cursor,
+        };
         if self.is_durable(conversation.lane, conversation.last_position) {
             self.answer_subscribed(conversation, &joining, fx);
         } else {
-            self.lanes.wait(conversation.lane, conversation.last_position, Waiting::Subscribed(joining));
+            self.lanes.wait(
+                conversation.lane,
+                conversation.last_position,
+                Waiting::Subscribed(joining),
+            );
         }
         Ok(())
     }
 
     /// Attaches the reader's edge and tells how the reader stands, both as of what is durable.
-    pub(super) fn answer_subscribed(&mut self, conversation: &Conversation, joining: &Joining, fx: &mut Effects) {
+    pub(super) fn answer_subscribed(
+        &mut self,
+        conversation: &Conversation,
+        joining: &Joining,
+        fx: &mut Effects,
+    ) {
         let edge = joining.origin.edge;
-        let result = conversation.parties(&joining.user).map_err(|_| ErrorCode::StorageUnavailable).and_then(
-            |(profile, member)| {
+        let result = conversation
+            .parties(&joining.user)
+            .map_err(|_| ErrorCode::StorageUnavailable)
+            .and_then(|(profile, member)| {
                 rules::may_read(profile, member)?;
                 Ok(Standing {
                     handle: self.attachments.attach(conversation.id, edge),
@@ -78,12 +128,15 @@ impl Desk {
                     ordinal: conversation.durable.ordinal,
                     oldest: conversation.oldest,
                     marker: member.marker(),
-                    unread: if member.is_joined() { member.unread(conversation.durable.ordinal) } else { 0 },
+                    unread: if member.is_joined() {
+                        member.unread(conversation.durable.ordinal)
+                    } else {
+                        0
+                    },
                     unread_mentions: member.unread_mentions(),
                     role: member.role(),
                 })
-            },
-        );
+            });
         let is_refused = result.is_err();
         let message = Message::ToEdge(joining.clone().answered(result));
         if is_refused {

@@ -31,7 +31,10 @@ use super::Owner;
 use store::MapStore;
 
 const EDGE: ShardId = ShardId(0);
-const TOPOLOGY: Topology = Topology { shards: 1, lanes: 4 };
+const TOPOLOGY: Topology = Topology {
+    shards: 1,
+    lanes: 4,
+};
 
 /// An owner of all lanes, its store, and what it said to the edge.
 struct World {
@@ -59,8 +62,17 @@ impl World {
 
     fn with(config: CoreConfig, store: MapStore) -> Self {
         let mut fx = Effects::default();
-        let owner = Owner::new(EDGE, TOPOLOGY, Arc::new(config), store.claims(TOPOLOGY.lanes), &mut fx);
-        let now = Now { mono_us: 1_000_000, unix_ms: 1_800_000_000_000 };
+        let owner = Owner::new(
+            EDGE,
+            TOPOLOGY,
+            Arc::new(config),
+            store.claims(TOPOLOGY.lanes),
+            &mut fx,
+        );
+        let now = Now {
+            mono_us: 1_000_000,
+            unix_ms: 1_800_000_000_000,
+        };
         let mut world = Self {
             owner,
             fx,
@@ -82,7 +94,10 @@ impl World {
     /// Ends the process and starts it again over the same store.
     fn restart(self) -> Self {
         let (next_id, store) = (self.next_id, self.store);
-        Self { next_id, ..Self::with(CoreConfig::default(), store) }
+        Self {
+            next_id,
+            ..Self::with(CoreConfig::default(), store)
+        }
     }
 
     /// Does what the owner asks for until it asks for nothing more.
@@ -105,7 +120,9 @@ impl World {
                 match output {
                     Output::Append(entry) if self.hold => self.held.push(entry),
                     Output::Append(entry) => self.keep(entry),
-                    Output::Load { ticket, query } if self.hold_loads => self.held_loads.push((ticket, query)),
+                    Output::Load { ticket, query } if self.hold_loads => {
+                        self.held_loads.push((ticket, query))
+                    }
                     Output::Load { ticket, query } => self.load(ticket, &query),
                     other => panic!("an owner does not ask for {other:?}"),
                 }
@@ -116,13 +133,15 @@ impl World {
     fn keep(&mut self, entry: Entry) {
         let (lane, through) = (entry.lane, entry.position);
         self.store.keep(entry);
-        self.owner.handle_append(self.now, &Input::Appended { lane, through }, &mut self.fx);
+        self.owner
+            .handle_append(self.now, &Input::Appended { lane, through }, &mut self.fx);
     }
 
     fn load(&mut self, ticket: Ticket, query: &Query) {
         let answer = (!self.fail_loads).then(|| self.store.read(query));
         if self.owner.awaits(ticket) {
-            self.owner.handle_loaded(self.now, ticket, answer, &mut self.fx);
+            self.owner
+                .handle_loaded(self.now, ticket, answer, &mut self.fx);
         }
     }
 
@@ -148,7 +167,11 @@ impl World {
     fn fail(&mut self, failure: AppendFailure) {
         self.hold = false;
         for entry in std::mem::take(&mut self.held) {
-            let input = Input::AppendFailed { lane: entry.lane, position: entry.position, failure };
+            let input = Input::AppendFailed {
+                lane: entry.lane,
+                position: entry.position,
+                failure,
+            };
             self.owner.handle_append(self.now, &input, &mut self.fx);
         }
         self.settle();
@@ -156,12 +179,18 @@ impl World {
 
     /// Lets the held entries of one lane fail; nothing of them is kept.
     fn fail_lane(&mut self, lane: LaneId) {
-        let (failing, held) = std::mem::take(&mut self.held).into_iter().partition(|entry| entry.lane == lane);
+        let (failing, held) = std::mem::take(&mut self.held)
+            .into_iter()
+            .partition(|entry| entry.lane == lane);
         self.held = held;
         let failing: Vec<Entry> = failing;
         for entry in failing {
             let failure = AppendFailure::NothingKept;
-            let input = Input::AppendFailed { lane, position: entry.position, failure };
+            let input = Input::AppendFailed {
+                lane,
+                position: entry.position,
+                failure,
+            };
             self.owner.handle_append(self.now, &input, &mut self.fx);
         }
         self.settle();
@@ -169,8 +198,16 @@ impl World {
 
     fn origin(&mut self) -> Origin {
         self.next_request += 1;
-        let conn = ConnId { index: 0, generation: 0 };
-        Origin { edge: EDGE, conn, request: RequestId(self.next_request), cost: 100 }
+        let conn = ConnId {
+            index: 0,
+            generation: 0,
+        };
+        Origin {
+            edge: EDGE,
+            conn,
+            request: RequestId(self.next_request),
+            cost: 100,
+        }
     }
 
     fn id(&mut self) -> ClientId {
@@ -183,13 +220,23 @@ impl World {
         self.settle();
     }
 
-    fn create(&mut self, user: UserId, kind: v1::ConversationKind, public: bool, members: &[UserId]) -> ConversationId {
+    fn create(
+        &mut self,
+        user: UserId,
+        kind: v1::ConversationKind,
+        public: bool,
+        members: &[UserId],
+    ) -> ConversationId {
         let client_id = self.id();
         let conversation = match kind {
             v1::ConversationKind::Direct => ConversationId::of_direct(user, members[0]),
             _ => ConversationId::from_bytes(*client_id.as_bytes()),
         };
-        let visibility = if public { v1::Visibility::Public } else { v1::Visibility::Private };
+        let visibility = if public {
+            v1::Visibility::Public
+        } else {
+            v1::Visibility::Private
+        };
         let create = v1::Create {
             conversation: conversation.to_proto(),
             kind: kind as i32,
@@ -200,7 +247,12 @@ impl World {
             client_id: client_id.to_proto(),
         };
         let origin = self.origin();
-        self.send(ToOwner::Create { origin, author: author(user), conversation, create });
+        self.send(ToOwner::Create {
+            origin,
+            author: author(user),
+            conversation,
+            create,
+        });
         conversation
     }
 
@@ -210,17 +262,39 @@ impl World {
         self.receipt()
     }
 
-    fn publish_as(&mut self, user: UserId, conversation: ConversationId, client_id: ClientId, content: Content) {
+    fn publish_as(
+        &mut self,
+        user: UserId,
+        conversation: ConversationId,
+        client_id: ClientId,
+        content: Content,
+    ) {
         let drafts = SmallVec::from_iter([Draft { client_id, content }]);
         let origin = self.origin();
-        self.send(ToOwner::Append { origin, author: author(user), conversation, drafts });
+        self.send(ToOwner::Append {
+            origin,
+            author: author(user),
+            conversation,
+            drafts,
+        });
     }
 
     /// Publishes several at once; there may be no answer yet.
     fn publish_all(&mut self, user: UserId, conversation: ConversationId, ids: &[ClientId]) {
-        let drafts = ids.iter().map(|client_id| Draft { client_id: *client_id, content: text("one of several") }).collect();
+        let drafts = ids
+            .iter()
+            .map(|client_id| Draft {
+                client_id: *client_id,
+                content: text("one of several"),
+            })
+            .collect();
         let origin = self.origin();
-        self.send(ToOwner::Append { origin, author: author(user), conversation, drafts });
+        self.send(ToOwner::Append {
+            origin,
+            author: author(user),
+            conversation,
+            drafts,
+        });
     }
 
     /// All receipts so far.
@@ -243,7 +317,11 @@ impl World {
 
     fn answer<M: prost::Message + Default>(&self, kind: FrameKind) -> M {
         match self.said.last().expect("an answer") {
-            ToEdge::Answered { kind: answered, body, .. } if *answered == kind => M::decode(body.clone()).unwrap(),
+            ToEdge::Answered {
+                kind: answered,
+                body,
+                ..
+            } if *answered == kind => M::decode(body.clone()).unwrap(),
             other => panic!("{kind:?} was expected, {other:?} came"),
         }
     }
@@ -251,14 +329,31 @@ impl World {
     fn refusal(&self) -> Option<ErrorCode> {
         match self.said.last() {
             Some(ToEdge::Refused { code, .. }) => Some(*code),
-            Some(ToEdge::Subscribed { result: Err(code), .. } | ToEdge::CaughtUp { result: Err(code), .. }) => Some(*code),
+            Some(
+                ToEdge::Subscribed {
+                    result: Err(code), ..
+                }
+                | ToEdge::CaughtUp {
+                    result: Err(code), ..
+                },
+            ) => Some(*code),
             _ => None,
         }
     }
 
-    fn subscribe(&mut self, user: UserId, conversation: ConversationId) -> Result<Standing, ErrorCode> {
+    fn subscribe(
+        &mut self,
+        user: UserId,
+        conversation: ConversationId,
+    ) -> Result<Standing, ErrorCode> {
         let origin = self.origin();
-        self.send(ToOwner::Subscribe { origin, slot: 0, user, conversation, cursor: None });
+        self.send(ToOwner::Subscribe {
+            origin,
+            slot: 0,
+            user,
+            conversation,
+            cursor: None,
+        });
         match self.said.last() {
             Some(ToEdge::Subscribed { result, .. }) => *result,
             other => panic!("a standing was expected, {other:?} came"),
@@ -268,10 +363,18 @@ impl World {
     /// All events of a conversation, as a reader gets them.
     fn history(&mut self, user: UserId, conversation: ConversationId) -> Vec<v1::Event> {
         let origin = self.origin();
-        let ask =
-            ToOwner::History { origin, user, conversation, from: Seq(1), backward: false, limit: 1_000, bytes_max: 1 << 18 };
+        let ask = ToOwner::History {
+            origin,
+            user,
+            conversation,
+            from: Seq(1),
+            backward: false,
+            limit: 1_000,
+            bytes_max: 1 << 18,
+        };
         self.send(ask);
-        self.answer::<v1::HistoryPage>(FrameKind::HistoryPage).events
+        self.answer::<v1::HistoryPage>(FrameKind::HistoryPage)
+            .events
     }
 
     fn notices(&mut self, user: UserId) -> Vec<v1::notice::Notice> {
@@ -289,20 +392,34 @@ fn user(name: &str) -> UserId {
 }
 
 fn author(user: UserId) -> Author {
-    Author { user, device: DeviceId::from_bytes(*user.as_bytes()) }
+    Author {
+        user,
+        device: DeviceId::from_bytes(*user.as_bytes()),
+    }
 }
 
 fn text(text: &str) -> Content {
-    Content::Message(v1::Message { body: Bytes::copy_from_slice(text.as_bytes()), ..v1::Message::default() })
+    Content::Message(v1::Message {
+        body: Bytes::copy_from_slice(text.as_bytes()),
+        ..v1::Message::default()
+    })
 }
 
 fn membership(action: v1::MembershipAction, user: Option<UserId>, role: v1::Role) -> Content {
     let user = user.map(|user| user.to_proto()).unwrap_or_default();
-    Content::Membership(v1::Membership { action: action as i32, user, role: role as i32, reason: String::new() })
+    Content::Membership(v1::Membership {
+        action: action as i32,
+        user,
+        role: role as i32,
+        reason: String::new(),
+    })
 }
 
 fn refused(code: ErrorCode) -> Receipt {
-    Receipt::Refused { code, retry_after_ms: 0 }
+    Receipt::Refused {
+        code,
+        retry_after_ms: 0,
+    }
 }
 
 fn seq_of(receipt: Receipt) -> u64 {

@@ -54,7 +54,10 @@ pub(super) struct Known {
 impl Known {
     /// What is known of the event with this number, if it was read.
     pub(super) fn target(&self, seq: Seq) -> Option<&Option<Target>> {
-        self.targets.iter().find(|(known, _)| *known == seq).map(|(_, target)| target)
+        self.targets
+            .iter()
+            .find(|(known, _)| *known == seq)
+            .map(|(_, target)| target)
     }
 }
 
@@ -84,7 +87,13 @@ pub(super) enum Outcome {
 
 impl Work {
     pub(super) fn new(ask: ToOwner) -> Self {
-        Self { ask, receipts: SmallVec::new(), known: Known::default(), outstanding: 0, failed: false }
+        Self {
+            ask,
+            receipts: SmallVec::new(),
+            known: Known::default(),
+            outstanding: 0,
+            failed: false,
+        }
     }
 
     /// Whose conversation it is about.
@@ -101,7 +110,9 @@ impl Work {
             | ToOwner::Describe { conversation, .. }
             | ToOwner::Members { conversation, .. }
             | ToOwner::Signal { conversation, .. } => *conversation,
-            ToOwner::Conversations { user, .. } | ToOwner::Notify { user, .. } => ConversationId::of_inbox(*user),
+            ToOwner::Conversations { user, .. } | ToOwner::Notify { user, .. } => {
+                ConversationId::of_inbox(*user)
+            }
             ToOwner::PassedOn { .. } => ConversationId::from_bytes([0; 16]),
         }
     }
@@ -120,34 +131,107 @@ impl Work {
             | ToOwner::Members { user, .. }
             | ToOwner::Conversations { user, .. }
             | ToOwner::Signal { user, .. } => *user,
-            ToOwner::Notify { .. } | ToOwner::Detach { .. } | ToOwner::PassedOn { .. } => UserId::SYSTEM,
+            ToOwner::Notify { .. } | ToOwner::Detach { .. } | ToOwner::PassedOn { .. } => {
+                UserId::SYSTEM
+            }
         }
     }
 
+    /// Bytes that it keeps while it waits, about.
+    pub(super) fn bytes(&self) -> usize {
+        let kept = match &self.ask {
+            // What the edge took as credit is the size of the request.
+            ToOwner::Append { origin, .. } | ToOwner::Create { origin, .. } => origin.cost as usize,
+            ToOwner::Notify { notice, .. } => notice.len(),
+            _ => 0,
+        };
+        size_of::<Self>() + kept
+    }
+
     /// To whom a refusal goes.
-    pub(super) fn refusal(&self, code: ErrorCode, retry_after_ms: u32) -> Option<(ShardId, crate::message::Message)> {
+    pub(super) fn refusal(
+        &self,
+        code: ErrorCode,
+        retry_after_ms: u32,
+    ) -> Option<(ShardId, crate::message::Message)> {
         use crate::message::{Message, ToEdge};
         let refused = |origin: Origin| {
-            (origin.edge, Message::ToEdge(ToEdge::Refused { origin, code, retry_after_ms }))
+            (
+                origin.edge,
+                Message::ToEdge(ToEdge::Refused {
+                    origin,
+                    code,
+                    retry_after_ms,
+                }),
+            )
         };
         Some(match &self.ask {
             ToOwner::Append { origin, drafts, .. } => {
                 let mut receipts = self.receipts.clone();
-                receipts.resize(drafts.len(), Receipt::Refused { code, retry_after_ms });
-                (origin.edge, Message::ToEdge(ToEdge::Appended { origin: *origin, receipts }))
+                receipts.resize(
+                    drafts.len(),
+                    Receipt::Refused {
+                        code,
+                        retry_after_ms,
+                    },
+                );
+                (
+                    origin.edge,
+                    Message::ToEdge(ToEdge::Appended {
+                        origin: *origin,
+                        receipts,
+                    }),
+                )
             }
-            ToOwner::Subscribe { origin, slot, user, conversation, cursor } => {
+            ToOwner::Subscribe {
+                origin,
+                slot,
+                user,
+                conversation,
+                cursor,
+            } => {
                 let (slot, user, conversation, cursor) = (*slot, *user, *conversation, *cursor);
                 let result = Err(code);
-                (origin.edge, Message::ToEdge(ToEdge::Subscribed { origin: *origin, slot, user, conversation, cursor, result }))
+                (
+                    origin.edge,
+                    Message::ToEdge(ToEdge::Subscribed {
+                        origin: *origin,
+                        slot,
+                        user,
+                        conversation,
+                        cursor,
+                        result,
+                    }),
+                )
             }
-            ToOwner::CatchUp { edge, conn, conversation, from, .. } => {
+            ToOwner::CatchUp {
+                edge,
+                conn,
+                conversation,
+                from,
+                ..
+            } => {
                 let (conn, conversation, from, result) = (*conn, *conversation, *from, Err(code));
-                (*edge, Message::ToEdge(ToEdge::CaughtUp { conn, conversation, from, result }))
+                (
+                    *edge,
+                    Message::ToEdge(ToEdge::CaughtUp {
+                        conn,
+                        conversation,
+                        from,
+                        result,
+                    }),
+                )
             }
-            ToOwner::Notify { from, lane, item, .. } => {
-                (*from, Message::ToOwner(ToOwner::PassedOn { lane: *lane, item: *item, kept: false }))
-            }
+            ToOwner::Notify {
+                from, lane, item, ..
+            } => (
+                *from,
+                Message::ToOwner(ToOwner::PassedOn {
+                    lane: *lane,
+                    item: *item,
+                    kept: false,
+                }),
+            ),
             ToOwner::Create { origin, .. }
             | ToOwner::History { origin, .. }
             | ToOwner::Mark { origin, .. }

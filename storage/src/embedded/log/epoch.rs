@@ -32,8 +32,17 @@ impl EpochFile {
     pub(super) fn open(disk: Arc<dyn Disk>, directory: &Path) -> Result<Self, JournalError> {
         let failed = |error: std::io::Error| io_error(format!("read journal/{NAME}"), &error);
         let directory = directory.to_owned();
-        if !disk.list(&directory).map_err(failed)?.iter().any(|name| name == NAME) {
-            return Ok(Self { disk, directory, last: Epoch(0) });
+        if !disk
+            .list(&directory)
+            .map_err(failed)?
+            .iter()
+            .any(|name| name == NAME)
+        {
+            return Ok(Self {
+                disk,
+                directory,
+                last: Epoch(0),
+            });
         }
         let file = disk.open(&directory.join(NAME)).map_err(failed)?;
         let mut bytes = [0; BYTES];
@@ -41,7 +50,11 @@ impl EpochFile {
             return Err(damaged("journal/epoch", 0, "it is cut short"));
         }
         file.read_exact_at(&mut bytes, 0).map_err(failed)?;
-        Ok(Self { disk, directory, last: parse(&bytes)? })
+        Ok(Self {
+            disk,
+            directory,
+            last: parse(&bytes)?,
+        })
     }
 
     /// The last epoch that was given out.
@@ -57,7 +70,8 @@ impl EpochFile {
         bytes[12..20].copy_from_slice(&epoch.0.to_le_bytes());
         let crc = crc32c::crc32c(&bytes[..20]);
         bytes[20..].copy_from_slice(&crc.to_le_bytes());
-        replace(&*self.disk, &self.directory, NAME, &bytes).map_err(|error| io_error("write journal/epoch", &error))?;
+        replace(&*self.disk, &self.directory, NAME, &bytes)
+            .map_err(|error| io_error("write journal/epoch", &error))?;
         self.last = epoch;
         Ok(())
     }
@@ -66,7 +80,8 @@ impl EpochFile {
 fn parse(bytes: &[u8; BYTES]) -> Result<Epoch, JournalError> {
     let version = u16::from_le_bytes(array(bytes, 8));
     if bytes[..8] == MAGIC && version > VERSION {
-        let text = format!("journal/epoch has version {version}: it was written by a newer program");
+        let text =
+            format!("journal/epoch has version {version}: it was written by a newer program");
         return Err(JournalError::Format(text));
     }
     if bytes[..8] != MAGIC || crc32c::crc32c(&bytes[..20]) != u32::from_le_bytes(array(bytes, 20)) {

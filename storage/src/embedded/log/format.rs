@@ -63,11 +63,17 @@ pub(super) fn check_file_header(
         return Err(damaged(name, 0, "its header has a wrong checksum"));
     }
     if u128::from_le_bytes(array(bytes, 16)) != data_set {
-        return Err(JournalError::Format(format!("{name} belongs to another data set")));
+        return Err(JournalError::Format(format!(
+            "{name} belongs to another data set"
+        )));
     }
     let found = u64::from_le_bytes(array(bytes, 32));
     if found != segment {
-        return Err(damaged(name, 32, &format!("its header says segment {found}")));
+        return Err(damaged(
+            name,
+            32,
+            &format!("its header says segment {found}"),
+        ));
     }
     Ok(())
 }
@@ -90,7 +96,15 @@ impl EntryHeader {
     /// The last entry of a segment.
     pub(super) fn seal(group: u32) -> Self {
         let (epoch, position) = (Epoch(0), Position(0));
-        Self { length: 0, lane: LaneId(0), flags: FLAG_SEAL, group, epoch, position, time_ms: 0 }
+        Self {
+            length: 0,
+            lane: LaneId(0),
+            flags: FLAG_SEAL,
+            group,
+            epoch,
+            position,
+            time_ms: 0,
+        }
     }
 
     pub(super) fn is_seal(&self) -> bool {
@@ -112,12 +126,19 @@ pub(super) struct EntryCodec {
 
 impl EntryCodec {
     pub(super) fn new(data_set: u128, segment: u64) -> Self {
-        let seed = crc32c::crc32c_append(crc32c::crc32c(&data_set.to_le_bytes()), &segment.to_le_bytes());
+        let seed = crc32c::crc32c_append(
+            crc32c::crc32c(&data_set.to_le_bytes()),
+            &segment.to_le_bytes(),
+        );
         Self { segment, seed }
     }
 
     /// The bytes before `records`.
-    pub(super) fn encode(&self, header: &EntryHeader, records: &[u8]) -> [u8; ENTRY_HEADER_BYTES as usize] {
+    pub(super) fn encode(
+        &self,
+        header: &EntryHeader,
+        records: &[u8],
+    ) -> [u8; ENTRY_HEADER_BYTES as usize] {
         let mut bytes = [0; ENTRY_HEADER_BYTES as usize];
         bytes[4..8].copy_from_slice(&header.length.to_le_bytes());
         bytes[8..10].copy_from_slice(&header.lane.0.to_le_bytes());
@@ -164,7 +185,9 @@ impl EntryCodec {
             // Blocks overlap by less than the pattern. Most of what is searched has never been written.
             let block = &segment[start..segment.len().min(start + ZEROES.len())];
             if block != &ZEROES[..block.len()]
-                && let Some(found) = block.windows(pattern.len()).position(|window| window == pattern)
+                && let Some(found) = block
+                    .windows(pattern.len())
+                    .position(|window| window == pattern)
             {
                 return u32::try_from(start + found - 40).ok();
             }

@@ -39,27 +39,52 @@ impl Lanes {
         let mut lanes = vec![Lane::default(); usize::from(count)];
         for tail in tails {
             if let Some(lane) = lanes.get_mut(usize::from(tail.lane.0)) {
-                let LaneTail { position, epoch, time_ms, .. } = *tail;
-                let end = End { position, epoch, time_ms };
-                *lane = Lane { durable: end, admitted: end, ..Lane::default() };
+                let LaneTail {
+                    position,
+                    epoch,
+                    time_ms,
+                    ..
+                } = *tail;
+                let end = End {
+                    position,
+                    epoch,
+                    time_ms,
+                };
+                *lane = Lane {
+                    durable: end,
+                    admitted: end,
+                    ..Lane::default()
+                };
             }
         }
-        Self { lanes, undo: Vec::new() }
+        Self {
+            lanes,
+            undo: Vec::new(),
+        }
     }
 
     /// Position and time of the lane's last durable entry; `None`: there is no such lane.
     pub(super) fn end(&self, lane: LaneId) -> Option<(Position, u64)> {
-        self.lanes.get(usize::from(lane.0)).map(|lane| (lane.durable.position, lane.durable.time_ms))
+        self.lanes
+            .get(usize::from(lane.0))
+            .map(|lane| (lane.durable.position, lane.durable.time_ms))
     }
 
     /// Journal time of the newest durable entry.
     pub(super) fn time_max(&self) -> u64 {
-        self.lanes.iter().map(|lane| lane.durable.time_ms).max().unwrap_or(0)
+        self.lanes
+            .iter()
+            .map(|lane| lane.durable.time_ms)
+            .max()
+            .unwrap_or(0)
     }
 
     /// The greatest epoch of any entry or claim.
     pub(super) fn epoch_max(&self) -> Epoch {
-        let epochs = self.lanes.iter().map(|lane| lane.owner.unwrap_or_default().max(lane.admitted.epoch));
+        let epochs = self
+            .lanes
+            .iter()
+            .map(|lane| lane.owner.unwrap_or_default().max(lane.admitted.epoch));
         epochs.max().unwrap_or_default()
     }
 
@@ -72,9 +97,15 @@ impl Lanes {
     }
 
     /// Checks the entries of one call and moves the lanes on behind them; with an error nothing has moved.
-    pub(super) fn admit(&mut self, entries: &[Entry], records_bytes_max: usize) -> Result<(), AppendError> {
+    pub(super) fn admit(
+        &mut self,
+        entries: &[Entry],
+        records_bytes_max: usize,
+    ) -> Result<(), AppendError> {
         self.undo.clear();
-        let admitted = entries.iter().try_for_each(|entry| self.admit_one(entry, records_bytes_max));
+        let admitted = entries
+            .iter()
+            .try_for_each(|entry| self.admit_one(entry, records_bytes_max));
         if admitted.is_err() {
             self.retreat();
         }
@@ -82,7 +113,13 @@ impl Lanes {
     }
 
     fn admit_one(&mut self, entry: &Entry, records_bytes_max: usize) -> Result<(), AppendError> {
-        let Entry { lane: number, epoch, position, time_ms, ref records } = *entry;
+        let Entry {
+            lane: number,
+            epoch,
+            position,
+            time_ms,
+            ref records,
+        } = *entry;
         let refused = |why: String| Err(AppendError::Refused(format!("lane {number}: {why}")));
         let Some(lane) = self.lanes.get_mut(usize::from(number.0)) else {
             return refused("the data set has no such lane".to_owned());
@@ -90,7 +127,9 @@ impl Lanes {
         match lane.owner {
             None => return refused("it has not been claimed".to_owned()),
             Some(owner) if epoch < owner => return Err(AppendError::Fenced { lane: number }),
-            Some(owner) if epoch > owner => return refused(format!("epoch {epoch}, claimed was {owner}")),
+            Some(owner) if epoch > owner => {
+                return refused(format!("epoch {epoch}, claimed was {owner}"));
+            }
             Some(_) => {}
         }
         let last = lane.admitted;
@@ -108,7 +147,11 @@ impl Lanes {
             return refused(format!("{} bytes, {longest} at most", records.len()));
         }
         self.undo.push((number, *lane));
-        lane.admitted = End { position, epoch, time_ms };
+        lane.admitted = End {
+            position,
+            epoch,
+            time_ms,
+        };
         Ok(())
     }
 
@@ -133,8 +176,17 @@ impl Lanes {
     /// An entry is durable: a gap behind it is the caller's mistake again.
     pub(super) fn written(&mut self, entry: &Entry) {
         if let Some(lane) = self.lanes.get_mut(usize::from(entry.lane.0)) {
-            let Entry { epoch, position, time_ms, .. } = *entry;
-            lane.durable = End { position, epoch, time_ms };
+            let Entry {
+                epoch,
+                position,
+                time_ms,
+                ..
+            } = *entry;
+            lane.durable = End {
+                position,
+                epoch,
+                time_ms,
+            };
             lane.full = false;
         }
     }
@@ -148,16 +200,27 @@ impl Lanes {
         time_ms: u64,
     ) -> Result<(), String> {
         let Some(lane) = self.lanes.get_mut(usize::from(number.0)) else {
-            return Err(format!("an entry of lane {number}, which the data set does not have"));
+            return Err(format!(
+                "an entry of lane {number}, which the data set does not have"
+            ));
         };
         let last = lane.durable;
         if position != last.position.next() {
-            return Err(format!("lane {number} goes on at position {position} after {}", last.position));
+            return Err(format!(
+                "lane {number} goes on at position {position} after {}",
+                last.position
+            ));
         }
         if epoch < last.epoch || time_ms < last.time_ms {
-            return Err(format!("lane {number} goes back in epoch or time at position {position}"));
+            return Err(format!(
+                "lane {number} goes back in epoch or time at position {position}"
+            ));
         }
-        lane.durable = End { position, epoch, time_ms };
+        lane.durable = End {
+            position,
+            epoch,
+            time_ms,
+        };
         lane.admitted = lane.durable;
         Ok(())
     }
@@ -166,10 +229,29 @@ impl Lanes {
     pub(super) fn tails(&self, outbox: &Outbox) -> Vec<LaneTail> {
         let numbered = (0..).map(LaneId).zip(&self.lanes);
         let used = numbered.filter(|(_, lane)| lane.durable.position > Position(0));
-        let tails = used.map(|(lane, &Lane { durable: End { position, epoch, time_ms }, .. })| {
-            let outbox_done = outbox.done(lane);
-            LaneTail { lane, position, epoch, time_ms, outbox_done }
-        });
+        let tails = used.map(
+            |(
+                lane,
+                &Lane {
+                    durable:
+                        End {
+                            position,
+                            epoch,
+                            time_ms,
+                        },
+                    ..
+                },
+            )| {
+                let outbox_done = outbox.done(lane);
+                LaneTail {
+                    lane,
+                    position,
+                    epoch,
+                    time_ms,
+                    outbox_done,
+                }
+            },
+        );
         tails.collect()
     }
 }

@@ -30,8 +30,18 @@ impl Pending {
             Ok(Record::Outbox { user, notice }) => Some((user, notice)),
             _ => None,
         });
-        let Self { position, time_ms, .. } = *self;
-        (0..).zip(outbox).map(move |(index, (user, notice))| OutboxItem { position, index, time_ms, user, notice })
+        let Self {
+            position, time_ms, ..
+        } = *self;
+        (0..)
+            .zip(outbox)
+            .map(move |(index, (user, notice))| OutboxItem {
+                position,
+                index,
+                time_ms,
+                user,
+                notice,
+            })
     }
 }
 
@@ -49,7 +59,9 @@ struct Lane {
 
 impl Outbox {
     pub(super) fn new(lanes: u16, tails: &[LaneTail]) -> Self {
-        let mut outbox = Self { lanes: vec![Lane::default(); usize::from(lanes)] };
+        let mut outbox = Self {
+            lanes: vec![Lane::default(); usize::from(lanes)],
+        };
         for tail in tails {
             if let Some(lane) = outbox.lanes.get_mut(usize::from(tail.lane.0)) {
                 lane.done = tail.outbox_done;
@@ -71,27 +83,42 @@ impl Outbox {
     pub(super) fn finish(&mut self, lane: LaneId, through: Position) {
         if let Some(lane) = self.lanes.get_mut(usize::from(lane.0)) {
             lane.done = lane.done.max(through);
-            while lane.pending.pop_front_if(|pending| pending.position <= through).is_some() {}
+            while lane
+                .pending
+                .pop_front_if(|pending| pending.position <= through)
+                .is_some()
+            {}
         }
     }
 
     /// Up to where everything has been passed on.
     pub(super) fn done(&self, lane: LaneId) -> Position {
-        self.lanes.get(usize::from(lane.0)).map_or(Position(0), |lane| lane.done)
+        self.lanes
+            .get(usize::from(lane.0))
+            .map_or(Position(0), |lane| lane.done)
     }
 
     /// What the lane still has to pass on, in order.
     pub(super) fn pending(&self, lane: LaneId) -> Vec<Pending> {
-        self.lanes.get(usize::from(lane.0)).map_or_else(Vec::new, |lane| lane.pending.iter().copied().collect())
+        self.lanes
+            .get(usize::from(lane.0))
+            .map_or_else(Vec::new, |lane| lane.pending.iter().copied().collect())
     }
 
     /// How many entries have something to pass on.
     pub(super) fn entries(&self) -> u64 {
-        self.lanes.iter().map(|lane| lane.pending.len() as u64).sum()
+        self.lanes
+            .iter()
+            .map(|lane| lane.pending.len() as u64)
+            .sum()
     }
 
     /// The oldest segment that is needed to pass something on.
     pub(super) fn oldest_segment(&self) -> Option<u64> {
-        self.lanes.iter().filter_map(|lane| lane.pending.front()).map(|pending| pending.segment).min()
+        self.lanes
+            .iter()
+            .filter_map(|lane| lane.pending.front())
+            .map(|pending| pending.segment)
+            .min()
     }
 }

@@ -17,15 +17,31 @@ pub(super) type Done<T, E> = Box<dyn FnOnce(Result<T, E>) + Send>;
 
 /// A call that the journal thread has to answer.
 pub(super) enum Command {
-    Append { entries: Vec<Entry>, bytes: usize, done: Done<(), AppendError> },
-    Claim { lanes: Vec<LaneId>, done: Done<Vec<Claim>, JournalError> },
-    Seal { done: Done<u64, JournalError> },
+    Append {
+        entries: Vec<Entry>,
+        bytes: usize,
+        done: Done<(), AppendError>,
+    },
+    Claim {
+        lanes: Vec<LaneId>,
+        done: Done<Vec<Claim>, JournalError>,
+    },
+    Seal {
+        done: Done<u64, JournalError>,
+    },
 }
 
 impl Command {
     pub(super) fn append(entries: Vec<Entry>, done: Done<(), AppendError>) -> Self {
-        let bytes = entries.iter().map(|entry| entry.records.len() + ENTRY_HEADER_BYTES as usize).sum();
-        Self::Append { entries, bytes, done }
+        let bytes = entries
+            .iter()
+            .map(|entry| entry.records.len() + ENTRY_HEADER_BYTES as usize)
+            .sum();
+        Self::Append {
+            entries,
+            bytes,
+            done,
+        }
     }
 
     /// Bytes that it holds in the queue.
@@ -38,7 +54,10 @@ impl Command {
 
     /// Answers that the log takes nothing any more.
     pub(super) fn fail(self, reason: &str) {
-        let failed = || JournalError::Io { what: "the journal".to_owned(), cause: reason.to_owned() };
+        let failed = || JournalError::Io {
+            what: "the journal".to_owned(),
+            cause: reason.to_owned(),
+        };
         match self {
             Self::Append { done, .. } => done(Err(AppendError::Poisoned(reason.to_owned()))),
             Self::Claim { done, .. } => done(Err(failed())),
@@ -68,7 +87,12 @@ struct State {
 
 impl Queue {
     pub(super) fn new(bytes_max: usize) -> Self {
-        Self { state: Mutex::default(), filled: Condvar::new(), drained: Condvar::new(), bytes_max }
+        Self {
+            state: Mutex::default(),
+            filled: Condvar::new(),
+            drained: Condvar::new(),
+            bytes_max,
+        }
     }
 
     /// Adds a call, waiting for room; gives it back when the queue is closed. The journal thread itself never waits.
@@ -80,7 +104,10 @@ impl Queue {
             && !state.closed
             && state.reader != Some(thread::current().id())
         {
-            state = self.drained.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self
+                .drained
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
         }
         if state.closed {
             return Err(command);
@@ -105,7 +132,10 @@ impl Queue {
         }
         while state.waiting.is_empty() && !state.closed {
             state.sleeping = true;
-            state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self
+                .filled
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
         }
         mem::swap(taken, &mut state.waiting);
         !taken.is_empty()

@@ -14,7 +14,10 @@ use bytes::Bytes;
 use super::{
     LogOptions, Recovered, Segment, TailIndex, ViewCheckpoint,
     disk::{Disk, write_all_at},
-    format::{ENTRY_HEADER_BYTES, EntryCodec, EntryHeader, FILE_HEADER_BYTES, FIRST_ENTRY, check_file_header, damaged},
+    format::{
+        ENTRY_HEADER_BYTES, EntryCodec, EntryHeader, FILE_HEADER_BYTES, FIRST_ENTRY,
+        check_file_header, damaged,
+    },
     io_error,
     lanes::Lanes,
     outbox::{Outbox, Pending},
@@ -54,9 +57,13 @@ pub(super) fn recover(
     tail: &TailIndex,
 ) -> Result<Recovery, JournalError> {
     if !SEGMENT_BYTES.contains(&options.segment_bytes) {
-        return Err(JournalError::Format(format!("segments of {} bytes are not supported", options.segment_bytes)));
+        return Err(JournalError::Format(format!(
+            "segments of {} bytes are not supported",
+            options.segment_bytes
+        )));
     }
-    disk.create_directory(directory).map_err(|error| io_error("create journal", &error))?;
+    disk.create_directory(directory)
+        .map_err(|error| io_error("create journal", &error))?;
     let mut segments = open_all(disk, directory, options)?;
     let to_read = segments.split_off(&viewed.outbox_segment.min(viewed.segment));
     check_none_missing(viewed, &to_read)?;
@@ -67,7 +74,10 @@ pub(super) fn recover(
         segment_bytes: options.segment_bytes,
         lanes: Lanes::new(options.lanes, &viewed.lanes),
         outbox: Outbox::new(options.lanes, &viewed.lanes),
-        states: States { next_number: viewed.segment, ..States::default() },
+        states: States {
+            next_number: viewed.segment,
+            ..States::default()
+        },
         found: Recovered::default(),
         open: None,
         last: None,
@@ -75,7 +85,9 @@ pub(super) fn recover(
     for segment in segments.into_values() {
         replay.keep(segment)?;
     }
-    read_ahead(to_read.into_values().collect(), |loaded| replay.take(loaded))?;
+    read_ahead(to_read.into_values().collect(), |loaded| {
+        replay.take(loaded)
+    })?;
     replay.finish()
 }
 
@@ -85,10 +97,14 @@ fn open_all(
     options: &LogOptions,
 ) -> Result<BTreeMap<u64, Arc<Segment>>, JournalError> {
     let mut segments = BTreeMap::new();
-    for file in disk.list(directory).map_err(|error| io_error("list journal", &error))? {
+    for file in disk
+        .list(directory)
+        .map_err(|error| io_error("list journal", &error))?
+    {
         if file.ends_with(".tmp") {
             // Left by a crash on its way to become something.
-            disk.remove(&directory.join(&file)).map_err(|error| io_error(format!("remove journal/{file}"), &error))?;
+            disk.remove(&directory.join(&file))
+                .map_err(|error| io_error(format!("remove journal/{file}"), &error))?;
         } else if let Some(number) = number_of(&file) {
             segments.insert(number, Arc::new(open(disk, directory, options, number)?));
         }
@@ -96,32 +112,60 @@ fn open_all(
     Ok(segments)
 }
 
-fn open(disk: &dyn Disk, directory: &Path, options: &LogOptions, number: u64) -> Result<Segment, JournalError> {
+fn open(
+    disk: &dyn Disk,
+    directory: &Path,
+    options: &LogOptions,
+    number: u64,
+) -> Result<Segment, JournalError> {
     let file_name = file_name(number);
     let name = format!("journal/{file_name}");
     let failed = |error: std::io::Error| io_error(format!("open {name}"), &error);
     let file = disk.open(&directory.join(&file_name)).map_err(failed)?;
     let bytes = file.bytes().map_err(failed)?;
-    let capacity = u32::try_from(bytes).ok().filter(|capacity| SEGMENT_BYTES.contains(capacity));
+    let capacity = u32::try_from(bytes)
+        .ok()
+        .filter(|capacity| SEGMENT_BYTES.contains(capacity));
     let Some(capacity) = capacity else {
-        return Err(damaged(&name, 0, &format!("it has {bytes} bytes, which no segment has")));
+        return Err(damaged(
+            &name,
+            0,
+            &format!("it has {bytes} bytes, which no segment has"),
+        ));
     };
     let mut header = [0; FILE_HEADER_BYTES];
     file.read_exact_at(&mut header, 0).map_err(failed)?;
     check_file_header(&header, options.data_set, number, &name)?;
-    Ok(Segment::new(number, capacity, EntryCodec::new(options.data_set, number), file))
+    Ok(Segment::new(
+        number,
+        capacity,
+        EntryCodec::new(options.data_set, number),
+        file,
+    ))
 }
 
 /// From the first segment that is needed on, none may be missing between others.
-fn check_none_missing(viewed: &ViewCheckpoint, segments: &BTreeMap<u64, Arc<Segment>>) -> Result<(), JournalError> {
+fn check_none_missing(
+    viewed: &ViewCheckpoint,
+    segments: &BTreeMap<u64, Arc<Segment>>,
+) -> Result<(), JournalError> {
     let first = viewed.outbox_segment.min(viewed.segment);
     // The views hold all that was sealed, and the next segment was never made: a full disk leaves that behind.
     if segments.is_empty() && first == viewed.segment {
         return Ok(());
     }
-    let last = segments.keys().next_back().copied().unwrap_or(0).max(viewed.segment.saturating_sub(1));
+    let last = segments
+        .keys()
+        .next_back()
+        .copied()
+        .unwrap_or(0)
+        .max(viewed.segment.saturating_sub(1));
     match (first..=last).find(|number| !segments.contains_key(number)) {
-        Some(missing) => Err(damaged(&format!("journal/{}", file_name(missing)), 0, "the segment is missing")),
+        Some(missing) => Err(damaged(
+            &format!("journal/{}", file_name(missing)),
+            0,
+            "the segment is missing",
+        )),
         None => Ok(()),
     }
 }
@@ -134,10 +178,12 @@ fn read_ahead(
     thread::scope(|scope| {
         let (sender, receiver) = mpsc::sync_channel(1);
         scope.spawn(move || {
-            segments.into_iter().try_for_each(|segment| match sender.send(load(segment)) {
-                Ok(()) => ControlFlow::Continue(()),
-                Err(_) => ControlFlow::Break(()),
-            })
+            segments
+                .into_iter()
+                .try_for_each(|segment| match sender.send(load(segment)) {
+                    Ok(()) => ControlFlow::Continue(()),
+                    Err(_) => ControlFlow::Break(()),
+                })
         });
         receiver.into_iter().try_for_each(|loaded| take(loaded?))
     })
@@ -147,7 +193,11 @@ fn load(segment: Arc<Segment>) -> Result<Loaded, JournalError> {
     let bytes = segment.read(0, segment.capacity());
     let bytes = bytes.map_err(|error| io_error(format!("read {}", segment.name()), &error))?;
     let scan = scan(&bytes, segment.codec());
-    Ok(Loaded { segment, bytes, scan })
+    Ok(Loaded {
+        segment,
+        bytes,
+        scan,
+    })
 }
 
 struct Replay<'a> {
@@ -168,7 +218,8 @@ impl Replay<'_> {
     /// A segment that the views hold and that is needed for nothing but restoring.
     fn keep(&mut self, segment: Arc<Segment>) -> Result<(), JournalError> {
         let modified = segment.file().modified_ms();
-        let time_ms = modified.map_err(|error| io_error(format!("read {}", segment.name()), &error))?;
+        let time_ms =
+            modified.map_err(|error| io_error(format!("read {}", segment.name()), &error))?;
         self.states.viewed.push_back(Viewed { segment, time_ms });
         Ok(())
     }
@@ -178,11 +229,19 @@ impl Replay<'_> {
         let name = segment.name();
         let anything = !scan.entries.is_empty() || matches!(scan.end, End::Sealed(_));
         if anything && let Some((open, end)) = &self.open {
-            return Err(damaged(open, *end, "its end is missing, and later segments hold entries"));
+            return Err(damaged(
+                open,
+                *end,
+                "its end is missing, and later segments hold entries",
+            ));
         }
         match scan.end {
             End::Damaged(offset) => {
-                return Err(damaged(&name, offset, "an entry is bad, and entries written after it are not"));
+                return Err(damaged(
+                    &name,
+                    offset,
+                    "an entry is bad, and entries written after it are not",
+                ));
             }
             End::Open { end, .. } if self.open.is_none() => self.open = Some((name.clone(), end)),
             End::Open { .. } | End::Sealed(_) => {}
@@ -190,7 +249,8 @@ impl Replay<'_> {
         let in_views = segment.number() < self.viewed.segment;
         if !in_views {
             for (offset, header) in &scan.entries {
-                self.replay(header).map_err(|why| damaged(&name, *offset, &why))?;
+                self.replay(header)
+                    .map_err(|why| damaged(&name, *offset, &why))?;
             }
         }
         for (number, seen) in index(self.tail, &loaded, in_views) {
@@ -213,7 +273,8 @@ impl Replay<'_> {
             // An empty one. Of another size than wanted, or with the torn beginning of a write that was never answered, it
             // is made anew, and so are those behind it.
             End::Open { torn_bytes: 0, .. }
-                if self.states.next_number == segment.number() && segment.capacity() == self.segment_bytes =>
+                if self.states.next_number == segment.number()
+                    && segment.capacity() == self.segment_bytes =>
             {
                 self.states.next_number = next;
                 self.states.ready.push_back(loaded.segment);
@@ -225,18 +286,45 @@ impl Replay<'_> {
     }
 
     fn replay(&mut self, header: &EntryHeader) -> Result<(), String> {
-        let EntryHeader { lane, position, epoch, time_ms, length, .. } = *header;
+        let EntryHeader {
+            lane,
+            position,
+            epoch,
+            time_ms,
+            length,
+            ..
+        } = *header;
         self.lanes.replay(lane, position, epoch, time_ms)?;
         self.found.entries += 1;
         self.found.bytes += u64::from(length);
         Ok(())
     }
 
-    fn note_outbox(&mut self, segment: u64, (offset, header): &(u32, EntryHeader), seen: OutboxSeen) {
-        let EntryHeader { lane, position, time_ms, length: bytes, .. } = *header;
+    fn note_outbox(
+        &mut self,
+        segment: u64,
+        (offset, header): &(u32, EntryHeader),
+        seen: OutboxSeen,
+    ) {
+        let EntryHeader {
+            lane,
+            position,
+            time_ms,
+            length: bytes,
+            ..
+        } = *header;
         if seen.outbox {
             let offset = offset + ENTRY_HEADER_BYTES;
-            self.outbox.add(lane, Pending { position, time_ms, segment, offset, bytes });
+            self.outbox.add(
+                lane,
+                Pending {
+                    position,
+                    time_ms,
+                    segment,
+                    offset,
+                    bytes,
+                },
+            );
         }
         if let Some(through) = seen.outbox_done {
             self.outbox.finish(lane, through);
@@ -257,23 +345,46 @@ impl Replay<'_> {
         let lanes = self.lanes.tails(&self.outbox).into();
         // The seal itself is not part of what the views read.
         let end = end - ENTRY_HEADER_BYTES;
-        self.states.sealed.push_back(Sealed { segment, end, lanes, time_ms });
+        self.states.sealed.push_back(Sealed {
+            segment,
+            end,
+            lanes,
+            time_ms,
+        });
     }
 
     fn finish(mut self) -> Result<Recovery, JournalError> {
         if let Some(loaded) = self.last.take() {
             self.settle_last(&loaded)?;
         }
-        self.states.last_sealed = self.states.last_sealed.max(self.viewed.segment.saturating_sub(1));
+        self.states.last_sealed = self
+            .states
+            .last_sealed
+            .max(self.viewed.segment.saturating_sub(1));
         self.found.outbox_entries = self.outbox.entries();
-        let Self { lanes, outbox, states, found, .. } = self;
-        Ok(Recovery { segments: states, lanes, outbox, found })
+        let Self {
+            lanes,
+            outbox,
+            states,
+            found,
+            ..
+        } = self;
+        Ok(Recovery {
+            segments: states,
+            lanes,
+            outbox,
+            found,
+        })
     }
 
     /// Makes sure of the end of the log: the last write is repeated, since its sync may have failed and what was read may
     /// stand in the page cache alone; and a segment that was being written is sealed, so that torn bytes are never looked at again.
     fn settle_last(&mut self, last: &Loaded) -> Result<(), JournalError> {
-        let Loaded { segment, bytes, scan } = last;
+        let Loaded {
+            segment,
+            bytes,
+            scan,
+        } = last;
         let (end, sealed) = match scan.end {
             End::Sealed(end) => (end, true),
             End::Open { end, torn_bytes } => {
@@ -300,22 +411,44 @@ impl Replay<'_> {
 /// Indexes a segment's entries, each lane's in order and lanes side by side; gives what concerns an outbox, by the number of
 /// the entry. Of entries that are in the views nothing but that is read.
 fn index(tail: &TailIndex, loaded: &Loaded, in_views: bool) -> Vec<(usize, OutboxSeen)> {
-    let Loaded { segment, bytes, scan } = loaded;
-    let threads = thread::available_parallelism().map_or(1, usize::from).min(INDEX_THREADS_MAX);
+    let Loaded {
+        segment,
+        bytes,
+        scan,
+    } = loaded;
+    let threads = thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(INDEX_THREADS_MAX);
     let of_thread = |thread: usize| {
         let numbered = scan.entries.iter().enumerate();
-        let own = numbered.filter(|(_, (_, header))| usize::from(header.lane.0) % threads == thread);
+        let own =
+            numbered.filter(|(_, (_, header))| usize::from(header.lane.0) % threads == thread);
         let seen = own.map(|(number, (offset, header))| {
-            let at = EntryAt { lane: header.lane, offset: offset + ENTRY_HEADER_BYTES };
+            let at = EntryAt {
+                lane: header.lane,
+                offset: offset + ENTRY_HEADER_BYTES,
+            };
             let records = bytes.slice(at.offset as usize..header.end(*offset) as usize);
-            (number, if in_views { outbox_of(records) } else { tail.add(segment, &at, records) })
+            (
+                number,
+                if in_views {
+                    outbox_of(records)
+                } else {
+                    tail.add(segment, &at, records)
+                },
+            )
         });
-        seen.filter(|(_, seen)| *seen != OutboxSeen::default()).collect::<Vec<_>>()
+        seen.filter(|(_, seen)| *seen != OutboxSeen::default())
+            .collect::<Vec<_>>()
     };
     thread::scope(|scope| {
         let of_thread = &of_thread;
-        let threads: Vec<_> = (0..threads).map(|thread| scope.spawn(move || of_thread(thread))).collect();
-        let seen = threads.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        let threads: Vec<_> = (0..threads)
+            .map(|thread| scope.spawn(move || of_thread(thread)))
+            .collect();
+        let seen = threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
         seen.flatten().collect()
     })
 }

@@ -44,7 +44,11 @@ pub(super) fn scan(bytes: &[u8], codec: EntryCodec) -> Scan {
         last_group = header.group;
         let end = header.end(offset);
         if header.is_seal() {
-            return Scan { entries, end: End::Sealed(end), last_group };
+            return Scan {
+                entries,
+                end: End::Sealed(end),
+                last_group,
+            };
         }
         entries.push((offset, header));
         offset = end;
@@ -52,7 +56,11 @@ pub(super) fn scan(bytes: &[u8], codec: EntryCodec) -> Scan {
     if entries.is_empty() {
         last_group = offset;
     }
-    Scan { end: classify(bytes, codec, offset), entries, last_group }
+    Scan {
+        end: classify(bytes, codec, offset),
+        entries,
+        last_group,
+    }
 }
 
 /// What the bytes from `bad` on are, where no right entry begins.
@@ -67,11 +75,15 @@ fn classify(bytes: &[u8], codec: EntryCodec, bad: u32) -> End {
         if candidate == bad {
             torn_end = bad + ENTRY_HEADER_BYTES;
         }
-        let length = EntryCodec::length(bytes, candidate).filter(|length| *length as usize <= ENTRY_BYTES_MAX);
+        let length = EntryCodec::length(bytes, candidate)
+            .filter(|length| *length as usize <= ENTRY_BYTES_MAX);
         let Some(length) = length else { continue };
         checked_bytes += u64::from(length);
         if checked_bytes > CHECKED_BYTES_MAX {
-            tracing::warn!(offset = bad, "too much looks like an entry; what follows is taken for old bytes");
+            tracing::warn!(
+                offset = bad,
+                "too much looks like an entry; what follows is taken for old bytes"
+            );
             break;
         }
         if let Some(header) = codec.decode(bytes, candidate) {
@@ -82,5 +94,8 @@ fn classify(bytes: &[u8], codec: EntryCodec, bad: u32) -> End {
             from = torn_end;
         }
     }
-    End::Open { end: bad, torn_bytes: torn_end - bad }
+    End::Open {
+        end: bad,
+        torn_bytes: torn_end - bad,
+    }
 }

@@ -42,7 +42,11 @@ pub(crate) struct LaneTail {
 impl Default for ViewCheckpoint {
     /// Of views that hold nothing.
     fn default() -> Self {
-        Self { segment: 1, outbox_segment: 1, lanes: Vec::new() }
+        Self {
+            segment: 1,
+            outbox_segment: 1,
+            lanes: Vec::new(),
+        }
     }
 }
 
@@ -73,11 +77,18 @@ impl ViewCheckpoint {
     pub(crate) fn decode(mut bytes: &[u8]) -> Result<Self, JournalError> {
         match bytes.first() {
             Some(&version) if version > CHECKPOINT_VERSION => {
-                let text = format!("the views' checkpoint has version {version}: it was written by a newer program");
+                let text = format!(
+                    "the views' checkpoint has version {version}: it was written by a newer program"
+                );
                 return Err(JournalError::Format(text));
             }
-            Some(&CHECKPOINT_VERSION) if bytes.len() >= 17 && (bytes.len() - 17).is_multiple_of(LANE_TAIL_BYTES) => {}
-            _ => return Err(JournalError::Damaged("the views' checkpoint cannot be read".to_owned())),
+            Some(&CHECKPOINT_VERSION)
+                if bytes.len() >= 17 && (bytes.len() - 17).is_multiple_of(LANE_TAIL_BYTES) => {}
+            _ => {
+                return Err(JournalError::Damaged(
+                    "the views' checkpoint cannot be read".to_owned(),
+                ));
+            }
         }
         bytes.advance(1);
         let (segment, outbox_segment) = (bytes.get_u64_le(), bytes.get_u64_le());
@@ -91,7 +102,11 @@ impl ViewCheckpoint {
                 outbox_done: Position(bytes.get_u64_le()),
             });
         }
-        Ok(Self { segment, outbox_segment, lanes })
+        Ok(Self {
+            segment,
+            outbox_segment,
+            lanes,
+        })
     }
 }
 
@@ -116,7 +131,11 @@ impl SealedSegment {
         let segment = self.number() + 1;
         let pending = locked(&self.shared.outbox).oldest_segment();
         let outbox_segment = pending.map_or(segment, |pending| pending.min(segment));
-        ViewCheckpoint { segment, outbox_segment, lanes: self.sealed.lanes.to_vec() }
+        ViewCheckpoint {
+            segment,
+            outbox_segment,
+            lanes: self.sealed.lanes.to_vec(),
+        }
     }
 
     /// Reads the segment. The entries' records are slices of one buffer, as long as the segment.
@@ -139,8 +158,15 @@ pub(crate) struct Entries {
 impl Entries {
     pub(super) fn read(segment: &Segment, end: u32) -> Result<Self, JournalError> {
         let name = segment.name();
-        let bytes = segment.read(0, end).map_err(|error| io_error(format!("read {name}"), &error))?;
-        Ok(Self { bytes, codec: segment.codec(), name, offset: FIRST_ENTRY })
+        let bytes = segment
+            .read(0, end)
+            .map_err(|error| io_error(format!("read {name}"), &error))?;
+        Ok(Self {
+            bytes,
+            codec: segment.codec(),
+            name,
+            offset: FIRST_ENTRY,
+        })
     }
 }
 
@@ -152,7 +178,11 @@ impl Iterator for Entries {
             return None;
         }
         let Some(header) = self.codec.decode(&self.bytes, self.offset) else {
-            let error = damaged(&self.name, self.offset, "an entry that was durable has a wrong checksum");
+            let error = damaged(
+                &self.name,
+                self.offset,
+                "an entry that was durable has a wrong checksum",
+            );
             self.bytes.clear();
             return Some(Err(error));
         };

@@ -21,8 +21,18 @@ pub(crate) struct Segment {
 }
 
 impl Segment {
-    pub(super) fn new(number: u64, capacity: u32, codec: EntryCodec, file: Box<dyn DiskFile>) -> Self {
-        Self { number, capacity, codec, file }
+    pub(super) fn new(
+        number: u64,
+        capacity: u32,
+        codec: EntryCodec,
+        file: Box<dyn DiskFile>,
+    ) -> Self {
+        Self {
+            number,
+            capacity,
+            codec,
+            file,
+        }
     }
 
     /// Its number; they rise by one.
@@ -71,7 +81,8 @@ pub(super) fn file_name(segment: u64) -> String {
 /// The number in the name of a segment's file.
 pub(super) fn number_of(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".seg")?;
-    (digits.len() >= 10 && digits.bytes().all(|byte| byte.is_ascii_digit())).then(|| digits.parse().ok())?
+    (digits.len() >= 10 && digits.bytes().all(|byte| byte.is_ascii_digit()))
+        .then(|| digits.parse().ok())?
 }
 
 /// A segment that is written to its end and not in the views yet.
@@ -138,7 +149,11 @@ impl States {
         let active = self.active.iter().map(|(segment, _)| segment);
         let sealed = self.sealed.iter().map(|sealed| &sealed.segment);
         let viewed = self.viewed.iter().map(|viewed| &viewed.segment);
-        active.chain(sealed).chain(viewed).find(|segment| segment.number == number).cloned()
+        active
+            .chain(sealed)
+            .chain(viewed)
+            .find(|segment| segment.number == number)
+            .cloned()
     }
 }
 
@@ -153,7 +168,10 @@ pub(super) type Guard<'a> = MutexGuard<'a, States>;
 
 impl Segments {
     pub(super) fn new(states: States) -> Self {
-        Self { states: Mutex::new(states), changed: Condvar::new() }
+        Self {
+            states: Mutex::new(states),
+            changed: Condvar::new(),
+        }
     }
 
     pub(super) fn lock(&self) -> Guard<'_> {
@@ -169,7 +187,9 @@ impl Segments {
 
     /// Waits for the next change.
     pub(super) fn wait<'a>(&self, guard: Guard<'a>) -> Guard<'a> {
-        self.changed.wait(guard).unwrap_or_else(PoisonError::into_inner)
+        self.changed
+            .wait(guard)
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits for the next change, not beyond the deadline; false: it has passed.
@@ -178,7 +198,13 @@ impl Segments {
         if left.is_zero() {
             return (guard, false);
         }
-        (self.changed.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0, true)
+        (
+            self.changed
+                .wait_timeout(guard, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0,
+            true,
+        )
     }
 
     /// Sees to it that `count` segments are ready; false: there is no room for them, or the log is closing.
@@ -188,7 +214,11 @@ impl Segments {
             if states.ready.len() >= count {
                 return true;
             }
-            if states.closed || states.full_until.is_some_and(|until| until > Instant::now()) {
+            if states.closed
+                || states
+                    .full_until
+                    .is_some_and(|until| until > Instant::now())
+            {
                 return false;
             }
             if states.wanted < count {
@@ -205,8 +235,14 @@ impl Segments {
     /// The views hold every segment up to this one.
     pub(super) fn viewed(&self, number: u64) {
         self.change(|states| {
-            while let Some(sealed) = states.sealed.pop_front_if(|sealed| sealed.segment.number <= number) {
-                states.viewed.push_back(Viewed { segment: sealed.segment, time_ms: sealed.time_ms });
+            while let Some(sealed) = states
+                .sealed
+                .pop_front_if(|sealed| sealed.segment.number <= number)
+            {
+                states.viewed.push_back(Viewed {
+                    segment: sealed.segment,
+                    time_ms: sealed.time_ms,
+                });
             }
         });
     }

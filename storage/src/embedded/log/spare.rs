@@ -32,7 +32,10 @@ pub(super) fn run(shared: &Shared) {
             Task::Prepare(number, old) => prepare_and_publish(shared, number, old),
             Task::Remove(segment) => {
                 let path = shared.directory.join(file_name(segment.number()));
-                let removed = shared.disk.remove(&path).and_then(|()| shared.disk.sync_directory(&shared.directory));
+                let removed = shared
+                    .disk
+                    .remove(&path)
+                    .and_then(|()| shared.disk.sync_directory(&shared.directory));
                 if let Err(error) = removed {
                     tracing::warn!(segment = segment.number(), %error, "an old segment could not be removed");
                 }
@@ -87,7 +90,11 @@ fn next_task(shared: &Shared) -> Option<Task> {
 fn take_expired(shared: &Shared, states: &mut States) -> Option<Viewed> {
     let options = &shared.options;
     let pinned = locked(&shared.outbox).oldest_segment();
-    let kept_bytes: u64 = states.viewed.iter().map(|viewed| u64::from(viewed.segment.capacity())).sum();
+    let kept_bytes: u64 = states
+        .viewed
+        .iter()
+        .map(|viewed| u64::from(viewed.segment.capacity()))
+        .sum();
     let oldest_kept_ms = now_ms().saturating_sub(options.keep_ms);
     states.viewed.pop_front_if(|oldest| {
         let expired = kept_bytes > options.keep_bytes || oldest.time_ms < oldest_kept_ms;
@@ -120,7 +127,12 @@ fn prepare_and_publish(shared: &Shared, number: u64, old: Option<Segment>) {
 }
 
 fn prepare(shared: &Shared, number: u64, old: Option<Segment>) -> std::io::Result<Segment> {
-    let Shared { disk, directory, options, .. } = shared;
+    let Shared {
+        disk,
+        directory,
+        options,
+        ..
+    } = shared;
     let temporary = directory.join(TEMPORARY);
     let capacity = options.segment_bytes;
     let file = match old {
@@ -137,7 +149,12 @@ fn prepare(shared: &Shared, number: u64, old: Option<Segment>) -> std::io::Resul
     file.sync_data()?;
     disk.rename(&temporary, &directory.join(file_name(number)))?;
     disk.sync_directory(directory)?;
-    Ok(Segment::new(number, capacity, EntryCodec::new(options.data_set, number), file))
+    Ok(Segment::new(
+        number,
+        capacity,
+        EntryCodec::new(options.data_set, number),
+        file,
+    ))
 }
 
 fn create(disk: &dyn Disk, path: &Path, capacity: u32) -> std::io::Result<Box<dyn DiskFile>> {

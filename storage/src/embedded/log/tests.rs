@@ -85,13 +85,25 @@ impl Owner {
     fn of(log: &Log) -> Self {
         let claims = claim(log);
         let epoch = claims[0].epoch;
-        Self { epoch, tails: claims.iter().map(|claim| (claim.tail, claim.time_ms)).collect() }
+        Self {
+            epoch,
+            tails: claims
+                .iter()
+                .map(|claim| (claim.tail, claim.time_ms))
+                .collect(),
+        }
     }
 
     fn next(&mut self, lane: u16, records: Bytes) -> Entry {
         let (position, time_ms) = &mut self.tails[usize::from(lane)];
         (*position, *time_ms) = (position.next(), *time_ms + 1);
-        Entry { lane: LaneId(lane), epoch: self.epoch, position: *position, time_ms: *time_ms, records }
+        Entry {
+            lane: LaneId(lane),
+            epoch: self.epoch,
+            position: *position,
+            time_ms: *time_ms,
+            records,
+        }
     }
 
     /// An entry with one row.
@@ -102,7 +114,13 @@ impl Owner {
 
 fn row(key: u8, bytes: usize) -> Bytes {
     let mut records = BytesMut::new();
-    put_row(&mut records, &ConversationId::from_bytes([1; 16]), Table::Member, &[key], &vec![key; bytes]);
+    put_row(
+        &mut records,
+        &ConversationId::from_bytes([1; 16]),
+        Table::Member,
+        &[key],
+        &vec![key; bytes],
+    );
     records.freeze()
 }
 
@@ -123,8 +141,13 @@ fn outbox_done(through: Position) -> Bytes {
 /// Everything in sealed segments, in the order in which it was written.
 fn sealed_entries(log: &Log) -> Vec<Entry> {
     let sealed: Vec<Sealed> = log.shared.segments.lock().sealed.iter().cloned().collect();
-    let segments = sealed.into_iter().map(|sealed| super::SealedSegment::new(sealed, Arc::clone(&log.shared)));
-    segments.flat_map(|segment| segment.entries().unwrap()).collect::<Result<_, _>>().unwrap()
+    let segments = sealed
+        .into_iter()
+        .map(|sealed| super::SealedSegment::new(sealed, Arc::clone(&log.shared)));
+    segments
+        .flat_map(|segment| segment.entries().unwrap())
+        .collect::<Result<_, _>>()
+        .unwrap()
 }
 
 /// Brings every sealed segment into views that keep nothing but the checkpoint.

@@ -57,7 +57,13 @@ struct Group {
 
 impl Writer {
     pub(super) fn new(shared: Arc<Shared>, lanes: Lanes, epochs: EpochFile) -> Self {
-        Self { shared, lanes, epochs, active: None, group: Group::default() }
+        Self {
+            shared,
+            lanes,
+            epochs,
+            active: None,
+            group: Group::default(),
+        }
     }
 
     /// Works until the queue is closed and empty.
@@ -67,7 +73,10 @@ impl Writer {
         let mut finished = 0;
         while self.shared.queue.take(&mut taken, finished) {
             finished = 0;
-            if taken.iter().any(|command| matches!(command, Command::Append { .. })) {
+            if taken
+                .iter()
+                .any(|command| matches!(command, Command::Append { .. }))
+            {
                 self.throttle();
             }
             for command in taken.drain(..) {
@@ -89,7 +98,11 @@ impl Writer {
             return bytes;
         }
         match command {
-            Command::Append { entries, bytes, done } => {
+            Command::Append {
+                entries,
+                bytes,
+                done,
+            } => {
                 self.append(entries, done);
                 if self.group.bytes >= GROUP_BYTES_MAX {
                     self.flush(false);
@@ -107,7 +120,10 @@ impl Writer {
                 self.seal();
                 done(match self.poisoned() {
                     None => Ok(self.shared.segments.lock().last_sealed),
-                    Some(cause) => Err(JournalError::Io { what: "seal a segment".to_owned(), cause }),
+                    Some(cause) => Err(JournalError::Io {
+                        what: "seal a segment".to_owned(),
+                        cause,
+                    }),
                 });
                 0
             }
@@ -141,7 +157,10 @@ impl Writer {
 
     /// How many new segments it takes to place these entries behind what is there.
     fn segments_needed(&self, entries: &[Entry]) -> usize {
-        let mut room = self.active.as_ref().map_or(0, |(segment, offset)| segment.capacity() - offset);
+        let mut room = self
+            .active
+            .as_ref()
+            .map_or(0, |(segment, offset)| segment.capacity() - offset);
         let mut needed = 0;
         for entry in entries {
             let bytes = entry_bytes(entry);
@@ -177,7 +196,9 @@ impl Writer {
                 Some(next)
             });
             match next {
-                Some(segment) if self.poisoned().is_none() => self.active = Some((segment, FIRST_ENTRY)),
+                Some(segment) if self.poisoned().is_none() => {
+                    self.active = Some((segment, FIRST_ENTRY))
+                }
                 _ => return false,
             }
         }
@@ -185,7 +206,11 @@ impl Writer {
 
     /// Ends the active segment, the group being empty.
     fn seal(&mut self) {
-        if self.active.as_ref().is_some_and(|(_, offset)| *offset > FIRST_ENTRY) {
+        if self
+            .active
+            .as_ref()
+            .is_some_and(|(_, offset)| *offset > FIRST_ENTRY)
+        {
             self.flush(true);
         }
     }
@@ -194,12 +219,15 @@ impl Writer {
     fn flush(&mut self, seal: bool) {
         let done = mem::take(&mut self.group.done);
         let result = match self.active.clone() {
-            Some((segment, end)) if seal || !self.group.entries.is_empty() => self.commit(&segment, end, seal),
+            Some((segment, end)) if seal || !self.group.entries.is_empty() => {
+                self.commit(&segment, end, seal)
+            }
             _ => Ok(()),
         };
         self.group.entries.clear();
         self.group.bytes = 0;
-        let result = result.map_err(|error| AppendError::Poisoned(self.shared.poison(error.to_string())));
+        let result =
+            result.map_err(|error| AppendError::Poisoned(self.shared.poison(error.to_string())));
         for done in done {
             done(result.clone());
         }
@@ -213,12 +241,19 @@ impl Writer {
         let sync_us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
         counters.sync_us.fetch_add(sync_us, Relaxed);
         counters.groups.fetch_add(1, Relaxed);
-        counters.entries.fetch_add(self.group.entries.len() as u64, Relaxed);
+        counters
+            .entries
+            .fetch_add(self.group.entries.len() as u64, Relaxed);
         counters.bytes.fetch_add(self.group.bytes as u64, Relaxed);
         self.index(segment);
         if seal {
             let lanes = self.lanes.tails(&locked(&self.shared.outbox)).into();
-            let sealed = Sealed { segment: Arc::clone(segment), end, lanes, time_ms: self.lanes.time_max() };
+            let sealed = Sealed {
+                segment: Arc::clone(segment),
+                end,
+                lanes,
+                time_ms: self.lanes.time_max(),
+            };
             self.active = None;
             self.shared.segments.change(|states| {
                 states.active = None;
@@ -234,13 +269,22 @@ impl Writer {
 
     /// Writes the group; a write that is not whole is an error.
     fn write(&mut self, segment: &Segment, end: u32, seal: bool) -> io::Result<()> {
-        let Group { start, entries, headers, .. } = &mut self.group;
+        let Group {
+            start,
+            entries,
+            headers,
+            ..
+        } = &mut self.group;
         if entries.is_empty() {
             *start = end;
         }
         let codec = segment.codec();
         headers.clear();
-        headers.extend(entries.iter().map(|entry| codec.encode(&header(entry, *start), &entry.records)));
+        headers.extend(
+            entries
+                .iter()
+                .map(|entry| codec.encode(&header(entry, *start), &entry.records)),
+        );
         let seal = seal.then(|| codec.encode(&EntryHeader::seal(*start), &[]));
         let mut slices = Vec::with_capacity(2 * entries.len() + 1);
         for (header, entry) in headers.iter().zip(entries.iter()) {
@@ -252,7 +296,10 @@ impl Writer {
             let bytes: usize = slices.iter().map(|slice| slice.len()).sum();
             let written = segment.file().write_vectored_at(slices, offset)?;
             if written != bytes {
-                let text = format!("{}: {written} of {bytes} bytes were written", segment.name());
+                let text = format!(
+                    "{}: {written} of {bytes} bytes were written",
+                    segment.name()
+                );
                 return Err(io::Error::new(io::ErrorKind::WriteZero, text));
             }
             offset += bytes as u64;
@@ -263,14 +310,32 @@ impl Writer {
     fn index(&mut self, segment: &Arc<Segment>) {
         let mut offset = self.group.start;
         for entry in &self.group.entries {
-            let Entry { lane, position, time_ms, .. } = *entry;
+            let Entry {
+                lane,
+                position,
+                time_ms,
+                ..
+            } = *entry;
             let records = offset + ENTRY_HEADER_BYTES;
             offset += entry_bytes(entry);
-            let seen = self.shared.tail.add(segment, &EntryAt { lane, offset: records }, entry.records.clone());
+            let seen = self.shared.tail.add(
+                segment,
+                &EntryAt {
+                    lane,
+                    offset: records,
+                },
+                entry.records.clone(),
+            );
             self.lanes.written(entry);
             if seen.outbox {
                 let (segment, bytes) = (segment.number(), offset - records);
-                let pending = Pending { position, time_ms, segment, offset: records, bytes };
+                let pending = Pending {
+                    position,
+                    time_ms,
+                    segment,
+                    offset: records,
+                    bytes,
+                };
                 locked(&self.shared.outbox).add(lane, pending);
             }
             if let Some(through) = seen.outbox_done {
@@ -281,9 +346,17 @@ impl Writer {
 
     /// Slows appending down while the views lag.
     fn throttle(&self) {
-        let Shared { options, segments, counters, .. } = &*self.shared;
+        let Shared {
+            options,
+            segments,
+            counters,
+            ..
+        } = &*self.shared;
         let mut states = segments.lock();
-        let excess = states.sealed.len().saturating_sub(options.lag_segments_soft);
+        let excess = states
+            .sealed
+            .len()
+            .saturating_sub(options.lag_segments_soft);
         if excess == 0 || states.closing {
             return;
         }
@@ -303,7 +376,10 @@ impl Writer {
 
     fn claim(&mut self, lanes: &[LaneId]) -> Result<Vec<Claim>, JournalError> {
         if let Some(cause) = self.poisoned() {
-            return Err(JournalError::Io { what: "claim lanes".to_owned(), cause });
+            return Err(JournalError::Io {
+                what: "claim lanes".to_owned(),
+                cause,
+            });
         }
         let last = self.epochs.last().max(self.lanes.epoch_max());
         let epoch = last.next().max(Epoch(now_ms() / 1000));
@@ -311,9 +387,18 @@ impl Writer {
         for &lane in lanes {
             let Some((tail, time_ms)) = self.lanes.end(lane) else {
                 let cause = format!("the data set has no lane {lane}");
-                return Err(JournalError::Io { what: "claim lanes".to_owned(), cause });
+                return Err(JournalError::Io {
+                    what: "claim lanes".to_owned(),
+                    cause,
+                });
             };
-            claims.push(Claim { lane, epoch, tail, time_ms, outbox: self.outbox(lane)? });
+            claims.push(Claim {
+                lane,
+                epoch,
+                tail,
+                time_ms,
+                outbox: self.outbox(lane)?,
+            });
         }
         self.epochs.advance(epoch)?;
         for &lane in lanes {
@@ -329,7 +414,8 @@ impl Writer {
             let segment = self.shared.segments.lock().find(pending.segment);
             let read = segment.ok_or_else(|| io::ErrorKind::NotFound.into());
             let read = read.and_then(|segment| segment.read(pending.offset, pending.bytes));
-            let records = read.map_err(|error| io_error(format!("read segment {}", pending.segment), &error))?;
+            let records = read
+                .map_err(|error| io_error(format!("read segment {}", pending.segment), &error))?;
             items.extend(pending.items(records));
         }
         Ok(items)
@@ -337,9 +423,23 @@ impl Writer {
 }
 
 fn header(entry: &Entry, group: u32) -> EntryHeader {
-    let Entry { lane, epoch, position, time_ms, ref records } = *entry;
+    let Entry {
+        lane,
+        epoch,
+        position,
+        time_ms,
+        ref records,
+    } = *entry;
     let length = u32::try_from(records.len()).unwrap_or(u32::MAX);
-    EntryHeader { length, lane, flags: 0, group, epoch, position, time_ms }
+    EntryHeader {
+        length,
+        lane,
+        flags: 0,
+        group,
+        epoch,
+        position,
+        time_ms,
+    }
 }
 
 /// Bytes of an entry in a segment; admitted ones are far below 4 GiB.

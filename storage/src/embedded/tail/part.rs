@@ -86,10 +86,16 @@ impl Run {
     }
 
     /// The events `from..=to` of it, with their numbers.
-    pub(super) fn range(&self, from: Seq, to: Seq) -> impl DoubleEndedIterator<Item = (Seq, EventPlace)> {
+    pub(super) fn range(
+        &self,
+        from: Seq,
+        to: Seq,
+    ) -> impl DoubleEndedIterator<Item = (Seq, EventPlace)> {
         let count = self.events.len();
-        let index =
-            |seq: u64| usize::try_from(seq.saturating_sub(self.first.0)).map_or(count, |index| index.min(count));
+        let index = |seq: u64| {
+            usize::try_from(seq.saturating_sub(self.first.0))
+                .map_or(count, |index| index.min(count))
+        };
         let start = index(from.0);
         let end = index(to.0.saturating_add(1)).max(start);
         let seqs = (start..end).map(|index| Seq(self.first.0 + index as u64));
@@ -118,15 +124,35 @@ impl Part {
     /// Indexes a record whose payload ends at `end`, as every record's does.
     pub(super) fn add(&mut self, record: &Record, end: u32) {
         match record {
-            Record::Event { conversation, event } => match event::peek(event) {
+            Record::Event {
+                conversation,
+                event,
+            } => match event::peek(event) {
                 Ok(head) => self.add_event(conversation, &head, end, u32_of(event.len())),
-                Err(error) => tracing::error!(%conversation, %error, "an event in the journal cannot be read"),
+                Err(error) => {
+                    tracing::error!(%conversation, %error, "an event in the journal cannot be read")
+                }
             },
-            Record::Row { conversation, table, key, value } => {
+            Record::Row {
+                conversation,
+                table,
+                key,
+                value,
+            } => {
                 let conversation = self.number(conversation);
                 let bytes = u32_of(value.len());
-                let key = RowKey { conversation, table: *table, key: SmallVec::from_slice(key) };
-                self.rows.insert(key, Place { offset: end - bytes, bytes });
+                let key = RowKey {
+                    conversation,
+                    table: *table,
+                    key: SmallVec::from_slice(key),
+                };
+                self.rows.insert(
+                    key,
+                    Place {
+                        offset: end - bytes,
+                        bytes,
+                    },
+                );
             }
             Record::Outbox { .. } | Record::OutboxDone { .. } => {}
         }
@@ -137,12 +163,24 @@ impl Part {
         let number = *self.conversations.entry(*conversation).or_insert(next);
         if number == next {
             let (epoch, ordinal) = (Epoch(0), Ordinal(0));
-            self.runs.push(Run { first: Seq(0), epoch, ordinal, time_ms: 0, events: Vec::new() });
+            self.runs.push(Run {
+                first: Seq(0),
+                epoch,
+                ordinal,
+                time_ms: 0,
+                events: Vec::new(),
+            });
         }
         number
     }
 
-    fn add_event(&mut self, conversation: &ConversationId, head: &event::EventHead, end: u32, bytes: u32) {
+    fn add_event(
+        &mut self,
+        conversation: &ConversationId,
+        head: &event::EventHead,
+        end: u32,
+        bytes: u32,
+    ) {
         let sent = self.fingerprint(&head.sender, &head.device, &head.client_id);
         let number = self.number(conversation);
         let run = &mut self.runs[number as usize];
@@ -157,12 +195,27 @@ impl Part {
         }
         let index = u32_of(run.events.len());
         (run.epoch, run.ordinal, run.time_ms) = (head.epoch, head.ordinal, head.time_ms);
-        run.events.push(EventPlace { offset: end - bytes, bytes, sent });
+        run.events.push(EventPlace {
+            offset: end - bytes,
+            bytes,
+            sent,
+        });
         self.note_sender((number, head.sender), head.device, head.client_id, index);
     }
 
-    fn note_sender(&mut self, key: (u32, UserId), device: DeviceId, client_id: ClientId, index: u32) {
-        let new = Sender { device, newest: client_id, last: index, next: 0 };
+    fn note_sender(
+        &mut self,
+        key: (u32, UserId),
+        device: DeviceId,
+        client_id: ClientId,
+        index: u32,
+    ) {
+        let new = Sender {
+            device,
+            newest: client_id,
+            last: index,
+            next: 0,
+        };
         let mut sender = self.senders.entry(key).or_insert(new);
         let added = u32_of(self.more_senders.len()) + 1;
         if sender.device != device {
@@ -201,28 +254,50 @@ impl Part {
     }
 
     pub(super) fn located(&self, event: EventPlace) -> Located {
-        Located { segment: Arc::clone(&self.segment), offset: event.offset, bytes: event.bytes }
+        Located {
+            segment: Arc::clone(&self.segment),
+            offset: event.offset,
+            bytes: event.bytes,
+        }
     }
 
     /// The newest value here; `Some(None)`: deleted.
-    pub(super) fn row(&self, conversation: &ConversationId, table: Table, key: &[u8]) -> Option<Option<Located>> {
+    pub(super) fn row(
+        &self,
+        conversation: &ConversationId,
+        table: Table,
+        key: &[u8],
+    ) -> Option<Option<Located>> {
         let conversation = *self.conversations.get(conversation)?;
-        let place = self.rows.get(&RowKey { conversation, table, key: SmallVec::from_slice(key) })?;
+        let place = self.rows.get(&RowKey {
+            conversation,
+            table,
+            key: SmallVec::from_slice(key),
+        })?;
         Some(self.value(*place))
     }
 
     fn value(&self, place: Place) -> Option<Located> {
         let Place { offset, bytes } = place;
-        (bytes > 0).then(|| Located { segment: Arc::clone(&self.segment), offset, bytes })
+        (bytes > 0).then(|| Located {
+            segment: Arc::clone(&self.segment),
+            offset,
+            bytes,
+        })
     }
 
     /// Keys and values of a scan's rows; its limit is not regarded.
     pub(super) fn rows(&self, scan: &Scan) -> impl Iterator<Item = (&[u8], Option<Located>)> {
         let conversation = self.conversations.get(&scan.conversation).copied();
         // An upper end below the lower one would be a panic.
-        let possible = conversation.filter(|_| scan.through.is_empty() || scan.through > scan.after);
+        let possible =
+            conversation.filter(|_| scan.through.is_empty() || scan.through > scan.after);
         possible.into_iter().flat_map(move |conversation| {
-            let key = |key: &[u8]| RowKey { conversation, table: scan.table, key: SmallVec::from_slice(key) };
+            let key = |key: &[u8]| RowKey {
+                conversation,
+                table: scan.table,
+                key: SmallVec::from_slice(key),
+            };
             let from = match &scan.after[..] {
                 [] => Bound::Included(key(&[])),
                 after => Bound::Excluded(key(after)),
@@ -232,8 +307,10 @@ impl Part {
                 through => Bound::Included(key(through)),
             };
             let rows = self.rows.range((from, to));
-            rows.take_while(move |(key, _)| key.conversation == conversation && key.table == scan.table)
-                .map(|(key, place)| (&key.key[..], self.value(*place)))
+            rows.take_while(move |(key, _)| {
+                key.conversation == conversation && key.table == scan.table
+            })
+            .map(|(key, place)| (&key.key[..], self.value(*place)))
         })
     }
 
@@ -250,7 +327,12 @@ impl Part {
             next => self.more_senders.get(next as usize - 1),
         });
         let run = number.map(|number| &self.runs[number as usize]);
-        all.filter_map(move |sender| Some((*sender, self.located(*run?.events.get(sender.last as usize)?))))
+        all.filter_map(move |sender| {
+            Some((
+                *sender,
+                self.located(*run?.events.get(sender.last as usize)?),
+            ))
+        })
     }
 
     /// Events that may have been appended under this client id, newest first.
@@ -262,8 +344,14 @@ impl Part {
         client_id: &ClientId,
     ) -> impl Iterator<Item = Located> {
         let sent = self.fingerprint(user, device, client_id);
-        let events = self.run(conversation).map_or(&[][..], |run| &run.events[..]);
-        events.iter().rev().filter(move |event| event.sent == sent).map(|event| self.located(*event))
+        let events = self
+            .run(conversation)
+            .map_or(&[][..], |run| &run.events[..]);
+        events
+            .iter()
+            .rev()
+            .filter(move |event| event.sent == sent)
+            .map(|event| self.located(*event))
     }
 }
 

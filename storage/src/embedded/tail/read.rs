@@ -40,7 +40,11 @@ pub(super) fn read_all(located: &[Located]) -> Result<Vec<Bytes>, ViewsError> {
     });
     for mut group in groups {
         while let [first, ..] = group {
-            let fits = group.iter().take_while(|located| located.end() - first.offset <= READ_BYTES_MAX).count().max(1);
+            let fits = group
+                .iter()
+                .take_while(|located| located.end() - first.offset <= READ_BYTES_MAX)
+                .count()
+                .max(1);
             let (together, rest) = group.split_at(fits);
             let end = together[fits - 1].end();
             let bytes = read(&first.segment, first.offset, end - first.offset)?;

@@ -24,8 +24,17 @@ const LANES: u16 = 3;
 /// One change of a conversation: an event, or a row set or deleted.
 #[derive(Clone, Debug)]
 enum Change {
-    Event { user: u8, device: u8, client_id: u8, bytes: usize },
-    Row { table: u8, key: u8, bytes: usize },
+    Event {
+        user: u8,
+        device: u8,
+        client_id: u8,
+        bytes: usize,
+    },
+    Row {
+        table: u8,
+        key: u8,
+        bytes: usize,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -40,11 +49,13 @@ enum Step {
 
 fn change() -> impl Strategy<Value = Change> {
     prop_oneof![
-        (0..3_u8, 0..3_u8, 0..20_u8, 0..300_usize).prop_map(|(user, device, client_id, bytes)| Change::Event {
-            user,
-            device,
-            client_id,
-            bytes
+        (0..3_u8, 0..3_u8, 0..20_u8, 0..300_usize).prop_map(|(user, device, client_id, bytes)| {
+            Change::Event {
+                user,
+                device,
+                client_id,
+                bytes,
+            }
         }),
         (1..3_u8, 0..6_u8, 0..40_usize).prop_map(|(table, key, bytes)| Change::Row {
             table,
@@ -113,19 +124,31 @@ impl World {
     /// Opening seals what there is.
     fn open(&mut self) {
         self.log = None;
-        let options = LogOptions { segment_bytes: 128 << 10, ..LogOptions::new(7, LANES) };
+        let options = LogOptions {
+            segment_bytes: 128 << 10,
+            ..LogOptions::new(7, LANES)
+        };
         let (log, _) = Log::open(self.directory.path(), options, &self.checkpoint).unwrap();
         let (sender, receiver) = mpsc::channel();
-        log.claim((0..LANES).map(LaneId).collect(), move |claims| sender.send(claims).unwrap());
+        log.claim((0..LANES).map(LaneId).collect(), move |claims| {
+            sender.send(claims).unwrap()
+        });
         let claims = receiver.recv().unwrap().unwrap();
-        self.tails = claims.iter().map(|claim| (claim.epoch, claim.tail)).collect();
+        self.tails = claims
+            .iter()
+            .map(|claim| (claim.epoch, claim.tail))
+            .collect();
         self.log = Some(log);
         self.started();
     }
 
     /// A segment has ended, if it held anything.
     fn started(&mut self) {
-        if self.kept.last().is_none_or(|kept| !kept.events.is_empty() || !kept.rows.is_empty()) {
+        if self
+            .kept
+            .last()
+            .is_none_or(|kept| !kept.events.is_empty() || !kept.rows.is_empty())
+        {
             self.kept.push(Kept::default());
         }
     }
@@ -162,7 +185,12 @@ impl World {
             let lane = LaneId::of(&id, LANES);
             let buf = records.entry(lane).or_default();
             match change {
-                Change::Event { user: of, device: on, client_id: name, bytes } => {
+                Change::Event {
+                    user: of,
+                    device: on,
+                    client_id: name,
+                    bytes,
+                } => {
                     let (seq, ordinal) = &mut self.heads[usize::from(*number)];
                     (*seq, *ordinal) = (*seq + 1, *ordinal + *bytes as u64 % 2);
                     let head = EventHead {
@@ -174,7 +202,10 @@ impl World {
                         device: device(*on),
                         client_id: client_id(*name),
                     };
-                    let message = v1::Message { body: vec![*name; *bytes].into(), ..v1::Message::default() };
+                    let message = v1::Message {
+                        body: vec![*name; *bytes].into(),
+                        ..v1::Message::default()
+                    };
                     let range = put_event(buf, &id, |buf| {
                         encode_into(buf, &head, &v1::event::Content::Message(message));
                     });
@@ -186,26 +217,44 @@ impl World {
                     let value = vec![*key; *bytes];
                     put_row(buf, &id, table, &[*key], &value);
                     let value = (!value.is_empty()).then(|| Bytes::from(value));
-                    kept.rows.insert((*number, table, Bytes::copy_from_slice(&[*key])), value);
+                    kept.rows
+                        .insert((*number, table, Bytes::copy_from_slice(&[*key])), value);
                 }
             }
         }
         let entries = records.into_iter().map(|(lane, records)| {
             let (epoch, position) = &mut self.tails[usize::from(lane.0)];
             *position = position.next();
-            Entry { lane, epoch: *epoch, position: *position, time_ms: position.0, records: records.freeze() }
+            Entry {
+                lane,
+                epoch: *epoch,
+                position: *position,
+                time_ms: position.0,
+                records: records.freeze(),
+            }
         });
         let entries = entries.collect();
         let (sender, receiver) = mpsc::channel();
-        self.log().append(entries, move |result| sender.send(result).unwrap());
+        self.log()
+            .append(entries, move |result| sender.send(result).unwrap());
         receiver.recv().unwrap().unwrap();
     }
 
     fn check(&self) {
         for number in 0..4 {
-            let events: Vec<_> = self.kept.iter().filter_map(|kept| kept.events.get(&number)).flatten().collect();
+            let events: Vec<_> = self
+                .kept
+                .iter()
+                .filter_map(|kept| kept.events.get(&number))
+                .flatten()
+                .collect();
             self.check_head(number, &events);
-            for (from, to, bytes_max) in [(1, u64::MAX, 1 << 20), (2, 5, 1 << 20), (3, u64::MAX, 400), (1, 4, 0)] {
+            for (from, to, bytes_max) in [
+                (1, u64::MAX, 1 << 20),
+                (2, 5, 1 << 20),
+                (3, u64::MAX, 400),
+                (1, 4, 0),
+            ] {
                 for order in [Order::Forward, Order::Backward] {
                     self.check_range(number, &events, (from, to), bytes_max, order);
                 }
@@ -235,10 +284,19 @@ impl World {
         order: Order,
     ) {
         let conversation = conversation(number);
-        let range = Range { conversation, from: Seq(from), to: Seq(to), bytes_max, order };
+        let range = Range {
+            conversation,
+            from: Seq(from),
+            to: Seq(to),
+            bytes_max,
+            order,
+        };
         let found = self.log().tail().events(&range);
         assert_eq!(found.first, events.first().map(|(head, _)| head.seq));
-        let mut within: Vec<_> = events.iter().filter(|(head, _)| (from..=to).contains(&head.seq.0)).collect();
+        let mut within: Vec<_> = events
+            .iter()
+            .filter(|(head, _)| (from..=to).contains(&head.seq.0))
+            .collect();
         if order == Order::Backward {
             within.reverse();
         }
@@ -260,21 +318,43 @@ impl World {
     fn check_sent(&self, number: u8, events: &[&(EventHead, Bytes)]) {
         let tail = self.log().tail();
         for of in 0..3 {
-            let own: Vec<_> = events.iter().map(|(head, _)| head).filter(|head| head.sender == user(of)).collect();
+            let own: Vec<_> = events
+                .iter()
+                .map(|(head, _)| head)
+                .filter(|head| head.sender == user(of))
+                .collect();
             let mut sent = tail.sent(&conversation(number), &user(of)).unwrap();
             sent.sort_by_key(|sent| sent.device);
             let devices = (0..3).map(device).filter_map(|device| {
                 let own = own.iter().filter(|head| head.device == device);
                 let newest = own.clone().map(|head| head.client_id).max()?;
                 let last = own.max_by_key(|head| head.seq)?;
-                Some(Sent { device, newest, seq: last.seq, ordinal: last.ordinal })
+                Some(Sent {
+                    device,
+                    newest,
+                    seq: last.seq,
+                    ordinal: last.ordinal,
+                })
             });
             assert_eq!(sent, devices.collect::<Vec<_>>());
             for (on, name) in [(0, 3), (1, 7), (2, 12)] {
-                let found = tail.find_sent(&conversation(number), &user(of), &device(on), &client_id(name)).unwrap();
-                let of_id = own.iter().filter(|head| (head.device, head.client_id) == (device(on), client_id(name)));
+                let found = tail
+                    .find_sent(
+                        &conversation(number),
+                        &user(of),
+                        &device(on),
+                        &client_id(name),
+                    )
+                    .unwrap();
+                let of_id = own
+                    .iter()
+                    .filter(|head| (head.device, head.client_id) == (device(on), client_id(name)));
                 let expected = of_id.max_by_key(|head| head.seq);
-                let sent = |head: &&&EventHead| SentEvent { epoch: head.epoch, seq: head.seq, time_ms: head.time_ms };
+                let sent = |head: &&&EventHead| SentEvent {
+                    epoch: head.epoch,
+                    seq: head.seq,
+                    time_ms: head.time_ms,
+                };
                 assert_eq!(found, expected.as_ref().map(sent));
             }
         }
@@ -286,7 +366,10 @@ impl World {
         for table in [Table::Profile, Table::Member] {
             let mut rows = BTreeMap::new();
             for kept in &self.kept {
-                let of_table = kept.rows.iter().filter(|((of, within, _), _)| (*of, *within) == (number, table));
+                let of_table = kept
+                    .rows
+                    .iter()
+                    .filter(|((of, within, _), _)| (*of, *within) == (number, table));
                 rows.extend(of_table.map(|((.., key), value)| (key.clone(), value.clone())));
             }
             for key in 0..6 {
@@ -294,12 +377,27 @@ impl World {
                 assert_eq!(found.as_ref(), rows.get(&[key][..]));
             }
             let bound = |key: &'static [u8]| Bytes::from_static(key);
-            for (after, through, limit) in [(&b""[..], &b""[..], 9), (&[1], &[4], 9), (b"", &[3], 2), (&[5], &[2], 9)] {
+            for (after, through, limit) in [
+                (&b""[..], &b""[..], 9),
+                (&[1], &[4], 9),
+                (b"", &[3], 2),
+                (&[5], &[2], 9),
+            ] {
                 let (after, through) = (bound(after), bound(through));
-                let scan = Scan { conversation, table, after: after.clone(), through: through.clone(), limit };
+                let scan = Scan {
+                    conversation,
+                    table,
+                    after: after.clone(),
+                    through: through.clone(),
+                    limit,
+                };
                 let inside = |key: &Bytes| *key > after && (through.is_empty() || *key <= through);
                 let mut alive = 0;
-                let mut expected: Vec<_> = rows.clone().into_iter().filter(|(key, _)| inside(key)).collect();
+                let mut expected: Vec<_> = rows
+                    .clone()
+                    .into_iter()
+                    .filter(|(key, _)| inside(key))
+                    .collect();
                 expected.retain(|(_, value)| {
                     let wanted = alive < limit;
                     alive += usize::from(value.is_some());
@@ -327,12 +425,30 @@ proptest! {
 #[test]
 fn places_that_were_found_can_be_read_after_the_segment_was_forgotten() {
     let mut world = World::new();
-    let change = Change::Event { user: 0, device: 0, client_id: 1, bytes: 100 };
-    world.run(Step::Append(vec![(0, change.clone()), (1, change.clone()), (0, change)]));
+    let change = Change::Event {
+        user: 0,
+        device: 0,
+        client_id: 1,
+        bytes: 100,
+    };
+    world.run(Step::Append(vec![
+        (0, change.clone()),
+        (1, change.clone()),
+        (0, change),
+    ]));
     let order = Order::Forward;
-    let range = Range { conversation: conversation(0), from: Seq(1), to: Seq(9), bytes_max: 1 << 20, order };
+    let range = Range {
+        conversation: conversation(0),
+        from: Seq(1),
+        to: Seq(9),
+        bytes_max: 1 << 20,
+        order,
+    };
     let found = world.log().tail().events(&range);
-    let expected: Vec<_> = world.kept[0].events[&0].iter().map(|(_, event)| event.clone()).collect();
+    let expected: Vec<_> = world.kept[0].events[&0]
+        .iter()
+        .map(|(_, event)| event.clone())
+        .collect();
     world.run(Step::Seal);
     world.run(Step::View);
     assert!(world.log().tail().head(&conversation(0)).is_none());
@@ -343,15 +459,33 @@ fn places_that_were_found_can_be_read_after_the_segment_was_forgotten() {
 fn records_that_cannot_be_read_hide_nothing_before_them() {
     let mut world = World::new();
     let mut records = BytesMut::new();
-    put_row(&mut records, &conversation(0), Table::Profile, b"", b"value");
+    put_row(
+        &mut records,
+        &conversation(0),
+        Table::Profile,
+        b"",
+        b"value",
+    );
     records.extend_from_slice(&[77, 1, 0, 0, 0, 0]);
     let lane = LaneId::of(&conversation(0), LANES);
     let (epoch, _) = world.tails[usize::from(lane.0)];
-    let entry = Entry { lane, epoch, position: Position(1), time_ms: 1, records: records.freeze() };
+    let entry = Entry {
+        lane,
+        epoch,
+        position: Position(1),
+        time_ms: 1,
+        records: records.freeze(),
+    };
     let (sender, receiver) = mpsc::channel();
-    world.log().append(vec![entry], move |result| sender.send(result).unwrap());
+    world
+        .log()
+        .append(vec![entry], move |result| sender.send(result).unwrap());
     receiver.recv().unwrap().unwrap();
-    let found = world.log().tail().row(&conversation(0), Table::Profile, b"").unwrap();
+    let found = world
+        .log()
+        .tail()
+        .row(&conversation(0), Table::Profile, b"")
+        .unwrap();
     assert_eq!(found, Some(Some(Bytes::from_static(b"value"))));
     world.run(Step::Reopen);
 }

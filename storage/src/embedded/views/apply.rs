@@ -11,8 +11,8 @@ use rialto_protocol::{
 use super::{
     Doing, Fault, Pace, Step, ViewStore,
     codec::{
-        self, DeviceValue, HeadValue, LENGTH_BYTES, RUN_BYTES_MAX, device_key, put_sent, row_key, row_value, run_key,
-        sent_key, window_key,
+        self, DeviceValue, HeadValue, LENGTH_BYTES, RUN_BYTES_MAX, device_key, put_sent, row_key,
+        row_value, run_key, sent_key, window_key,
     },
     gather::{EventRef, Gathered, RowRef},
     sink::Sink,
@@ -36,12 +36,20 @@ struct SentRef {
 }
 
 fn sinks(keyspaces: &BTreeMap<u32, Keyspace>) -> BTreeMap<u32, Sink<'_>> {
-    keyspaces.iter().map(|(window, keyspace)| (*window, Sink::new(keyspace))).collect()
+    keyspaces
+        .iter()
+        .map(|(window, keyspace)| (*window, Sink::new(keyspace)))
+        .collect()
 }
 
 impl ViewStore {
     /// Brings all of it in, durably. May be repeated, wholly or after it was cut off anywhere.
-    pub(super) fn apply(&self, gathered: &Gathered, newest_time_ms: u64, pace: &mut dyn Pace) -> Result<(), Fault> {
+    pub(super) fn apply(
+        &self,
+        gathered: &Gathered,
+        newest_time_ms: u64,
+        pace: &mut dyn Pace,
+    ) -> Result<(), Fault> {
         let (events, sent) = self.windows_of(gathered, newest_time_ms);
         let (events, sent) = self.open_windows(&events, &sent)?;
         let mut sinks = Sinks {
@@ -52,7 +60,10 @@ impl ViewStore {
             heads: Sink::new(&self.heads),
         };
         let mut run = Vec::with_capacity(2 * RUN_BYTES_MAX);
-        for events in gathered.events.chunk_by(|a, b| a.conversation == b.conversation) {
+        for events in gathered
+            .events
+            .chunk_by(|a, b| a.conversation == b.conversation)
+        {
             self.apply_conversation(events, &mut sinks, &mut run)?;
             pace.breathe();
         }
@@ -67,11 +78,18 @@ impl ViewStore {
         self.persist()
     }
 
-    fn windows_of(&self, gathered: &Gathered, newest_time_ms: u64) -> (BTreeSet<u32>, BTreeSet<u32>) {
+    fn windows_of(
+        &self,
+        gathered: &Gathered,
+        newest_time_ms: u64,
+    ) -> (BTreeSet<u32>, BTreeSet<u32>) {
         let (mut events, mut sent) = (BTreeSet::new(), BTreeSet::new());
         let mut last = None;
         for event in &gathered.events {
-            let windows = (window(event.time_ms, self.events_window_ms), window(event.time_ms, self.sent_window_ms));
+            let windows = (
+                window(event.time_ms, self.events_window_ms),
+                window(event.time_ms, self.sent_window_ms),
+            );
             if last.replace(windows) != Some(windows) {
                 events.insert(windows.0);
                 sent.insert(windows.1);
@@ -82,17 +100,43 @@ impl ViewStore {
         (events, sent)
     }
 
-    fn apply_conversation(&self, events: &[EventRef], sinks: &mut Sinks<'_>, run: &mut Vec<u8>) -> Result<(), Fault> {
+    fn apply_conversation(
+        &self,
+        events: &[EventRef],
+        sinks: &mut Sinks<'_>,
+        run: &mut Vec<u8>,
+    ) -> Result<(), Fault> {
         let mut heads = Vec::with_capacity(events.len());
         for event in events {
-            let head = event::peek(&event.event)
-                .map_err(|error| Fault::Damaged(format!("event {} cannot be read: {error}", event.seq)))?;
-            heads.push(SentRef { head, window: window(event.time_ms, self.sent_window_ms) });
+            let head = event::peek(&event.event).map_err(|error| {
+                Fault::Damaged(format!("event {} cannot be read: {error}", event.seq))
+            })?;
+            heads.push(SentRef {
+                head,
+                window: window(event.time_ms, self.sent_window_ms),
+            });
         }
-        let Some((event, last)) = events.last().zip(heads.last()) else { return Ok(()) };
+        let Some((event, last)) = events.last().zip(heads.last()) else {
+            return Ok(());
+        };
         let conversation = event.conversation;
-        let EventHead { seq, epoch, ordinal, time_ms, .. } = last.head;
-        sinks.heads.put(conversation.as_bytes(), &HeadValue { seq, epoch, ordinal, time_ms }.encode())?;
+        let EventHead {
+            seq,
+            epoch,
+            ordinal,
+            time_ms,
+            ..
+        } = last.head;
+        sinks.heads.put(
+            conversation.as_bytes(),
+            &HeadValue {
+                seq,
+                epoch,
+                ordinal,
+                time_ms,
+            }
+            .encode(),
+        )?;
         let same_window = |a: &EventRef, b: &EventRef| {
             window(a.time_ms, self.events_window_ms) == window(b.time_ms, self.events_window_ms)
         };
@@ -115,8 +159,14 @@ impl ViewStore {
         windows: &mut Sink<'_>,
     ) -> Result<(), Fault> {
         let key = window_key(conversation, window);
-        let known = self.windows.get(key).doing("reading a conversation's windows")?;
-        if known.and_then(|value| codec::number(&value, 0)).is_some_and(|known| known <= first.0) {
+        let known = self
+            .windows
+            .get(key)
+            .doing("reading a conversation's windows")?;
+        if known
+            .and_then(|value| codec::number(&value, 0))
+            .is_some_and(|known| known <= first.0)
+        {
             return Ok(());
         }
         windows.put(&key, &first.0.to_le_bytes())
@@ -131,15 +181,23 @@ impl ViewStore {
         heads.sort_unstable_by_key(|SentRef { head, window }| {
             (head.sender, head.device, *window, head.client_id, head.seq)
         });
-        let same_device = |a: &SentRef, b: &SentRef| (a.head.sender, a.head.device) == (b.head.sender, b.head.device);
+        let same_device = |a: &SentRef, b: &SentRef| {
+            (a.head.sender, a.head.device) == (b.head.sender, b.head.device)
+        };
         let mut list = Vec::new();
         for sent in heads.chunk_by(same_device) {
             let key = device_key(conversation, sent[0].head.sender, sent[0].head.device);
             for sent in sent.chunk_by(|a, b| a.window == b.window) {
-                let Some(sink) = sinks.sent.get_mut(&sent[0].window) else { continue };
+                let Some(sink) = sinks.sent.get_mut(&sent[0].window) else {
+                    continue;
+                };
                 list.clear();
                 for SentRef { head, .. } in sent {
-                    let event = SentEvent { epoch: head.epoch, seq: head.seq, time_ms: head.time_ms };
+                    let event = SentEvent {
+                        epoch: head.epoch,
+                        seq: head.seq,
+                        time_ms: head.time_ms,
+                    };
                     put_sent(&mut list, head.client_id, &event);
                 }
                 sink.put(&sent_key(&key, sent[sent.len() - 1].head.client_id), &list)?;
@@ -149,7 +207,12 @@ impl ViewStore {
         Ok(())
     }
 
-    fn apply_device(&self, key: &[u8; 48], sent: &[SentRef], devices: &mut Sink<'_>) -> Result<(), Fault> {
+    fn apply_device(
+        &self,
+        key: &[u8; 48],
+        sent: &[SentRef],
+        devices: &mut Sink<'_>,
+    ) -> Result<(), Fault> {
         let stored = self.devices.get(key).doing("reading what a device sent")?;
         let stored = stored.as_deref().and_then(DeviceValue::decode);
         let new = sent.iter().map(|SentRef { head, .. }| DeviceValue {
@@ -196,8 +259,9 @@ fn apply_runs(
         if run.is_empty() {
             first = event.seq;
         }
-        let length = u32::try_from(event.event.len())
-            .map_err(|_| Fault::Damaged(format!("event {} of {conversation} is too long", event.seq)))?;
+        let length = u32::try_from(event.event.len()).map_err(|_| {
+            Fault::Damaged(format!("event {} of {conversation} is too long", event.seq))
+        })?;
         run.extend_from_slice(&length.to_le_bytes());
         run.extend_from_slice(&event.event);
         next = event.seq.next();

@@ -60,13 +60,26 @@ impl Checkpoint {
 
     /// The log's part of it.
     pub(crate) fn of_log(&self) -> ViewCheckpoint {
-        let Self { segment, outbox_segment, lanes, .. } = self;
-        ViewCheckpoint { segment: *segment, outbox_segment: *outbox_segment, lanes: lanes.clone() }
+        let Self {
+            segment,
+            outbox_segment,
+            lanes,
+            ..
+        } = self;
+        ViewCheckpoint {
+            segment: *segment,
+            outbox_segment: *outbox_segment,
+            lanes: lanes.clone(),
+        }
     }
 
     /// Takes over how far the log's segments are in.
     pub(crate) fn advance(&mut self, log: ViewCheckpoint) {
-        let ViewCheckpoint { segment, outbox_segment, lanes } = log;
+        let ViewCheckpoint {
+            segment,
+            outbox_segment,
+            lanes,
+        } = log;
         (self.segment, self.outbox_segment, self.lanes) = (segment, outbox_segment, lanes);
     }
 
@@ -76,9 +89,10 @@ impl Checkpoint {
         match std::fs::read(&path) {
             Ok(bytes) => Self::decode(&bytes).map(Some),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => {
-                Err(JournalError::Io { what: format!("reading {}", path.display()), cause: error.to_string() })
-            }
+            Err(error) => Err(JournalError::Io {
+                what: format!("reading {}", path.display()),
+                cause: error.to_string(),
+            }),
         }
     }
 
@@ -110,7 +124,9 @@ impl Checkpoint {
         }
         let version = bytes.get_u8();
         if version != VERSION {
-            let text = format!("{FILE} has version {version}, this program knows {VERSION}: use the program that wrote it");
+            let text = format!(
+                "{FILE} has version {version}, this program knows {VERSION}: use the program that wrote it"
+            );
             return Err(JournalError::Format(text));
         }
         let (generation, newest_time_ms) = (bytes.get_u64_le(), bytes.get_u64_le());
@@ -119,8 +135,20 @@ impl Checkpoint {
             return Err(damaged());
         }
         let events_windows = (0..windows).map(|_| bytes.get_u32_le()).collect();
-        let ViewCheckpoint { segment, outbox_segment, lanes } = ViewCheckpoint::decode(bytes)?;
-        Ok(Self { generation, newest_time_ms, events_from, events_windows, segment, outbox_segment, lanes })
+        let ViewCheckpoint {
+            segment,
+            outbox_segment,
+            lanes,
+        } = ViewCheckpoint::decode(bytes)?;
+        Ok(Self {
+            generation,
+            newest_time_ms,
+            events_from,
+            events_windows,
+            segment,
+            outbox_segment,
+            lanes,
+        })
     }
 }
 
@@ -139,17 +167,31 @@ mod tests {
             time_ms: 77,
             outbox_done: Position(3),
         };
-        let mut checkpoint = Checkpoint { events_windows: vec![4, 5], events_from: 4, ..Checkpoint::empty(3) };
-        checkpoint.advance(ViewCheckpoint { segment: 8, outbox_segment: 7, lanes: vec![lane] });
+        let mut checkpoint = Checkpoint {
+            events_windows: vec![4, 5],
+            events_from: 4,
+            ..Checkpoint::empty(3)
+        };
+        checkpoint.advance(ViewCheckpoint {
+            segment: 8,
+            outbox_segment: 7,
+            lanes: vec![lane],
+        });
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(Checkpoint::load(dir.path()).unwrap(), None);
         checkpoint.store(dir.path()).unwrap();
-        assert_eq!(Checkpoint::load(dir.path()).unwrap(), Some(checkpoint.clone()));
+        assert_eq!(
+            Checkpoint::load(dir.path()).unwrap(),
+            Some(checkpoint.clone())
+        );
         let bytes = checkpoint.encode();
         for at in 0..bytes.len() {
             let mut bad = bytes.clone();
             bad[at] ^= 1;
-            assert!(matches!(Checkpoint::decode(&bad), Err(JournalError::Damaged(_))), "byte {at}");
+            assert!(
+                matches!(Checkpoint::decode(&bad), Err(JournalError::Damaged(_))),
+                "byte {at}"
+            );
             assert!(Checkpoint::decode(&bytes[..at]).is_err());
         }
     }

@@ -87,7 +87,10 @@ pub(super) fn number(value: &[u8], index: usize) -> Option<u64> {
 
 /// A value of numbers alone.
 pub(super) fn numbers<const N: usize>(numbers: [u64; N]) -> Vec<u8> {
-    numbers.iter().flat_map(|number| number.to_le_bytes()).collect()
+    numbers
+        .iter()
+        .flat_map(|number| number.to_le_bytes())
+        .collect()
 }
 
 /// The end of a conversation's log, as far as the views have it.
@@ -142,7 +145,10 @@ impl DeviceValue {
     /// The newer of both in each respect: the same whichever comes first, and however often.
     pub(super) fn merge(self, other: Self) -> Self {
         let last = if other.seq > self.seq { other } else { self };
-        Self { newest: self.newest.max(other.newest), ..last }
+        Self {
+            newest: self.newest.max(other.newest),
+            ..last
+        }
     }
 }
 
@@ -158,9 +164,15 @@ pub(super) fn put_sent(list: &mut Vec<u8>, client_id: ClientId, event: &SentEven
 pub(super) fn find_in_list(list: &[u8], client_id: ClientId) -> Option<SentEvent> {
     let (elements, _) = list.as_chunks::<SENT_BYTES>();
     let first = elements.partition_point(|element| element[..16] < client_id.as_bytes()[..]);
-    let element = elements.get(first).filter(|element| element[..16] == client_id.as_bytes()[..])?;
+    let element = elements
+        .get(first)
+        .filter(|element| element[..16] == client_id.as_bytes()[..])?;
     let number = |index| number(&element[16..], index);
-    Some(SentEvent { epoch: Epoch(number(0)?), seq: Seq(number(1)?), time_ms: number(2)? })
+    Some(SentEvent {
+        epoch: Epoch(number(0)?),
+        seq: Seq(number(1)?),
+        time_ms: number(2)?,
+    })
 }
 
 /// A row with the position that wrote it.
@@ -185,7 +197,10 @@ pub(super) struct Run<'a> {
 
 impl<'a> Run<'a> {
     pub(super) fn new(first: Seq, value: &'a [u8]) -> Self {
-        Self { seq: first, rest: value }
+        Self {
+            seq: first,
+            rest: value,
+        }
     }
 }
 
@@ -196,9 +211,12 @@ impl<'a> Iterator for Run<'a> {
         if self.rest.is_empty() {
             return None;
         }
-        let (length, rest) = self.rest.split_first_chunk::<LENGTH_BYTES>().map_or((None, self.rest), |(length, rest)| {
-            (usize::try_from(u32::from_le_bytes(*length)).ok(), rest)
-        });
+        let (length, rest) = self
+            .rest
+            .split_first_chunk::<LENGTH_BYTES>()
+            .map_or((None, self.rest), |(length, rest)| {
+                (usize::try_from(u32::from_le_bytes(*length)).ok(), rest)
+            });
         let Some((event, rest)) = length.and_then(|length| rest.split_at_checked(length)) else {
             self.rest = &[];
             return Some(None);
@@ -217,7 +235,11 @@ mod tests {
     #[test]
     fn an_id_is_found_in_a_list_wherever_it_stands() {
         let id = |byte| ClientId::from_bytes([byte; 16]);
-        let event = |seq| SentEvent { epoch: Epoch(2), seq: Seq(seq), time_ms: 9 };
+        let event = |seq| SentEvent {
+            epoch: Epoch(2),
+            seq: Seq(seq),
+            time_ms: 9,
+        };
         let mut list = Vec::new();
         for byte in [1, 3, 5] {
             put_sent(&mut list, id(byte), &event(u64::from(byte)));
@@ -236,18 +258,40 @@ mod tests {
             run.extend_from_slice(event);
         }
         let whole: Vec<_> = Run::new(Seq(7), &run).collect();
-        assert_eq!(whole, [Some((Seq(7), &b"one"[..])), Some((Seq(8), b"")), Some((Seq(9), b"three"))]);
+        assert_eq!(
+            whole,
+            [
+                Some((Seq(7), &b"one"[..])),
+                Some((Seq(8), b"")),
+                Some((Seq(9), b"three"))
+            ]
+        );
         for cut in 0..run.len() {
             let found: Vec<_> = Run::new(Seq(7), &run[..cut]).collect();
-            assert_eq!(found.contains(&None), ![0, 7, 11].contains(&cut), "cut at {cut}");
+            assert_eq!(
+                found.contains(&None),
+                ![0, 7, 11].contains(&cut),
+                "cut at {cut}"
+            );
         }
     }
 
     #[test]
     fn merging_devices_does_not_depend_on_order() {
-        let older = DeviceValue { newest: ClientId::from_bytes([9; 16]), seq: Seq(1), ordinal: Ordinal(1) };
-        let newer = DeviceValue { newest: ClientId::from_bytes([2; 16]), seq: Seq(5), ordinal: Ordinal(4) };
-        let both = DeviceValue { newest: older.newest, ..newer };
+        let older = DeviceValue {
+            newest: ClientId::from_bytes([9; 16]),
+            seq: Seq(1),
+            ordinal: Ordinal(1),
+        };
+        let newer = DeviceValue {
+            newest: ClientId::from_bytes([2; 16]),
+            seq: Seq(5),
+            ordinal: Ordinal(4),
+        };
+        let both = DeviceValue {
+            newest: older.newest,
+            ..newer
+        };
         assert_eq!((older.merge(newer), newer.merge(older)), (both, both));
         assert_eq!(DeviceValue::decode(&both.encode()), Some(both));
     }

@@ -46,7 +46,10 @@ impl Gathered {
         for entry in entries {
             let entry = entry.map_err(|error| Fault::Damaged(error.to_string()))?;
             gathered.add(&entry).map_err(|cause| {
-                Fault::Damaged(format!("entry {} of lane {} cannot be read: {cause}", entry.position, entry.lane))
+                Fault::Damaged(format!(
+                    "entry {} of lane {} cannot be read: {cause}",
+                    entry.position, entry.lane
+                ))
             })?;
             pace.breathe();
         }
@@ -58,12 +61,31 @@ impl Gathered {
         self.newest_time_ms = self.newest_time_ms.max(entry.time_ms);
         for record in Records::new(entry.records.clone()) {
             match record.map_err(|error| error.to_string())? {
-                Record::Event { conversation, event } => {
+                Record::Event {
+                    conversation,
+                    event,
+                } => {
                     let seq = event::peek(&event).map_err(|error| error.to_string())?.seq;
-                    self.events.push(EventRef { conversation, seq, time_ms: entry.time_ms, event });
+                    self.events.push(EventRef {
+                        conversation,
+                        seq,
+                        time_ms: entry.time_ms,
+                        event,
+                    });
                 }
-                Record::Row { conversation, table, key, value } => {
-                    self.rows.push(RowRef { conversation, table, key, position: entry.position, value });
+                Record::Row {
+                    conversation,
+                    table,
+                    key,
+                    value,
+                } => {
+                    self.rows.push(RowRef {
+                        conversation,
+                        table,
+                        key,
+                        position: entry.position,
+                        value,
+                    });
                 }
                 // The journal itself finds these again.
                 Record::Outbox { .. } | Record::OutboxDone { .. } => {}
@@ -73,12 +95,22 @@ impl Gathered {
     }
 
     fn sort(&mut self) {
-        self.events.sort_unstable_by_key(|event| (u128::from_be_bytes(*event.conversation.as_bytes()), event.seq));
-        self.events.dedup_by_key(|event| (event.conversation, event.seq));
+        self.events.sort_unstable_by_key(|event| {
+            (
+                u128::from_be_bytes(*event.conversation.as_bytes()),
+                event.seq,
+            )
+        });
+        self.events
+            .dedup_by_key(|event| (event.conversation, event.seq));
         // Stable: a conversation's rows stand in the order of their lane.
-        self.rows.sort_by(|a, b| (a.conversation, a.table as u8, &a.key).cmp(&(b.conversation, b.table as u8, &b.key)));
+        self.rows.sort_by(|a, b| {
+            (a.conversation, a.table as u8, &a.key).cmp(&(b.conversation, b.table as u8, &b.key))
+        });
         self.rows.dedup_by(|later, kept| {
-            let same = later.conversation == kept.conversation && later.table == kept.table && later.key == kept.key;
+            let same = later.conversation == kept.conversation
+                && later.table == kept.table
+                && later.key == kept.key;
             if same {
                 std::mem::swap(later, kept);
             }

@@ -19,24 +19,40 @@ use crate::{
 
 type Rows = Vec<(Bytes, Bytes)>;
 
-pub(in super::super) fn head(work: &Work, conversation: ConversationId) -> Result<Option<Head>, ViewsError> {
+pub(in super::super) fn head(
+    work: &Work,
+    conversation: ConversationId,
+) -> Result<Option<Head>, ViewsError> {
     let tail = work.log.tail().head(&conversation);
     let viewed = work.views.head(conversation)?;
     let tail_head = tail.map(|tail| (tail.seq, tail.epoch, tail.ordinal, tail.time_ms));
     let view_head = viewed.map(|head| (head.seq, head.epoch, head.ordinal, head.time_ms));
-    let Some((seq, epoch, ordinal, time_ms)) = tail_head.max(view_head) else { return Ok(None) };
+    let Some((seq, epoch, ordinal, time_ms)) = tail_head.max(view_head) else {
+        return Ok(None);
+    };
     let oldest = if work.views.events_from() == 0 {
         // Nothing was ever dropped.
         Seq(1)
     } else {
         let in_views = work.views.oldest(conversation)?;
-        in_views.or(tail.map(|tail| tail.first)).unwrap_or(seq.next())
+        in_views
+            .or(tail.map(|tail| tail.first))
+            .unwrap_or(seq.next())
     };
-    Ok(Some(Head { seq, epoch, ordinal, time_ms, oldest }))
+    Ok(Some(Head {
+        seq,
+        epoch,
+        ordinal,
+        time_ms,
+        oldest,
+    }))
 }
 
 pub(in super::super) fn events(work: &Work, range: &Range) -> Result<Vec<Bytes>, ViewsError> {
-    let range = Range { from: range.from.max(Seq(1)), ..*range };
+    let range = Range {
+        from: range.from.max(Seq(1)),
+        ..*range
+    };
     if range.from > range.to {
         return Ok(Vec::new());
     }
@@ -54,10 +70,17 @@ fn forward(work: &Work, range: &Range) -> Result<Vec<Bytes>, ViewsError> {
     let tail = work.log.tail().events(range);
     let mut page = Page::new(range.bytes_max);
     let mut events = Vec::new();
-    let last_in_views = tail.first.map_or(range.to, |first| before(first).min(range.to));
+    let last_in_views = tail
+        .first
+        .map_or(range.to, |first| before(first).min(range.to));
     if range.from <= last_in_views {
-        let (next, full) =
-            work.views.events_forward(range.conversation, range.from, last_in_views, &mut page, &mut events)?;
+        let (next, full) = work.views.events_forward(
+            range.conversation,
+            range.from,
+            last_in_views,
+            &mut page,
+            &mut events,
+        )?;
         if full {
             return Ok(events);
         }
@@ -69,7 +92,11 @@ fn forward(work: &Work, range: &Range) -> Result<Vec<Bytes>, ViewsError> {
         }
     }
     if tail.from().is_some() && (page.is_empty() || page.room() > 0) {
-        events.extend(tail.read()?.into_iter().take_while(|event| page.takes(event.len())));
+        events.extend(
+            tail.read()?
+                .into_iter()
+                .take_while(|event| page.takes(event.len())),
+        );
     }
     Ok(events)
 }
@@ -86,11 +113,15 @@ fn backward(work: &Work, range: &Range) -> Result<Vec<Bytes>, ViewsError> {
         (Some(from), Some(first)) if from > first => return Ok(in_tail),
         (Some(from), _) => before(from),
         (None, Some(first)) => before(first).min(range.to),
-        (None, None) => work.views.head(range.conversation)?.map_or(Seq(0), |head| head.seq.min(range.to)),
+        (None, None) => work
+            .views
+            .head(range.conversation)?
+            .map_or(Seq(0), |head| head.seq.min(range.to)),
     };
     let mut events = Vec::new();
     if range.from <= to {
-        work.views.events_backward(range.conversation, range.from, to, &mut page, &mut events)?;
+        work.views
+            .events_backward(range.conversation, range.from, to, &mut page, &mut events)?;
     }
     events.reverse();
     events.extend(in_tail);
@@ -105,14 +136,20 @@ pub(in super::super) fn rows(
 ) -> Result<Vec<Option<Bytes>>, ViewsError> {
     let row = |key: &Bytes| match work.log.tail().row(&conversation, table, key)? {
         Some(value) => Ok(value),
-        None => Ok(work.views.row(conversation, table, key)?.map(|(_, value)| value)),
+        None => Ok(work
+            .views
+            .row(conversation, table, key)?
+            .map(|(_, value)| value)),
     };
     keys.iter().map(row).collect()
 }
 
 pub(in super::super) fn scan(work: &Work, scan: &Scan) -> Result<Rows, ViewsError> {
     let tail = work.log.tail().scan_rows(scan)?;
-    let viewed = work.views.scan(scan).map(|row| row.map(|(key, _, value)| (key, value)));
+    let viewed = work
+        .views
+        .scan(scan)
+        .map(|row| row.map(|(key, _, value)| (key, value)));
     merge_rows(tail.into_iter().peekable(), viewed.peekable(), scan.limit)
 }
 
@@ -156,7 +193,10 @@ pub(in super::super) fn sent(
         match all.iter_mut().find(|sent| sent.device == new.device) {
             Some(sent) => {
                 let last = if new.seq > sent.seq { new } else { *sent };
-                *sent = Sent { newest: sent.newest.max(new.newest), ..last };
+                *sent = Sent {
+                    newest: sent.newest.max(new.newest),
+                    ..last
+                };
             }
             None => all.push(new),
         }
@@ -172,8 +212,14 @@ pub(in super::super) fn find_sent(
     device: DeviceId,
     client_id: ClientId,
 ) -> Result<Option<SentEvent>, ViewsError> {
-    match work.log.tail().find_sent(&conversation, &user, &device, &client_id)? {
+    match work
+        .log
+        .tail()
+        .find_sent(&conversation, &user, &device, &client_id)?
+    {
         Some(found) => Ok(Some(found)),
-        None => Ok(work.views.find_sent(conversation, user, device, client_id)?),
+        None => Ok(work
+            .views
+            .find_sent(conversation, user, device, client_id)?),
     }
 }

@@ -12,8 +12,8 @@ use rialto_protocol::{
 use super::{
     Doing, Fault, ViewStore,
     codec::{
-        self, DeviceValue, HeadValue, Run, device_key, find_in_list, parse_row, row_key, run_first, run_key, sent_key,
-        window_key, window_of,
+        self, DeviceValue, HeadValue, Run, device_key, find_in_list, parse_row, row_key, run_first,
+        run_key, sent_key, window_key, window_of,
     },
 };
 use crate::{
@@ -28,11 +28,15 @@ struct WindowPart {
 }
 
 fn unreadable(what: &str, conversation: ConversationId) -> Fault {
-    Fault::Damaged(format!("{what} of conversation {conversation} cannot be read back"))
+    Fault::Damaged(format!(
+        "{what} of conversation {conversation} cannot be read back"
+    ))
 }
 
 fn gap(conversation: ConversationId, seq: Seq) -> Fault {
-    Fault::Damaged(format!("event {seq} of conversation {conversation} is missing in the views"))
+    Fault::Damaged(format!(
+        "event {seq} of conversation {conversation} is missing in the views"
+    ))
 }
 
 impl ViewStore {
@@ -43,26 +47,48 @@ impl ViewStore {
 
     /// The last event that is in.
     pub(super) fn head(&self, conversation: ConversationId) -> Result<Option<HeadValue>, Fault> {
-        let Some(value) = self.heads.get(conversation.as_bytes()).doing("reading a head")? else { return Ok(None) };
-        HeadValue::decode(&value).map(Some).ok_or_else(|| unreadable("the head", conversation))
+        let Some(value) = self
+            .heads
+            .get(conversation.as_bytes())
+            .doing("reading a head")?
+        else {
+            return Ok(None);
+        };
+        HeadValue::decode(&value)
+            .map(Some)
+            .ok_or_else(|| unreadable("the head", conversation))
     }
 
     /// The oldest event that is in and kept; `None`: none is.
     pub(super) fn oldest(&self, conversation: ConversationId) -> Result<Option<Seq>, Fault> {
         let from = window_key(conversation, self.events_from());
-        let Some(guard) = self.windows.range(from..=window_key(conversation, u32::MAX)).next() else {
+        let Some(guard) = self
+            .windows
+            .range(from..=window_key(conversation, u32::MAX))
+            .next()
+        else {
             return Ok(None);
         };
-        let (_, value) = guard.into_inner().doing("reading a conversation's windows")?;
+        let (_, value) = guard
+            .into_inner()
+            .doing("reading a conversation's windows")?;
         Ok(codec::number(&value, 0).map(Seq))
     }
 
     /// The kept windows that hold events `from..=to`, the newest first.
-    fn parts(&self, conversation: ConversationId, from: Seq, to: Seq) -> Result<Vec<WindowPart>, Fault> {
+    fn parts(
+        &self,
+        conversation: ConversationId,
+        from: Seq,
+        to: Seq,
+    ) -> Result<Vec<WindowPart>, Fault> {
         let mut parts = Vec::new();
-        let kept = window_key(conversation, self.events_from())..=window_key(conversation, u32::MAX);
+        let kept =
+            window_key(conversation, self.events_from())..=window_key(conversation, u32::MAX);
         for guard in self.windows.range(kept).rev() {
-            let (key, value) = guard.into_inner().doing("reading a conversation's windows")?;
+            let (key, value) = guard
+                .into_inner()
+                .doing("reading a conversation's windows")?;
             let part = window_of(&key).zip(codec::number(&value, 0));
             let (window, first) = part.ok_or_else(|| unreadable("a window", conversation))?;
             let first = Seq(first);
@@ -102,7 +128,10 @@ impl ViewStore {
             }
             // The run that holds `next` begins with it or before.
             let mut begin = next;
-            if let Some(guard) = keyspace.range(run_key(conversation, Seq(0))..=run_key(conversation, next)).next_back() {
+            if let Some(guard) = keyspace
+                .range(run_key(conversation, Seq(0))..=run_key(conversation, next))
+                .next_back()
+            {
                 let run = open_run(conversation, guard)?;
                 begin = run.0.next();
                 if forward_run(conversation, &run, &mut next, to, page, events)? {
@@ -113,7 +142,14 @@ impl ViewStore {
                 break;
             }
             for guard in keyspace.range(run_key(conversation, begin)..=run_key(conversation, to)) {
-                if forward_run(conversation, &open_run(conversation, guard)?, &mut next, to, page, events)? {
+                if forward_run(
+                    conversation,
+                    &open_run(conversation, guard)?,
+                    &mut next,
+                    to,
+                    page,
+                    events,
+                )? {
                     return Ok((next, true));
                 }
             }
@@ -133,9 +169,14 @@ impl ViewStore {
     ) -> Result<(), Fault> {
         let mut last = to;
         for WindowPart { window, first } in self.parts(conversation, from, to)? {
-            let Some(keyspace) = self.events_window(window) else { return Ok(()) };
+            let Some(keyspace) = self.events_window(window) else {
+                return Ok(());
+            };
             let lowest = first.max(from);
-            for guard in keyspace.range(run_key(conversation, Seq(0))..=run_key(conversation, last)).rev() {
+            for guard in keyspace
+                .range(run_key(conversation, Seq(0))..=run_key(conversation, last))
+                .rev()
+            {
                 if last < lowest {
                     break;
                 }
@@ -157,9 +198,14 @@ impl ViewStore {
         table: Table,
         key: &[u8],
     ) -> Result<Option<(Position, Bytes)>, Fault> {
-        let value = self.rows.get(row_key(conversation, table, key)).doing("reading a row")?;
+        let value = self
+            .rows
+            .get(row_key(conversation, table, key))
+            .doing("reading a row")?;
         let Some(value) = value else { return Ok(None) };
-        parse_row(&value).map(Some).ok_or_else(|| unreadable("a row", conversation))
+        parse_row(&value)
+            .map(Some)
+            .ok_or_else(|| unreadable("a row", conversation))
     }
 
     /// Rows in the order of their keys, lazily.
@@ -167,11 +213,21 @@ impl ViewStore {
         &self,
         scan: &Scan,
     ) -> impl Iterator<Item = Result<(Bytes, Position, Bytes), Fault>> + use<> {
-        let Scan { conversation, table, ref after, ref through, .. } = *scan;
+        let Scan {
+            conversation,
+            table,
+            ref after,
+            ref through,
+            ..
+        } = *scan;
         let first = row_key(conversation, table, after);
         let last = if through.is_empty() {
             // Longer than every key of the table, so above all of them.
-            row_key(conversation, table, &[0xff; rialto_protocol::record::ROW_KEY_BYTES_MAX + 1])
+            row_key(
+                conversation,
+                table,
+                &[0xff; rialto_protocol::record::ROW_KEY_BYTES_MAX + 1],
+            )
         } else {
             row_key(conversation, table, through)
         };
@@ -193,16 +249,31 @@ impl ViewStore {
     }
 
     /// What each of the user's devices last sent.
-    pub(super) fn sent(&self, conversation: ConversationId, user: UserId) -> Result<Vec<Sent>, Fault> {
+    pub(super) fn sent(
+        &self,
+        conversation: ConversationId,
+        user: UserId,
+    ) -> Result<Vec<Sent>, Fault> {
         let mut sent = Vec::new();
         let first = device_key(conversation, user, DeviceId::from_bytes([0; 16]));
         let last = device_key(conversation, user, DeviceId::from_bytes([0xff; 16]));
         for guard in self.devices.range(first..=last) {
             let (key, value) = guard.into_inner().doing("reading what devices sent")?;
-            let device = DeviceId::from_slice(&key[32..]).ok().zip(DeviceValue::decode(&value));
+            let device = DeviceId::from_slice(&key[32..])
+                .ok()
+                .zip(DeviceValue::decode(&value));
             let (device, value) = device.ok_or_else(|| unreadable("a device", conversation))?;
-            let DeviceValue { newest, seq, ordinal } = value;
-            sent.push(Sent { device, newest, seq, ordinal });
+            let DeviceValue {
+                newest,
+                seq,
+                ordinal,
+            } = value;
+            sent.push(Sent {
+                device,
+                newest,
+                seq,
+                ordinal,
+            });
         }
         Ok(sent)
     }
@@ -232,7 +303,10 @@ impl ViewStore {
     }
 }
 
-fn open_run(conversation: ConversationId, guard: fjall::Guard) -> Result<(Seq, fjall::UserValue), Fault> {
+fn open_run(
+    conversation: ConversationId,
+    guard: fjall::Guard,
+) -> Result<(Seq, fjall::UserValue), Fault> {
     let (key, value) = guard.into_inner().doing("reading events")?;
     let first = run_first(&key).ok_or_else(|| unreadable("a run", conversation))?;
     Ok((first, value))

@@ -38,7 +38,9 @@ impl<'k> Sink<'k> {
                 Item::Finish => Ok(()),
             }
         };
-        Self { write: Box::new(write) }
+        Self {
+            write: Box::new(write),
+        }
     }
 
     /// Writes a pair; keys must rise.

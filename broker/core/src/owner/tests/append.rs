@@ -18,11 +18,24 @@ fn nothing_is_acknowledged_or_shown_before_it_is_durable() {
     let id = world.id();
     world.publish_as(alice, conversation, id, text("hello"));
     assert!(world.said.is_empty(), "{:?}", world.said);
-    assert_eq!(world.history(bob, conversation).len(), 1, "only the created event is there for readers");
+    assert_eq!(
+        world.history(bob, conversation).len(),
+        1,
+        "only the created event is there for readers"
+    );
     world.said.clear();
     world.sync();
-    assert!(matches!(world.said[0], ToEdge::Deliver { first: Seq(2), last: Seq(2), .. }));
-    assert!(matches!(&world.said[1], ToEdge::Appended { receipts, .. } if seq_of(receipts[0]) == 2));
+    assert!(matches!(
+        world.said[0],
+        ToEdge::Deliver {
+            first: Seq(2),
+            last: Seq(2),
+            ..
+        }
+    ));
+    assert!(
+        matches!(&world.said[1], ToEdge::Appended { receipts, .. } if seq_of(receipts[0]) == 2)
+    );
 }
 
 #[test]
@@ -33,14 +46,36 @@ fn a_retry_gets_the_first_answer_while_in_flight_later_and_after_a_restart() {
     world.hold = true;
     world.publish_as(alice, conversation, id, text("once"));
     world.publish_as(alice, conversation, id, text("once"));
-    assert!(!world.said.iter().any(|said| matches!(said, ToEdge::Appended { .. })));
+    assert!(
+        !world
+            .said
+            .iter()
+            .any(|said| matches!(said, ToEdge::Appended { .. }))
+    );
     world.sync();
-    let first = match &world.said.iter().find(|said| matches!(said, ToEdge::Appended { .. })) {
+    let first = match &world
+        .said
+        .iter()
+        .find(|said| matches!(said, ToEdge::Appended { .. }))
+    {
         Some(ToEdge::Appended { receipts, .. }) => receipts[0],
         _ => panic!("no receipt"),
     };
-    let Receipt::Kept { epoch, seq, time_ms, duplicate: false } = first else { panic!("{first:?}") };
-    let again = Receipt::Kept { epoch, seq, time_ms, duplicate: true };
+    let Receipt::Kept {
+        epoch,
+        seq,
+        time_ms,
+        duplicate: false,
+    } = first
+    else {
+        panic!("{first:?}")
+    };
+    let again = Receipt::Kept {
+        epoch,
+        seq,
+        time_ms,
+        duplicate: true,
+    };
     assert_eq!(world.receipt(), again);
     world.publish(alice, conversation, text("another"));
     world.now.unix_ms += 1_000;
@@ -73,9 +108,22 @@ fn what_was_not_kept_is_refused_and_the_next_gets_its_number() {
     let id = world.id();
     world.publish_as(alice, conversation, id, text("lost"));
     world.fail(AppendFailure::NothingKept);
-    assert!(matches!(world.receipt(), Receipt::Refused { code: ErrorCode::StorageUnavailable, .. }));
+    assert!(matches!(
+        world.receipt(),
+        Receipt::Refused {
+            code: ErrorCode::StorageUnavailable,
+            ..
+        }
+    ));
     world.publish_as(alice, conversation, id, text("again"));
-    assert!(matches!(world.receipt(), Receipt::Kept { seq: Seq(2), duplicate: false, .. }));
+    assert!(matches!(
+        world.receipt(),
+        Receipt::Kept {
+            seq: Seq(2),
+            duplicate: false,
+            ..
+        }
+    ));
     assert_eq!(world.history(bob, conversation).len(), 2);
 }
 
@@ -87,29 +135,65 @@ fn a_lost_lane_takes_nothing_more() {
     let id = world.id();
     world.publish_as(alice, conversation, id, text("lost"));
     world.fail(AppendFailure::Lost);
-    assert!(matches!(world.receipt(), Receipt::Refused { code: ErrorCode::StorageUnavailable, .. }));
+    assert!(matches!(
+        world.receipt(),
+        Receipt::Refused {
+            code: ErrorCode::StorageUnavailable,
+            ..
+        }
+    ));
     let receipt = world.publish(alice, conversation, text("more"));
-    assert!(matches!(receipt, Receipt::Refused { code: ErrorCode::StorageUnavailable, .. }));
+    assert!(matches!(
+        receipt,
+        Receipt::Refused {
+            code: ErrorCode::StorageUnavailable,
+            ..
+        }
+    ));
 }
 
 #[test]
 fn a_mention_counts_for_the_one_mentioned_and_reaches_the_inbox_once() {
     let mut world = World::new();
     let (alice, bob, conversation) = group(&mut world);
-    let mentions = vec![bob.to_proto(), bob.to_proto(), user("stranger").to_proto(), alice.to_proto()];
-    let message = v1::Message { body: Bytes::from_static(b"look"), mentions, ..v1::Message::default() };
+    let mentions = vec![
+        bob.to_proto(),
+        bob.to_proto(),
+        user("stranger").to_proto(),
+        alice.to_proto(),
+    ];
+    let message = v1::Message {
+        body: Bytes::from_static(b"look"),
+        mentions,
+        ..v1::Message::default()
+    };
     world.publish(alice, conversation, Content::Message(message));
     let standing = world.subscribe(bob, conversation).unwrap();
     assert_eq!((standing.unread, standing.unread_mentions), (1, 1));
-    let mentioned: Vec<_> =
-        world.notices(bob).into_iter().filter(|notice| matches!(notice, v1::notice::Notice::Mentioned(_))).collect();
-    let v1::notice::Notice::Mentioned(mentioned) = &mentioned[..][0] else { panic!("no mention") };
-    assert_eq!((mentioned.seq, mentioned.unread, mentioned.unread_mentions), (2, 1, 1));
+    let mentioned: Vec<_> = world
+        .notices(bob)
+        .into_iter()
+        .filter(|notice| matches!(notice, v1::notice::Notice::Mentioned(_)))
+        .collect();
+    let v1::notice::Notice::Mentioned(mentioned) = &mentioned[..][0] else {
+        panic!("no mention")
+    };
+    assert_eq!(
+        (mentioned.seq, mentioned.unread, mentioned.unread_mentions),
+        (2, 1, 1)
+    );
     assert!(world.notices(user("stranger")).is_empty());
     let mut world = world.restart();
-    let again = world.notices(bob).iter().filter(|notice| matches!(notice, v1::notice::Notice::Mentioned(_))).count();
+    let again = world
+        .notices(bob)
+        .iter()
+        .filter(|notice| matches!(notice, v1::notice::Notice::Mentioned(_)))
+        .count();
     assert_eq!(again, 1, "a restart passes nothing on twice");
-    assert_eq!(world.subscribe(bob, conversation).unwrap().unread_mentions, 1);
+    assert_eq!(
+        world.subscribe(bob, conversation).unwrap().unread_mentions,
+        1
+    );
 }
 
 #[test]
@@ -117,30 +201,71 @@ fn only_the_author_edits_and_deleted_text_is_not_served() {
     let mut world = World::new();
     let (alice, bob, conversation) = group(&mut world);
     world.publish(alice, conversation, text("secret"));
-    let edit = |target| Content::Edit(v1::Edit { target, body: Bytes::from_static(b"x"), ..v1::Edit::default() });
-    assert_eq!(world.publish(bob, conversation, edit(2)), refused(ErrorCode::NotTheAuthor));
-    assert_eq!(world.publish(alice, conversation, edit(1)), refused(ErrorCode::TargetNotFound));
-    assert_eq!(world.publish(alice, conversation, edit(99)), refused(ErrorCode::TargetNotFound));
+    let edit = |target| {
+        Content::Edit(v1::Edit {
+            target,
+            body: Bytes::from_static(b"x"),
+            ..v1::Edit::default()
+        })
+    };
+    assert_eq!(
+        world.publish(bob, conversation, edit(2)),
+        refused(ErrorCode::NotTheAuthor)
+    );
+    assert_eq!(
+        world.publish(alice, conversation, edit(1)),
+        refused(ErrorCode::TargetNotFound)
+    );
+    assert_eq!(
+        world.publish(alice, conversation, edit(99)),
+        refused(ErrorCode::TargetNotFound)
+    );
     assert_eq!(seq_of(world.publish(alice, conversation, edit(2))), 3);
-    let delete = Content::Delete(v1::Delete { target: 2, reason: String::new() });
-    assert_eq!(world.publish(bob, conversation, delete.clone()), refused(ErrorCode::NotTheAuthor));
-    assert_eq!(seq_of(world.publish(alice, conversation, delete.clone())), 4);
-    assert_eq!(world.publish(alice, conversation, delete), refused(ErrorCode::TargetDeleted));
+    let delete = Content::Delete(v1::Delete {
+        target: 2,
+        reason: String::new(),
+    });
+    assert_eq!(
+        world.publish(bob, conversation, delete.clone()),
+        refused(ErrorCode::NotTheAuthor)
+    );
+    assert_eq!(
+        seq_of(world.publish(alice, conversation, delete.clone())),
+        4
+    );
+    assert_eq!(
+        world.publish(alice, conversation, delete),
+        refused(ErrorCode::TargetDeleted)
+    );
     let mut world = world.restart();
     let events = world.history(bob, conversation);
-    assert!(matches!(&events[1].content, Some(v1::event::Content::Redacted(redacted)) if redacted.by_seq == 4));
-    assert_eq!(world.publish(alice, conversation, edit(2)), refused(ErrorCode::TargetDeleted));
+    assert!(
+        matches!(&events[1].content, Some(v1::event::Content::Redacted(redacted)) if redacted.by_seq == 4)
+    );
+    assert_eq!(
+        world.publish(alice, conversation, edit(2)),
+        refused(ErrorCode::TargetDeleted)
+    );
 }
 
 #[test]
 fn conversations_leave_memory_and_come_back_as_they_were() {
-    let config = CoreConfig { conversations_max: 2, members_max: 4, ..CoreConfig::default() };
+    let config = CoreConfig {
+        conversations_max: 2,
+        members_max: 4,
+        ..CoreConfig::default()
+    };
     let mut world = World::with(config, MapStore::default());
     let alice = user("alice");
-    let all: Vec<_> = (0..8).map(|_| world.create(alice, v1::ConversationKind::Group, false, &[user("bob")])).collect();
+    let all: Vec<_> = (0..8)
+        .map(|_| world.create(alice, v1::ConversationKind::Group, false, &[user("bob")]))
+        .collect();
     for round in 0..3 {
         for conversation in &all {
-            assert_eq!(seq_of(world.publish(alice, *conversation, text("again"))), round + 2);
+            assert_eq!(
+                seq_of(world.publish(alice, *conversation, text("again"))),
+                round + 2
+            );
         }
     }
     let mut counters = crate::counters::Counters::default();
@@ -153,10 +278,19 @@ fn notes_to_oneself_open_by_themselves_and_for_nobody_else() {
     let mut world = World::new();
     let alice = user("alice");
     let notes = ConversationId::of_self(alice);
-    assert_eq!(world.publish(user("bob"), notes, text("hi")), refused(ErrorCode::ConversationNotFound));
+    assert_eq!(
+        world.publish(user("bob"), notes, text("hi")),
+        refused(ErrorCode::ConversationNotFound)
+    );
     assert_eq!(seq_of(world.publish(alice, notes, text("milk"))), 2);
-    assert_eq!(world.publish(user("bob"), notes, text("hi")), refused(ErrorCode::ConversationNotFound));
-    assert_eq!(world.subscribe(user("bob"), notes), Err(ErrorCode::ConversationNotFound));
+    assert_eq!(
+        world.publish(user("bob"), notes, text("hi")),
+        refused(ErrorCode::ConversationNotFound)
+    );
+    assert_eq!(
+        world.subscribe(user("bob"), notes),
+        Err(ErrorCode::ConversationNotFound)
+    );
 }
 
 #[test]
@@ -165,5 +299,8 @@ fn an_inbox_is_written_by_the_system_alone() {
     let (alice, ..) = group(&mut world);
     let inbox = ConversationId::of_inbox(alice);
     assert!(world.subscribe(alice, inbox).is_ok());
-    assert_eq!(world.publish(alice, inbox, text("hi")), refused(ErrorCode::WrittenBySystemOnly));
+    assert_eq!(
+        world.publish(alice, inbox, text("hi")),
+        refused(ErrorCode::WrittenBySystemOnly)
+    );
 }

@@ -4,11 +4,21 @@ use super::*;
 use rialto_protocol::v1::{ConversationKind, MembershipAction as Action, Role};
 
 fn small(members_max: usize) -> World {
-    World::with(CoreConfig { members_max, ..CoreConfig::default() }, MapStore::default())
+    World::with(
+        CoreConfig {
+            members_max,
+            ..CoreConfig::default()
+        },
+        MapStore::default(),
+    )
 }
 
 fn join(world: &mut World, user: UserId, conversation: ConversationId) {
-    seq_of(world.publish(user, conversation, membership(Action::Join, None, Role::Unspecified)));
+    seq_of(world.publish(
+        user,
+        conversation,
+        membership(Action::Join, None, Role::Unspecified),
+    ));
 }
 
 #[test]
@@ -24,32 +34,53 @@ fn members_of_a_conversation_that_never_rests_leave_memory() {
     world.hold_loads = false;
     for number in 0..400 {
         join(&mut world, user(&format!("user {number}")), channel);
-        assert!(world.owner.desk.members <= 110, "{} members in memory", world.owner.desk.members);
+        assert!(
+            world.owner.desk.members <= 110,
+            "{} members in memory",
+            world.owner.desk.members
+        );
     }
     world.held_loads = waiting;
     world.read();
     assert_eq!(seq_of(world.receipt()), 403);
-    assert_eq!(world.publish(user("user 7"), channel, membership(Action::Join, None, Role::Unspecified)),
-        refused(ErrorCode::MembershipUnchanged));
+    assert_eq!(
+        world.publish(
+            user("user 7"),
+            channel,
+            membership(Action::Join, None, Role::Unspecified)
+        ),
+        refused(ErrorCode::MembershipUnchanged)
+    );
 }
 
 #[test]
 fn what_waits_for_more_members_than_may_be_kept_still_ends() {
     let mut world = small(4);
     let alice = user("alice");
-    let others: Vec<UserId> = (0..40).map(|number| user(&format!("user {number}"))).collect();
+    let others: Vec<UserId> = (0..40)
+        .map(|number| user(&format!("user {number}")))
+        .collect();
     let group = world.create(alice, ConversationKind::Group, false, &others);
     let mentions = others.iter().map(UserId::to_proto).collect();
-    let message = v1::Message { body: Bytes::from_static(b"all of you"), mentions, ..v1::Message::default() };
+    let message = v1::Message {
+        body: Bytes::from_static(b"all of you"),
+        mentions,
+        ..v1::Message::default()
+    };
     seq_of(world.publish(alice, group, Content::Message(message)));
-    assert_eq!(world.subscribe(others[39], group).unwrap().unread_mentions, 1);
+    assert_eq!(
+        world.subscribe(others[39], group).unwrap().unread_mentions,
+        1
+    );
 }
 
 #[test]
 fn one_hot_conversation_does_not_drive_the_others_out() {
     let mut world = small(50);
     let alice = user("alice");
-    let quiet: Vec<_> = (0..5).map(|_| world.create(alice, ConversationKind::Group, false, &[])).collect();
+    let quiet: Vec<_> = (0..5)
+        .map(|_| world.create(alice, ConversationKind::Group, false, &[]))
+        .collect();
     let channel = world.create(alice, ConversationKind::Channel, true, &[]);
     for number in 0..60 {
         let stranger = user(&format!("user {number}"));
@@ -71,24 +102,49 @@ fn a_subscription_is_answered_though_its_reader_left_memory() {
     world.publish_as(alice, channel, id, text("under way"));
     let origin = world.origin();
     world.said.clear();
-    world.send(ToOwner::Subscribe { origin, slot: 0, user: bob, conversation: channel, cursor: None });
+    world.send(ToOwner::Subscribe {
+        origin,
+        slot: 0,
+        user: bob,
+        conversation: channel,
+        cursor: None,
+    });
     for number in 0..20 {
         let origin = world.origin();
         let stranger = user(&format!("user {number}"));
-        world.send(ToOwner::Describe { origin, user: stranger, conversation: channel });
+        world.send(ToOwner::Describe {
+            origin,
+            user: stranger,
+            conversation: channel,
+        });
     }
     world.sync();
-    let standing = world.said.iter().filter(|said| matches!(said, ToEdge::Subscribed { result: Ok(_), .. })).count();
+    let standing = world
+        .said
+        .iter()
+        .filter(|said| matches!(said, ToEdge::Subscribed { result: Ok(_), .. }))
+        .count();
     assert_eq!(standing, 1, "{:?}", world.said);
 }
 
 #[test]
 fn a_conversation_is_not_created_with_more_members_than_it_may_have() {
-    let config = CoreConfig { members_per_conversation_max: 2, ..CoreConfig::default() };
+    let config = CoreConfig {
+        members_per_conversation_max: 2,
+        ..CoreConfig::default()
+    };
     let mut world = World::with(config, MapStore::default());
-    let group = world.create(user("alice"), ConversationKind::Group, false, &[user("bob"), user("carol")]);
+    let group = world.create(
+        user("alice"),
+        ConversationKind::Group,
+        false,
+        &[user("bob"), user("carol")],
+    );
     assert_eq!(world.refusal(), Some(ErrorCode::MemberLimit));
-    assert_eq!(world.subscribe(user("alice"), group), Err(ErrorCode::ConversationNotFound));
+    assert_eq!(
+        world.subscribe(user("alice"), group),
+        Err(ErrorCode::ConversationNotFound)
+    );
 }
 
 #[test]
@@ -96,12 +152,24 @@ fn slow_mode_outlasts_a_restart() {
     let mut world = World::new();
     let (alice, bob) = (user("alice"), user("bob"));
     let group = world.create(alice, ConversationKind::Group, false, &[bob]);
-    let slow = Content::Settings(v1::Settings { slow_mode_s: Some(60), ..v1::Settings::default() });
+    let slow = Content::Settings(v1::Settings {
+        slow_mode_s: Some(60),
+        ..v1::Settings::default()
+    });
     seq_of(world.publish(alice, group, slow));
     seq_of(world.publish(bob, group, text("one")));
     let mut world = world.restart();
     let receipt = world.publish(bob, group, text("two"));
-    assert!(matches!(receipt, Receipt::Refused { code: ErrorCode::SlowMode, .. }), "{receipt:?}");
+    assert!(
+        matches!(
+            receipt,
+            Receipt::Refused {
+                code: ErrorCode::SlowMode,
+                ..
+            }
+        ),
+        "{receipt:?}"
+    );
 }
 
 #[test]
@@ -111,10 +179,91 @@ fn editing_again_mentions_nobody_again() {
     let group = world.create(alice, ConversationKind::Group, false, &[bob]);
     seq_of(world.publish(alice, group, text("hi")));
     for _ in 0..5 {
-        let edit = v1::Edit { target: 2, body: Bytes::from_static(b"x"), mentions: vec![bob.to_proto()], envelope: None };
+        let edit = v1::Edit {
+            target: 2,
+            body: Bytes::from_static(b"x"),
+            mentions: vec![bob.to_proto()],
+            envelope: None,
+        };
         seq_of(world.publish(alice, group, Content::Edit(edit)));
     }
     assert_eq!(world.subscribe(bob, group).unwrap().unread_mentions, 1);
-    let mentioned = world.notices(bob).iter().filter(|notice| matches!(notice, v1::notice::Notice::Mentioned(_))).count();
+    let mentioned = world
+        .notices(bob)
+        .iter()
+        .filter(|notice| matches!(notice, v1::notice::Notice::Mentioned(_)))
+        .count();
     assert_eq!(mentioned, 1);
+}
+
+#[test]
+fn requests_that_wait_are_bounded_by_their_bytes() {
+    let mut world = World::new();
+    world.owner.desk.parked_bytes_max = 10_000;
+    world.hold_loads = true;
+    let nowhere = ConversationId::of_direct(user("alice"), user("bob"));
+    for _ in 0..2 {
+        let drafts = SmallVec::from_iter([Draft {
+            client_id: world.id(),
+            content: text("hi"),
+        }]);
+        let origin = Origin {
+            cost: 6_000,
+            ..world.origin()
+        };
+        world.send(ToOwner::Append {
+            origin,
+            author: author(user("alice")),
+            conversation: nowhere,
+            drafts,
+        });
+    }
+    assert!(matches!(
+        world.receipts()[..],
+        [Receipt::Refused {
+            code: ErrorCode::Overloaded,
+            ..
+        }]
+    ));
+    world.read();
+    assert_eq!(world.receipts().len(), 2);
+    assert!(world.owner.is_idle());
+    let id = world.id();
+    world.publish_as(user("alice"), nowhere, id, text("there is room again"));
+    assert_eq!(world.receipt(), refused(ErrorCode::ConversationNotFound));
+}
+
+#[test]
+fn a_batch_larger_than_an_entry_leaves_as_a_whole() {
+    let config = CoreConfig {
+        entry_bytes_max: 300,
+        ..CoreConfig::default()
+    };
+    let mut world = World::with(config, MapStore::default());
+    let alice = user("alice");
+    let group = world.create(alice, ConversationKind::Group, false, &[]);
+    let drafts = (0..5)
+        .map(|_| Draft {
+            client_id: world.id(),
+            content: text(&"long".repeat(40)),
+        })
+        .collect();
+    let origin = world.origin();
+    let ask = ToOwner::Append {
+        origin,
+        author: author(alice),
+        conversation: group,
+        drafts,
+    };
+    world.owner.take(world.now, ask, &mut world.fx);
+    world.owner.flush(world.now, &mut world.fx);
+    let entries = world
+        .fx
+        .outputs
+        .iter()
+        .filter(|output| matches!(output, Output::Append(_)))
+        .count();
+    assert_eq!(entries, 3, "two and two and one");
+    world.settle();
+    assert_eq!(world.receipts().len(), 5);
 }

@@ -27,7 +27,10 @@ fn drafts_of_an_entry_that_was_lost_are_judged_anew() {
     let events = world.history(bob, group);
     for (receipt, id) in receipts.into_iter().zip([fresh, early]) {
         let seq = seq_of(receipt);
-        let event = events.iter().find(|event| event.client_id == id.to_proto()).expect("it was acknowledged");
+        let event = events
+            .iter()
+            .find(|event| event.client_id == id.to_proto())
+            .expect("it was acknowledged");
         assert_eq!(event.seq, seq);
     }
 }
@@ -43,13 +46,25 @@ fn a_failed_read_does_not_acknowledge_the_drafts_before_it_early() {
     world.sync();
     assert!(matches!(
         world.receipts()[..],
-        [Receipt::Kept { .. }, Receipt::Refused { code: ErrorCode::StorageUnavailable, .. }]
+        [
+            Receipt::Kept { .. },
+            Receipt::Refused {
+                code: ErrorCode::StorageUnavailable,
+                ..
+            }
+        ]
     ));
 }
 
 #[test]
 fn too_much_waiting_work_does_not_acknowledge_early() {
-    let mut world = World::with(CoreConfig { parked_max: 1, ..CoreConfig::default() }, MapStore::default());
+    let mut world = World::with(
+        CoreConfig {
+            parked_max: 1,
+            ..CoreConfig::default()
+        },
+        MapStore::default(),
+    );
     let (alice, bob, group, early) = group_and_early_id(&mut world);
     let earlier_of_bob = world.id();
     seq_of(world.publish(bob, group, text("hi")));
@@ -60,7 +75,14 @@ fn too_much_waiting_work_does_not_acknowledge_early() {
     world.publish_all(alice, group, &[fresh, early]);
     assert!(world.receipts().is_empty(), "{:?}", world.said);
     world.fail(AppendFailure::NothingKept);
-    assert!(world.receipts().iter().all(|receipt| matches!(receipt, Receipt::Refused { .. })), "{:?}", world.said);
+    assert!(
+        world
+            .receipts()
+            .iter()
+            .all(|receipt| matches!(receipt, Receipt::Refused { .. })),
+        "{:?}",
+        world.said
+    );
     world.read();
     assert_eq!(world.receipts().len(), 3);
 }
@@ -84,7 +106,17 @@ fn one_lane_that_fails_does_not_make_another_append_twice() {
     world.fail_lane(TOPOLOGY.lane_of(&other));
     world.publish_as(alice, one, id, text("once"));
     world.sync();
-    assert!(matches!(world.receipt(), Receipt::Kept { duplicate: true, .. }), "{:?}", world.receipt());
+    assert!(
+        matches!(
+            world.receipt(),
+            Receipt::Kept {
+                duplicate: true,
+                ..
+            }
+        ),
+        "{:?}",
+        world.receipt()
+    );
     assert_eq!(world.history(bob, one).len(), 2);
 }
 
@@ -94,10 +126,17 @@ fn a_read_from_before_a_failed_append_is_not_taken_for_one_after_it() {
     let (alice, _, group, early) = group_and_early_id(&mut world);
     world.hold_loads = true;
     world.publish_as(alice, group, early, text("waits for a read"));
-    let [stale] = &world.held_loads[..] else { panic!("one read is under way") };
+    let [stale] = &world.held_loads[..] else {
+        panic!("one read is under way")
+    };
     let stale = stale.0;
     world.hold = true;
-    world.publish_as(user("bob"), group, ClientId::v7(world.now.unix_ms + 500, [0; 10]), text("lost"));
+    world.publish_as(
+        user("bob"),
+        group,
+        ClientId::v7(world.now.unix_ms + 500, [0; 10]),
+        text("lost"),
+    );
     world.held_loads.retain(|(ticket, _)| *ticket == stale);
     // Bob's own row was in memory since the group was created.
     world.fail(AppendFailure::NothingKept);
@@ -106,10 +145,16 @@ fn a_read_from_before_a_failed_append_is_not_taken_for_one_after_it() {
     world.load(ticket, &query);
     world.settle();
     if world.owner.awaits(stale) {
-        world.owner.handle_loaded(world.now, stale, None, &mut world.fx);
+        world
+            .owner
+            .handle_loaded(world.now, stale, None, &mut world.fx);
     }
     world.read();
-    assert!(matches!(world.receipt(), Receipt::Kept { .. }), "{:?}", world.receipt());
+    assert!(
+        matches!(world.receipt(), Receipt::Kept { .. }),
+        "{:?}",
+        world.receipt()
+    );
 }
 
 #[test]
@@ -119,23 +164,54 @@ fn a_reader_is_refused_only_once_his_removal_is_durable() {
     let group = world.create(alice, ConversationKind::Group, false, &[bob]);
     world.said.clear();
     world.hold_loads = true;
-    let conn = ConnId { index: 0, generation: 0 };
+    let conn = ConnId {
+        index: 0,
+        generation: 0,
+    };
     let (from, verify, bytes_max) = (Seq(1), None, 1 << 16);
-    world.send(ToOwner::CatchUp { edge: EDGE, conn, user: bob, conversation: group, from, verify, bytes_max });
+    world.send(ToOwner::CatchUp {
+        edge: EDGE,
+        conn,
+        user: bob,
+        conversation: group,
+        from,
+        verify,
+        bytes_max,
+    });
     world.hold = true;
     let id = world.id();
-    world.publish_as(alice, group, id, membership(Action::Remove, Some(bob), Role::Unspecified));
+    world.publish_as(
+        alice,
+        group,
+        id,
+        membership(Action::Remove, Some(bob), Role::Unspecified),
+    );
     world.read();
     assert!(world.said.is_empty(), "{:?}", world.said);
     world.fail(AppendFailure::NothingKept);
-    assert!(!world.said.iter().any(|said| matches!(said, ToEdge::CaughtUp { result: Err(ErrorCode::NotAMember), .. })));
-    assert!(world.said.iter().any(|said| matches!(said, ToEdge::CaughtUp { .. })), "it is answered all the same");
+    assert!(!world.said.iter().any(|said| matches!(
+        said,
+        ToEdge::CaughtUp {
+            result: Err(ErrorCode::NotAMember),
+            ..
+        }
+    )));
+    assert!(
+        world
+            .said
+            .iter()
+            .any(|said| matches!(said, ToEdge::CaughtUp { .. })),
+        "it is answered all the same"
+    );
     assert!(world.subscribe(bob, group).is_ok());
 }
 
 #[test]
 fn a_subscriber_is_refused_only_once_his_removal_is_durable() {
-    let config = CoreConfig { entries_in_flight_max: 1, ..CoreConfig::default() };
+    let config = CoreConfig {
+        entries_in_flight_max: 1,
+        ..CoreConfig::default()
+    };
     let mut world = World::with(config, MapStore::default());
     let (alice, bob) = (user("alice"), user("bob"));
     let group = world.create(alice, ConversationKind::Group, false, &[bob]);
@@ -144,15 +220,39 @@ fn a_subscriber_is_refused_only_once_his_removal_is_durable() {
     world.publish_as(alice, group, id, text("under way"));
     world.said.clear();
     let origin = world.origin();
-    world.send(ToOwner::Subscribe { origin, slot: 0, user: bob, conversation: group, cursor: None });
+    world.send(ToOwner::Subscribe {
+        origin,
+        slot: 0,
+        user: bob,
+        conversation: group,
+        cursor: None,
+    });
     let id = world.id();
-    world.publish_as(alice, group, id, membership(Action::Remove, Some(bob), Role::Unspecified));
+    world.publish_as(
+        alice,
+        group,
+        id,
+        membership(Action::Remove, Some(bob), Role::Unspecified),
+    );
     let first = world.held.remove(0);
     world.keep(first);
     world.settle();
-    assert!(!world.said.iter().any(|said| matches!(said, ToEdge::Subscribed { .. })), "{:?}", world.said);
+    assert!(
+        !world
+            .said
+            .iter()
+            .any(|said| matches!(said, ToEdge::Subscribed { .. })),
+        "{:?}",
+        world.said
+    );
     world.sync();
-    assert!(world.said.iter().any(|said| matches!(said, ToEdge::Subscribed { result: Err(ErrorCode::NotAMember), .. })));
+    assert!(world.said.iter().any(|said| matches!(
+        said,
+        ToEdge::Subscribed {
+            result: Err(ErrorCode::NotAMember),
+            ..
+        }
+    )));
 }
 
 #[test]
@@ -160,17 +260,40 @@ fn nobody_reads_by_a_membership_that_is_not_durable() {
     let mut world = World::new();
     let (alice, bob) = (user("alice"), user("bob"));
     let channel = world.create(alice, ConversationKind::Channel, false, &[]);
-    seq_of(world.publish(alice, channel, membership(Action::Invite, Some(bob), Role::Unspecified)));
+    seq_of(world.publish(
+        alice,
+        channel,
+        membership(Action::Invite, Some(bob), Role::Unspecified),
+    ));
     world.said.clear();
     world.hold = true;
     let id = world.id();
-    world.publish_as(bob, channel, id, membership(Action::Join, None, Role::Unspecified));
+    world.publish_as(
+        bob,
+        channel,
+        id,
+        membership(Action::Join, None, Role::Unspecified),
+    );
     let origin = world.origin();
     let (from, limit, bytes_max) = (Seq(1), 10, 1 << 16);
-    world.send(ToOwner::History { origin, user: bob, conversation: channel, from, backward: false, limit, bytes_max });
+    world.send(ToOwner::History {
+        origin,
+        user: bob,
+        conversation: channel,
+        from,
+        backward: false,
+        limit,
+        bytes_max,
+    });
     assert!(world.said.is_empty(), "{:?}", world.said);
     world.sync();
-    assert!(matches!(world.said.last(), Some(ToEdge::Answered { kind: FrameKind::HistoryPage, .. })));
+    assert!(matches!(
+        world.said.last(),
+        Some(ToEdge::Answered {
+            kind: FrameKind::HistoryPage,
+            ..
+        })
+    ));
 }
 
 #[test]
@@ -180,11 +303,23 @@ fn a_notice_that_waited_for_longer_than_ids_are_remembered_arrives() {
     let day_ms = 24 * 3_600 * 1_000;
     for (number, age_ms) in [(1, 0), (2, 8 * day_ms)] {
         let client_id = ClientId::v7(world.now.unix_ms - age_ms, [number; 10]);
-        let mentioned = v1::Mentioned { seq: u64::from(number), ..v1::Mentioned::default() };
-        let notice = v1::Notice { notice: Some(v1::notice::Notice::Mentioned(mentioned)) };
+        let mentioned = v1::Mentioned {
+            seq: u64::from(number),
+            ..v1::Mentioned::default()
+        };
+        let notice = v1::Notice {
+            notice: Some(v1::notice::Notice::Mentioned(mentioned)),
+        };
         let item = (rialto_protocol::ids::Position(u64::from(number)), 0);
         let notice = notice.encode_to_vec().into();
-        world.send(ToOwner::Notify { from: EDGE, lane: LaneId(0), item, client_id, user: bob, notice });
+        world.send(ToOwner::Notify {
+            from: EDGE,
+            lane: LaneId(0),
+            item,
+            client_id,
+            user: bob,
+            notice,
+        });
     }
     assert_eq!(world.notices(bob).len(), 2);
 }

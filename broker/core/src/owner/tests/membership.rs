@@ -3,8 +3,18 @@
 use super::*;
 use rialto_protocol::v1::{ConversationKind, MembershipAction as Action, Role};
 
-fn act(world: &mut World, by: UserId, conversation: ConversationId, action: Action, whom: Option<UserId>) -> Receipt {
-    world.publish(by, conversation, membership(action, whom, Role::Unspecified))
+fn act(
+    world: &mut World,
+    by: UserId,
+    conversation: ConversationId,
+    action: Action,
+    whom: Option<UserId>,
+) -> Receipt {
+    world.publish(
+        by,
+        conversation,
+        membership(action, whom, Role::Unspecified),
+    )
 }
 
 #[test]
@@ -14,17 +24,30 @@ fn the_one_removed_receives_nothing_after_it() {
     let group = world.create(alice, ConversationKind::Group, false, &[bob]);
     world.subscribe(bob, group).unwrap();
     world.said.clear();
-    assert_eq!(seq_of(act(&mut world, alice, group, Action::Remove, Some(bob))), 2);
+    assert_eq!(
+        seq_of(act(&mut world, alice, group, Action::Remove, Some(bob))),
+        2
+    );
     let ended = world.said.iter().find_map(|said| match said {
-        ToEdge::Deliver { conversation, ended, .. } if *conversation == group => Some(ended.clone()),
+        ToEdge::Deliver {
+            conversation,
+            ended,
+            ..
+        } if *conversation == group => Some(ended.clone()),
         _ => None,
     });
     assert_eq!(&ended.unwrap()[..], [(bob, Seq(2), ErrorCode::NotAMember)]);
     assert_eq!(world.subscribe(bob, group), Err(ErrorCode::NotAMember));
-    assert_eq!(world.publish(bob, group, text("still here?")), refused(ErrorCode::NotAMember));
+    assert_eq!(
+        world.publish(bob, group, text("still here?")),
+        refused(ErrorCode::NotAMember)
+    );
     let catch_up = ToOwner::CatchUp {
         edge: EDGE,
-        conn: ConnId { index: 0, generation: 0 },
+        conn: ConnId {
+            index: 0,
+            generation: 0,
+        },
         user: bob,
         conversation: group,
         from: Seq(1),
@@ -40,11 +63,27 @@ fn a_foreign_private_conversation_looks_like_none() {
     let mut world = World::new();
     let group = world.create(user("alice"), ConversationKind::Group, false, &[]);
     let eve = user("eve");
-    assert_eq!(world.subscribe(eve, group), Err(ErrorCode::ConversationNotFound));
-    assert_eq!(world.publish(eve, group, text("hi")), refused(ErrorCode::ConversationNotFound));
-    assert_eq!(act(&mut world, eve, group, Action::Join, None), refused(ErrorCode::ConversationNotFound));
-    assert_eq!(act(&mut world, eve, group, Action::Leave, None), refused(ErrorCode::ConversationNotFound));
-    let ask = ToOwner::Describe { origin: world.origin(), user: eve, conversation: group };
+    assert_eq!(
+        world.subscribe(eve, group),
+        Err(ErrorCode::ConversationNotFound)
+    );
+    assert_eq!(
+        world.publish(eve, group, text("hi")),
+        refused(ErrorCode::ConversationNotFound)
+    );
+    assert_eq!(
+        act(&mut world, eve, group, Action::Join, None),
+        refused(ErrorCode::ConversationNotFound)
+    );
+    assert_eq!(
+        act(&mut world, eve, group, Action::Leave, None),
+        refused(ErrorCode::ConversationNotFound)
+    );
+    let ask = ToOwner::Describe {
+        origin: world.origin(),
+        user: eve,
+        conversation: group,
+    };
     world.send(ask);
     assert_eq!(world.refusal(), Some(ErrorCode::ConversationNotFound));
 }
@@ -54,12 +93,22 @@ fn an_invitation_is_needed_and_enough_where_it_is_private() {
     let mut world = World::new();
     let (alice, bob) = (user("alice"), user("bob"));
     let channel = world.create(alice, ConversationKind::Channel, false, &[]);
-    assert_eq!(act(&mut world, bob, channel, Action::Join, None), refused(ErrorCode::ConversationNotFound));
-    world.publish(alice, channel, membership(Action::Invite, Some(bob), Role::Moderator));
+    assert_eq!(
+        act(&mut world, bob, channel, Action::Join, None),
+        refused(ErrorCode::ConversationNotFound)
+    );
+    world.publish(
+        alice,
+        channel,
+        membership(Action::Invite, Some(bob), Role::Moderator),
+    );
     assert_eq!(world.subscribe(bob, channel), Err(ErrorCode::NotAMember));
     act(&mut world, bob, channel, Action::Join, None);
     assert_eq!(world.subscribe(bob, channel).unwrap().role, Role::Moderator);
-    assert_eq!(act(&mut world, bob, channel, Action::Join, None), refused(ErrorCode::MembershipUnchanged));
+    assert_eq!(
+        act(&mut world, bob, channel, Action::Join, None),
+        refused(ErrorCode::MembershipUnchanged)
+    );
     let listed = world.notices(bob);
     assert_eq!(listed.len(), 2, "invited, then joined: {listed:?}");
 }
@@ -69,13 +118,22 @@ fn anybody_enters_what_is_public_unless_banned() {
     let mut world = World::new();
     let (alice, bob) = (user("alice"), user("bob"));
     let channel = world.create(alice, ConversationKind::Channel, true, &[]);
-    assert!(world.subscribe(bob, channel).is_ok(), "reading needs no membership");
-    assert_eq!(world.publish(bob, channel, text("hi")), refused(ErrorCode::NotAMember));
+    assert!(
+        world.subscribe(bob, channel).is_ok(),
+        "reading needs no membership"
+    );
+    assert_eq!(
+        world.publish(bob, channel, text("hi")),
+        refused(ErrorCode::NotAMember)
+    );
     act(&mut world, bob, channel, Action::Join, None);
     seq_of(world.publish(bob, channel, text("hi")));
     seq_of(act(&mut world, alice, channel, Action::Ban, Some(bob)));
     assert_eq!(world.subscribe(bob, channel), Err(ErrorCode::Banned));
-    assert_eq!(act(&mut world, bob, channel, Action::Join, None), refused(ErrorCode::Banned));
+    assert_eq!(
+        act(&mut world, bob, channel, Action::Join, None),
+        refused(ErrorCode::Banned)
+    );
     seq_of(act(&mut world, alice, channel, Action::Unban, Some(bob)));
     seq_of(act(&mut world, bob, channel, Action::Join, None));
 }
@@ -86,15 +144,33 @@ fn nobody_rises_above_who_gives_the_role() {
     let (alice, bob, carol) = (user("alice"), user("bob"), user("carol"));
     let group = world.create(alice, ConversationKind::Group, false, &[bob, carol]);
     let set = |user, role| membership(Action::SetRole, Some(user), role);
-    assert_eq!(world.publish(bob, group, set(carol, Role::Admin)), refused(ErrorCode::RoleTooLow));
+    assert_eq!(
+        world.publish(bob, group, set(carol, Role::Admin)),
+        refused(ErrorCode::RoleTooLow)
+    );
     seq_of(world.publish(alice, group, set(bob, Role::Admin)));
-    assert_eq!(world.publish(bob, group, set(carol, Role::Admin)), refused(ErrorCode::RoleTooLow));
-    assert_eq!(world.publish(bob, group, set(alice, Role::Member)), refused(ErrorCode::RoleTooLow));
+    assert_eq!(
+        world.publish(bob, group, set(carol, Role::Admin)),
+        refused(ErrorCode::RoleTooLow)
+    );
+    assert_eq!(
+        world.publish(bob, group, set(alice, Role::Member)),
+        refused(ErrorCode::RoleTooLow)
+    );
     seq_of(world.publish(bob, group, set(carol, Role::Moderator)));
-    assert_eq!(act(&mut world, carol, group, Action::Remove, Some(bob)), refused(ErrorCode::RoleTooLow));
-    assert_eq!(act(&mut world, alice, group, Action::Leave, None), refused(ErrorCode::LastOwner));
+    assert_eq!(
+        act(&mut world, carol, group, Action::Remove, Some(bob)),
+        refused(ErrorCode::RoleTooLow)
+    );
+    assert_eq!(
+        act(&mut world, alice, group, Action::Leave, None),
+        refused(ErrorCode::LastOwner)
+    );
     let step_down = membership(Action::SetRole, None, Role::Member);
-    assert_eq!(world.publish(alice, group, step_down.clone()), refused(ErrorCode::LastOwner));
+    assert_eq!(
+        world.publish(alice, group, step_down.clone()),
+        refused(ErrorCode::LastOwner)
+    );
     seq_of(world.publish(alice, group, set(bob, Role::Owner)));
     seq_of(world.publish(alice, group, step_down));
     seq_of(act(&mut world, alice, group, Action::Leave, None));
@@ -107,11 +183,21 @@ fn both_sides_of_a_pair_find_the_same_conversation() {
     let one = world.create(alice, ConversationKind::Direct, false, &[bob]);
     let other = world.create(bob, ConversationKind::Direct, false, &[alice]);
     assert_eq!(one, other);
-    assert!(world.answer::<v1::CreatedConversation>(FrameKind::CreatedConversation).existed);
+    assert!(
+        world
+            .answer::<v1::CreatedConversation>(FrameKind::CreatedConversation)
+            .existed
+    );
     seq_of(world.publish(alice, one, text("hi")));
     seq_of(world.publish(bob, one, text("ho")));
-    assert_eq!(act(&mut world, alice, one, Action::Leave, None), refused(ErrorCode::KindRefused));
-    assert_eq!(world.subscribe(user("eve"), one), Err(ErrorCode::ConversationNotFound));
+    assert_eq!(
+        act(&mut world, alice, one, Action::Leave, None),
+        refused(ErrorCode::KindRefused)
+    );
+    assert_eq!(
+        world.subscribe(user("eve"), one),
+        Err(ErrorCode::ConversationNotFound)
+    );
 }
 
 #[test]
@@ -119,18 +205,38 @@ fn settings_are_for_admins_and_bind_everybody_below() {
     let mut world = World::new();
     let (alice, bob) = (user("alice"), user("bob"));
     let group = world.create(alice, ConversationKind::Group, false, &[bob]);
-    let lock = |locked| Content::Settings(v1::Settings { locked: Some(locked), ..v1::Settings::default() });
-    assert_eq!(world.publish(bob, group, lock(true)), refused(ErrorCode::RoleTooLow));
+    let lock = |locked| {
+        Content::Settings(v1::Settings {
+            locked: Some(locked),
+            ..v1::Settings::default()
+        })
+    };
+    assert_eq!(
+        world.publish(bob, group, lock(true)),
+        refused(ErrorCode::RoleTooLow)
+    );
     seq_of(world.publish(alice, group, lock(true)));
-    assert_eq!(world.publish(bob, group, text("hi")), refused(ErrorCode::ConversationLocked));
+    assert_eq!(
+        world.publish(bob, group, text("hi")),
+        refused(ErrorCode::ConversationLocked)
+    );
     seq_of(world.publish(alice, group, text("hi")));
     seq_of(world.publish(alice, group, lock(false)));
-    let slow = Content::Settings(v1::Settings { slow_mode_s: Some(60), ..v1::Settings::default() });
+    let slow = Content::Settings(v1::Settings {
+        slow_mode_s: Some(60),
+        ..v1::Settings::default()
+    });
     seq_of(world.publish(alice, group, slow));
     seq_of(world.publish(bob, group, text("one")));
     world.now.unix_ms += 10_000;
     let receipt = world.publish(bob, group, text("two"));
-    assert_eq!(receipt, Receipt::Refused { code: ErrorCode::SlowMode, retry_after_ms: 50_000 });
+    assert_eq!(
+        receipt,
+        Receipt::Refused {
+            code: ErrorCode::SlowMode,
+            retry_after_ms: 50_000
+        }
+    );
     world.now.unix_ms += 50_000;
     seq_of(world.publish(bob, group, text("two")));
 }
@@ -142,8 +248,15 @@ fn membership_survives_a_restart() {
     let group = world.create(alice, ConversationKind::Group, false, &[bob]);
     seq_of(act(&mut world, alice, group, Action::Ban, Some(bob)));
     let mut world = world.restart();
-    assert_eq!(world.publish(bob, group, text("hi")), refused(ErrorCode::Banned));
-    let ask = ToOwner::Describe { origin: world.origin(), user: alice, conversation: group };
+    assert_eq!(
+        world.publish(bob, group, text("hi")),
+        refused(ErrorCode::Banned)
+    );
+    let ask = ToOwner::Describe {
+        origin: world.origin(),
+        user: alice,
+        conversation: group,
+    };
     world.send(ask);
     let description = world.answer::<v1::Description>(FrameKind::Description);
     assert_eq!(description.member_count, 1);
@@ -155,8 +268,13 @@ fn who_talks_to_whom_is_nobody_elses_business() {
     let (alice, bob, eve) = (user("alice"), user("bob"), user("eve"));
     let direct = world.create(alice, ConversationKind::Direct, false, &[bob]);
     seq_of(world.publish(alice, ConversationId::of_self(alice), text("milk")));
-    world.subscribe(alice, ConversationId::of_inbox(alice)).unwrap();
-    let settings = Content::Settings(v1::Settings { locked: Some(true), ..v1::Settings::default() });
+    world
+        .subscribe(alice, ConversationId::of_inbox(alice))
+        .unwrap();
+    let settings = Content::Settings(v1::Settings {
+        locked: Some(true),
+        ..v1::Settings::default()
+    });
     let contents = [
         text("hi"),
         settings,
@@ -165,21 +283,51 @@ fn who_talks_to_whom_is_nobody_elses_business() {
         membership(Action::Invite, Some(bob), Role::Unspecified),
         membership(Action::SetRole, Some(bob), Role::Unspecified),
         membership(Action::Ban, Some(bob), Role::Unspecified),
-        Content::Edit(v1::Edit { target: 1, ..v1::Edit::default() }),
-        Content::Delete(v1::Delete { target: 1, ..v1::Delete::default() }),
-        Content::Reaction(v1::Reaction { target: 1, emoji: "x".to_owned(), off: false }),
-        Content::Vote(v1::Vote { target: 1, value: 1 }),
-        Content::Pin(v1::Pin { target: 1, off: false }),
+        Content::Edit(v1::Edit {
+            target: 1,
+            ..v1::Edit::default()
+        }),
+        Content::Delete(v1::Delete {
+            target: 1,
+            ..v1::Delete::default()
+        }),
+        Content::Reaction(v1::Reaction {
+            target: 1,
+            emoji: "x".to_owned(),
+            off: false,
+        }),
+        Content::Vote(v1::Vote {
+            target: 1,
+            value: 1,
+        }),
+        Content::Pin(v1::Pin {
+            target: 1,
+            off: false,
+        }),
     ];
     let nowhere = ConversationId::of_direct(user("nobody"), user("no one"));
-    for conversation in [nowhere, direct, ConversationId::of_self(alice), ConversationId::of_inbox(alice)] {
+    for conversation in [
+        nowhere,
+        direct,
+        ConversationId::of_self(alice),
+        ConversationId::of_inbox(alice),
+    ] {
         for content in &contents {
             let receipt = world.publish(eve, conversation, content.clone());
-            assert_eq!(receipt, refused(ErrorCode::ConversationNotFound), "{content:?}");
+            assert_eq!(
+                receipt,
+                refused(ErrorCode::ConversationNotFound),
+                "{content:?}"
+            );
         }
         let origin = world.origin();
         let signal = v1::signalled::Signal::Typing(v1::Typing { off: false });
-        world.send(ToOwner::Signal { origin, user: eve, conversation, signal });
+        world.send(ToOwner::Signal {
+            origin,
+            user: eve,
+            conversation,
+            signal,
+        });
         assert_eq!(world.refusal(), Some(ErrorCode::ConversationNotFound));
     }
 }
@@ -191,8 +339,46 @@ fn everybody_may_step_down() {
     let group = world.create(alice, ConversationKind::Group, false, &[bob]);
     let set = |role| membership(Action::SetRole, Some(bob), role);
     seq_of(world.publish(alice, group, set(Role::Moderator)));
-    assert_eq!(world.publish(bob, group, set(Role::Admin)), refused(ErrorCode::RoleTooLow));
+    assert_eq!(
+        world.publish(bob, group, set(Role::Admin)),
+        refused(ErrorCode::RoleTooLow)
+    );
     seq_of(world.publish(bob, group, set(Role::Member)));
     seq_of(world.publish(bob, group, set(Role::ReadOnly)));
-    assert_eq!(world.publish(bob, group, set(Role::Member)), refused(ErrorCode::RoleTooLow));
+    assert_eq!(
+        world.publish(bob, group, set(Role::Member)),
+        refused(ErrorCode::RoleTooLow)
+    );
+}
+
+#[test]
+fn who_created_and_was_put_out_does_not_learn_how_it_goes_on() {
+    let mut world = World::new();
+    let (alice, bob) = (user("alice"), user("bob"));
+    let group = world.create(alice, ConversationKind::Group, false, &[bob]);
+    let set = membership(Action::SetRole, Some(bob), Role::Owner);
+    seq_of(world.publish(alice, group, set));
+    let create = v1::Create {
+        conversation: group.to_proto(),
+        kind: ConversationKind::Group as i32,
+        client_id: world.id().to_proto(),
+        ..v1::Create::default()
+    };
+    let ask = |world: &mut World| ToOwner::Create {
+        origin: world.origin(),
+        author: author(alice),
+        conversation: group,
+        create: create.clone(),
+    };
+    let again = ask(&mut world);
+    world.send(again);
+    assert!(
+        world
+            .answer::<v1::CreatedConversation>(FrameKind::CreatedConversation)
+            .existed
+    );
+    seq_of(act(&mut world, bob, group, Action::Remove, Some(alice)));
+    let again = ask(&mut world);
+    world.send(again);
+    assert_eq!(world.refusal(), Some(ErrorCode::NotAMember));
 }

@@ -6,12 +6,35 @@ use rialto_protocol::{
     v1::{ConversationKind, Marker},
 };
 
-fn mark(world: &mut World, user: UserId, conversation: ConversationId, read: u64, unread: bool) -> v1::Marked {
+fn mark(
+    world: &mut World,
+    user: UserId,
+    conversation: ConversationId,
+    read: u64,
+    unread: bool,
+) -> v1::Marked {
     let origin = world.origin();
     let (read, delivered) = (Seq(read), Seq(0));
-    world.send(ToOwner::Mark { origin, author: author(user), conversation, read, delivered, unread });
-    let position = world.said.iter().rposition(|said| matches!(said, ToEdge::Answered { kind: FrameKind::Marked, .. }));
-    let ToEdge::Answered { body, .. } = &world.said[position.expect("marked")] else { unreachable!() };
+    world.send(ToOwner::Mark {
+        origin,
+        author: author(user),
+        conversation,
+        read,
+        delivered,
+        unread,
+    });
+    let position = world.said.iter().rposition(|said| {
+        matches!(
+            said,
+            ToEdge::Answered {
+                kind: FrameKind::Marked,
+                ..
+            }
+        )
+    });
+    let ToEdge::Answered { body, .. } = &world.said[position.expect("marked")] else {
+        unreachable!()
+    };
     v1::Marked::decode(body.clone()).unwrap()
 }
 
@@ -24,16 +47,34 @@ fn markers_never_go_back_unless_marked_unread() {
         world.publish(alice, group, text(&format!("{number}")));
     }
     assert_eq!(world.subscribe(bob, group).unwrap().unread, 40);
-    assert_eq!(mark(&mut world, bob, group, 11, false).unread, 30, "an event that has left memory is read");
+    assert_eq!(
+        mark(&mut world, bob, group, 11, false).unread,
+        30,
+        "an event that has left memory is read"
+    );
     assert_eq!(mark(&mut world, bob, group, 41, false).unread, 0);
     let marked = mark(&mut world, bob, group, 5, false);
-    assert_eq!(marked.marker, Some(Marker { read_seq: 41, read_ordinal: 40, delivered_seq: 41 }));
+    assert_eq!(
+        marked.marker,
+        Some(Marker {
+            read_seq: 41,
+            read_ordinal: 40,
+            delivered_seq: 41
+        })
+    );
     let marked = mark(&mut world, bob, group, 31, true);
-    assert_eq!((marked.unread, marked.marker.unwrap().delivered_seq), (10, 41));
+    assert_eq!(
+        (marked.unread, marked.marker.unwrap().delivered_seq),
+        (10, 41)
+    );
     let mut world = world.restart();
     assert_eq!(world.subscribe(bob, group).unwrap().unread, 10);
     world.publish(bob, group, text("read all"));
-    assert_eq!(world.subscribe(bob, group).unwrap().unread, 0, "own events count as read");
+    assert_eq!(
+        world.subscribe(bob, group).unwrap().unread,
+        0,
+        "own events count as read"
+    );
     let mut world = world.restart();
     assert_eq!(world.subscribe(bob, group).unwrap().unread, 0);
 }
@@ -66,22 +107,41 @@ fn the_list_holds_what_the_user_prefers_and_has_read() {
     mark(&mut world, bob, group, 2, false);
     let origin = world.origin();
     let (hidden, muted_until_ms) = (Some(true), Some(u64::MAX));
-    world.send(ToOwner::Prefer { origin, author: author(bob), conversation: group, hidden, muted_until_ms });
+    world.send(ToOwner::Prefer {
+        origin,
+        author: author(bob),
+        conversation: group,
+        hidden,
+        muted_until_ms,
+    });
     let mut world = world.restart();
     let mut listings = Vec::new();
     let mut after = None;
     loop {
         let origin = world.origin();
-        world.send(ToOwner::Conversations { origin, user: bob, after, limit: 1 });
+        world.send(ToOwner::Conversations {
+            origin,
+            user: bob,
+            after,
+            limit: 1,
+        });
         let page = world.answer::<v1::ConversationsPage>(FrameKind::ConversationsPage);
-        after = page.listings.last().map(|last| ConversationId::from_slice(&last.conversation).unwrap());
+        after = page
+            .listings
+            .last()
+            .map(|last| ConversationId::from_slice(&last.conversation).unwrap());
         listings.extend(page.listings);
         if page.end {
             break;
         }
     }
     assert_eq!(listings.len(), 2);
-    let listed = |id: ConversationId| listings.iter().find(|listing| listing.conversation == id.to_proto()).unwrap();
+    let listed = |id: ConversationId| {
+        listings
+            .iter()
+            .find(|listing| listing.conversation == id.to_proto())
+            .unwrap()
+    };
     assert_eq!(listed(direct).peer, alice.to_proto());
     let of_group = listed(group);
     assert!(of_group.hidden && of_group.muted_until_ms == u64::MAX);
@@ -97,10 +157,21 @@ fn catching_up_ends_where_the_log_ends_and_shows_another_log() {
         world.publish(alice, group, text(&format!("{number}")));
     }
     let mut catch_up = |from: u64, verify: Option<u64>| {
-        let conn = ConnId { index: 0, generation: 0 };
+        let conn = ConnId {
+            index: 0,
+            generation: 0,
+        };
         let verify = verify.map(Epoch);
         let (from, bytes_max) = (Seq(from), 1 << 16);
-        world.send(ToOwner::CatchUp { edge: EDGE, conn, user: alice, conversation: group, from, verify, bytes_max });
+        world.send(ToOwner::CatchUp {
+            edge: EDGE,
+            conn,
+            user: alice,
+            conversation: group,
+            from,
+            verify,
+            bytes_max,
+        });
         match world.said.last() {
             Some(ToEdge::CaughtUp { result, .. }) => result.clone().map(|events| events.len()),
             other => panic!("{other:?}"),
@@ -110,7 +181,13 @@ fn catching_up_ends_where_the_log_ends_and_shows_another_log() {
     assert_eq!(catch_up(3, Some(1)), Ok(4));
     assert_eq!(catch_up(7, None), Ok(0));
     assert_eq!(catch_up(3, Some(2)), Err(ErrorCode::CursorDiverged));
-    assert_eq!(world.subscribe(alice, group).unwrap().head, Cursor { epoch: Epoch(1), seq: Seq(6) });
+    assert_eq!(
+        world.subscribe(alice, group).unwrap().head,
+        Cursor {
+            epoch: Epoch(1),
+            seq: Seq(6)
+        }
+    );
 }
 
 #[test]
@@ -123,11 +200,24 @@ fn history_goes_both_ways_in_pages() {
     }
     let mut page = |from, backward, limit| {
         let origin = world.origin();
-        let ask =
-            ToOwner::History { origin, user: alice, conversation: group, from: Seq(from), backward, limit, bytes_max: 1 << 18 };
+        let ask = ToOwner::History {
+            origin,
+            user: alice,
+            conversation: group,
+            from: Seq(from),
+            backward,
+            limit,
+            bytes_max: 1 << 18,
+        };
         world.send(ask);
         let page = world.answer::<v1::HistoryPage>(FrameKind::HistoryPage);
-        (page.events.iter().map(|event| event.seq).collect::<Vec<_>>(), page.end)
+        (
+            page.events
+                .iter()
+                .map(|event| event.seq)
+                .collect::<Vec<_>>(),
+            page.end,
+        )
     };
     assert_eq!(page(0, true, 3), (vec![8, 9, 10], false));
     assert_eq!(page(3, true, 3), (vec![1, 2, 3], true));
@@ -143,10 +233,20 @@ fn signals_reach_followers_and_are_not_kept() {
     let group = world.create(alice, ConversationKind::Group, false, &[bob]);
     world.subscribe(bob, group).unwrap();
     let signal = v1::signalled::Signal::Typing(v1::Typing { off: false });
-    let ask = ToOwner::Signal { origin: world.origin(), user: alice, conversation: group, signal: signal.clone() };
+    let ask = ToOwner::Signal {
+        origin: world.origin(),
+        user: alice,
+        conversation: group,
+        signal: signal.clone(),
+    };
     world.send(ask);
     assert!(matches!(world.said.last(), Some(ToEdge::Signalled { user, .. }) if *user == alice));
-    let ask = ToOwner::Signal { origin: world.origin(), user: user("eve"), conversation: group, signal };
+    let ask = ToOwner::Signal {
+        origin: world.origin(),
+        user: user("eve"),
+        conversation: group,
+        signal,
+    };
     world.send(ask);
     assert_eq!(world.refusal(), Some(ErrorCode::ConversationNotFound));
     assert_eq!(world.history(bob, group).len(), 1);

@@ -62,7 +62,10 @@ struct FakeFile {
 
 impl FakeDisk {
     pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self { state: Arc::default(), gate: Arc::default() })
+        Arc::new(Self {
+            state: Arc::default(),
+            gate: Arc::default(),
+        })
     }
 
     /// The next such call fails.
@@ -86,7 +89,9 @@ impl FakeDisk {
         (state.changes_left, state.fault) = (None, None);
         for file in &mut state.files {
             let length = file.seen.len().min(file.durable.len());
-            let sectors = file.seen[..length].chunks(SECTOR).zip(file.durable[..length].chunks_mut(SECTOR));
+            let sectors = file.seen[..length]
+                .chunks(SECTOR)
+                .zip(file.durable[..length].chunks_mut(SECTOR));
             for (seen, durable) in sectors {
                 if seen != durable && survives() {
                     durable.copy_from_slice(seen);
@@ -127,12 +132,18 @@ impl FakeDisk {
     /// Replaces a file's bytes, or makes the file.
     pub(super) fn put(&self, name: &str, bytes: &[u8]) {
         let state = &mut *locked(&self.state);
-        let number = *state.names.entry(name.to_owned()).or_insert(state.files.len());
+        let number = *state
+            .names
+            .entry(name.to_owned())
+            .or_insert(state.files.len());
         if number == state.files.len() {
             state.files.push(File::default());
         }
         state.durable_names.insert(name.to_owned(), number);
-        state.files[number] = File { seen: bytes.to_vec(), durable: bytes.to_vec() };
+        state.files[number] = File {
+            seen: bytes.to_vec(),
+            durable: bytes.to_vec(),
+        };
     }
 
     pub(super) fn names(&self) -> Vec<String> {
@@ -140,7 +151,11 @@ impl FakeDisk {
     }
 
     fn file(&self, number: usize) -> Box<dyn DiskFile> {
-        Box::new(FakeFile { number, state: Arc::clone(&self.state), gate: Arc::clone(&self.gate) })
+        Box::new(FakeFile {
+            number,
+            state: Arc::clone(&self.state),
+            gate: Arc::clone(&self.gate),
+        })
     }
 }
 
@@ -158,11 +173,15 @@ impl State {
 
     /// Whether it is a segment with its final name, not one that is being prepared.
     fn in_use(&self, number: usize) -> bool {
-        self.names.iter().any(|(name, file)| *file == number && name.ends_with(".seg"))
+        self.names
+            .iter()
+            .any(|(name, file)| *file == number && name.ends_with(".seg"))
     }
 
     fn take_fault(&mut self, number: usize, kinds: &[Fault]) -> Option<Fault> {
-        let fault = self.fault.filter(|fault| kinds.contains(fault) && self.in_use(number))?;
+        let fault = self
+            .fault
+            .filter(|fault| kinds.contains(fault) && self.in_use(number))?;
         self.fault = None;
         Some(fault)
     }
@@ -195,7 +214,10 @@ impl Disk for FakeDisk {
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        let number = *locked(&self.state).names.get(&name(path)).ok_or_else(missing)?;
+        let number = *locked(&self.state)
+            .names
+            .get(&name(path))
+            .ok_or_else(missing)?;
         Ok(self.file(number))
     }
 
@@ -236,7 +258,9 @@ impl DiskFile for FakeFile {
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         let state = locked(&self.state);
         let offset = usize::try_from(offset).unwrap();
-        let bytes = state.files[self.number].seen.get(offset..offset + buf.len());
+        let bytes = state.files[self.number]
+            .seen
+            .get(offset..offset + buf.len());
         buf.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
         Ok(())
     }
@@ -244,8 +268,14 @@ impl DiskFile for FakeFile {
     fn write_vectored_at(&self, slices: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
         let mut state = locked(&self.state);
         state.change()?;
-        let mut bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
-        match state.take_fault(self.number, &[Fault::Write, Fault::WriteOutOfSpace, Fault::ShortWrite]) {
+        let mut bytes: Vec<u8> = slices
+            .iter()
+            .flat_map(|slice| slice.iter().copied())
+            .collect();
+        match state.take_fault(
+            self.number,
+            &[Fault::Write, Fault::WriteOutOfSpace, Fault::ShortWrite],
+        ) {
             Some(Fault::ShortWrite) => bytes.truncate(bytes.len() / 2),
             Some(Fault::WriteOutOfSpace) => return Err(io::ErrorKind::StorageFull.into()),
             Some(_) => return Err(io::Error::from_raw_os_error(5)),

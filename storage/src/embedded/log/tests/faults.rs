@@ -7,7 +7,10 @@ use super::{disk::Fault, *};
 #[test]
 fn everything_that_waits_becomes_durable_with_one_sync_and_is_answered_in_order() {
     let disk = FakeDisk::new();
-    let options = LogOptions { segment_bytes: 1 << 20, ..small() };
+    let options = LogOptions {
+        segment_bytes: 1 << 20,
+        ..small()
+    };
     let (log, _) = open_with(&disk, options, &ViewCheckpoint::default()).unwrap();
     let mut owner = Owner::of(&log);
     append(&log, vec![owner.row(0, 0, 10)]).unwrap();
@@ -25,7 +28,10 @@ fn everything_that_waits_becomes_durable_with_one_sync_and_is_answered_in_order(
     push(0);
     disk.wait_for_sync();
     (1..=100).for_each(&mut push);
-    assert!(order.lock().unwrap().is_empty(), "answered before it was durable");
+    assert!(
+        order.lock().unwrap().is_empty(),
+        "answered before it was durable"
+    );
     disk.open_gate();
     for _ in 0..=100 {
         receiver.recv().unwrap().unwrap();
@@ -37,8 +43,14 @@ fn everything_that_waits_becomes_durable_with_one_sync_and_is_answered_in_order(
 }
 
 #[test]
-fn a_failed_write_or_sync_poisons_for_good_and_what_was_acknowledged_before_is_there_after_a_restart() {
-    for fault in [Fault::Write, Fault::WriteOutOfSpace, Fault::ShortWrite, Fault::Sync] {
+fn a_failed_write_or_sync_poisons_for_good_and_what_was_acknowledged_before_is_there_after_a_restart()
+ {
+    for fault in [
+        Fault::Write,
+        Fault::WriteOutOfSpace,
+        Fault::ShortWrite,
+        Fault::Sync,
+    ] {
         let disk = FakeDisk::new();
         let (log, _) = open(&disk);
         let mut owner = Owner::of(&log);
@@ -46,10 +58,22 @@ fn a_failed_write_or_sync_poisons_for_good_and_what_was_acknowledged_before_is_t
         append(&log, vec![kept.clone()]).unwrap();
         disk.fail(fault);
         let lost = owner.row(0, 2, 100);
-        assert!(matches!(append(&log, vec![lost.clone()]), Err(AppendError::Poisoned(_))), "{fault:?}");
+        assert!(
+            matches!(
+                append(&log, vec![lost.clone()]),
+                Err(AppendError::Poisoned(_))
+            ),
+            "{fault:?}"
+        );
         for _ in 0..3 {
             // The disk works again; the log does not.
-            assert!(matches!(append(&log, vec![lost.clone()]), Err(AppendError::Poisoned(_))), "{fault:?}");
+            assert!(
+                matches!(
+                    append(&log, vec![lost.clone()]),
+                    Err(AppendError::Poisoned(_))
+                ),
+                "{fault:?}"
+            );
         }
         assert!(log.status().poisoned);
         assert!(answer(|done| log.claim(vec![LaneId(0)], done)).is_err());
@@ -57,7 +81,10 @@ fn a_failed_write_or_sync_poisons_for_good_and_what_was_acknowledged_before_is_t
         drop(log);
         let (log, _) = open(&disk);
         let entries = sealed_entries(&log);
-        assert!(entries == [kept.clone()] || entries == [kept, lost], "{fault:?}: {entries:?}");
+        assert!(
+            entries == [kept.clone()] || entries == [kept, lost],
+            "{fault:?}: {entries:?}"
+        );
         let mut owner = Owner::of(&log);
         append(&log, vec![owner.row(0, 3, 100)]).unwrap();
     }
@@ -77,7 +104,11 @@ fn what_a_failed_sync_left_in_the_page_cache_is_written_again_before_it_counts()
     let seen = sealed_entries(&log);
     drop(log);
     disk.cut_power(|| false);
-    assert_eq!(sealed_entries(&open(&disk).0), seen, "seen after a restart, gone after the next");
+    assert_eq!(
+        sealed_entries(&open(&disk).0),
+        seen,
+        "seen after a restart, gone after the next"
+    );
 }
 
 #[test]
@@ -90,14 +121,19 @@ fn calls_that_wait_when_the_log_is_poisoned_are_all_answered() {
     let (sender, receiver) = mpsc::channel();
     for number in 0..10 {
         let sender = sender.clone();
-        log.append(vec![owner.row(0, 1, 10)], move |result| sender.send(result).unwrap());
+        log.append(vec![owner.row(0, 1, 10)], move |result| {
+            sender.send(result).unwrap()
+        });
         if number == 0 {
             disk.wait_for_sync();
         }
     }
     disk.open_gate();
     for _ in 0..10 {
-        assert!(matches!(receiver.recv().unwrap(), Err(AppendError::Poisoned(_))));
+        assert!(matches!(
+            receiver.recv().unwrap(),
+            Err(AppendError::Poisoned(_))
+        ));
     }
 }
 
@@ -121,11 +157,24 @@ fn with_the_disk_full_appends_are_turned_away_and_work_again_once_there_is_room(
         }
     };
     // What was sent behind it without waiting is not the caller's mistake.
-    assert_eq!(append(&log, vec![owner.row(0, 2, 1000)]), Err(AppendError::Full));
+    assert_eq!(
+        append(&log, vec![owner.row(0, 2, 1000)]),
+        Err(AppendError::Full)
+    );
     // Another lane's entry that still fits is taken.
-    assert!(matches!(append(&log, vec![owner.row(1, 2, 10_000)]), Err(AppendError::Refused(_))));
+    assert!(matches!(
+        append(&log, vec![owner.row(1, 2, 10_000)]),
+        Err(AppendError::Refused(_))
+    ));
     assert!(!log.status().poisoned);
-    assert_eq!(disk.names().iter().filter(|name| name.ends_with(".tmp")).count(), 0, "what was begun takes no room");
+    assert_eq!(
+        disk.names()
+            .iter()
+            .filter(|name| name.ends_with(".tmp"))
+            .count(),
+        0,
+        "what was begun takes no room"
+    );
 
     disk.set_room(None);
     while append(&log, vec![refused.clone()]) == Err(AppendError::Full) {}
@@ -161,13 +210,18 @@ fn a_call_that_needs_more_segments_than_there_is_room_for_leaves_nothing_behind(
 #[test]
 fn a_caller_waits_while_the_queue_is_full_and_everything_is_written_in_the_end() {
     let disk = FakeDisk::new();
-    let options = LogOptions { queue_bytes_max: 500, ..small() };
+    let options = LogOptions {
+        queue_bytes_max: 500,
+        ..small()
+    };
     let (log, _) = open_with(&disk, options, &ViewCheckpoint::default()).unwrap();
     let mut owner = Owner::of(&log);
     let (sender, receiver) = mpsc::channel();
     for key in 0..100 {
         let sender = sender.clone();
-        log.append(vec![owner.row(0, key, 200)], move |result| sender.send(result).unwrap());
+        log.append(vec![owner.row(0, key, 200)], move |result| {
+            sender.send(result).unwrap()
+        });
     }
     drop(sender);
     assert_eq!(receiver.iter().filter(Result::is_ok).count(), 100);
@@ -185,7 +239,9 @@ fn dropping_the_log_finishes_what_was_appended() {
     let (sender, receiver) = mpsc::channel();
     for key in 0..20 {
         let sender = sender.clone();
-        log.append(vec![owner.row(0, key, 1000)], move |result| sender.send(result).unwrap());
+        log.append(vec![owner.row(0, key, 1000)], move |result| {
+            sender.send(result).unwrap()
+        });
     }
     drop(sender);
     disk.wait_for_sync();

@@ -19,7 +19,11 @@ fn entries() -> Vec<Entry> {
         time_ms: 1_700_000_000_000 + position,
         records,
     };
-    vec![entry(0, 1, row(5, 40)), entry(3, 1, outbox(&[b"one", b"two"])), entry(0, 2, outbox_done(Position(0)))]
+    vec![
+        entry(0, 1, row(5, 40)),
+        entry(3, 1, outbox(&[b"one", b"two"])),
+        entry(0, 2, outbox_done(Position(0))),
+    ]
 }
 
 /// The segment: a group of two entries and a group of one.
@@ -32,14 +36,31 @@ fn segment() -> Vec<u8> {
         if number == 2 {
             group = u32::try_from(bytes.len()).unwrap();
         }
-        let Entry { lane, epoch, position, time_ms, ref records } = *entry;
+        let Entry {
+            lane,
+            epoch,
+            position,
+            time_ms,
+            ref records,
+        } = *entry;
         let length = u32::try_from(records.len()).unwrap();
-        let header = EntryHeader { length, lane, flags: 0, group, epoch, position, time_ms };
+        let header = EntryHeader {
+            length,
+            lane,
+            flags: 0,
+            group,
+            epoch,
+            position,
+            time_ms,
+        };
         bytes.extend_from_slice(&codec.encode(&header, records));
         bytes.extend_from_slice(records);
     }
     bytes.extend_from_slice(&codec.encode(&EntryHeader::seal(group), &[]));
-    assert_eq!(codec.encode(&EntryHeader::seal(group), &[]).len(), ENTRY_HEADER_BYTES as usize);
+    assert_eq!(
+        codec.encode(&EntryHeader::seal(group), &[]).len(),
+        ENTRY_HEADER_BYTES as usize
+    );
     bytes.resize(8 << 10, 0);
     bytes
 }
@@ -61,7 +82,10 @@ fn a_log_of_version_1_opens() {
         fs::copy(folder().join(name), journal.join(name)).unwrap();
     }
     let (log, found) = Log::open(directory.path(), small(), &ViewCheckpoint::default()).unwrap();
-    assert_eq!((found.entries, found.outbox_entries, found.cut_bytes), (3, 1, 0));
+    assert_eq!(
+        (found.entries, found.outbox_entries, found.cut_bytes),
+        (3, 1, 0)
+    );
     assert_eq!(sealed_entries(&log), entries());
     let claims = claim(&log);
     assert_eq!(claims[3].outbox.len(), 2);

@@ -23,14 +23,26 @@ fn sealing_ends_the_active_segment_and_costs_nothing_when_it_is_empty() {
     assert_eq!(status.views_lag_segments, 1);
     assert!(status.views_lag_bytes > 0);
     log.viewed(1);
-    assert_eq!((log.status().views_lag_segments, log.status().views_lag_bytes), (0, 0));
+    assert_eq!(
+        (
+            log.status().views_lag_segments,
+            log.status().views_lag_bytes
+        ),
+        (0, 0)
+    );
     assert_eq!(log.tail().scan_rows(&everything()).unwrap(), []);
     assert!(!log.wait_for_sealed(Duration::ZERO));
 }
 
 fn everything() -> crate::views::Scan {
     let conversation = ConversationId::from_bytes([1; 16]);
-    crate::views::Scan { conversation, table: Table::Member, after: Bytes::new(), through: Bytes::new(), limit: 9 }
+    crate::views::Scan {
+        conversation,
+        table: Table::Member,
+        after: Bytes::new(),
+        through: Bytes::new(),
+        limit: 9,
+    }
 }
 
 #[test]
@@ -47,7 +59,12 @@ fn lanes_tails_of_a_sealed_segment_are_those_at_its_end_even_within_one_call() {
     while let Some(segment) = log.sealed_unviewed() {
         seen += segment.entries().unwrap().count();
         checkpoint = segment.checkpoint();
-        assert_eq!(checkpoint.lanes[0].position, Position(seen as u64), "segment {}", segment.number());
+        assert_eq!(
+            checkpoint.lanes[0].position,
+            Position(seen as u64),
+            "segment {}",
+            segment.number()
+        );
         log.viewed(segment.number());
     }
     assert!(checkpoint.segment > 3);
@@ -57,7 +74,10 @@ fn lanes_tails_of_a_sealed_segment_are_those_at_its_end_even_within_one_call() {
 #[test]
 fn viewed_segments_are_kept_for_a_while_then_recycled_and_their_number_stays_bounded() {
     let disk = FakeDisk::new();
-    let options = LogOptions { keep_bytes: 3 * (8 << 10), ..small() };
+    let options = LogOptions {
+        keep_bytes: 3 * (8 << 10),
+        ..small()
+    };
     let mut checkpoint = ViewCheckpoint::default();
     let (log, _) = open_with(&disk, options, &checkpoint).unwrap();
     let mut owner = Owner::of(&log);
@@ -78,7 +98,10 @@ fn viewed_segments_are_kept_for_a_while_then_recycled_and_their_number_stays_bou
 fn old_segments_are_recycled_by_age_though_there_is_room() {
     let disk = FakeDisk::new();
     let mut checkpoint = ViewCheckpoint::default();
-    let options = LogOptions { keep_ms: 7 * 24 * 3600 * 1000, ..small() };
+    let options = LogOptions {
+        keep_ms: 7 * 24 * 3600 * 1000,
+        ..small()
+    };
     let (log, _) = open_with(&disk, options, &checkpoint).unwrap();
     let mut owner = Owner::of(&log);
     append(&log, vec![owner.row(0, 1, 10)]).unwrap();
@@ -90,7 +113,10 @@ fn old_segments_are_recycled_by_age_though_there_is_room() {
 #[test]
 fn a_reader_gets_its_bytes_even_after_its_segment_could_have_been_recycled() {
     let disk = FakeDisk::new();
-    let options = LogOptions { keep_bytes: 0, ..small() };
+    let options = LogOptions {
+        keep_bytes: 0,
+        ..small()
+    };
     let mut checkpoint = ViewCheckpoint::default();
     let (log, _) = open_with(&disk, options, &checkpoint).unwrap();
     let mut owner = Owner::of(&log);
@@ -115,7 +141,11 @@ fn a_reader_gets_its_bytes_even_after_its_segment_could_have_been_recycled() {
 #[test]
 fn publishers_are_slowed_while_the_views_lag_and_the_lag_is_bounded() {
     let disk = FakeDisk::new();
-    let options = LogOptions { lag_segments_soft: 2, lag_segments_hard: 4, ..small() };
+    let options = LogOptions {
+        lag_segments_soft: 2,
+        lag_segments_hard: 4,
+        ..small()
+    };
     let mut checkpoint = ViewCheckpoint::default();
     let (log, _) = open_with(&disk, options, &checkpoint).unwrap();
     let mut owner = Owner::of(&log);
@@ -124,7 +154,9 @@ fn publishers_are_slowed_while_the_views_lag_and_the_lag_is_bounded() {
         scope.spawn(|| {
             for key in 0..40 {
                 // One call a group: each may end one segment.
-                sender.send(append(&log, vec![owner.row(0, key, 3000)])).unwrap();
+                sender
+                    .send(append(&log, vec![owner.row(0, key, 3000)]))
+                    .unwrap();
             }
         });
         wait_until(&log, |states| states.sealed.len() >= 4);
@@ -145,16 +177,25 @@ fn publishers_are_slowed_while_the_views_lag_and_the_lag_is_bounded() {
 #[test]
 fn a_log_that_is_slowed_can_be_closed() {
     let disk = FakeDisk::new();
-    let options = LogOptions { lag_segments_soft: 0, lag_segments_hard: 1, ..small() };
+    let options = LogOptions {
+        lag_segments_soft: 0,
+        lag_segments_hard: 1,
+        ..small()
+    };
     let (log, _) = open_with(&disk, options, &ViewCheckpoint::default()).unwrap();
     let mut owner = Owner::of(&log);
     append(&log, vec![owner.row(0, 0, 3000)]).unwrap();
     seal(&log);
     let (sender, receiver) = mpsc::channel();
-    log.append(vec![owner.row(0, 1, 3000)], move |result| sender.send(result).unwrap());
+    log.append(vec![owner.row(0, 1, 3000)], move |result| {
+        sender.send(result).unwrap()
+    });
     log.close();
     assert_eq!(receiver.recv().unwrap(), Ok(()));
-    assert!(matches!(append(&log, vec![owner.row(0, 2, 10)]), Err(AppendError::Poisoned(_))));
+    assert!(matches!(
+        append(&log, vec![owner.row(0, 2, 10)]),
+        Err(AppendError::Poisoned(_))
+    ));
 }
 
 #[test]
@@ -166,7 +207,10 @@ fn segments_of_another_size_are_read_and_new_ones_have_the_new_size() {
     append(&log, vec![first.clone()]).unwrap();
     wait_until(&log, |states| !states.ready.is_empty());
     drop(log);
-    let options = LogOptions { segment_bytes: 16 << 10, ..small() };
+    let options = LogOptions {
+        segment_bytes: 16 << 10,
+        ..small()
+    };
     let (log, _) = open_with(&disk, options.clone(), &ViewCheckpoint::default()).unwrap();
     let mut owner = Owner::of(&log);
     let second = owner.row(0, 2, 10_000);
@@ -183,15 +227,25 @@ fn the_same_holds_on_the_machines_own_files() {
     let mut all = Vec::new();
     let begun = Instant::now();
     for round in 0..4 {
-        let options = LogOptions { keep_bytes: 0, ..small() };
+        let options = LogOptions {
+            keep_bytes: 0,
+            ..small()
+        };
         let (log, found) = Log::open(directory.path(), options, &checkpoint).unwrap();
         assert_eq!(found.cut_bytes, 0);
-        assert_eq!(sealed_entries(&log), all, "round {round} after {:?}", begun.elapsed());
+        assert_eq!(
+            sealed_entries(&log),
+            all,
+            "round {round} after {:?}",
+            begun.elapsed()
+        );
         view_all(&log, &mut checkpoint);
         all.clear();
         let mut owner = Owner::of(&log);
         for key in 0..40 {
-            let entries: Vec<_> = (0..30).map(|_| owner.row(u16::from(key) % LANES, key, 20)).collect();
+            let entries: Vec<_> = (0..30)
+                .map(|_| owner.row(u16::from(key) % LANES, key, 20))
+                .collect();
             append(&log, entries.clone()).unwrap();
             if key < 20 {
                 seal(&log);

@@ -54,11 +54,20 @@ impl Machine {
         let (log, _) = open_with(&disk, Self::options(), &ViewCheckpoint::default()).unwrap();
         let owner = Owner::of(&log);
         let lanes = (0..LANES).map(|_| Lane::default()).collect();
-        Self { disk, log: Some(log), owner, checkpoint: ViewCheckpoint::default(), lanes }
+        Self {
+            disk,
+            log: Some(log),
+            owner,
+            checkpoint: ViewCheckpoint::default(),
+            lanes,
+        }
     }
 
     fn options() -> LogOptions {
-        LogOptions { keep_bytes: 16 << 10, ..small() }
+        LogOptions {
+            keep_bytes: 16 << 10,
+            ..small()
+        }
     }
 
     fn append(&mut self, sizes: &[(u16, usize)]) -> Result<(), AppendError> {
@@ -70,7 +79,9 @@ impl Machine {
         });
         let result = append(self.log.as_ref().unwrap(), entries.collect());
         if result.is_ok() {
-            self.lanes.iter_mut().for_each(|lane| lane.acknowledged = lane.sent.len());
+            self.lanes
+                .iter_mut()
+                .for_each(|lane| lane.acknowledged = lane.sent.len());
         }
         result
     }
@@ -81,13 +92,30 @@ impl Machine {
         self.owner = Owner::of(&log);
         let found = sealed_entries(&log);
         for (number, lane) in (0..).zip(&mut self.lanes) {
-            let viewed = self.checkpoint.lanes.iter().find(|tail| tail.lane == LaneId(number));
+            let viewed = self
+                .checkpoint
+                .lanes
+                .iter()
+                .find(|tail| tail.lane == LaneId(number));
             let viewed = viewed.map_or(0, |tail| usize::try_from(tail.position.0).unwrap());
-            let found: Vec<_> = found.iter().filter(|entry| entry.lane == LaneId(number)).collect();
+            let found: Vec<_> = found
+                .iter()
+                .filter(|entry| entry.lane == LaneId(number))
+                .collect();
             let end = viewed + found.len();
-            assert!(end >= lane.acknowledged, "lane {number}: {end} of {} acknowledged entries", lane.acknowledged);
-            assert!(found.into_iter().eq(&lane.sent[viewed..end]), "lane {number} was altered");
-            assert_eq!(self.owner.tails[usize::from(number)].0, Position(end as u64));
+            assert!(
+                end >= lane.acknowledged,
+                "lane {number}: {end} of {} acknowledged entries",
+                lane.acknowledged
+            );
+            assert!(
+                found.into_iter().eq(&lane.sent[viewed..end]),
+                "lane {number} was altered"
+            );
+            assert_eq!(
+                self.owner.tails[usize::from(number)].0,
+                Position(end as u64)
+            );
             // What is there after a restart has been seen and must stay.
             lane.sent.truncate(end);
             lane.acknowledged = end;
@@ -112,7 +140,11 @@ impl Machine {
                 self.log = None;
                 self.restart();
             }
-            Step::PowerCut { after, again_after, survivors } => {
+            Step::PowerCut {
+                after,
+                again_after,
+                survivors,
+            } => {
                 self.disk.die_after(after);
                 let sizes: Vec<_> = (0..LANES).map(|lane| (lane, 700)).collect();
                 while self.append(&sizes).is_ok() {}
