@@ -32,9 +32,9 @@ use slab::Slab;
 use crate::{
     config::CoreConfig,
     counters::Counters,
+    effects::Effects,
     io::{Answer, ConnId, Input, Now, Ticket},
     message::{ToEdge, ToHome},
-    shard::Effects,
     topology::{ShardId, Topology},
 };
 use conns::Conns;

@@ -11,6 +11,7 @@
 pub mod config;
 pub mod counters;
 pub mod edge;
+pub mod effects;
 pub mod io;
 pub mod message;
 pub mod owner;

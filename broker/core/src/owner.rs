@@ -30,9 +30,9 @@ use rialto_protocol::{error::ErrorCode, ids::ConversationId};
 use crate::{
     config::CoreConfig,
     counters::Counters,
+    effects::Effects,
     io::{Answer, Input, LaneClaim, Now, Query, Ticket},
     message::ToOwner,
-    shard::Effects,
     topology::{ShardId, Topology},
 };
 
@@ -72,7 +72,7 @@ impl Owner {
     pub fn take(&mut self, now: Now, message: ToOwner, fx: &mut Effects) {
         match message {
             ToOwner::Detach { edge, conversation } => {
-                self.desk.attachments.detach(&conversation, edge)
+                self.desk.attachments.detach(&conversation, edge);
             }
             ToOwner::PassedOn { lane, item, kept } => self.desk.passed_on(now, lane, item, kept),
             message => self.start(now, Work::new(message), fx),

@@ -1,34 +1,17 @@
 //! One shard: an edge and an owner, and the way between them.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::sync::Arc;
 
 use crate::{
     config::CoreConfig,
     counters::Counters,
     edge::Edge,
+    effects::Effects,
     io::{ConnId, Input, LaneClaim, Now, Output},
     message::Message,
     owner::Owner,
     topology::{ShardId, Topology},
 };
-
-/// What the halves of a shard write to while they handle an input.
-#[derive(Debug, Default)]
-pub struct Effects {
-    /// For the shell.
-    pub outputs: Vec<Output>,
-    /// For any shard of the node, this one included; in order for each receiver.
-    pub messages: VecDeque<(ShardId, Message)>,
-    /// Counted along the way.
-    pub counters: Counters,
-}
-
-impl Effects {
-    /// Sends a message to a shard, be it this one.
-    pub fn send(&mut self, shard: ShardId, message: Message) {
-        self.messages.push_back((shard, message));
-    }
-}
 
 /// The state machine of one shard.
 #[derive(Debug)]
@@ -63,7 +46,7 @@ impl Shard {
     pub fn handle(&mut self, now: Now, input: Input) {
         match input {
             Input::Appended { .. } | Input::AppendFailed { .. } => {
-                self.owner.handle_append(now, &input, &mut self.effects)
+                self.owner.handle_append(now, &input, &mut self.effects);
             }
             Input::Loaded { ticket, answer } => {
                 if self.owner.awaits(ticket) {

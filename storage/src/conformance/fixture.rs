@@ -77,7 +77,7 @@ impl Batch {
 
     pub(super) fn event(mut self, conversation: ConversationId, event: &[u8]) -> Self {
         put_event(&mut self.0, &conversation, |buf| {
-            buf.extend_from_slice(event)
+            buf.extend_from_slice(event);
         });
         self
     }

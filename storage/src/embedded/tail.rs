@@ -58,7 +58,7 @@ impl OutboxSeen {
         match record {
             Record::Outbox { .. } => self.outbox = true,
             Record::OutboxDone { through } => {
-                self.outbox_done = self.outbox_done.max(Some(*through))
+                self.outbox_done = self.outbox_done.max(Some(*through));
             }
             Record::Event { .. } | Record::Row { .. } => {}
         }
@@ -152,7 +152,7 @@ impl TailIndex {
                     part.add(&record, end);
                 }
                 Err(error) => {
-                    tracing::error!(lane = %at.lane, %error, "an entry's records cannot be read")
+                    tracing::error!(lane = %at.lane, %error, "an entry's records cannot be read");
                 }
             }
         }

@@ -242,7 +242,7 @@ impl State {
                     index += 1;
                 }
                 (Record::OutboxDone { through }, _) => {
-                    lane.outbox.retain(|item| item.position > through)
+                    lane.outbox.retain(|item| item.position > through);
                 }
                 (Record::Event { .. }, None) => {}
             }

@@ -69,7 +69,7 @@ impl<'s, S: Journal> Writer<'s, S> {
         claim.time_ms = claim.time_ms.max(time_ms);
         let mut records = BytesMut::new();
         put_event(&mut records, &whose, |buf| {
-            encode(buf, seq, claim.epoch, claim.time_ms, text_bytes)
+            encode(buf, seq, claim.epoch, claim.time_ms, text_bytes);
         });
         put_row(
             &mut records,

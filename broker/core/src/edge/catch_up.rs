@@ -16,9 +16,9 @@ use super::{
     subscription::{SubKey, SubState},
 };
 use crate::{
+    effects::Effects,
     io::{ConnId, Via},
     message::ToOwner,
-    shard::Effects,
 };
 
 /// Reads of one session at once: one is being written while the next is on its way.

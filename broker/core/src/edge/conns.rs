@@ -5,8 +5,8 @@ use bytes::Bytes;
 
 use super::session::{Session, State};
 use crate::{
+    effects::Effects,
     io::{ConnId, Output, Via},
-    shard::Effects,
 };
 
 #[derive(Debug, Default)]

@@ -19,8 +19,8 @@ use super::{
     topic::TopicKey,
 };
 use crate::{
+    effects::Effects,
     io::{ConnId, Via},
-    shard::Effects,
 };
 
 impl Edge {

@@ -15,8 +15,8 @@ use super::{
     session::{Agreed, State, WaitingRefresh},
 };
 use crate::{
+    effects::Effects,
     io::{ConnId, Identity, Now, Output, Transport},
-    shard::Effects,
 };
 
 impl Edge {

@@ -8,9 +8,9 @@ use rialto_protocol::{ids::UserId, v1};
 use smallvec::SmallVec;
 
 use crate::{
+    effects::Effects,
     io::{Answer, Output, Query, Ticket},
     message::{Message, Origin, PresenceOf, ToEdge},
-    shard::Effects,
     topology::ShardId,
 };
 

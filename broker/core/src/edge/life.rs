@@ -14,9 +14,9 @@ use super::{
     session::{Session, State},
 };
 use crate::{
+    effects::Effects,
     io::{ConnId, Now, Output, Transport, Via},
     message::Origin,
-    shard::Effects,
 };
 
 /// What a session may still do with a token that has ended, so that a Refresh that is late is not lost.

@@ -17,9 +17,9 @@ use super::{
     requests::{Call, Refusal},
 };
 use crate::{
+    effects::Effects,
     io::{ConnId, Now},
     message::{Message, Origin, PresenceOf, ToHome},
-    shard::Effects,
     topology::ShardId,
 };
 

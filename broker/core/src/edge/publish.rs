@@ -18,9 +18,9 @@ use super::{
     requests::{Call, Refusal},
 };
 use crate::{
+    effects::Effects,
     io::{ConnId, Now},
     message::{Author, Draft, Origin, Receipt, ToOwner},
-    shard::Effects,
 };
 
 /// Drafts of a request that were refused here while others of it are at the owner.

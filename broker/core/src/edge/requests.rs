@@ -11,9 +11,9 @@ use rialto_protocol::{
 
 use super::{Edge, check, check::clamped, session::Session};
 use crate::{
+    effects::Effects,
     io::{ConnId, Now},
     message::{Author, Message, Origin, ToOwner},
-    shard::Effects,
 };
 
 /// Bytes that a page leaves for what stands beside its events.

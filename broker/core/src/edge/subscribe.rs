@@ -18,9 +18,9 @@ use super::{
     topic::TopicKey,
 };
 use crate::{
+    effects::Effects,
     io::ConnId,
     message::{Origin, Standing, ToOwner},
-    shard::Effects,
 };
 
 /// What one result of a Subscribe holds in memory, for the credit that the request takes.

@@ -13,7 +13,7 @@ use super::{
     session::{Session, SubRef},
     topic::{LiveReader, TopicKey},
 };
-use crate::{io::ConnId, message::ToOwner, shard::Effects};
+use crate::{effects::Effects, io::ConnId, message::ToOwner};
 
 /// Names a subscription while it lives; used again afterwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,9 +10,9 @@ use rialto_protocol::{
 use smallvec::SmallVec;
 
 use crate::{
+    effects::Effects,
     io::{Now, SentEvent},
     message::{Author, Draft, Message, Receipt, ToEdge, ToOwner},
-    shard::Effects,
 };
 
 use super::{

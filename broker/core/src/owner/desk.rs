@@ -13,9 +13,9 @@ use smallvec::SmallVec;
 
 use crate::{
     config::CoreConfig,
+    effects::Effects,
     io::{LaneClaim, Now, Output, Query, Ticket},
     message::{Message, Origin, ToEdge, ToOwner},
-    shard::Effects,
     topology::{ShardId, Topology},
 };
 

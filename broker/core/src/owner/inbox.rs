@@ -10,9 +10,9 @@ use rialto_protocol::{
 };
 
 use crate::{
+    effects::Effects,
     io::{Now, Query},
     message::{Author, Message, ToOwner},
-    shard::Effects,
 };
 
 use super::{

@@ -18,9 +18,9 @@ use smallvec::SmallVec;
 
 use crate::{
     config::CoreConfig,
+    effects::Effects,
     io::{AppendFailure, Entry, LaneClaim, Now, Output},
     message::Message,
-    shard::Effects,
     topology::ShardId,
 };
 
@@ -162,7 +162,7 @@ impl Lane {
         content: &v1::event::Content,
     ) {
         let range = record::put_event(&mut self.open, &conversation, |buf| {
-            event::encode_into(buf, head, content)
+            event::encode_into(buf, head, content);
         });
         let end = LogEnd {
             cursor: Cursor {

@@ -8,9 +8,9 @@ use rialto_protocol::{
 };
 
 use crate::{
+    effects::Effects,
     io::Now,
     message::{Message, ToEdge, ToOwner},
-    shard::Effects,
 };
 
 use super::{

@@ -7,9 +7,9 @@ use bytes::Bytes;
 use rialto_protocol::ids::{ClientId, ConversationId, DeviceId, LaneId, Position, UserId};
 
 use crate::{
+    effects::Effects,
     io::{Now, OutboxItem},
     message::{Message, ToOwner},
-    shard::Effects,
 };
 
 use super::{desk::Desk, lane::Built};

@@ -12,9 +12,9 @@ use rialto_protocol::{
 };
 
 use crate::{
+    effects::Effects,
     io::{Answer, ConnId, Query},
     message::{Message, Origin, ToEdge, ToOwner},
-    shard::Effects,
     topology::ShardId,
 };
 

@@ -6,8 +6,8 @@ use rialto_protocol::{
 };
 
 use crate::{
+    effects::Effects,
     message::{Message, Origin, Standing, ToEdge, ToOwner},
-    shard::Effects,
 };
 
 use super::{

@@ -21,9 +21,9 @@ use smallvec::SmallVec;
 
 use crate::{
     config::CoreConfig,
+    effects::Effects,
     io::{AppendFailure, ConnId, Entry, Input, Now, Output, Query, Ticket},
     message::{Author, Draft, Message, Origin, Receipt, Standing, ToEdge, ToOwner},
-    shard::Effects,
     topology::{ShardId, Topology},
 };
 
@@ -121,7 +121,7 @@ impl World {
                     Output::Append(entry) if self.hold => self.held.push(entry),
                     Output::Append(entry) => self.keep(entry),
                     Output::Load { ticket, query } if self.hold_loads => {
-                        self.held_loads.push((ticket, query))
+                        self.held_loads.push((ticket, query));
                     }
                     Output::Load { ticket, query } => self.load(ticket, &query),
                     other => panic!("an owner does not ask for {other:?}"),

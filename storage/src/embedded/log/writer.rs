@@ -197,7 +197,7 @@ impl Writer {
             });
             match next {
                 Some(segment) if self.poisoned().is_none() => {
-                    self.active = Some((segment, FIRST_ENTRY))
+                    self.active = Some((segment, FIRST_ENTRY));
                 }
                 _ => return false,
             }

@@ -130,7 +130,7 @@ impl Part {
             } => match event::peek(event) {
                 Ok(head) => self.add_event(conversation, &head, end, u32_of(event.len())),
                 Err(error) => {
-                    tracing::error!(%conversation, %error, "an event in the journal cannot be read")
+                    tracing::error!(%conversation, %error, "an event in the journal cannot be read");
                 }
             },
             Record::Row {

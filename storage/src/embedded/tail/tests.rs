@@ -131,7 +131,7 @@ impl World {
         let (log, _) = Log::open(self.directory.path(), options, &self.checkpoint).unwrap();
         let (sender, receiver) = mpsc::channel();
         log.claim((0..LANES).map(LaneId).collect(), move |claims| {
-            sender.send(claims).unwrap()
+            sender.send(claims).unwrap();
         });
         let claims = receiver.recv().unwrap().unwrap();
         self.tails = claims

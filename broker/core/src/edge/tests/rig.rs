@@ -13,9 +13,9 @@ use rialto_protocol::{
 use crate::{
     config::CoreConfig,
     edge::Edge,
+    effects::Effects,
     io::{ConnId, Identity, Input, Now, Output, Transport, Via},
     message::{Message, Origin, ToEdge, ToOwner},
-    shard::Effects,
     topology::{ShardId, Topology},
 };
 

@@ -122,7 +122,7 @@ fn calls_that_wait_when_the_log_is_poisoned_are_all_answered() {
     for number in 0..10 {
         let sender = sender.clone();
         log.append(vec![owner.row(0, 1, 10)], move |result| {
-            sender.send(result).unwrap()
+            sender.send(result).unwrap();
         });
         if number == 0 {
             disk.wait_for_sync();
@@ -220,7 +220,7 @@ fn a_caller_waits_while_the_queue_is_full_and_everything_is_written_in_the_end()
     for key in 0..100 {
         let sender = sender.clone();
         log.append(vec![owner.row(0, key, 200)], move |result| {
-            sender.send(result).unwrap()
+            sender.send(result).unwrap();
         });
     }
     drop(sender);
@@ -240,7 +240,7 @@ fn dropping_the_log_finishes_what_was_appended() {
     for key in 0..20 {
         let sender = sender.clone();
         log.append(vec![owner.row(0, key, 1000)], move |result| {
-            sender.send(result).unwrap()
+            sender.send(result).unwrap();
         });
     }
     drop(sender);

@@ -188,7 +188,7 @@ fn a_log_that_is_slowed_can_be_closed() {
     seal(&log);
     let (sender, receiver) = mpsc::channel();
     log.append(vec![owner.row(0, 1, 3000)], move |result| {
-        sender.send(result).unwrap()
+        sender.send(result).unwrap();
     });
     log.close();
     assert_eq!(receiver.recv().unwrap(), Ok(()));
