@@ -2,8 +2,7 @@
 
 use rialto_protocol::{
     error::ErrorCode,
-    event::EventHead,
-    ids::{ClientId, Cursor, Ordinal, Seq, UserId},
+    ids::{ClientId, Seq, UserId},
     record::Table,
     v1::{self, draft::Content as DraftContent, event::Content},
 };
@@ -18,7 +17,6 @@ use crate::{
 use super::{
     conversation::Conversation,
     desk::{Desk, Stop, require_member},
-    lane::LogEnd,
     member::Novelty,
     rules,
     work::{Known, Need, Outcome, Target, Work},
@@ -326,108 +324,6 @@ impl Desk {
         }
         self.write_profile(conversation);
         Ok(receipt)
-    }
-
-    /// Gives an event the next number and writes it into the lane's open entry.
-    pub(super) fn log(
-        &mut self,
-        now: Now,
-        conversation: &mut Conversation,
-        author: Author,
-        client_id: ClientId,
-        content: &Content,
-    ) -> Receipt {
-        let lane = self.lanes.begin(conversation.lane, now);
-        let is_message = matches!(content, Content::Message(_));
-        let seq = conversation.head.cursor.seq.next();
-        let ordinal = Ordinal(conversation.head.ordinal.0 + u64::from(is_message));
-        let (epoch, time_ms) = (lane.epoch(), lane.time_ms());
-        let Author {
-            user: sender,
-            device,
-        } = author;
-        let head = EventHead {
-            seq,
-            epoch,
-            time_ms,
-            ordinal,
-            sender,
-            device,
-            client_id,
-        };
-        lane.event(conversation.id, &mut conversation.touch, &head, content);
-        let position = lane.open_position();
-        conversation.head = LogEnd {
-            cursor: Cursor { epoch, seq },
-            ordinal,
-            time_ms,
-        };
-        conversation.last_position = position;
-        conversation.note_event(Target {
-            seq,
-            ordinal,
-            sender,
-            is_message,
-            deleted: false,
-            mentions: None,
-        });
-        if let Some(member) = conversation.member_mut(&sender) {
-            member.last_sent = (seq, ordinal);
-            member.note_device(device, client_id);
-            member.position = position;
-        }
-        let key = (conversation.id, sender, device, client_id);
-        let event = SentEvent {
-            epoch,
-            seq,
-            time_ms,
-        };
-        let lanes = &self.lanes;
-        self.sent.insert(
-            key,
-            event,
-            (conversation.lane, position),
-            |lane, position| position <= lanes.durable_position(lane),
-        );
-        Receipt::Kept {
-            epoch,
-            seq,
-            time_ms,
-            duplicate: false,
-        }
-    }
-
-    /// Tells members that they were mentioned at `seq`, and keeps it in their rows.
-    fn mention(
-        &mut self,
-        conversation: &mut Conversation,
-        author: UserId,
-        seq: Seq,
-        mentioned: &[UserId],
-    ) {
-        for user in mentioned {
-            let head = conversation.head.ordinal;
-            let Some(member) = conversation.member_mut(user) else {
-                continue;
-            };
-            if !member.mention(seq) {
-                continue;
-            }
-            let (unread_mentions, unread) = (member.unread_mentions(), member.unread(head));
-            self.write_member(conversation, user);
-            let mentioned = v1::Mentioned {
-                conversation: conversation.id.to_proto(),
-                seq: seq.0,
-                sender: author.to_proto(),
-                unread_mentions,
-                unread,
-            };
-            self.notify(
-                conversation,
-                *user,
-                v1::notice::Notice::Mentioned(mentioned),
-            );
-        }
     }
 }
 

@@ -1,0 +1,96 @@
+//! Delivering: a conversation's durable events, in one frame for all readers of the node.
+
+use bytes::Bytes;
+use rialto_protocol::{
+    frame::{self, HEADER_BYTES},
+    limits::DELIVER_EVENTS_MAX,
+};
+use smallvec::SmallVec;
+
+use crate::{
+    effects::Effects,
+    message::{Message, ToEdge},
+};
+
+use super::{
+    conversation::Conversation,
+    desk::Desk,
+    lane::{Built, Touched},
+};
+
+/// What a `Deliver` frame holds beside its events, with room to spare.
+const DELIVER_OVERHEAD_BYTES: usize = HEADER_BYTES + 20;
+
+impl Desk {
+    /// A conversation's events of one entry are durable: they may be seen.
+    pub(super) fn deliver(
+        &mut self,
+        conversation: &mut Conversation,
+        entry: &Built,
+        touched: &Touched,
+        fx: &mut Effects,
+    ) {
+        conversation.durable = touched.end;
+        fx.counters.events_appended += touched.events.len() as u64;
+        let Some(attachment) = self.attachments.get(&conversation.id) else {
+            return;
+        };
+        let events: SmallVec<[Bytes; 16]> = touched
+            .events
+            .iter()
+            .map(|range| entry.records.slice(range.clone()))
+            .collect();
+        let budget = self
+            .config
+            .frame_bytes_max
+            .saturating_sub(DELIVER_OVERHEAD_BYTES);
+        let mut first = touched.first;
+        let mut rest = &events[..];
+        while !rest.is_empty() {
+            let mut count = fitting(rest, budget);
+            // Whoever is put out may have the event that says so, and nothing that follows in the same entry.
+            if let Some(seq) = touched
+                .ended
+                .iter()
+                .map(|(_, seq, _)| *seq)
+                .find(|seq| *seq >= first)
+            {
+                count = count.min(usize::try_from(seq.0 - first.0 + 1).unwrap_or(count));
+            }
+            let (chunk, later) = rest.split_at(count);
+            rest = later;
+            let last = rialto_protocol::ids::Seq(first.0 + count as u64 - 1);
+            let frame = frame::deliver(attachment.handle, chunk.iter());
+            let ended: SmallVec<_> = touched
+                .ended
+                .iter()
+                .filter(|(_, seq, _)| (first..=last).contains(seq))
+                .copied()
+                .collect();
+            for edge in &attachment.edges {
+                let (conversation, frame, ended) = (conversation.id, frame.clone(), ended.clone());
+                fx.send(
+                    *edge,
+                    Message::ToEdge(ToEdge::Deliver {
+                        conversation,
+                        first,
+                        last,
+                        frame,
+                        ended,
+                    }),
+                );
+            }
+            first = last.next();
+        }
+    }
+}
+
+/// How many of the events fit, at least one.
+pub(super) fn fitting(events: &[Bytes], budget: usize) -> usize {
+    let mut bytes = 0;
+    let fits = events.iter().take_while(|event| {
+        bytes += frame::event_cost(event.len());
+        bytes <= budget
+    });
+    fits.take(DELIVER_EVENTS_MAX).count().max(1)
+}
