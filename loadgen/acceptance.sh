@@ -29,9 +29,16 @@ for target in "tcp://$tcp" "tls://$tls" "quic://$quic"; do
   "$bin/loadgen" replay "$file" --target "$target" --report "$work/report.json"
 done
 
+# A new process, so that its counters tell when the replay has begun: there is nothing to survive before that.
+{ kill "$broker" && wait "$broker"; } 2>/dev/null || true
+start
 echo "== tcp://$tcp, killed $kills times"
 "$bin/loadgen" replay "$file" --target "tcp://$tcp" --run killed --report "$work/report.json" &
 player=$!
+until curl -s "http://$(address ops)/metrics" | grep -qE '^rialto_events_appended_total [1-9][0-9]{3}'; do
+  kill -0 "$player" 2>/dev/null || { echo "the replay did not begin" >&2; exit 1; }
+  sleep 0.05
+done
 for kill in $(seq "$kills"); do
   sleep "0.$((RANDOM % 9))5"
   kill -0 "$player" 2>/dev/null || { echo "the replay ended before kill $kill" >&2; break; }
