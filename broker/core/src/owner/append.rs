@@ -112,22 +112,14 @@ impl Desk {
                 self.append_delete(now, conversation, author, draft, delete, known)
             }
             DraftContent::Reaction(v1::Reaction { target, .. })
-            | DraftContent::Vote(v1::Vote { target, .. }) => {
+            | DraftContent::Vote(v1::Vote { target, .. })
+            | DraftContent::Pin(v1::Pin { target, .. }) => {
                 let (profile, member) = conversation.parties(&author.user)?;
-                rules::may_take_part(profile, member)?;
+                match &draft.content {
+                    DraftContent::Pin(_) => rules::may_pin(profile, member)?,
+                    _ => rules::may_take_part(profile, member)?,
+                }
                 rules::is_message(find(conversation, known, Seq(*target))?.as_ref())?;
-                Ok(self.log(
-                    now,
-                    conversation,
-                    author,
-                    draft.client_id,
-                    &content_of(&draft.content),
-                ))
-            }
-            DraftContent::Pin(pin) => {
-                let (profile, member) = conversation.parties(&author.user)?;
-                rules::may_pin(profile, member)?;
-                rules::is_message(find(conversation, known, Seq(pin.target))?.as_ref())?;
                 Ok(self.log(
                     now,
                     conversation,
