@@ -7,7 +7,7 @@ SHELL := /bin/bash
 # Where rustup puts cargo, for shells that have not read its environment.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-# Arguments of `rialto serve`, such as ARGS="--data DIR --tcp 127.0.0.1:0".
+# Arguments of `rialto serve`, such as ARGS="--data DIR --tcp 127.0.0.1:0", or of `rialto-peers`.
 ARGS ?=
 # A log in the form that `loadgen replay` reads, and how often the broker is killed while it is played.
 CORPUS ?=
@@ -52,6 +52,10 @@ docs: toolchain ## write the parts of the documentation that are made from code,
 bench: toolchain ## run the benchmarks
 	cargo bench -p rialto-benches
 
+peers: toolchain ## run Rialto and its peers in turn and compare them (ARGS="--only durable --repeats 3", ARGS=--help)
+	@cargo build --release -p rialto-server -p rialto-loadgen -p rialto-peers
+	@target/release/rialto-peers $(ARGS)
+
 fuzz: toolchain ## run each fuzz target for a minute (FUZZ_S=…); needs nightly Rust and cargo-fuzz
 	@command -v cargo-fuzz > /dev/null || { echo "make: cargo-fuzz is missing: cargo install --locked cargo-fuzz" >&2; exit 1; }
 	@cargo +nightly --version > /dev/null 2>&1 || { echo "make: nightly Rust is missing: rustup toolchain install nightly" >&2; exit 1; }
@@ -71,4 +75,4 @@ toolchain:
 	if [ "$$(printf '%s\n' "$$wanted" "$$found" | sort -V | head -n 1)" != "$$wanted" ]; then \
 		echo "make: Rust $$found is too old, $$wanted is needed: rustup update stable" >&2; exit 1; fi
 
-.PHONY: help run test replay lint fmt docs bench fuzz toolchain
+.PHONY: help run test replay lint fmt docs bench peers fuzz toolchain

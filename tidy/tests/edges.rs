@@ -34,6 +34,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "rialto-protocol",
         ],
     ),
+    ("rialto-peers", &[]),
     ("rialto-tidy", &[]),
 ];
 

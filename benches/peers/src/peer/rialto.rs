@@ -1,0 +1,185 @@
+//! Rialto as it comes, driven by `loadgen`.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::Context as _;
+use serde::Deserialize;
+
+use super::{Measured, OURS, Peer, Promise, Run, Setting};
+use crate::case::{CONVERSATIONS, Case, Load, MESSAGE_BYTES};
+use crate::process::{Server, Tool};
+use crate::tools::{self, Tools};
+
+/// What carries its frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Transport {
+    Tcp,
+    Tls,
+    Quic,
+}
+
+pub(super) struct Rialto {
+    server: PathBuf,
+    loadgen: PathBuf,
+    transport: Transport,
+    version: String,
+}
+
+/// The part of `addresses.json` that is needed.
+#[derive(Debug, Deserialize)]
+struct Addresses {
+    tcp: String,
+    tls: String,
+    quic: String,
+}
+
+/// The part of the load generator's report that is needed.
+#[derive(Debug, Deserialize)]
+struct Report {
+    published_per_s: f64,
+    delivered_per_s: f64,
+    ack_ms: Percentiles,
+    delivery_ms: Percentiles,
+}
+
+#[derive(Debug, Deserialize)]
+struct Percentiles {
+    p50: f64,
+}
+
+impl Rialto {
+    pub(super) fn find(transport: Transport, tools: &Tools) -> anyhow::Result<Self> {
+        let server = tools.ours("rialto")?;
+        Ok(Self {
+            version: tools::version(&server)?,
+            server,
+            loadgen: tools.ours("loadgen")?,
+            transport,
+        })
+    }
+
+    fn start(&self, setting: &Setting, run: Run<'_>) -> anyhow::Result<(Server, String)> {
+        let data = run.folder.join("data");
+        let mut command = Command::new(&self.server);
+        command.arg("serve").arg("--data").arg(&data);
+        for listener in ["--tcp", "--tls", "--quic", "--ops"] {
+            command.args([listener, "127.0.0.1:0"]);
+        }
+        command.args(&setting.server);
+        let mut server = Server::start("rialto", run.folder, &mut command)?;
+        let addresses: Addresses = server.wait_for(|| {
+            serde_json::from_slice(&fs::read(data.join("addresses.json")).ok()?).ok()
+        })?;
+        let target = match self.transport {
+            Transport::Tcp => format!("tcp://{}", addresses.tcp),
+            Transport::Tls => format!("tls://{}", addresses.tls),
+            Transport::Quic => format!("quic://{}", addresses.quic),
+        };
+        Ok((server, target))
+    }
+}
+
+impl Peer for Rialto {
+    fn name(&self) -> &'static str {
+        match self.transport {
+            Transport::Tcp => OURS,
+            Transport::Tls => "rialto-tls",
+            Transport::Quic => "rialto-quic",
+        }
+    }
+
+    fn title(&self) -> String {
+        let transport = match self.transport {
+            Transport::Tcp => "TCP",
+            Transport::Tls => "TLS",
+            Transport::Quic => "QUIC",
+        };
+        format!("Rialto {} over {transport}", self.version)
+    }
+
+    fn promise(&self) -> Promise {
+        Promise::Durable
+    }
+
+    fn terms(&self) -> &'static str {
+        match self.transport {
+            Transport::Tcp => {
+                "`rialto serve` with its defaults. Every message is authorised, deduplicated, numbered and synced before it is acknowledged \
+                 or delivered. `loadgen run` puts each message into a request of its own, sends the next when an acknowledgement comes, \
+                 and checks what readers get: a lost or repeated message fails the run."
+            }
+            Transport::Tls => "The same over TLS 1.3.",
+            Transport::Quic => "The same over QUIC.",
+        }
+    }
+
+    fn settings(&self, case: &Case) -> Vec<Setting> {
+        match case.load {
+            Load::Publish { .. } => vec![
+                Setting::named("defaults"),
+                Setting::named("loadgen with 1 thread").client(&["--threads", "1"]),
+            ],
+            Load::FanOut { .. } => vec![
+                Setting::named("64 in flight").client(&["--in-flight", "64"]),
+                Setting::named("256 in flight").client(&["--in-flight", "256"]),
+            ],
+            Load::CatchUp => Vec::new(),
+        }
+    }
+
+    fn measure(&self, case: &Case, setting: &Setting, run: Run<'_>) -> anyhow::Result<Measured> {
+        let (server, target) = self.start(setting, run)?;
+        let report = run.folder.join("report.json");
+        let (publishers, readers, conversations) = match case.load {
+            Load::Publish { connections, .. } => (connections, 0, CONVERSATIONS),
+            Load::FanOut { readers } => (1, readers, 1),
+            Load::CatchUp => anyhow::bail!("Rialto takes no part in catch-up"),
+        };
+        let mut command = Command::new(&self.loadgen);
+        command
+            .args(["run", "--rate", "max", "--target", &target, "--report"])
+            .arg(&report)
+            .args(["--publishers", &publishers.to_string()])
+            .args(["--readers", &readers.to_string()])
+            .args(["--conversations", &conversations.to_string()])
+            .args(["--size", &MESSAGE_BYTES.to_string()])
+            .args(["--duration", &run.measure.as_secs_f64().to_string()])
+            .args(["--warm-up", &run.warm_up.as_secs_f64().to_string()]);
+        if let Load::Publish { in_flight, .. } = case.load {
+            command.args(["--in-flight", &in_flight.to_string()]);
+        }
+        command.args(&setting.client);
+        Tool::start("loadgen", run.folder, &mut command)?.output(run.limit())?;
+        let report = fs::read(&report)?;
+        let report: Report = serde_json::from_slice(&report).context("the report of loadgen")?;
+        let (per_s, latency) = if readers == 0 {
+            (report.published_per_s, report.ack_ms)
+        } else {
+            (report.delivered_per_s, report.delivery_ms)
+        };
+        Ok(Measured {
+            per_s,
+            p50_ms: Some(latency.p50),
+            peak_bytes: server.peak_bytes(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_report_of_the_load_generator_is_understood() {
+        let report = r#"{"published_per_s": 2.5, "delivered_per_s": 5.0, "size": "100",
+            "ack_ms": {"p50": 0.5, "p99": 1.0}, "delivery_ms": {"p50": 0.75, "p99": 2.0}}"#;
+        let report: Report = serde_json::from_str(report).unwrap();
+        assert_eq!((report.published_per_s, report.ack_ms.p50), (2.5, 0.5));
+        assert_eq!(
+            (report.delivered_per_s, report.delivery_ms.p50),
+            (5.0, 0.75)
+        );
+    }
+}
