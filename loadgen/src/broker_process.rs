@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Clock ticks a second in /proc: fixed for user space on every Linux of today (`USER_HZ`).
 const TICKS_PER_S: f64 = 100.0;
@@ -17,12 +17,15 @@ pub struct BrokerProcess {
 }
 
 /// What it has used.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Usage {
     /// Processor time of all its threads, user and system, seconds.
     pub cpu_s: f64,
     /// Memory that is in RAM, bytes.
     pub resident_bytes: u64,
+    /// Files, sockets included, that are open; 0 when they may not be seen.
+    #[serde(default)]
+    pub open_files: u64,
 }
 
 /// The process cannot be read.
@@ -58,9 +61,11 @@ impl BrokerProcess {
         let cpu_s = cpu_s(&read("stat")?).ok_or_else(|| self.error("stat has no times".into()))?;
         let resident_bytes = resident_bytes(&read("status")?)
             .ok_or_else(|| self.error("status has no VmRSS".into()))?;
+        let open_files = fs::read_dir(self.folder.join("fd")).map_or(0, |files| files.count() as u64);
         Ok(Usage {
             cpu_s,
             resident_bytes,
+            open_files,
         })
     }
 
@@ -78,7 +83,16 @@ impl Usage {
     pub fn since(self, earlier: Self) -> Self {
         Self {
             cpu_s: (self.cpu_s - earlier.cpu_s).max(0.0),
-            resident_bytes: self.resident_bytes,
+            ..self
+        }
+    }
+
+    /// What was used in this stretch and in the one before it: the sum of times, the memory of now.
+    #[must_use]
+    pub fn after(self, before: Option<Self>) -> Self {
+        Self {
+            cpu_s: self.cpu_s + before.map_or(0.0, |before| before.cpu_s),
+            ..self
         }
     }
 }

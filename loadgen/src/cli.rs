@@ -11,7 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use rialto_loadgen::broker_process::BrokerProcess;
 use rialto_loadgen::corpus::Limit;
 use rialto_loadgen::replay::{self, Sharing};
-use rialto_loadgen::run::{self, Size};
+use rialto_loadgen::run::{self, Check, Pace, Phase, Size};
 use rialto_loadgen::target::Target;
 use rialto_loadgen::tokens::Tokens;
 use rialto_loadgen::{idle, latency::Percentiles};
@@ -131,6 +131,9 @@ struct RunArgs {
     /// Seconds of load before that.
     #[arg(long, value_name = "S", default_value_t = 2.0)]
     warm_up: f64,
+    /// What readers examine: full (every byte, every order), sampled=N (one conversation in N; seqs of all), or off.
+    #[arg(long, value_name = "full|sampled=N|off", default_value = "full", value_parser = check)]
+    check: Check,
     /// Threads that carry the connections. As many as processors by default.
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
@@ -270,49 +273,82 @@ fn replay_file(args: ReplayArgs) -> anyhow::Result<bool> {
 fn run_load(args: RunArgs) -> anyhow::Result<bool> {
     args.to.check_report()?;
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let pace = match args.rate {
+        Rate::Max => Pace::Max {
+            in_flight: args.in_flight,
+        },
+        Rate::PerSecond(rate) => Pace::Rate {
+            from: rate,
+            to: rate,
+        },
+    };
+    let phase = |name: &str, duration, measured| Phase {
+        name: name.to_owned(),
+        pace,
+        duration,
+        measured,
+    };
+    let mut phases = vec![phase("load", seconds(args.duration)?, true)];
+    if args.warm_up > 0.0 {
+        phases.insert(0, phase("warm-up", seconds(args.warm_up)?, false));
+    }
     let options = run::Options {
         tokens: args.to.tokens()?,
         roots: args.to.roots()?,
-        patience: args.to.patience(),
-        target: args.to.target,
-        connections: args.connections.unwrap_or(args.publishers + args.readers),
-        publishers: args.publishers,
-        readers: args.readers,
-        conversations: args.conversations,
-        rate: match args.rate {
-            Rate::Max => None,
-            Rate::PerSecond(rate) => Some(rate),
-        },
-        in_flight: args.in_flight,
-        size: args.size,
-        duration: seconds(args.duration)?,
-        warm_up: seconds(args.warm_up)?,
-        threads: args.threads.unwrap_or(processors),
+        target: args.to.target.clone(),
         broker: args.broker_pid.map(BrokerProcess::of).transpose()?,
-        settle: Duration::from_secs(args.settle_s),
+        spec: run::Spec {
+            connections: args.connections.unwrap_or(args.publishers + args.readers),
+            publishers: args.publishers,
+            readers: args.readers,
+            conversations: args.conversations,
+            size: args.size,
+            phases,
+            check: args.check,
+            settle: Duration::from_secs(args.settle_s),
+            patience: args.to.patience(),
+            threads: args.threads.unwrap_or(processors),
+            ..run::Spec::now()?
+        },
     };
     let coordinator = Builder::new_current_thread().enable_all().build()?;
     let report = coordinator.block_on(run::run(options))?;
     write(&args.to.report, &report)?;
     println!(
-        "{} published ({:.0}/s), {} delivered ({:.0}/s), {} failed, {} reconnects",
+        "{} published ({:.0}/s), {} delivered ({:.0}/s), {} failed, {} refused for now, {} reconnects",
         report.published,
         report.published_per_s,
         report.delivered,
         report.delivered_per_s,
         report.failed,
+        report.refused,
         report.reconnects
     );
     tell_latencies(&report.ack_ms, &report.delivery_ms);
-    if let Some(broker) = report.broker {
-        println!(
-            "broker: {:.2} s of processor time, {} MiB resident",
-            broker.cpu_s,
-            broker.resident_bytes >> 20
-        );
+    for (who, usage) in [("broker", report.broker), ("loadgen", report.client)] {
+        if let Some(usage) = usage {
+            println!(
+                "{who}: {:.2} s of processor time, {} MiB resident",
+                usage.cpu_s,
+                usage.resident_bytes >> 20
+            );
+        }
     }
     tell_findings(&report.violations.named(), &report.problems);
     Ok(report.clean)
+}
+
+fn check(text: &str) -> Result<Check, String> {
+    match text {
+        "full" => Ok(Check::Full),
+        "off" => Ok(Check::Off),
+        _ => text
+            .strip_prefix("sampled=")
+            .and_then(|n| n.parse().ok())
+            .filter(|n| *n > 0)
+            .map(Check::Sampled)
+            .ok_or_else(|| "neither full nor sampled=N nor off".to_owned()),
+    }
 }
 
 fn run_idle(args: &IdleArgs) -> anyhow::Result<bool> {
@@ -325,8 +361,10 @@ fn run_idle(args: &IdleArgs) -> anyhow::Result<bool> {
         broker: BrokerProcess::of(args.broker_pid)?,
         duration: seconds(args.duration)?,
         patience: args.to.patience(),
+        threads: std::thread::available_parallelism().map_or(1, usize::from),
     };
-    let report = on_all_processors(idle::idle(options))??;
+    let coordinator = Builder::new_current_thread().enable_all().build()?;
+    let report = coordinator.block_on(idle::idle(options))?;
     write(&args.to.report, &report)?;
     println!(
         "{} connections in {:.1} s: {:.0} bytes each, {:.2} % of a processor while idle, {} reconnects",

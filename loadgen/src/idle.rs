@@ -3,24 +3,19 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::stream::{self, StreamExt, TryStreamExt};
-use rialto_protocol::ids::UserId;
-use rialto_sdk::{Client, Roots};
+use rialto_sdk::Roots;
 use serde::Serialize;
 
 use crate::broker_process::BrokerProcess;
-use crate::counters::Counters;
-use crate::dial::Dialer;
 use crate::open_files;
-use crate::progress::Progress;
-use crate::run::publisher::channel;
-use crate::run::reader::subscribe;
-use crate::run::{IDLE_SUBSCRIPTIONS, RunError, conversation_ids};
+use crate::run::crew::{Crew, Done};
+use crate::run::ledger::Ledger;
+use crate::run::{IDLE_SUBSCRIPTIONS, RunError, Shared, Spec, Stage};
 use crate::target::Target;
 use crate::tokens::Tokens;
 
-/// Connections that are opened, or closed, at the same time.
-const OPENING_MAX: usize = 64;
+/// How often it is told how many have connected.
+const TELL_EVERY: Duration = Duration::from_secs(2);
 /// How often memory is looked at until it stands still.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Looks without a change worth mentioning after which memory stands still.
@@ -47,6 +42,8 @@ pub struct Options {
     pub duration: Duration,
     /// How long a connection may take to come about.
     pub patience: Duration,
+    /// Threads that carry the connections.
+    pub threads: usize,
 }
 
 /// The report, as it is written in JSON.
@@ -81,59 +78,73 @@ pub async fn idle(options: Options) -> Result<Report, RunError> {
         return Err(RunError::Options("there must be a connection"));
     }
     open_files::make_room_for(options.connections as u64 + 1)?;
-    let counters = Arc::new(Counters::default());
-    let dialer = Dialer::new(
-        options.target.clone(),
+    let broker = options.broker;
+    let target = options.target.to_string();
+    let spec = Spec {
+        connections: options.connections + 1,
+        // Opens what the others follow, and is there before memory is measured.
+        publishers: 1,
+        conversations: IDLE_SUBSCRIPTIONS,
+        patience: options.patience,
+        threads: options.threads.min(options.connections),
+        ..Spec::now()?
+    };
+    let shared = Arc::new(Shared::new(
+        options.target,
         options.tokens,
         options.roots,
-        options.patience,
-        counters.clone(),
-    );
-    let progress = Progress::show(counters.clone(), 0);
-    let conversations = conversation_ids(IDLE_SUBSCRIPTIONS)?;
-    let keeper = dialer
-        .connect_writer(UserId::from_name("idle keeper"))
-        .await?;
-    for conversation in &conversations {
-        keeper.create(channel(*conversation)).await?;
-    }
-    let before = still(&options.broker).await?;
+        spec,
+    ));
+    let mut crew = Crew::start(&shared)?;
+    crew.all().await?;
+    crew.begin(Stage::Join);
+    crew.all().await?;
+    let before = still(&broker).await?;
     let begun = Instant::now();
-    let opening = (0..options.connections).map(|index| {
-        let (dialer, conversations) = (&dialer, &conversations);
-        async move {
-            let client = dialer
-                .connect_writer(UserId::from_name(&format!("idle user {index}")))
-                .await?;
-            subscribe(&client, conversations).await?;
-            Ok::<Client, RunError>(client)
+    crew.begin(Stage::Follow);
+    let mut counted = crew.take();
+    let mut told = tokio::time::interval(TELL_EVERY);
+    told.reset();
+    let mut connected = 0;
+    while connected < crew.len() {
+        tokio::select! {
+            done = crew.next() => {
+                done?;
+                connected += 1;
+            }
+            _ = told.tick() => {
+                counted.add(&crew.take());
+                eprintln!("{} of {} connected", counted.connected, options.connections + 1);
+            }
         }
-    });
-    let clients: Vec<Client> = stream::iter(opening)
-        .buffer_unordered(OPENING_MAX)
-        .try_collect()
-        .await?;
+    }
     let connect_s = begun.elapsed().as_secs_f64();
-    progress.stage("connected; waiting until the broker's memory stands still");
-    let after = still(&options.broker).await?;
-    let (start, usage) = (Instant::now(), options.broker.usage()?);
+    eprintln!("connected; waiting until the broker's memory stands still");
+    let after = still(&broker).await?;
+    let (start, usage) = (Instant::now(), broker.usage()?);
     tokio::time::sleep(options.duration).await;
-    let idle_cpu = options.broker.usage()?.since(usage).cpu_s / start.elapsed().as_secs_f64();
-    stream::iter(&clients)
-        .for_each_concurrent(OPENING_MAX, Client::close)
-        .await;
-    keeper.close().await;
+    let idle_cpu = broker.usage()?.since(usage).cpu_s / start.elapsed().as_secs_f64();
+    counted.add(&crew.take());
+    // Nothing was published, so there is nothing to wait for.
+    let nothing = Ledger::new(IDLE_SUBSCRIPTIONS, []);
+    crew.begin(Stage::Drain(Arc::new(nothing)));
+    let mut ended = 0;
+    while ended < crew.len() {
+        if let Done::Judged(_) = crew.next().await? {
+            ended += 1;
+        }
+    }
     let grown = after.saturating_sub(before) as f64;
     Ok(Report {
-        target: options.target.to_string(),
-        connections: clients.len(),
+        target,
+        connections: options.connections,
         subscriptions: IDLE_SUBSCRIPTIONS,
         connect_s,
         resident_bytes_before: before,
         resident_bytes_after: after,
-        resident_bytes_per_connection: grown / clients.len() as f64,
+        resident_bytes_per_connection: grown / options.connections as f64,
         idle_cpu,
-        reconnects: counters.now().reconnects,
+        reconnects: counted.reconnects,
     })
 }
 

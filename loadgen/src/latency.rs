@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Longest that is told apart; what is longer counts as this.
 const LONGEST_US: u64 = 3_600_000_000;
@@ -63,8 +63,26 @@ impl Latencies {
     }
 }
 
+/// As pairs of a value and its count, which is all of it.
+impl Serialize for Latencies {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let recorded = self.us.iter_recorded();
+        serializer.collect_seq(recorded.map(|one| (one.value_iterated_to(), one.count_at_value())))
+    }
+}
+
+impl<'de> Deserialize<'de> for Latencies {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut latencies = Self::default();
+        for (value, count) in Vec::<(u64, u64)>::deserialize(deserializer)? {
+            latencies.us.saturating_record_n(value, count);
+        }
+        Ok(latencies)
+    }
+}
+
 /// Milliseconds that so many of a hundred (or of a thousand) stay below.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Percentiles {
     /// Median.
     pub p50: f64,
@@ -105,6 +123,18 @@ mod tests {
             );
         }
         assert_eq!(all.count(), 1000);
+    }
+
+    #[test]
+    fn what_is_sent_to_another_process_is_the_same_there() {
+        let mut latencies = Latencies::default();
+        for us in [1, 2, 900, 77_777, 1_000_000, u64::MAX] {
+            latencies.record_us(us);
+            latencies.record_us(us);
+        }
+        let text = serde_json::to_string(&latencies).unwrap();
+        let again: Latencies = serde_json::from_str(&text).unwrap();
+        assert_eq!(again.us, latencies.us);
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! | [`run`] | made load, measured |
 //! | [`idle`] | what connections that do nothing cost |
 //! | [`latency`], [`counters`], [`progress`] | figures while a run lasts and after it |
+//! | [`wire`] | the wire as load is made: no queue, task or allocation for a message |
 //! | [`dial`], [`target`], [`tokens`], [`open_files`] | connecting |
 //! | [`broker_process`] | what the broker uses meanwhile |
 
@@ -24,3 +25,4 @@ pub mod replay;
 pub mod run;
 pub mod target;
 pub mod tokens;
+pub mod wire;

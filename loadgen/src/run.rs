@@ -1,41 +1,60 @@
 //! Made load: publishers and readers on their own threads, at a constant rate or as fast as acknowledged.
 //!
-//! Each thread has a runtime of its own and keeps its connections, so that nothing is handed between threads while it
-//! counts. A coordinator leads all of them through the same stages.
+//! | module | what it holds |
+//! | --- | --- |
+//! | [`schedule`], [`clock`], [`ticker`] | when each message is due |
+//! | [`plan`] | who publishes where, and who follows what |
+//! | [`body`] | what stands in a message |
+//! | [`publisher`], [`window`], [`entrance`] | a connection that publishes |
+//! | [`reader`], [`followed`], [`ledger`] | a connection that reads, and what is judged |
+//! | [`crew`], [`worker`], [`local`] | threads, led through the same stages |
+//! | [`lead`], [`interval`], [`samples`], [`report`] | the coordinator, and what it tells |
 
 mod body;
-mod pacer;
-pub(crate) mod publisher;
-pub(crate) mod reader;
+mod clock;
+pub(crate) mod crew;
+mod entrance;
+mod followed;
+mod interval;
+mod lead;
+pub(crate) mod ledger;
+mod local;
+mod plan;
+mod publisher;
+mod reader;
 mod report;
+mod samples;
+mod schedule;
+mod ticker;
+mod window;
 mod worker;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rialto_protocol::ids::ConversationId;
-use rialto_sdk::{ConnectError, PublishError, RequestError, Roots};
-use tokio::sync::{mpsc, watch};
+use rialto_protocol::ids::UserId;
+use rialto_sdk::Roots;
+use serde::{Deserialize, Serialize};
 
-use crate::broker_process::{BrokerProcess, BrokerProcessError, Usage};
-use crate::counters::{Counted, Counters};
-use crate::dial::Dialer;
+use crate::broker_process::{BrokerProcess, BrokerProcessError};
 use crate::open_files::{self, OpenFilesError};
-use crate::progress::Progress;
 use crate::target::Target;
 use crate::tokens::Tokens;
-use pacer::Pacer;
-use worker::{Tally, Task};
+use crate::wire::lost::Lost;
+use body::Bodies;
+use clock::Clock;
+use ledger::Ledger;
+use plan::Plan;
 
 pub use body::{BODY_BYTES_MIN, Size, SizeError};
-pub use report::Report;
+pub use report::{PhaseReport, Report};
+pub use samples::Sample;
+pub use schedule::{Pace, Phase};
 
 /// Subscriptions of an idle connection.
 pub const IDLE_SUBSCRIPTIONS: usize = 5;
 
-/// What load, and for how long.
+/// Where to, and as whom.
 #[derive(Debug)]
 pub struct Options {
     /// The broker.
@@ -44,6 +63,30 @@ pub struct Options {
     pub tokens: Tokens,
     /// What the broker's certificate is checked against.
     pub roots: Roots,
+    /// The broker's process, if it is on this machine and to be watched.
+    pub broker: Option<BrokerProcess>,
+    /// The load.
+    pub spec: Spec,
+}
+
+/// How much of what readers get is examined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Check {
+    /// Everything.
+    Full,
+    /// Every n-th conversation of each reader; of the others, that seqs follow each other.
+    Sampled(usize),
+    /// Nothing: messages are counted.
+    Off,
+}
+
+/// What load.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Spec {
+    /// Tells this run from every other.
+    pub run: u64,
+    /// When its clock began, microseconds since 1970.
+    pub epoch_us: u64,
     /// All connections; those that neither publish nor read are idle.
     pub connections: usize,
     /// Connections that publish, each as a user of its own to its share of the conversations.
@@ -52,24 +95,76 @@ pub struct Options {
     pub readers: usize,
     /// Public channels.
     pub conversations: usize,
-    /// Messages a second of all publishers together; none: as fast as acknowledged.
-    pub rate: Option<f64>,
-    /// Messages of a publisher that wait for acknowledgement, when there is no rate.
-    pub in_flight: usize,
     /// Bytes of a message's body.
     pub size: Size,
-    /// How long is measured.
-    pub duration: Duration,
-    /// How long the load lasts before that.
-    pub warm_up: Duration,
-    /// Threads that carry the connections.
-    pub threads: usize,
-    /// The broker's process, if it is on this machine and to be watched.
-    pub broker: Option<BrokerProcess>,
-    /// How long readers wait for what is missing when nothing comes.
+    /// What is published when.
+    pub phases: Vec<Phase>,
+    /// How much is examined.
+    pub check: Check,
+    /// How long readers wait for what is missing when nothing comes, and publishers for an answer.
     pub settle: Duration,
     /// How long a connection may take to come about.
     pub patience: Duration,
+    /// Threads that carry the connections.
+    pub threads: usize,
+}
+
+impl Spec {
+    /// A load on a clock that begins now.
+    ///
+    /// # Errors
+    /// When the system gives no random bytes.
+    pub fn now() -> Result<Self, RunError> {
+        Ok(Self {
+            run: u64::from_le_bytes(local::random()?),
+            epoch_us: clock::unix_us(),
+            connections: 1,
+            publishers: 1,
+            readers: 0,
+            conversations: 1,
+            size: Size::of(100),
+            phases: Vec::new(),
+            check: Check::Full,
+            settle: Duration::from_secs(10),
+            patience: Duration::from_secs(120),
+            threads: 1,
+        })
+    }
+
+    fn check(&self) -> Result<(), RunError> {
+        if self.publishers == 0 || self.conversations == 0 {
+            return Err(RunError::Options(
+                "there must be a publisher and a conversation",
+            ));
+        }
+        if self.publishers + self.readers > self.connections {
+            return Err(RunError::Options(
+                "--connections is less than publishers and readers together",
+            ));
+        }
+        let possible = |phase: &Phase| match phase.pace {
+            Pace::Max { in_flight } => in_flight > 0,
+            Pace::Rate { from, to } => {
+                from.is_finite() && to.is_finite() && from >= 0.0 && to >= 0.0 && from + to > 0.0
+            }
+        };
+        if !self.phases.iter().all(possible) {
+            return Err(RunError::Options(
+                "a rate is no number of messages a second above 0, or no message may be in flight",
+            ));
+        }
+        if !self
+            .phases
+            .iter()
+            .any(|phase| phase.measured && !phase.duration.is_zero())
+        {
+            return Err(RunError::Options("no phase is measured"));
+        }
+        if self.check == Check::Sampled(0) {
+            return Err(RunError::Options("a sample is one of 1 or more"));
+        }
+        Ok(())
+    }
 }
 
 /// Why there is no result.
@@ -81,18 +176,9 @@ pub enum RunError {
     /// Too few files may be open.
     #[error(transparent)]
     OpenFiles(#[from] OpenFilesError),
-    /// The broker cannot be reached, or refuses.
+    /// The broker cannot be reached, or refuses what the load rests on.
     #[error("no connection: {0}")]
-    Connect(#[from] ConnectError),
-    /// A request was refused.
-    #[error("a request failed: {0}")]
-    Request(#[from] RequestError),
-    /// A publisher may not enter a conversation.
-    #[error("entering a conversation failed: {0}")]
-    Join(#[from] PublishError),
-    /// A subscription was denied.
-    #[error("a subscription was denied: {0}")]
-    Denied(rialto_sdk::ServerError),
+    Connect(#[from] Lost),
     /// The broker's process is gone.
     #[error(transparent)]
     Broker(#[from] BrokerProcessError),
@@ -102,50 +188,80 @@ pub enum RunError {
 }
 
 /// What everybody does at one time, in this order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Stage {
+#[derive(Clone, Debug)]
+pub(crate) enum Stage {
     /// Publishers connect and open their conversations.
     Open,
     /// Publishers enter those that others opened.
     Join,
     /// Readers and idle connections connect and subscribe.
     Follow,
-    /// Load that does not count yet.
-    Warm,
-    /// Load that counts.
-    Measure,
-    /// Publishers wait for their last acknowledgements.
-    Settle,
-    /// Readers wait for what is still missing: so many messages in all.
-    Drain(u64),
+    /// Load, whose phases begin at this time.
+    Load(u64),
+    /// Readers wait for what is still missing, and judge.
+    Drain(Arc<Ledger>),
 }
 
-/// What all threads share.
+impl Stage {
+    const JOIN: u8 = 1;
+    const FOLLOW: u8 = 2;
+    const LOAD: u8 = 3;
+    const DRAIN: u8 = 4;
+
+    /// Its place in the order.
+    const fn order(&self) -> u8 {
+        match self {
+            Self::Open => 0,
+            Self::Join => Self::JOIN,
+            Self::Follow => Self::FOLLOW,
+            Self::Load(_) => Self::LOAD,
+            Self::Drain(_) => Self::DRAIN,
+        }
+    }
+
+    /// When the load begins, once that is known. Without any load there is none.
+    const fn load_start_us(&self) -> Option<u64> {
+        match self {
+            Self::Load(start_us) => Some(*start_us),
+            Self::Drain(_) => Some(0),
+            _ => None,
+        }
+    }
+}
+
+/// What all threads of a process share.
 #[derive(Debug)]
-struct Shared {
-    options: Options,
-    counters: Arc<Counters>,
-    conversations: Vec<ConversationId>,
-    start: Instant,
-    measuring: std::sync::atomic::AtomicBool,
-    acknowledged: AtomicU64,
-    failed: AtomicU64,
+pub(crate) struct Shared {
+    target: Target,
+    tokens: Tokens,
+    roots: Roots,
+    spec: Spec,
+    phases: Arc<[Phase]>,
+    clock: Clock,
+    plan: Plan,
+    bodies: Bodies,
+    /// The users of all publishers.
+    senders: Vec<UserId>,
 }
 
 impl Shared {
-    fn now_us(&self) -> u64 {
-        u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX)
-    }
-
-    fn dialer(&self) -> Dialer {
-        let options = &self.options;
-        Dialer::new(
-            options.target.clone(),
-            options.tokens.clone(),
-            options.roots.clone(),
-            options.patience,
-            self.counters.clone(),
-        )
+    pub(crate) fn new(target: Target, tokens: Tokens, roots: Roots, spec: Spec) -> Self {
+        Self {
+            target,
+            tokens,
+            roots,
+            phases: spec.phases.clone().into(),
+            clock: Clock::since(spec.epoch_us),
+            plan: Plan::new(
+                spec.run,
+                spec.epoch_us,
+                spec.publishers,
+                spec.conversations,
+            ),
+            bodies: Bodies::of(spec.run),
+            senders: (0..spec.publishers).map(plan::publisher_user).collect(),
+            spec,
+        }
     }
 }
 
@@ -154,196 +270,14 @@ impl Shared {
 /// # Errors
 /// When the load cannot be built up, or the broker goes away for good.
 pub async fn run(options: Options) -> Result<Report, RunError> {
-    check(&options)?;
-    open_files::make_room_for(options.connections as u64)?;
-    let counters = Arc::new(Counters::default());
-    let conversations = conversation_ids(options.conversations)?;
-    let shared = Arc::new(Shared {
-        options,
-        counters: counters.clone(),
-        conversations,
-        start: Instant::now(),
-        measuring: false.into(),
-        acknowledged: AtomicU64::new(0),
-        failed: AtomicU64::new(0),
-    });
-    let progress = Progress::show(counters, 0);
-    let mut crew = Crew::start(&shared)?;
-    let result = lead(&shared, &mut crew, &progress).await;
-    drop(progress);
-    let (measured, tallies) = result?;
-    Ok(report::report(&shared, &measured, &tallies))
-}
-
-fn check(options: &Options) -> Result<(), RunError> {
-    if options.publishers == 0 || options.conversations == 0 || options.in_flight == 0 {
-        return Err(RunError::Options(
-            "there must be a publisher, a conversation and a message in flight",
-        ));
-    }
-    if options.publishers + options.readers > options.connections {
-        return Err(RunError::Options(
-            "--connections is less than publishers and readers together",
-        ));
-    }
-    if options
-        .rate
-        .is_some_and(|rate| !rate.is_finite() || rate <= 0.0)
-    {
-        return Err(RunError::Options(
-            "--rate is no number of messages a second above 0",
-        ));
-    }
-    Ok(())
-}
-
-pub(crate) fn conversation_ids(count: usize) -> Result<Vec<ConversationId>, RunError> {
-    let now = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap_or_default();
-    let time_ms = u64::try_from(now.as_millis()).unwrap_or(0);
-    (0..count)
-        .map(|_| {
-            let mut entropy = [0; 10];
-            getrandom::fill(&mut entropy).map_err(|error| RunError::System(error.to_string()))?;
-            Ok(ConversationId::v7(time_ms, entropy))
-        })
-        .collect()
-}
-
-/// The threads at work.
-struct Crew {
-    stage: watch::Sender<Stage>,
-    done: mpsc::UnboundedReceiver<Result<Done, RunError>>,
-    threads: usize,
-    pacer: Option<Pacer>,
-}
-
-/// A thread has reached the end of a stage.
-enum Done {
-    Stage,
-    All(Box<Tally>),
-}
-
-/// What was measured beside the tallies.
-struct Measured {
-    duration: Duration,
-    broker: Option<Usage>,
-    counted: Counted,
-}
-
-impl Crew {
-    fn start(shared: &Arc<Shared>) -> Result<Self, RunError> {
-        let threads = shared.options.threads.max(1);
-        let (stage, _) = watch::channel(Stage::Open);
-        let (report, done) = mpsc::unbounded_channel();
-        let (pacer, mut queues) = Pacer::new(&shared.options);
-        for thread in 0..threads {
-            let mine = |index: &usize| index % threads == thread;
-            let task = Task {
-                shared: shared.clone(),
-                stage: stage.subscribe(),
-                publishers: (0..shared.options.publishers)
-                    .filter(mine)
-                    .map(|index| (index, queues[index].take()))
-                    .collect(),
-                readers: (0..shared.options.readers).filter(mine).collect(),
-                idle: (0..shared.options.connections
-                    - shared.options.publishers
-                    - shared.options.readers)
-                    .filter(mine)
-                    .collect(),
-                report: report.clone(),
-            };
-            thread::Builder::new()
-                .name(format!("load {thread}"))
-                .spawn(move || worker::run(task))
-                .map_err(|error| RunError::System(format!("no thread: {error}")))?;
-        }
-        Ok(Self {
-            stage,
-            done,
-            threads,
-            pacer,
-        })
-    }
-
-    /// Begins a stage, and waits until all threads have done with it.
-    async fn through(&mut self, stage: Stage) -> Result<Vec<Tally>, RunError> {
-        self.stage.send_replace(stage);
-        self.all().await
-    }
-
-    async fn all(&mut self) -> Result<Vec<Tally>, RunError> {
-        let mut tallies = Vec::new();
-        for _ in 0..self.threads {
-            match self.done.recv().await {
-                Some(Ok(Done::Stage)) => {}
-                Some(Ok(Done::All(tally))) => tallies.push(*tally),
-                Some(Err(error)) => return Err(error),
-                None => return Err(RunError::System("a thread ended too early".into())),
-            }
-        }
-        Ok(tallies)
-    }
-}
-
-async fn lead(
-    shared: &Shared,
-    crew: &mut Crew,
-    progress: &Progress,
-) -> Result<(Measured, Vec<Tally>), RunError> {
-    let options = &shared.options;
-    progress.stage(&format!(
-        "{} conversations for {} publishers",
-        options.conversations, options.publishers
+    options.spec.check()?;
+    open_files::make_room_for(options.spec.connections as u64)?;
+    let shared = Arc::new(Shared::new(
+        options.target,
+        options.tokens,
+        options.roots,
+        options.spec,
     ));
-    crew.all().await?;
-    crew.through(Stage::Join).await?;
-    progress.stage(&format!(
-        "{} readers, {} connections in all",
-        options.readers, options.connections
-    ));
-    crew.through(Stage::Follow).await?;
-    progress.stage("warming up");
-    crew.stage.send_replace(Stage::Warm);
-    let pacing = crew
-        .pacer
-        .take()
-        .map(Pacer::start)
-        .transpose()
-        .map_err(|error| RunError::System(format!("no thread: {error}")))?;
-    tokio::time::sleep(options.warm_up).await;
-
-    let usage = || {
-        options
-            .broker
-            .as_ref()
-            .map(BrokerProcess::usage)
-            .transpose()
-    };
-    let (before, begun) = (usage()?, Instant::now());
-    shared.measuring.store(true, Ordering::Relaxed);
-    crew.stage.send_replace(Stage::Measure);
-    progress.stage("measuring");
-    tokio::time::sleep(options.duration).await;
-    shared.measuring.store(false, Ordering::Relaxed);
-    let duration = begun.elapsed();
-    let broker = usage()?
-        .zip(before)
-        .map(|(after, before)| after.since(before));
-    drop(pacing);
-    progress.stage("waiting for what is under way");
-    crew.through(Stage::Settle).await?;
-    let tallies = crew
-        .through(Stage::Drain(shared.acknowledged.load(Ordering::Relaxed)))
-        .await?;
-    Ok((
-        Measured {
-            duration,
-            broker,
-            counted: shared.counters.now(),
-        },
-        tallies,
-    ))
+    let measured = lead::lead(&shared, options.broker.as_ref()).await?;
+    Ok(report::report(&shared, measured))
 }

@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
+pub use rialto_sdk::Transport;
+
 /// An address such as `quic://127.0.0.1:4433`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
@@ -39,12 +41,30 @@ impl Target {
         Some(SocketAddr::new(from, 0))
     }
 
+    /// How frames are carried.
+    #[must_use]
+    pub fn transport(&self) -> Transport {
+        match self.scheme {
+            "quic" => Transport::Quic,
+            "tls" => Transport::Tls,
+            _ => Transport::Tcp,
+        }
+    }
+
+    /// Name or address, an IPv6 address without brackets.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        self.host.trim_start_matches('[').trim_end_matches(']')
+    }
+
+    /// Port.
+    #[must_use]
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
     fn ip(&self) -> Option<IpAddr> {
-        self.host
-            .trim_start_matches('[')
-            .trim_end_matches(']')
-            .parse()
-            .ok()
+        self.host().parse().ok()
     }
 }
 

@@ -9,28 +9,37 @@ use std::time::Duration;
 
 use broker::Broker;
 use rialto_loadgen::broker_process::BrokerProcess;
-use rialto_loadgen::run::{Options, Report, RunError, run};
+use rialto_loadgen::run::{Check, Options, Pace, Phase, Report, RunError, Spec, run};
 use rialto_loadgen::tokens::Tokens;
 use rialto_sdk::Roots;
+
+fn phase(pace: Pace, duration_ms: u64) -> Phase {
+    Phase {
+        name: "load".into(),
+        pace,
+        duration: Duration::from_millis(duration_ms),
+        measured: true,
+    }
+}
 
 fn options(target: &str) -> Options {
     Options {
         target: target.parse().unwrap(),
         tokens: Tokens::Development,
         roots: Roots::InsecureLoopbackOnly,
-        connections: 12,
-        publishers: 6,
-        readers: 3,
-        conversations: 4,
-        rate: None,
-        in_flight: 8,
-        size: "16..200".parse().unwrap(),
-        duration: Duration::from_millis(500),
-        warm_up: Duration::from_millis(100),
-        threads: 2,
         broker: None,
-        settle: Duration::from_secs(30),
-        patience: Duration::from_secs(30),
+        spec: Spec {
+            connections: 12,
+            publishers: 6,
+            readers: 3,
+            conversations: 4,
+            size: "32..200".parse().unwrap(),
+            phases: vec![phase(Pace::Max { in_flight: 8 }, 500)],
+            settle: Duration::from_secs(30),
+            patience: Duration::from_secs(30),
+            threads: 2,
+            ..Spec::now().unwrap()
+        },
     }
 }
 
@@ -57,29 +66,48 @@ async fn load_runs_over_every_transport_and_readers_miss_nothing() {
 async fn a_rate_is_kept_and_the_brokers_process_is_watched() {
     let broker = Broker::start();
     let watched = BrokerProcess::of(broker.pid()).unwrap();
-    let rate = 500.0;
-    let options = Options {
-        rate: Some(rate),
-        broker: Some(watched),
-        ..options(&broker.target("tcp"))
+    let mut options = options(&broker.target("tcp"));
+    options.broker = Some(watched);
+    let rate = Pace::Rate {
+        from: 500.0,
+        to: 500.0,
     };
+    let ramp = Pace::Rate {
+        from: 0.0,
+        to: 500.0,
+    };
+    options.spec.phases = vec![phase(ramp, 1200), phase(rate, 600)];
+    options.spec.phases[0].measured = false;
     let report = clean(options).await;
-    // What is acknowledged in the window was due in it or shortly before; twice the rate would be another rate.
-    assert!(
-        report.published_per_s < 2.0 * rate && report.in_flight.is_none(),
-        "{report:#?}"
-    );
+    assert_eq!((report.rate, report.in_flight), (Some(500.0), None));
+    // What is due in a phase is published, however late: 300 in each.
+    let published: u64 = report.phases.iter().map(|phase| phase.published).sum();
+    assert!(published <= 600, "{report:#?}");
+    assert_eq!(report.published, report.phases[1].published);
+    assert_eq!(report.samples.len(), 3, "{:#?}", report.samples);
     let usage = report.broker.unwrap();
-    assert!(usage.resident_bytes > 1 << 20, "{usage:?}");
+    assert!(
+        usage.resident_bytes > 1 << 20 && usage.open_files > 12,
+        "{usage:?}"
+    );
+}
+
+#[tokio::test]
+async fn the_check_can_be_sampled_or_left_out() {
+    let broker = Broker::start();
+    for check in [Check::Sampled(2), Check::Off] {
+        let mut options = options(&broker.target("tcp"));
+        options.spec.check = check;
+        let report = clean(options).await;
+        assert_eq!(report.check, check.to_string());
+    }
 }
 
 #[tokio::test]
 async fn a_broker_that_is_killed_is_waited_for() {
     let mut broker = Broker::start();
-    let options = Options {
-        duration: Duration::from_secs(3),
-        ..options(&broker.target("tcp"))
-    };
+    let mut options = options(&broker.target("tcp"));
+    options.spec.phases = vec![phase(Pace::Max { in_flight: 8 }, 3000)];
     let killer = async {
         // In whatever stage the kills meet the load, it has to come through.
         tokio::task::spawn_blocking(move || {
@@ -97,19 +125,18 @@ async fn a_broker_that_is_killed_is_waited_for() {
 
 #[tokio::test]
 async fn numbers_that_do_not_fit_each_other_are_refused() {
-    let few = Options {
-        connections: 5,
-        ..options("tcp://127.0.0.1:1")
+    let refused = |change: fn(&mut Spec)| {
+        let mut options = options("tcp://127.0.0.1:1");
+        change(&mut options.spec);
+        options
     };
-    let nobody = Options {
-        publishers: 0,
-        ..options("tcp://127.0.0.1:1")
-    };
-    let slow = Options {
-        rate: Some(0.0),
-        ..options("tcp://127.0.0.1:1")
-    };
-    for options in [few, nobody, slow] {
+    let few = refused(|spec| spec.connections = 5);
+    let nobody = refused(|spec| spec.publishers = 0);
+    let still = refused(|spec| {
+        spec.phases[0].pace = Pace::Rate { from: 0.0, to: 0.0 };
+    });
+    let unmeasured = refused(|spec| spec.phases[0].measured = false);
+    for options in [few, nobody, still, unmeasured] {
         let refused = run(options).await;
         assert!(matches!(refused, Err(RunError::Options(_))), "{refused:?}");
     }

@@ -1,6 +1,6 @@
 //! The counts, and some examples for people.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Examples that a verdict keeps; the counts go on.
 pub const EXAMPLES_MAX: usize = 20;
@@ -8,7 +8,7 @@ pub const EXAMPLES_MAX: usize = 20;
 macro_rules! violations {
     ($($(#[$doc:meta])* $name:ident)+) => {
         /// A count for each way in which readers and script can differ; their meaning stands in [`super`].
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
         pub struct Violations {
             $($(#[$doc])* pub $name: u64,)+
         }

@@ -1,274 +1,419 @@
-//! One connection that publishes.
+//! One connection that publishes: each message a request of its own, pipelined.
 
-use std::future::{Future, ready};
-use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::future::poll_fn;
+use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::Duration;
 
-use futures_util::FutureExt;
-use futures_util::stream::{self, FuturesUnordered, StreamExt, TryStreamExt};
-use rialto_protocol::ids::{ConversationId, UserId};
-use rialto_sdk::{Client, Content, Create, PublishError, Publishing, Receipt};
+use rialto_protocol::frame::FrameKind;
+use rialto_protocol::ids::{ClientId, ConversationId};
+use rialto_protocol::v1;
+use rialto_sdk::ClientIds;
 use tokio::sync::watch;
 
-use super::body::Bodies;
-use super::pacer::Due;
-use super::{RunError, Shared, Stage};
-use crate::counters::Counters;
-use crate::dial::Dialer;
-use crate::latency::Latencies;
+use super::{RunError, Stage};
+use super::body::{Mark, mix};
+use super::clock::micros;
+use super::entrance;
+use super::ledger::{Account, fingerprint};
+use super::local::{Local, Person, random};
+use super::plan::publisher_user;
+use super::schedule::{Now, Pacing};
+use super::window::{Sent, State, Window};
+use crate::wire::connection::{Arrived, Connection, PING, decode, unexpected};
+use crate::wire::lost::Lost;
+use crate::wire::{publish, walk};
 
-/// What a publisher measured.
-#[derive(Debug, Default)]
-pub(super) struct Published {
-    pub(super) count: u64,
-    pub(super) acks: Latencies,
+/// Bytes that may wait to be written before more is made: what a socket takes at once.
+const UNWRITTEN_MAX: usize = 1 << 20;
+/// Wait after a refusal that gives no advice.
+const PAUSE_MIN: Duration = Duration::from_millis(10);
+/// Refusals in words that a publisher keeps.
+const PROBLEMS_MAX: usize = 3;
+
+/// A publisher, before and while it publishes.
+pub(super) struct Publisher {
+    local: Rc<Local>,
+    person: Person,
+    /// Among all publishers of the run.
+    index: u32,
+    /// Its place at the thread's ticker.
+    place: usize,
+    ids: ClientIds,
+    /// State of a random sequence.
+    random: u64,
+    opens: Vec<(usize, ClientId)>,
+    joins: Vec<(usize, ClientId)>,
+    outlets: Vec<Outlet>,
+    turn: usize,
+    window: Window,
+    paused_until_us: u64,
+    answered_us: u64,
+    unanswered: Vec<(u32, u64)>,
     pub(super) problems: Vec<String>,
 }
 
-/// Refusals in words that a publisher keeps.
-const PROBLEMS_MAX: usize = 3;
-/// Conversations that a publisher opens at the same time.
-const OPENING_AT_ONCE: usize = 64;
-
-pub(super) struct Publisher {
-    shared: Arc<Shared>,
-    client: Client,
-    conversations: Vec<ConversationId>,
-    /// Conversations that another publisher opens.
-    foreign: bool,
-    bodies: Bodies,
-    turn: usize,
-    under_way: FuturesUnordered<Sent>,
-    published: Published,
+/// A conversation that it writes to.
+struct Outlet {
+    id: ConversationId,
+    conversation: usize,
+    numbers: u64,
+    refused: Vec<u64>,
+    seq_max: u64,
+    digest: u64,
 }
 
-/// A message that is not acknowledged yet.
-struct Sent {
-    publishing: Publishing,
-    due: Instant,
-}
-
-impl Future for Sent {
-    type Output = (Instant, Result<Receipt, PublishError>);
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let due = self.due;
-        Pin::new(&mut self.publishing)
-            .poll(context)
-            .map(|receipt| (due, receipt))
-    }
+/// What to wait for.
+enum Wait {
+    /// A time, or an answer.
+    Until(u64),
+    /// An answer.
+    Answer,
+    /// Nothing more: all is sent and answered.
+    Nothing,
 }
 
 impl Publisher {
-    /// Connects, and opens the conversations that are this publisher's.
-    pub(super) async fn open(
-        shared: Arc<Shared>,
-        dialer: &Dialer,
-        index: usize,
-    ) -> Result<Self, RunError> {
-        let client = dialer
-            .connect_writer(UserId::from_name(&format!("run publisher {index}")))
-            .await?;
-        let (conversations, foreign) =
-            share(&shared.conversations, index, shared.options.publishers);
-        if !foreign {
-            let opening = conversations
-                .iter()
-                .map(|conversation| client.create(channel(*conversation)));
-            stream::iter(opening)
-                .buffered(OPENING_AT_ONCE)
-                .try_for_each(|_| ready(Ok(())))
-                .await?;
-        }
-        let bodies = Bodies::new(shared.options.size, index as u64);
-        let (under_way, published) = (FuturesUnordered::new(), Published::default());
+    /// Number `index` of the run, at this place among the thread's.
+    pub(super) fn new(local: &Rc<Local>, index: usize, place: usize) -> Result<Self, RunError> {
+        let (plan, clock) = (&local.shared.plan, local.shared.clock);
+        let mut ids = ClientIds::new(random()?);
+        let now_ms = clock.unix_ms(clock.now_us());
+        let duties = plan.duties(index);
+        let mut named = |places: Vec<usize>| {
+            let name = |place| (place, ids.next(now_ms));
+            places.into_iter().map(name).collect::<Vec<_>>()
+        };
+        let (opens, joins) = (named(duties.opens), named(duties.joins));
+        let outlet = |conversation| Outlet {
+            id: plan.id(conversation),
+            conversation,
+            numbers: 0,
+            refused: Vec::new(),
+            seq_max: 0,
+            digest: 0,
+        };
         Ok(Self {
-            shared,
-            client,
-            conversations,
-            foreign,
-            bodies,
+            person: local.person(index, publisher_user(index))?,
+            local: local.clone(),
+            index: u32::try_from(index).unwrap_or(u32::MAX),
+            place,
+            ids,
+            random: mix(local.shared.spec.run ^ index as u64),
+            opens,
+            joins,
+            outlets: plan.outlets(index).into_iter().map(outlet).collect(),
             turn: 0,
-            under_way,
-            published,
+            window: Window::default(),
+            paused_until_us: 0,
+            answered_us: 0,
+            unanswered: Vec::new(),
+            problems: Vec::new(),
         })
     }
 
-    /// Enters what others opened.
-    pub(super) async fn join(&self) -> Result<(), RunError> {
-        if self.foreign {
-            for conversation in &self.conversations {
-                self.client
-                    .publish(*conversation, Content::join())
-                    .await?
-                    .await?;
+    /// Connects, and opens the conversations that are this publisher's.
+    pub(super) async fn open(&self) -> Result<Connection, RunError> {
+        let mut connection = self.local.connect(&self.person).await?;
+        loop {
+            let opened = entrance::open(&mut connection, &self.local.shared.plan, &self.opens);
+            match opened.await {
+                Ok(()) => return Ok(connection),
+                Err(lost) => connection = self.local.reconnect(&self.person, lost).await?,
             }
+        }
+    }
+
+    /// Enters what others opened.
+    pub(super) async fn join(&self, connection: &mut Connection) -> Result<(), RunError> {
+        loop {
+            let joined = entrance::join(connection, &self.local.shared.plan, &self.joins);
+            match joined.await {
+                Ok(()) => return Ok(()),
+                Err(lost) => *connection = self.local.reconnect(&self.person, lost).await?,
+            }
+        }
+    }
+
+    /// Waits for the load; publishes until its last phase has ended and everything is answered, or no answer has come for
+    /// too long.
+    pub(super) async fn publish(
+        mut self,
+        mut connection: Connection,
+        mut stage: watch::Receiver<Stage>,
+    ) -> Result<Published, RunError> {
+        let start_us = loop {
+            let lost = tokio::select! {
+                start = stage.wait_for(|stage| stage.load_start_us().is_some()) => {
+                    let start = start.map_err(|_| RunError::System("the coordinator is gone".into()))?;
+                    break start.load_start_us().unwrap_or_default();
+                }
+                lost = connection.keep() => lost,
+            };
+            connection = self.local.reconnect(&self.person, lost).await?;
+        };
+        let shared = &self.local.shared;
+        let (index, publishers) = (self.index as usize, shared.spec.publishers);
+        let mut pacing = Pacing::new(shared.phases.clone(), start_us, index, publishers);
+        loop {
+            match poll_fn(|context| self.poll(&mut connection, &mut pacing, context)).await {
+                Ok(()) => break,
+                Err(lost) => {
+                    connection = self.local.reconnect(&self.person, lost).await?;
+                    self.send_again(&mut connection);
+                }
+            }
+        }
+        Ok(Published {
+            accounts: self.accounts(),
+            problems: self.problems,
+        })
+    }
+
+    fn poll(
+        &mut self,
+        connection: &mut Connection,
+        pacing: &mut Pacing,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<(), Lost>> {
+        loop {
+            let read = connection.poll_frames(context, |frame| self.answer(frame))?;
+            let wait = self.fill(connection, pacing);
+            connection.poll_write(context)?;
+            if let Wait::Nothing = wait {
+                return Poll::Ready(Ok(()));
+            }
+            if read.is_pending() {
+                if let Wait::Until(at_us) = wait {
+                    let ticker = &self.local.ticker;
+                    ticker.wake_at(self.place, at_us, context.waker())?;
+                }
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Sends all that can be sent.
+    fn fill(&mut self, connection: &mut Connection, pacing: &mut Pacing) -> Wait {
+        let now_us = self.local.shared.clock.now_us();
+        if now_us < self.paused_until_us {
+            return Wait::Until(self.paused_until_us);
+        }
+        if self.paused_until_us > 0 {
+            self.paused_until_us = 0;
+            self.send_refused(connection, now_us);
+        }
+        let credit = connection.in_flight_bytes_max();
+        loop {
+            if self.window.frame_bytes() >= credit || connection.unwritten() >= UNWRITTEN_MAX {
+                return Wait::Answer;
+            }
+            match pacing.next(now_us, self.window.open()) {
+                Now::Send(due_us) => self.send(connection, due_us, now_us),
+                Now::Wait(at_us) => return Wait::Until(at_us),
+                Now::Answer => return Wait::Answer,
+                Now::End => return self.end(now_us),
+            }
+        }
+    }
+
+    /// When nothing more will be due: what is not answered in time is given up.
+    fn end(&mut self, now_us: u64) -> Wait {
+        if self.window.open() == 0 {
+            return Wait::Nothing;
+        }
+        self.answered_us = self.answered_us.max(1);
+        let settle_us = micros(self.local.shared.spec.settle);
+        let patience_us = self.answered_us.saturating_add(settle_us);
+        if now_us < patience_us {
+            return Wait::Until(patience_us);
+        }
+        for state in [State::UnderWay, State::Refused] {
+            let left = self.window.in_state(state);
+            self.unanswered
+                .extend(left.map(|(_, sent)| (sent.outlet, sent.number)));
+        }
+        let count = self.unanswered.len();
+        self.local.tally.current().failed += count as u64;
+        self.problem(|| format!("{count} messages were not answered"));
+        Wait::Nothing
+    }
+
+    #[inline]
+    fn send(&mut self, connection: &mut Connection, due_us: u64, now_us: u64) {
+        let place = self.turn;
+        self.turn = (place + 1) % self.outlets.len();
+        self.random = self.random.wrapping_add(1);
+        let outlet = &mut self.outlets[place];
+        outlet.numbers += 1;
+        let shared = &self.local.shared;
+        let sent = Sent {
+            due_us,
+            number: outlet.numbers,
+            outlet: u32::try_from(place).unwrap_or(u32::MAX),
+            body_bytes: u32::try_from(shared.spec.size.pick(mix(self.random))).unwrap_or(u32::MAX),
+            client_id: self.ids.next(shared.clock.unix_ms(now_us)),
+            refusals: 0,
+            state: State::UnderWay,
+        };
+        if self.window.open() == 0 {
+            self.answered_us = now_us;
+        }
+        let request_id = self.window.push(sent);
+        put(
+            &self.local,
+            self.index,
+            &outlet.id,
+            connection,
+            request_id,
+            &sent,
+        );
+    }
+
+    /// On a new connection: everything that is not answered, under the same client ids, oldest first.
+    fn send_again(&mut self, connection: &mut Connection) {
+        self.answered_us = self.local.shared.clock.now_us();
+        for (request_id, sent) in self.window.in_state(State::UnderWay) {
+            let id = &self.outlets[sent.outlet as usize].id;
+            put(&self.local, self.index, id, connection, request_id, sent);
+        }
+    }
+
+    /// What was refused for now, once the broker may be asked again.
+    fn send_refused(&mut self, connection: &mut Connection, now_us: u64) {
+        for (request_id, sent) in self.window.in_state(State::Refused) {
+            sent.state = State::UnderWay;
+            let id = &self.outlets[sent.outlet as usize].id;
+            if sent.refusals > 0 {
+                let now_ms = self.local.shared.clock.unix_ms(now_us);
+                sent.client_id = self.ids.next(now_ms);
+            }
+            put(&self.local, self.index, id, connection, request_id, sent);
+        }
+    }
+
+    fn answer(&mut self, frame: Arrived<'_>) -> Result<(), Lost> {
+        let now_us = self.local.shared.clock.now_us();
+        match frame.kind {
+            FrameKind::Published => self.receipts(frame.body, now_us),
+            FrameKind::Error if frame.request_id != PING => {
+                self.refused(frame.request_id, &decode(frame.body)?, now_us);
+                Ok(())
+            }
+            _ => Err(unexpected(frame)),
+        }
+    }
+
+    fn receipts(&mut self, body: &[u8], now_us: u64) -> Result<(), Lost> {
+        self.answered_us = now_us;
+        let mut refusals: Vec<(u32, &[u8])> = Vec::new();
+        let tally = self.local.tally.clone();
+        let mut tally = tally.current();
+        let walked = walk::receipts(body, |receipt| {
+            if let Some(error) = receipt.error {
+                refusals.push((receipt.request_id, error));
+                return;
+            }
+            let Some(sent) = self.window.find(receipt.request_id) else {
+                return;
+            };
+            sent.state = State::Done;
+            let sent = *sent;
+            self.window.close(sent.body_bytes);
+            let outlet = &mut self.outlets[sent.outlet as usize];
+            outlet.seq_max = outlet.seq_max.max(receipt.seq);
+            let print = fingerprint(receipt.seq, self.index, sent.number);
+            outlet.digest = outlet.digest.wrapping_add(print);
+            tally.published += 1;
+            tally.acks.record_us(now_us.saturating_sub(sent.due_us));
+        });
+        drop(tally);
+        walked.map_err(|malformed| Lost::Protocol(malformed.to_string()))?;
+        for (request_id, error) in refusals {
+            self.refused(request_id, &decode(error)?, now_us);
         }
         Ok(())
     }
 
-    /// Publishes until the load is to settle, then waits for the last acknowledgement.
-    pub(super) async fn publish(
-        mut self,
-        mut stage: watch::Receiver<Stage>,
-        due: Option<Due>,
-    ) -> Published {
-        match due {
-            None => self.as_fast_as_acknowledged(&stage).await,
-            Some(due) => self.at_a_rate(&mut stage, due).await,
+    /// A message was refused: for good, or until the broker may be asked again.
+    fn refused(&mut self, request_id: u32, error: &v1::Error, now_us: u64) {
+        let Some(sent) = self.window.find(request_id) else {
+            return;
+        };
+        if error.retry() == v1::Retry::Never {
+            sent.state = State::Done;
+            let sent = *sent;
+            self.window.close(sent.body_bytes);
+            self.outlets[sent.outlet as usize].refused.push(sent.number);
+            self.local.tally.current().failed += 1;
+            self.problem(|| format!("refused with {} ({})", error.code, error.text));
+            return;
         }
-        while let Some((due, receipt)) = self.under_way.next().await {
-            self.answered(due, receipt);
+        sent.state = State::Refused;
+        if error.retry() == v1::Retry::Safe {
+            // Not appended: it may be sent as another draft, which says in its body that it comes late.
+            sent.refusals = (sent.refusals + 1).min(63);
         }
-        self.client.close().await;
-        self.published
+        self.local.tally.current().refused += 1;
+        let asked = Duration::from_millis(error.retry_after_ms.into());
+        let until_us = now_us + micros(asked.max(PAUSE_MIN));
+        self.paused_until_us = self.paused_until_us.max(until_us);
     }
 
-    async fn as_fast_as_acknowledged(&mut self, stage: &watch::Receiver<Stage>) {
-        while *stage.borrow() < Stage::Settle {
-            while self.under_way.len() < self.shared.options.in_flight {
-                if !self.send(Instant::now()).await {
-                    return;
-                }
-            }
-            let Some((due, receipt)) = self.under_way.next().await else {
-                return;
-            };
-            self.answered(due, receipt);
-            self.answered_already();
-        }
-    }
-
-    async fn at_a_rate(&mut self, stage: &mut watch::Receiver<Stage>, mut queue: Due) {
-        loop {
-            tokio::select! {
-                Some((due, receipt)) = self.under_way.next() => {
-                    self.answered(due, receipt);
-                    self.answered_already();
-                }
-                due = queue.recv() => match due {
-                    Some(due) => if !self.send(due).await { return },
-                    None => return,
-                },
-                settle = stage.wait_for(|stage| *stage >= Stage::Settle) => {
-                    drop(settle);
-                    // What was due is sent, however late.
-                    while let Ok(due) = queue.try_recv() {
-                        if !self.send(due).await { return }
-                    }
-                    return;
-                }
-            }
+    fn problem(&mut self, words: impl FnOnce() -> String) {
+        if self.problems.len() < PROBLEMS_MAX {
+            self.problems.push(words());
         }
     }
 
-    /// Sends one. Whether more can be sent.
-    async fn send(&mut self, due: Instant) -> bool {
-        let conversation = self.conversations[self.turn];
-        self.turn = (self.turn + 1) % self.conversations.len();
-        let due_us = u64::try_from(due.saturating_duration_since(self.shared.start).as_micros())
-            .unwrap_or(u64::MAX);
-        let body = self.bodies.next(due_us);
-        match self
-            .client
-            .publish(conversation, Content::message(body))
-            .await
-        {
-            Ok(publishing) => {
-                self.under_way.push(Sent { publishing, due });
-                true
-            }
-            Err(error) => {
-                self.failed(&error);
-                !matches!(error, PublishError::Closed { .. })
-            }
-        }
-    }
-
-    /// Takes the answers that are there without waiting.
-    fn answered_already(&mut self) {
-        while let Some(Some((due, receipt))) = self.under_way.next().now_or_never() {
-            self.answered(due, receipt);
-        }
-    }
-
-    fn answered(&mut self, due: Instant, receipt: Result<Receipt, PublishError>) {
-        match receipt {
-            Ok(_) => {
-                self.shared.acknowledged.fetch_add(1, Ordering::Relaxed);
-                Counters::add(&self.shared.counters.published, 1);
-                if self.shared.measuring.load(Ordering::Relaxed) {
-                    self.published.count += 1;
-                    self.published.acks.record(due.elapsed());
-                }
-            }
-            Err(error) => self.failed(&error),
-        }
-    }
-
-    fn failed(&mut self, error: &PublishError) {
-        self.shared.failed.fetch_add(1, Ordering::Relaxed);
-        if self.published.problems.len() < PROBLEMS_MAX {
-            self.published.problems.push(error.to_string());
-        }
-    }
-}
-
-/// A public channel with this id.
-pub(crate) fn channel(conversation: ConversationId) -> Create {
-    Create::channel("load").id(conversation)
-}
-
-/// The conversations of a publisher, and whether somebody else opens them: every conversation has a publisher, and every
-/// publisher one conversation at least.
-fn share(
-    conversations: &[ConversationId],
-    index: usize,
-    publishers: usize,
-) -> (Vec<ConversationId>, bool) {
-    if index < conversations.len() {
-        (
-            conversations
+    fn accounts(&mut self) -> Vec<Account> {
+        let unanswered = std::mem::take(&mut self.unanswered);
+        let accounts = (0..).zip(&mut self.outlets).map(|(place, outlet)| Account {
+            conversation: outlet.conversation,
+            publisher: self.index,
+            numbers: outlet.numbers,
+            refused: std::mem::take(&mut outlet.refused),
+            unanswered: unanswered
                 .iter()
-                .skip(index)
-                .step_by(publishers)
-                .copied()
+                .filter(|(of, _)| *of == place)
+                .map(|(_, number)| *number)
                 .collect(),
-            false,
-        )
-    } else {
-        (vec![conversations[index % conversations.len()]], true)
+            seq_max: outlet.seq_max,
+            digest: outlet.digest,
+        });
+        accounts.collect()
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// What a publisher leaves behind.
+pub(super) struct Published {
+    pub(super) accounts: Vec<Account>,
+    pub(super) problems: Vec<String>,
+}
 
-    fn ids(count: u8) -> Vec<ConversationId> {
-        (0..count)
-            .map(|id| ConversationId::from_bytes([id; 16]))
-            .collect()
-    }
-
-    #[test]
-    fn every_conversation_is_opened_once_and_every_publisher_has_one() {
-        for (conversations, publishers) in [(1, 1), (10, 3), (3, 10), (4, 4)] {
-            let ids = ids(conversations);
-            let shares: Vec<_> = (0..publishers)
-                .map(|index| share(&ids, index, publishers))
-                .collect();
-            assert!(shares.iter().all(|(share, _)| !share.is_empty()));
-            let mut opened: Vec<_> = shares
-                .iter()
-                .filter(|(_, foreign)| !foreign)
-                .flat_map(|(share, _)| share.clone())
-                .collect();
-            opened.sort_unstable();
-            assert_eq!(opened, ids);
-        }
-    }
+#[inline]
+fn put(
+    local: &Local,
+    publisher: u32,
+    conversation: &ConversationId,
+    connection: &mut Connection,
+    request_id: u32,
+    sent: &Sent,
+) {
+    let bytes = sent.body_bytes as usize;
+    let mark = Mark {
+        due_us: sent.due_us,
+        number: sent.number,
+        publisher,
+        refusals: sent.refusals,
+    };
+    let bodies = local.shared.bodies;
+    publish::put(
+        &mut connection.out,
+        request_id,
+        conversation,
+        &sent.client_id,
+        bytes,
+        |out| bodies.put(out, mark, bytes),
+    );
 }

@@ -1,154 +1,206 @@
 //! One thread of the load: a runtime of its own, its connections, and its way through the stages.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
-use futures_util::stream::{self, StreamExt};
-use rialto_protocol::ids::UserId;
-use rialto_sdk::Client;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+use rialto_protocol::frame::FrameKind;
+use rialto_protocol::v1;
 use tokio::runtime::Builder;
-use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinHandle, LocalSet};
+use tokio::sync::watch;
+use tokio::task::{JoinError, JoinHandle, LocalSet};
 
-use super::pacer::Due;
-use super::publisher::{Published, Publisher};
-use super::reader::{self, Read, Reader};
-use super::{Done, IDLE_SUBSCRIPTIONS, RunError, Shared, Stage};
+use super::crew::{Done, Reports};
+use super::interval::Tally;
+use super::local::{Local, Person};
+use super::plan::idle_user;
+use super::publisher::Publisher;
+use super::reader::Reader;
+use super::ticker::Ticker;
+use super::{IDLE_SUBSCRIPTIONS, RunError, Shared, Stage};
 use crate::checker::Violations;
-use crate::dial::Dialer;
-use crate::latency::Latencies;
+use crate::wire::connection::{Connection, Scratch, unexpected};
+use crate::wire::dial::Dialer;
 
-/// Connections that are closed at the same time.
-const CLOSING_MAX: usize = 64;
+/// Connections that come about at the same time.
+const OPENING_MAX: usize = 64;
 
 /// What a thread is to carry.
 pub(super) struct Task {
     pub(super) shared: Arc<Shared>,
     pub(super) stage: watch::Receiver<Stage>,
-    /// Publishers by index, each with its queue when there is a rate.
-    pub(super) publishers: Vec<(usize, Option<Due>)>,
+    /// Publishers by index.
+    pub(super) publishers: Vec<usize>,
     /// Readers by index.
     pub(super) readers: Vec<usize>,
     /// Connections that do nothing, by index.
     pub(super) idle: Vec<usize>,
-    pub(super) report: mpsc::UnboundedSender<Result<Done, RunError>>,
-}
-
-/// What the connections of a thread measured.
-#[derive(Debug, Default)]
-pub(super) struct Tally {
-    pub(super) published: u64,
-    pub(super) delivered: u64,
-    pub(super) acks: Latencies,
-    pub(super) deliveries: Latencies,
-    pub(super) violations: Violations,
-    pub(super) problems: Vec<String>,
-}
-
-impl Tally {
-    pub(super) fn add(&mut self, other: &Self) {
-        self.published += other.published;
-        self.delivered += other.delivered;
-        self.acks.add(&other.acks);
-        self.deliveries.add(&other.deliveries);
-        self.violations.add(&other.violations);
-        self.problems.extend(other.problems.iter().cloned());
-    }
-
-    fn add_published(&mut self, published: Published) {
-        self.published += published.count;
-        self.acks.add(&published.acks);
-        self.problems.extend(published.problems);
-    }
-
-    fn add_read(&mut self, read: &Read) {
-        self.delivered += read.count;
-        self.deliveries.add(&read.deliveries);
-        self.violations.add(&read.violations);
-    }
+    pub(super) tally: Tally,
+    pub(super) reports: Reports,
 }
 
 /// Runs a thread to its end; what becomes of it is reported.
 pub(super) fn run(task: Task) {
-    let report = task.report.clone();
+    let reports = task.reports.clone();
     let result = Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| RunError::System(error.to_string()));
     let result = result.and_then(|runtime| LocalSet::new().block_on(&runtime, stages(task)));
     // Nobody listens any more when another thread has failed.
-    let _ = report.send(result.map(|tally| Done::All(Box::new(tally))));
+    let _ = reports.send(result.map(Done::Judged));
 }
 
-async fn stages(mut task: Task) -> Result<Tally, RunError> {
-    let dialer = task.shared.dialer();
-    let mut publishers = Vec::with_capacity(task.publishers.len());
-    for (index, due) in std::mem::take(&mut task.publishers) {
-        publishers.push((
-            Publisher::open(task.shared.clone(), &dialer, index).await?,
-            due,
-        ));
-    }
-    task.next(Stage::Join).await?;
-    for (publisher, _) in &publishers {
-        publisher.join().await?;
-    }
-    task.next(Stage::Follow).await?;
-    let mut readers = Vec::with_capacity(task.readers.len());
-    for index in &task.readers {
-        readers
-            .push(Reader::follow(task.shared.clone(), &dialer, *index, task.stage.clone()).await?);
-    }
-    let idle = idle(&task, &dialer).await?;
-    task.next(Stage::Warm).await?;
-    let publishing: Vec<JoinHandle<Published>> = publishers
+async fn stages(mut task: Task) -> Result<Violations, RunError> {
+    let local = Rc::new(Local {
+        dialer: Dialer::new(&task.shared.target, &task.shared.roots).await?,
+        scratch: Scratch::new(),
+        tally: task.tally.clone(),
+        ticker: Ticker::new(task.shared.clock, task.publishers.len())
+            .map_err(|error| RunError::System(format!("no timer: {error}")))?,
+        shared: task.shared.clone(),
+    });
+    let publishers = open(&local, &task.publishers).await?;
+    task.next(Stage::JOIN).await?;
+    let publishers: Vec<(Publisher, Connection)> = stream::iter(publishers)
+        .map(|(publisher, mut connection)| async move {
+            publisher.join(&mut connection).await?;
+            Ok::<_, RunError>((publisher, connection))
+        })
+        .buffer_unordered(OPENING_MAX)
+        .try_collect()
+        .await?;
+    // From here on they answer for themselves, and are kept alive while others connect.
+    let publishing: Vec<JoinHandle<_>> = publishers
         .into_iter()
-        .map(|(publisher, due)| {
-            tokio::task::spawn_local(publisher.publish(task.stage.clone(), due))
+        .map(|(publisher, connection)| {
+            tokio::task::spawn_local(publisher.publish(connection, task.stage.clone()))
         })
         .collect();
-    let mut tally = Tally::default();
+    task.next(Stage::FOLLOW).await?;
+    let readers = follow(&local, &task.readers).await?;
+    let reading: Vec<JoinHandle<_>> = readers
+        .into_iter()
+        .map(|(reader, connection)| {
+            tokio::task::spawn_local(reader.read(connection, task.stage.clone()))
+        })
+        .collect();
+    let idle = idle(&local, &task.idle).await?;
+    task.next(Stage::LOAD).await?;
+    let ticking = local.clone();
+    let ticker = tokio::task::spawn_local(async move { ticking.ticker.run().await });
+    let (mut accounts, mut problems) = (Vec::new(), Vec::new());
     for published in publishing {
-        tally.add_published(published.await.map_err(|error| failed(&error))?);
+        let published = published.await.map_err(|error| failed(&error))??;
+        accounts.extend(published.accounts);
+        problems.extend(published.problems);
     }
-    task.reach(Stage::Settle).await?;
-    task.next(Stage::Drain(0)).await?;
-    for reader in readers {
-        tally.add_read(&reader.finish().await.map_err(|error| failed(&error))?);
+    ticker.abort();
+    let _ = task.reports.send(Ok(Done::Published(accounts, problems)));
+    let mut violations = Violations::default();
+    for reader in reading {
+        violations.add(&reader.await.map_err(|error| failed(&error))??);
     }
-    stream::iter(&idle)
-        .for_each_concurrent(CLOSING_MAX, Client::close)
-        .await;
-    Ok(tally)
+    // With no reader there is nothing to wait for, but everybody ends together.
+    task.reach(Stage::DRAIN).await?;
+    idle.iter().for_each(JoinHandle::abort);
+    Ok(violations)
 }
 
-fn failed(error: &tokio::task::JoinError) -> RunError {
+fn failed(error: &JoinError) -> RunError {
     RunError::System(format!("a task failed: {error}"))
 }
 
-/// Connections that are there, and subscribed to a few conversations, and say nothing.
-async fn idle(task: &Task, dialer: &Dialer) -> Result<Vec<Client>, RunError> {
-    let conversations = &task.shared.conversations;
-    let few = &conversations[..conversations.len().min(IDLE_SUBSCRIPTIONS)];
-    let mut clients = Vec::with_capacity(task.idle.len());
-    for index in &task.idle {
-        let client = dialer
-            .connect_writer(UserId::from_name(&format!("run bystander {index}")))
-            .await?;
-        reader::subscribe(&client, few).await?;
-        clients.push(client);
+async fn open(
+    local: &Rc<Local>,
+    indices: &[usize],
+) -> Result<Vec<(Publisher, Connection)>, RunError> {
+    // In order, because each has its place at the ticker.
+    stream::iter(indices.iter().enumerate())
+        .map(|(place, index)| async move {
+            let publisher = Publisher::new(local, *index, place)?;
+            let connection = publisher.open().await?;
+            Ok((publisher, connection))
+        })
+        .buffered(OPENING_MAX)
+        .try_collect()
+        .await
+}
+
+async fn follow(local: &Rc<Local>, indices: &[usize]) -> Result<Vec<(Reader, Connection)>, RunError> {
+    stream::iter(indices)
+        .map(|index| async move {
+            let mut reader = Reader::new(local, *index)?;
+            let connection = reader.follow().await?;
+            Ok((reader, connection))
+        })
+        .buffer_unordered(OPENING_MAX)
+        .try_collect()
+        .await
+}
+
+/// Connections that are there, and subscribed to a few conversations, and say nothing but Ping.
+async fn idle(local: &Rc<Local>, indices: &[usize]) -> Result<Vec<JoinHandle<()>>, RunError> {
+    let spec = &local.shared.spec;
+    stream::iter(indices)
+        .map(|index| async move {
+            let number = spec.publishers + spec.readers + index;
+            let person = local.person(number, idle_user(*index))?;
+            let connection = linger(local, &person).await?;
+            Ok(tokio::task::spawn_local(stay(local.clone(), person, connection)))
+        })
+        .buffer_unordered(OPENING_MAX)
+        .try_collect()
+        .await
+}
+
+async fn stay(local: Rc<Local>, person: Person, mut connection: Connection) {
+    loop {
+        let lost = connection.keep().await;
+        let again = async {
+            local.reconnect(&person, lost).await?;
+            linger(&local, &person).await
+        };
+        match again.await {
+            Ok(again) => connection = again,
+            // Whoever publishes or reads meets the same, and says so.
+            Err(_) => return,
+        }
     }
-    Ok(clients)
+}
+
+/// Connects, and follows a few conversations.
+async fn linger(local: &Local, person: &Person) -> Result<Connection, RunError> {
+    let plan = &local.shared.plan;
+    let subscribe = v1::Subscribe {
+        subscriptions: (0..plan.conversations().min(IDLE_SUBSCRIPTIONS))
+            .map(|place| v1::Subscription {
+                conversation: plan.id(place).to_proto(),
+                cursor: None,
+            })
+            .collect(),
+    };
+    let mut connection = local.connect(person).await?;
+    connection.put(FrameKind::Subscribe, 1, &subscribe);
+    connection
+        .until(|frame| match frame.kind {
+            FrameKind::Subscribed => Ok(true),
+            FrameKind::Deliver => Ok(false),
+            _ => Err(unexpected(frame)),
+        })
+        .await?;
+    Ok(connection)
 }
 
 impl Task {
     /// Says that this thread has done its part, and waits for a stage.
-    async fn next(&mut self, stage: Stage) -> Result<(), RunError> {
-        let _ = self.report.send(Ok(Done::Stage));
+    async fn next(&mut self, stage: u8) -> Result<(), RunError> {
+        let _ = self.reports.send(Ok(Done::Stage));
         self.reach(stage).await
     }
 
-    async fn reach(&mut self, stage: Stage) -> Result<(), RunError> {
-        let reached = self.stage.wait_for(|now| *now >= stage).await;
+    async fn reach(&mut self, stage: u8) -> Result<(), RunError> {
+        let reached = self.stage.wait_for(|now| now.order() >= stage).await;
         reached
             .map(drop)
             .map_err(|_| RunError::System("the coordinator is gone".into()))

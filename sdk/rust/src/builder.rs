@@ -11,7 +11,7 @@ use crate::client::Client;
 use crate::client_id;
 use crate::command::Shared;
 use crate::endpoint::{Endpoint, EndpointError};
-use crate::error::{ConnectError, EndpointFailure};
+use crate::error::{ConnectError, EndpointFailure, TransportError};
 use crate::events::{ConnectionState, EventSender, Events};
 use crate::handshake::{self, Identity};
 use crate::reconnect::{Reconnect, ReconnectPolicy};
@@ -34,6 +34,17 @@ pub enum Roots {
     File(PathBuf),
     /// Not at all: for a broker on this machine with a certificate that it made itself. Other machines are refused.
     InsecureLoopbackOnly,
+}
+
+impl Roots {
+    /// TLS 1.3 with the protocol's ALPN, for a connection that is made without a [`Client`]. With
+    /// [`Roots::InsecureLoopbackOnly`] the caller sees to it that the peer is this machine.
+    ///
+    /// # Errors
+    /// When the roots cannot be read.
+    pub fn client_config(&self) -> Result<Arc<rustls::ClientConfig>, TransportError> {
+        Ok(TlsSetup::new(self)?.config)
+    }
 }
 
 /// Makes a client; see [`Client::builder`].

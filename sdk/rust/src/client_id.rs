@@ -9,14 +9,16 @@ const COUNTER_MAX: u32 = (1 << 26) - 1;
 
 /// Makes client ids: 48 bits of time, 26 of a counter, 48 that tell this generator from every other.
 #[derive(Debug)]
-pub(crate) struct ClientIds {
+pub struct ClientIds {
     time_ms: u64,
     counter: u32,
     random: [u8; 6],
 }
 
 impl ClientIds {
-    pub(crate) const fn new(random: [u8; 6]) -> Self {
+    /// A generator; `random` tells it from every other.
+    #[must_use]
+    pub const fn new(random: [u8; 6]) -> Self {
         Self {
             time_ms: 0,
             counter: 0,
@@ -25,7 +27,7 @@ impl ClientIds {
     }
 
     /// The next id, at `now_ms` milliseconds since 1970.
-    pub(crate) fn next(&mut self, now_ms: u64) -> ClientId {
+    pub fn next(&mut self, now_ms: u64) -> ClientId {
         if now_ms > self.time_ms {
             (self.time_ms, self.counter) = (now_ms, 0);
         } else if self.counter == COUNTER_MAX {

@@ -70,6 +70,7 @@ pub use rialto_protocol::v1;
 
 pub use builder::{ClientBuilder, Roots};
 pub use client::{Client, Create, Created, HistoryPage, HistoryQuery, Signal};
+pub use client_id::ClientIds;
 pub use content::Content;
 pub use endpoint::{Endpoint, EndpointError, Transport};
 pub use error::{

@@ -1,0 +1,85 @@
+//! What the connections of a thread share, and how each of them comes about and comes back.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rialto_protocol::ids::{DeviceId, UserId};
+
+use super::interval::Tally;
+use super::ticker::Ticker;
+use super::{RunError, Shared};
+use crate::wire::connection::{Connection, Identity, Scratch};
+use crate::wire::dial::Dialer;
+use crate::wire::lost::Lost;
+
+/// Wait between two attempts to open a connection: a load test comes back sooner than a crowd of phones would.
+const AGAIN: Duration = Duration::from_millis(50);
+
+/// The surroundings of a connection.
+pub(super) struct Local {
+    pub(super) shared: Arc<Shared>,
+    pub(super) dialer: Dialer,
+    pub(super) scratch: Scratch,
+    pub(super) tally: Tally,
+    pub(super) ticker: Ticker,
+}
+
+/// A user on a device, who comes back as the same.
+pub(super) struct Person {
+    /// Number among all connections: what address it comes from.
+    pub(super) number: usize,
+    pub(super) identity: Identity,
+}
+
+impl Local {
+    /// Somebody with a device of his own.
+    pub(super) fn person(&self, number: usize, user: UserId) -> Result<Person, RunError> {
+        let identity = Identity {
+            token: self.shared.tokens.of(user),
+            device: DeviceId::v4(random()?),
+        };
+        Ok(Person { number, identity })
+    }
+
+    /// A connection of his, as soon as there is one; fails when the broker refuses for good, or patience has run out.
+    pub(super) async fn connect(&self, person: &Person) -> Result<Connection, RunError> {
+        let begun = Instant::now();
+        loop {
+            let opening =
+                Connection::open(&self.dialer, &self.scratch, person.number, &person.identity);
+            let lost = match Box::pin(opening).await {
+                Ok(connection) => {
+                    self.tally.current().connected += 1;
+                    return Ok(connection);
+                }
+                Err(lost) => lost,
+            };
+            if lost.is_for_good() || begun.elapsed() > self.shared.spec.patience {
+                return Err(RunError::Connect(lost));
+            }
+            let asked = Duration::from_millis(lost.retry_after_ms().into());
+            tokio::time::sleep(AGAIN.max(asked)).await;
+        }
+    }
+
+    /// A connection again, after one was lost.
+    pub(super) async fn reconnect(
+        &self,
+        person: &Person,
+        lost: Lost,
+    ) -> Result<Connection, RunError> {
+        if lost.is_for_good() {
+            return Err(RunError::Connect(lost));
+        }
+        let connection = self.connect(person).await?;
+        self.tally.current().reconnects += 1;
+        Ok(connection)
+    }
+}
+
+/// Random bytes of the system.
+pub(super) fn random<const N: usize>() -> Result<[u8; N], RunError> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|error| RunError::System(error.to_string()))?;
+    Ok(bytes)
+}
