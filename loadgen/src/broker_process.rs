@@ -61,7 +61,8 @@ impl BrokerProcess {
         let cpu_s = cpu_s(&read("stat")?).ok_or_else(|| self.error("stat has no times".into()))?;
         let resident_bytes = resident_bytes(&read("status")?)
             .ok_or_else(|| self.error("status has no VmRSS".into()))?;
-        let open_files = fs::read_dir(self.folder.join("fd")).map_or(0, |files| files.count() as u64);
+        let open_files =
+            fs::read_dir(self.folder.join("fd")).map_or(0, |files| files.count() as u64);
         Ok(Usage {
             cpu_s,
             resident_bytes,

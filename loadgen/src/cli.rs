@@ -191,7 +191,7 @@ fn positive(text: &str) -> Option<f64> {
 pub(crate) fn run(cli: Cli) -> anyhow::Result<bool> {
     match cli.command {
         Command::Replay(args) => replay_file(args),
-        Command::Run(args) => run_load(args),
+        Command::Run(args) => run_load(&args),
         Command::Idle(args) => run_idle(&args),
     }
 }
@@ -270,7 +270,7 @@ fn replay_file(args: ReplayArgs) -> anyhow::Result<bool> {
     Ok(report.clean)
 }
 
-fn run_load(args: RunArgs) -> anyhow::Result<bool> {
+fn run_load(args: &RunArgs) -> anyhow::Result<bool> {
     args.to.check_report()?;
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let pace = match args.rate {

@@ -252,12 +252,7 @@ impl Shared {
             roots,
             phases: spec.phases.clone().into(),
             clock: Clock::since(spec.epoch_us),
-            plan: Plan::new(
-                spec.run,
-                spec.epoch_us,
-                spec.publishers,
-                spec.conversations,
-            ),
+            plan: Plan::new(spec.run, spec.epoch_us, spec.publishers, spec.conversations),
             bodies: Bodies::of(spec.run),
             senders: (0..spec.publishers).map(plan::publisher_user).collect(),
             spec,

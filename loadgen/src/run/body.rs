@@ -248,7 +248,10 @@ mod tests {
             assert_eq!(BODIES.read(&sent[..bytes]), None, "{bytes}");
         }
         assert_eq!(BODIES.read(&[&sent[..], b"x"].concat()), None);
-        assert_eq!(BODIES.read(b"hello, everybody! this is no body of ours"), None);
+        assert_eq!(
+            BODIES.read(b"hello, everybody! this is no body of ours"),
+            None
+        );
     }
 
     #[test]

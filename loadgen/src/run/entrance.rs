@@ -53,7 +53,9 @@ pub(super) async fn join(
                 ..v1::Membership::default()
             };
             let publish = v1::Publish {
-                target: Some(v1::publish::Target::Conversation(plan.id(*place).to_proto())),
+                target: Some(v1::publish::Target::Conversation(
+                    plan.id(*place).to_proto(),
+                )),
                 drafts: vec![v1::Draft {
                     client_id: client_id.to_proto(),
                     content: Some(v1::draft::Content::Membership(join)),

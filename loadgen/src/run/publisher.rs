@@ -11,7 +11,6 @@ use rialto_protocol::v1;
 use rialto_sdk::ClientIds;
 use tokio::sync::watch;
 
-use super::{RunError, Stage};
 use super::body::{Mark, mix};
 use super::clock::micros;
 use super::entrance;
@@ -20,6 +19,7 @@ use super::local::{Local, Person, random};
 use super::plan::publisher_user;
 use super::schedule::{Now, Pacing};
 use super::window::{Sent, State, Window};
+use super::{RunError, Stage};
 use crate::wire::connection::{Arrived, Connection, PING, decode, unexpected};
 use crate::wire::lost::Lost;
 use crate::wire::{publish, walk};

@@ -40,9 +40,9 @@ impl Reader {
     /// Number `index` of the run.
     pub(super) fn new(local: &Rc<Local>, index: usize) -> Result<Self, RunError> {
         let shared = &local.shared;
-        let depth = |conversation| match shared.spec.check {
+        let depth = |conversation: usize| match shared.spec.check {
             Check::Full => Depth::Full,
-            Check::Sampled(n) if (index + conversation) % n == 0 => Depth::Full,
+            Check::Sampled(n) if (index + conversation).is_multiple_of(n) => Depth::Full,
             Check::Sampled(_) => Depth::Seqs,
             Check::Off => Depth::Counts,
         };
@@ -80,9 +80,7 @@ impl Reader {
         self.last = (0, usize::MAX);
         self.asked = self.followed.len();
         let plan = &self.local.shared.plan;
-        for (request_id, chunk) in
-            (1..).zip(self.followed.chunks(SUBSCRIPTIONS_PER_REQUEST_MAX))
-        {
+        for (request_id, chunk) in (1..).zip(self.followed.chunks(SUBSCRIPTIONS_PER_REQUEST_MAX)) {
             let subscriptions = chunk.iter().map(|one| v1::Subscription {
                 conversation: plan.id(one.conversation).to_proto(),
                 cursor: one.cursor().map(|(epoch, seq)| v1::Cursor { epoch, seq }),
@@ -191,7 +189,9 @@ impl Reader {
                 .ok()
                 .and_then(|id| places.get(&id));
             let Some(place) = place.copied() else {
-                return Err(Lost::Protocol("Subscribed names another conversation".into()));
+                return Err(Lost::Protocol(
+                    "Subscribed names another conversation".into(),
+                ));
             };
             let head = result.head.unwrap_or_default();
             self.followed[place].begins_behind(head.epoch, head.seq);
@@ -227,7 +227,9 @@ impl Reader {
         });
         walked.map_err(|malformed| Lost::Protocol(malformed.to_string()))?;
         match unknown {
-            Some(handle) => Err(Lost::Protocol(format!("Deliver of unknown handle {handle}"))),
+            Some(handle) => Err(Lost::Protocol(format!(
+                "Deliver of unknown handle {handle}"
+            ))),
             None => Ok(()),
         }
     }

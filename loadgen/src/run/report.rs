@@ -154,7 +154,12 @@ pub(super) fn report(shared: &Shared, mut measured: Measured) -> Report {
     }
 }
 
-fn phase_report(phase: &Phase, interval: &Interval, seconds: f64, broker: Option<Usage>) -> PhaseReport {
+fn phase_report(
+    phase: &Phase,
+    interval: &Interval,
+    seconds: f64,
+    broker: Option<Usage>,
+) -> PhaseReport {
     PhaseReport {
         name: phase.name.clone(),
         measured: phase.measured,

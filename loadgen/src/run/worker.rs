@@ -127,7 +127,10 @@ async fn open(
         .await
 }
 
-async fn follow(local: &Rc<Local>, indices: &[usize]) -> Result<Vec<(Reader, Connection)>, RunError> {
+async fn follow(
+    local: &Rc<Local>,
+    indices: &[usize],
+) -> Result<Vec<(Reader, Connection)>, RunError> {
     stream::iter(indices)
         .map(|index| async move {
             let mut reader = Reader::new(local, *index)?;
@@ -147,7 +150,11 @@ async fn idle(local: &Rc<Local>, indices: &[usize]) -> Result<Vec<JoinHandle<()>
             let number = spec.publishers + spec.readers + index;
             let person = local.person(number, idle_user(*index))?;
             let connection = linger(local, &person).await?;
-            Ok(tokio::task::spawn_local(stay(local.clone(), person, connection)))
+            Ok(tokio::task::spawn_local(stay(
+                local.clone(),
+                person,
+                connection,
+            )))
         })
         .buffer_unordered(OPENING_MAX)
         .try_collect()

@@ -151,8 +151,8 @@ fn udp_socket(from: SocketAddr) -> io::Result<std::net::UdpSocket> {
 }
 
 fn quic_config(tls: &Arc<rustls::ClientConfig>) -> Result<ClientConfig, Lost> {
-    let crypto = QuicClientConfig::try_from(tls.clone())
-        .map_err(|error| Lost::Setup(error.to_string()))?;
+    let crypto =
+        QuicClientConfig::try_from(tls.clone()).map_err(|error| Lost::Setup(error.to_string()))?;
     let mut config = ClientConfig::new(Arc::new(crypto));
     let mut transport = TransportConfig::default();
     transport.keep_alive_interval(Some(KEEP_ALIVE));
@@ -170,7 +170,7 @@ fn source(peer: IpAddr, number: usize) -> Option<SocketAddr> {
     // 127.1.0.1 and up: 254 addresses in each of 254 × 254 networks.
     let place = u32::try_from(number / PER_SOURCE % (254 * 254 * 254)).unwrap_or(0);
     let [_, second, third, fourth] =
-        ((place / (254 * 254)) << 16 | (place / 254 % 254) << 8 | place % 254).to_be_bytes();
+        ((place / (254 * 254)) << 16 | (place / 254 % 254) << 8 | (place % 254)).to_be_bytes();
     let address = Ipv4Addr::new(127, second + 1, third, fourth + 1);
     Some(SocketAddr::new(address.into(), 0))
 }

@@ -78,9 +78,15 @@ impl<'a> Walk<'a> {
     fn skip(&mut self, tag: u64) -> Option<()> {
         match tag & 7 {
             0 => self.varint().map(drop),
-            1 => self.rest.split_at_checked(8).map(|(_, rest)| self.rest = rest),
+            1 => self
+                .rest
+                .split_at_checked(8)
+                .map(|(_, rest)| self.rest = rest),
             2 => self.bytes().map(drop),
-            5 => self.rest.split_at_checked(4).map(|(_, rest)| self.rest = rest),
+            5 => self
+                .rest
+                .split_at_checked(4)
+                .map(|(_, rest)| self.rest = rest),
             _ => None,
         }
     }
@@ -252,10 +258,7 @@ mod tests {
             }
         );
         assert_eq!(found[1].request_id, u32::MAX);
-        assert_eq!(
-            v1::Error::decode(found[1].error.unwrap()).unwrap(),
-            refused
-        );
+        assert_eq!(v1::Error::decode(found[1].error.unwrap()).unwrap(), refused);
     }
 
     fn delivered(contents: &[v1::event::Content]) -> Vec<u8> {
