@@ -1,5 +1,6 @@
 //! Who runs when: cases in order, those that take part in turn, the order turned by one with each repeat.
 
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::thread;
@@ -14,6 +15,9 @@ use crate::peer::{Measured, Peer, Run, Setting};
 
 /// How long the disk alone is measured in each repeat.
 const DISK: Duration = Duration::from_secs(1);
+
+/// What the folders of runs are called.
+const RUN_PREFIX: &str = "rialto-peers-run-";
 
 /// A peer in one setting in one case, and what came out.
 #[derive(Clone, Debug, Serialize)]
@@ -110,6 +114,7 @@ impl Contest {
         watch: &mut dyn Watch,
     ) -> anyhow::Result<()> {
         let cases: Vec<Case> = self.entries.iter().map(|entry| entry.case).collect();
+        remove_left_over(data)?;
         watch.begins(pace.repeats * cases.len());
         for repeat in 0..pace.repeats {
             let alone = fresh_folder(data)?;
@@ -156,9 +161,20 @@ impl Contest {
     }
 }
 
+/// Removes folders of runs that were cut short.
+fn remove_left_over(data: &Path) -> anyhow::Result<()> {
+    for entry in fs::read_dir(data)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(RUN_PREFIX) {
+            fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 fn fresh_folder(data: &Path) -> anyhow::Result<tempfile::TempDir> {
     tempfile::Builder::new()
-        .prefix("run-")
+        .prefix(RUN_PREFIX)
         .tempdir_in(data)
         .with_context(|| format!("no folder can be made in {}", data.display()))
 }
@@ -217,8 +233,8 @@ mod tests {
             vec![Setting::default(), Setting::default()]
         }
         fn measure(&self, _: &Case, _: &Setting, run: Run<'_>) -> anyhow::Result<Measured> {
-            assert_eq!(std::fs::read_dir(run.folder)?.count(), 0);
-            std::fs::write(run.folder.join("left behind"), "x")?;
+            assert_eq!(fs::read_dir(run.folder)?.count(), 0);
+            fs::write(run.folder.join("left behind"), "x")?;
             let before = self.0.replace(self.0.get() + 1);
             anyhow::ensure!(before > 0, "the port was taken");
             Ok(Measured {
@@ -253,6 +269,8 @@ mod tests {
     #[test]
     fn a_failed_run_is_noted_and_the_others_go_on_in_empty_folders() {
         let data = tempfile::tempdir().unwrap();
+        let left_over = data.path().join(format!("{RUN_PREFIX}killed"));
+        fs::create_dir(&left_over).unwrap();
         let pace = Pace {
             repeats: 2,
             measure: Duration::ZERO,
@@ -272,6 +290,6 @@ mod tests {
         assert_eq!(contest.entries[0].failures, ["the port was taken"]);
         assert_eq!((heard.runs, heard.ended.len(), heard.repeats), (4, 4, 2));
         assert!(heard.ended[0].contains("the port was taken"));
-        assert_eq!(std::fs::read_dir(data.path()).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(data.path()).unwrap().count(), 0);
     }
 }

@@ -64,6 +64,12 @@ impl Setting {
         }
     }
 
+    /// The same, and something more.
+    fn and(mut self, name: &str) -> Self {
+        self.name = format!("{}, {name}", self.name);
+        self
+    }
+
     fn server(mut self, arguments: &[&'static str]) -> Self {
         self.server.extend(arguments);
         self

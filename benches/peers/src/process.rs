@@ -29,7 +29,7 @@ impl Server {
     ///
     /// # Errors
     /// When it cannot be started.
-    pub(crate) fn start(name: &str, folder: &Path, command: &mut Command) -> anyhow::Result<Self> {
+    pub(crate) fn start(name: &str, folder: &Path, command: &Command) -> anyhow::Result<Self> {
         let log = folder.join(format!("{name}.log"));
         let child = spawn(command, &log)?;
         Ok(Self {
@@ -104,7 +104,7 @@ impl Tool {
     ///
     /// # Errors
     /// When it cannot be started.
-    pub(crate) fn start(name: &str, folder: &Path, command: &mut Command) -> anyhow::Result<Self> {
+    pub(crate) fn start(name: &str, folder: &Path, command: &Command) -> anyhow::Result<Self> {
         let output = folder.join(format!("{name}.out"));
         let child = spawn(command, &output)?;
         Ok(Self {
@@ -152,15 +152,35 @@ impl Drop for Tool {
     }
 }
 
-fn spawn(command: &mut Command, output: &Path) -> anyhow::Result<Child> {
+fn spawn(command: &Command, output: &Path) -> anyhow::Result<Child> {
     let file =
         File::create(output).with_context(|| format!("{} cannot be written", output.display()))?;
-    command
+    leashed(command)
         .stdin(Stdio::null())
         .stdout(file.try_clone()?)
         .stderr(file)
         .spawn()
-        .with_context(|| format!("{} cannot be started", command.get_program().display()))
+        .with_context(|| {
+            format!(
+                "{} cannot be started by setpriv (of util-linux 2.36 or newer)",
+                command.get_program().display()
+            )
+        })
+}
+
+/// The same command, killed by the kernel when we end, however we end (prctl(2), `PR_SET_PDEATHSIG`).
+fn leashed(command: &Command) -> Command {
+    let mut leashed = Command::new("setpriv");
+    leashed
+        .args(["--pdeathsig", "KILL", "--"])
+        .arg(command.get_program())
+        .args(command.get_args());
+    for (name, value) in command.get_envs() {
+        if let Some(value) = value {
+            leashed.env(name, value);
+        }
+    }
+    leashed
 }
 
 fn last_lines(file: &Path) -> String {
@@ -200,11 +220,7 @@ mod tests {
     #[test]
     fn a_tool_that_fails_is_quoted() {
         let folder = tempfile::tempdir().unwrap();
-        let tool = Tool::start(
-            "tool",
-            folder.path(),
-            &mut shell("echo no luck >&2; exit 3"),
-        );
+        let tool = Tool::start("tool", folder.path(), &shell("echo no luck >&2; exit 3"));
         let error = tool.unwrap().output(Duration::from_secs(60)).unwrap_err();
         assert!(error.to_string().contains("no luck"), "{error}");
     }
@@ -212,15 +228,14 @@ mod tests {
     #[test]
     fn a_tool_that_never_ends_is_given_up() {
         let folder = tempfile::tempdir().unwrap();
-        let tool = Tool::start("tool", folder.path(), &mut shell("exec sleep 1000")).unwrap();
+        let tool = Tool::start("tool", folder.path(), &shell("exec sleep 1000")).unwrap();
         assert!(tool.output(Duration::ZERO).is_err());
     }
 
     #[test]
     fn a_server_that_ends_before_it_is_ready_is_quoted() {
         let folder = tempfile::tempdir().unwrap();
-        let mut server =
-            Server::start("server", folder.path(), &mut shell("echo port taken")).unwrap();
+        let mut server = Server::start("server", folder.path(), &shell("echo port taken")).unwrap();
         let error = server.wait_for(|| None::<()>).unwrap_err().to_string();
         assert!(error.contains("port taken"), "{error}");
     }
@@ -228,7 +243,7 @@ mod tests {
     #[test]
     fn a_server_is_gone_when_it_is_dropped() {
         let folder = tempfile::tempdir().unwrap();
-        let server = Server::start("server", folder.path(), &mut shell("exec sleep 1000"));
+        let server = Server::start("server", folder.path(), &shell("exec sleep 1000"));
         let server = server.unwrap();
         let pid = server.pid();
         assert!(server.peak_bytes().is_some());

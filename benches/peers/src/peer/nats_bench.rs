@@ -45,7 +45,7 @@ impl<'a> Running<'a> {
         let mut command = Command::new(&nats.server);
         command.arg("-c").arg(file);
         limit_processors(&mut command, setting.go_processors);
-        let mut server = Server::start("nats-server", run.folder, &mut command)?;
+        let mut server = Server::start("nats-server", run.folder, &command)?;
         server.wait_for(|| get(monitoring, "/healthz").ok())?;
         Ok(Self {
             server,
@@ -71,7 +71,7 @@ impl<'a> Running<'a> {
             .env("HOME", folder)
             .env("XDG_CONFIG_HOME", folder);
         limit_processors(&mut command, self.go_processors);
-        Tool::start(name, folder, &mut command)
+        Tool::start(name, folder, &command)
     }
 
     /// Starts `nats bench` with messages of the size that all have.

@@ -49,22 +49,28 @@ impl Redis {
             .args(["--auto-aof-rewrite-percentage", "0", "--save", ""])
             .args(["--loglevel", "warning"])
             .args(&setting.server);
-        let mut server = Server::start("redis-server", run.folder, &mut command)?;
+        let mut server = Server::start("redis-server", run.folder, &command)?;
         server.wait_for(|| answers(port).then_some(()))?;
         Ok((server, port))
     }
 
-    /// Runs `redis-benchmark` with these arguments.
-    fn bench(&self, port: u16, arguments: &[String], run: Run<'_>) -> anyhow::Result<Measured> {
+    /// Starts `redis-benchmark` with these arguments.
+    fn bench(
+        &self,
+        port: u16,
+        process: usize,
+        arguments: &[&str],
+        run: Run<'_>,
+    ) -> anyhow::Result<Tool> {
         let mut command = Command::new(&self.benchmark);
         command
             .args(["-h", "127.0.0.1", "-p", &port.to_string()])
             .args(["--csv", "--precision", "3"])
             .args(arguments);
-        let said = Tool::start("redis-benchmark", run.folder, &mut command)?.output(run.limit())?;
-        understand(&said).with_context(|| format!("redis-benchmark said {said:?}"))
+        Tool::start(&format!("redis-benchmark-{process}"), run.folder, &command)
     }
 
+    /// All benchmark processes together, each with its share of connections and messages.
     fn publish(
         &self,
         port: u16,
@@ -74,16 +80,28 @@ impl Redis {
     ) -> anyhow::Result<Measured> {
         let body = "x".repeat(MESSAGE_BYTES);
         let first = (connections * in_flight * 4).max(2000) as u64;
+        let processes = setting.parts;
         warm_up::then_measure(run.times(), (first, 1), |messages| {
-            let mut arguments = words(&["-c", "-P", "-n", "-r"]);
-            for (at, value) in [connections, in_flight].iter().enumerate() {
-                arguments.insert(2 * at + 1, value.to_string());
+            let share = messages / processes as u64;
+            let numbers = [
+                ("-c", (connections / processes).to_string()),
+                ("-P", in_flight.to_string()),
+                ("-n", share.to_string()),
+                ("-r", CONVERSATIONS.to_string()),
+            ];
+            let mut arguments = Vec::new();
+            for (flag, number) in &numbers {
+                arguments.extend([*flag, number]);
             }
-            arguments.insert(5, messages.to_string());
-            arguments.push(CONVERSATIONS.to_string());
-            arguments.extend(words(&setting.client));
-            arguments.extend(words(&["XADD", "key:__rand_int__", "*", "m", &body]));
-            self.bench(port, &arguments, run)
+            arguments.extend(["XADD", "key:__rand_int__", "*", "m", &body]);
+            let started: Vec<Tool> = (0..processes)
+                .map(|process| self.bench(port, process, &arguments, run))
+                .collect::<anyhow::Result<_>>()?;
+            let ended: Vec<Measured> = started
+                .into_iter()
+                .map(|tool| understand(&tool.output(run.limit())?))
+                .collect::<anyhow::Result<_>>()?;
+            together(&ended).context("no process of redis-benchmark")
         })
     }
 
@@ -103,17 +121,19 @@ impl Redis {
                 ])
                 .args([first.to_string(), last.to_string()])
                 .arg("x".repeat(MESSAGE_BYTES));
-            Tool::start("redis-cli", run.folder, &mut command)?.output(run.limit())?;
+            Tool::start("redis-cli", run.folder, &command)?.output(run.limit())?;
         }
         let page = setting.parts;
+        let (count, random) = (page.to_string(), (HISTORY - page).to_string());
         let measured = warm_up::then_measure(run.times(), (50, page), |pages| {
-            let mut arguments = words(&["-c", "1", "-P", "1", "-n"]);
-            arguments.extend([pages.to_string(), "-r".to_owned()]);
-            arguments.push((HISTORY - page).to_string());
-            arguments.extend(words(&["XREAD", "COUNT"]));
-            arguments.push(page.to_string());
-            arguments.extend(words(&["STREAMS", "history", "__rand_int__"]));
-            let measured = self.bench(port, &arguments, run)?;
+            let pages = pages.to_string();
+            let arguments = [
+                &["-c", "1", "-P", "1", "-n", &pages, "-r", &random][..],
+                &["XREAD", "COUNT", &count],
+                &["STREAMS", "history", "__rand_int__"],
+            ];
+            let said = self.bench(port, 0, &arguments.concat(), run)?;
+            let measured = understand(&said.output(run.limit())?)?;
             Ok(Measured {
                 per_s: measured.per_s * page as f64,
                 ..measured
@@ -152,21 +172,20 @@ impl Peer for Redis {
                 Setting::named("defaults"),
                 Setting::named("server on processor 0").server(PINNED),
                 Setting::named("stream nodes of 2 KiB").server(SMALL_NODES),
+                Setting::named("no latency tracking").server(UNTRACKED),
             ],
-            Load::Publish { .. } => vec![
-                Setting::named("benchmark with 2 threads, server on processor 0")
-                    .server(PINNED)
-                    .client(THREADS),
-                Setting::named("benchmark with 2 threads").client(THREADS),
-                Setting::named("benchmark with 1 thread"),
-                Setting::named("benchmark with 1 thread, server on processor 0").server(PINNED),
-                Setting::named("benchmark with 2 threads, stream nodes of 2 KiB")
-                    .server(SMALL_NODES)
-                    .client(THREADS),
-                Setting::named("benchmark with 2 threads, 2 io-threads")
-                    .server(&["--io-threads", "2"])
-                    .client(THREADS),
-            ],
+            Load::Publish { .. } => {
+                let pinned = || Setting::named("server on processor 0").server(PINNED);
+                vec![
+                    pinned(),
+                    pinned().and("2 benchmark processes").parts(2),
+                    pinned().and("stream nodes of 2 KiB").server(SMALL_NODES),
+                    pinned().and("no latency tracking").server(UNTRACKED),
+                    Setting::named("defaults"),
+                    Setting::named("2 benchmark processes").parts(2),
+                    Setting::named("2 io-threads").server(&["--io-threads", "2"]),
+                ]
+            }
             Load::FanOut { .. } => Vec::new(),
             Load::CatchUp => vec![
                 Setting::named("pages of 1,000").parts(1000),
@@ -195,11 +214,12 @@ impl Peer for Redis {
 
 const PINNED: &[&str] = &["--server_cpulist", "0", "--bio_cpulist", "1"];
 const SMALL_NODES: &[&str] = &["--stream-node-max-bytes", "2048"];
-const THREADS: &[&str] = &["--threads", "2"];
-
-fn words(words: &[&str]) -> Vec<String> {
-    words.iter().map(ToString::to_string).collect()
-}
+const UNTRACKED: &[&str] = &[
+    "--latency-tracking",
+    "no",
+    "--slowlog-log-slower-than",
+    "-1",
+];
 
 /// Whether the server answers a PING.
 fn answers(port: u16) -> bool {
@@ -215,16 +235,32 @@ fn answers(port: u16) -> bool {
 }
 
 /// The figures in the last line of `redis-benchmark --csv`: test, rps, average, minimum, p50, p95, p99 and maximum in ms.
-fn understand(said: &str) -> Option<Measured> {
-    let line = said.lines().rfind(|line| line.starts_with('"'))?;
-    let mut from_the_end = line
-        .rsplit(',')
-        .map(|field| field.trim().trim_matches('"').parse::<f64>().ok());
-    let p50_ms = from_the_end.nth(3)??;
-    let per_s = from_the_end.nth(2)??;
-    (per_s > 0.0).then_some(Measured {
-        per_s,
-        p50_ms: Some(p50_ms),
+fn understand(said: &str) -> anyhow::Result<Measured> {
+    let figures = || {
+        let line = said.lines().rfind(|line| line.starts_with('"'))?;
+        let mut from_the_end = line
+            .rsplit(',')
+            .map(|field| field.trim().trim_matches('"').parse::<f64>().ok());
+        let p50_ms = from_the_end.nth(3)??;
+        let per_s = from_the_end.nth(2)??;
+        (per_s > 0.0).then_some(Measured {
+            per_s,
+            p50_ms: Some(p50_ms),
+            peak_bytes: None,
+        })
+    };
+    figures().with_context(|| format!("redis-benchmark said {said:?}"))
+}
+
+/// Of processes that began together with the same number of messages: all messages by the time of the slowest, and the
+/// mean of their medians.
+fn together(processes: &[Measured]) -> Option<Measured> {
+    let slowest = processes.iter().map(|one| one.per_s).reduce(f64::min)?;
+    let medians: Vec<f64> = processes.iter().filter_map(|one| one.p50_ms).collect();
+    let count = processes.len() as f64;
+    Some(Measured {
+        per_s: slowest * count,
+        p50_ms: Some(medians.iter().sum::<f64>() / count),
         peak_bytes: None,
     })
 }
@@ -243,7 +279,19 @@ mod tests {
 
     #[test]
     fn an_error_of_the_benchmark_is_no_figure() {
-        assert_eq!(understand("Could not connect to Redis\n"), None);
-        assert_eq!(understand("\"test\",\"rps\"\n"), None);
+        assert!(understand("Could not connect to Redis\n").is_err());
+        assert!(understand("\"test\",\"rps\"\n").is_err());
+    }
+
+    #[test]
+    fn processes_count_together_until_the_slowest_is_done() {
+        let one = |per_s, p50_ms| Measured {
+            per_s,
+            p50_ms: Some(p50_ms),
+            peak_bytes: None,
+        };
+        let both = together(&[one(100.0, 1.0), one(80.0, 2.0)]).unwrap();
+        assert_eq!((both.per_s, both.p50_ms), (160.0, Some(1.5)));
+        assert_eq!(together(&[]), None);
     }
 }

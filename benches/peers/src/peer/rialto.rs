@@ -68,7 +68,7 @@ impl Rialto {
             command.args([listener, "127.0.0.1:0"]);
         }
         command.args(&setting.server);
-        let mut server = Server::start("rialto", run.folder, &mut command)?;
+        let mut server = Server::start("rialto", run.folder, &command)?;
         let addresses: Addresses = server.wait_for(|| {
             serde_json::from_slice(&fs::read(data.join("addresses.json")).ok()?).ok()
         })?;
@@ -151,7 +151,7 @@ impl Peer for Rialto {
             command.args(["--in-flight", &in_flight.to_string()]);
         }
         command.args(&setting.client);
-        Tool::start("loadgen", run.folder, &mut command)?.output(run.limit())?;
+        Tool::start("loadgen", run.folder, &command)?.output(run.limit())?;
         let report = fs::read(&report)?;
         let report: Report = serde_json::from_slice(&report).context("the report of loadgen")?;
         let (per_s, latency) = if readers == 0 {
