@@ -12,6 +12,9 @@ ARGS ?=
 # A log in the form that `loadgen replay` reads, and how often the broker is killed while it is played.
 CORPUS ?=
 KILLS ?= 20
+# Which fault campaigns, or `all`, and their flags, such as FAULT_ARGS="--rounds 20 --seed 7".
+CAMPAIGN ?= all
+FAULT_ARGS ?=
 # Seconds that each fuzz target runs.
 FUZZ_S ?= 60
 
@@ -36,6 +39,10 @@ replay: toolchain ## replay a log with kills, over every transport (CORPUS=FILE,
 	@test -n "$(CORPUS)" || { echo "make: say which log: make replay CORPUS=FILE.jsonl.gz" >&2; exit 1; }
 	@cargo build --release
 	@loadgen/acceptance.sh "$(CORPUS)" "$(KILLS)"
+
+faults: toolchain ## break the real broker in every way and judge it (CAMPAIGN=kill, FAULT_ARGS="--rounds 20"); root for power cuts
+	@cargo build --release -p rialto-server -p rialto-faults
+	@target/release/faults $(CAMPAIGN) --report target/faults.json $(FAULT_ARGS)
 
 lint: toolchain ## formatting, clippy and rustdoc, with no warning allowed
 	cargo fmt --all --check
@@ -75,4 +82,4 @@ toolchain:
 	if [ "$$(printf '%s\n' "$$wanted" "$$found" | sort -V | head -n 1)" != "$$wanted" ]; then \
 		echo "make: Rust $$found is too old, $$wanted is needed: rustup update stable" >&2; exit 1; fi
 
-.PHONY: help run test replay lint fmt docs bench peers fuzz toolchain
+.PHONY: help run test replay faults lint fmt docs bench peers fuzz toolchain

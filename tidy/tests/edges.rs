@@ -25,6 +25,10 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     ("rialto-loadgen", &["rialto-sdk", "rialto-protocol"]),
     (
+        "rialto-faults",
+        &["rialto-loadgen", "rialto-sdk", "rialto-protocol"],
+    ),
+    (
         "rialto-benches",
         &[
             "rialto-broker",

@@ -1,0 +1,142 @@
+//! The disk fills up under load and is freed again: publishers are refused for now, readers go on, and afterwards it goes on by
+//! itself, or has ended with a clear error and goes on after a restart. In half of the rounds it is killed and started while
+//! the disk is full.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::stage::Stage;
+use crate::broker::{Broker, Started};
+use crate::load::{Era, Pace, Plan, Town};
+use crate::mount::Disk;
+
+/// Small, so that it is soon full.
+const DISK_BYTES: u64 = 48 << 20;
+/// How long publishers may take until one of them is refused: what is prepared already has to be used up.
+const REFUSED_MAX: Duration = Duration::from_secs(30);
+/// How long the disk stays full after that, milliseconds.
+const FULL_MS_MAX: u64 = 1_500;
+
+pub(super) async fn run(stage: &mut Stage) -> anyhow::Result<()> {
+    let disk = Disk::make(&stage.path(""), DISK_BYTES)?;
+    stage.launch.data = disk.path().join("data");
+    let keep = "storage.journal_keep_bytes=8388608".to_owned();
+    stage.launch.settings.push(keep);
+    let mut broker = stage.start().await?;
+    let mut town = stage.town(busy(stage.plan())).await?;
+    for round in 0..stage.options.rounds {
+        let era = town.begin().await?;
+        disk.fill()?;
+        stage.figures.add("times full", 1);
+        let (running, kept) = (
+            fill_up(stage, &town, &era, broker).await?,
+            stage.dice.chance(500),
+        );
+        let full = stage.dice.millis(0, FULL_MS_MAX);
+        sleep(full).await;
+        let running = match running {
+            Some(broker) if kept => Some(broker),
+            Some(broker) => {
+                broker.kill();
+                start_full(stage).await?
+            }
+            None => start_full(stage).await?,
+        };
+        disk.free()?;
+        broker = go_on(stage, &era, running).await?;
+        town.end(era).await?;
+        stage.note(&mut town);
+        stage.progress.step(round + 1);
+    }
+    town.read_all_again().await;
+    stage.note(&mut town);
+    drop(broker);
+    Ok(())
+}
+
+fn busy(mut plan: Plan) -> Plan {
+    plan.pace = Pace {
+        window: 8,
+        pause_ms_max: 1,
+        large_per_mille: 200,
+    };
+    plan.conversations = 3;
+    plan
+}
+
+/// Waits until somebody is refused, and sees that readers are served all the same; none: the broker ended, and had to say why.
+async fn fill_up(
+    stage: &mut Stage,
+    town: &Town,
+    era: &Era,
+    mut broker: Broker,
+) -> anyhow::Result<Option<Broker>> {
+    let begun = Instant::now();
+    while era.refused() == 0 && begun.elapsed() < REFUSED_MAX {
+        if let Some(ending) = broker.ended() {
+            stage.judge_ending(&ending, "while the disk was full");
+            return Ok(None);
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+    if era.refused() == 0 {
+        stage.figures.add("times full without a refusal", 1);
+    } else {
+        stage.figures.add("times refused for now", 1);
+    }
+    if let Err(error) = town.can_read(era).await {
+        stage
+            .findings
+            .add("no reading while full", format!("{error:#}"));
+    }
+    Ok(Some(broker))
+}
+
+/// Starts it on a full disk: it serves, or says clearly that it cannot.
+async fn start_full(stage: &mut Stage) -> anyhow::Result<Option<Broker>> {
+    match stage.try_start().await? {
+        Started::Serving(broker, _) => {
+            stage.figures.add("starts on a full disk", 1);
+            Ok(Some(broker))
+        }
+        Started::Ended(ending) => {
+            stage.judge_ending(&ending, "started on a full disk");
+            stage.figures.add("starts refused on a full disk", 1);
+            Ok(None)
+        }
+        Started::Hung => {
+            let words = "started on a full disk, it neither served nor ended";
+            stage.findings.add("hung", words);
+            Ok(None)
+        }
+    }
+}
+
+/// There is room again: it has to go on, by itself if it runs.
+async fn go_on(stage: &mut Stage, era: &Era, running: Option<Broker>) -> anyhow::Result<Broker> {
+    if let Some(mut broker) = running {
+        let (from, until) = (era.acknowledged(), Instant::now() + stage.patience());
+        while era.acknowledged() < from + 20 {
+            if let Some(ending) = broker.ended() {
+                stage.judge_ending(&ending, "after the disk was freed");
+                break;
+            }
+            if Instant::now() > until {
+                let words = "with room on the disk again, nothing was acknowledged any more";
+                stage.findings.add("stuck", words);
+                break;
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+        if broker.ended().is_none() && era.acknowledged() >= from + 20 {
+            stage.figures.add("times it went on by itself", 1);
+            return Ok(broker);
+        }
+    }
+    let broker = stage.start().await?;
+    stage
+        .expect_progress(era, "after a restart with room on the disk again")
+        .await;
+    Ok(broker)
+}

@@ -1,0 +1,203 @@
+//! Failing calls. A first run lists every site from which the broker reaches its files; then each of them fails once for each
+//! error that it can have, or does half of its work, while the broker starts, serves, recovers or stops.
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+use tokio::time::{Instant, sleep};
+
+use super::stage::Stage;
+use crate::broker::{Broker, Ports, Started};
+use crate::load::{Era, Pace, Plan, Town};
+use crate::shim::{Shim, Site, Wrong, place};
+
+/// How long it serves, twice in each round.
+const LIFE: Duration = Duration::from_millis(350);
+/// A broker that was asked to stop has this long, also with a disk that fails.
+const STOP_MAX: Duration = Duration::from_secs(30);
+/// Which of a site's calls fails: one of the first so many.
+const NTH_MAX: u64 = 5;
+
+pub(super) async fn run(stage: &mut Stage) -> anyhow::Result<()> {
+    let shim = Shim::lay(&stage.path(""))?;
+    let environment = shim.environment(&stage.launch.data);
+    stage.launch.environment.extend(environment);
+    let settings = ["broker.drain_ms=0", "storage.journal_keep_bytes=2097152"];
+    stage.launch.settings.extend(settings.map(str::to_owned));
+    let mut broker = stage.start().await?;
+    let mut town = stage.town(busy(stage.plan())).await?;
+    let era = town.begin().await?;
+    broker = live(stage, &era, broker, "nothing").await?;
+    end_era(stage, &mut town, era).await?;
+    for (round, (site, wrong)) in (0..).zip(cases(stage, &shim)?) {
+        let nth = stage.dice.between(1, site.count.clamp(1, NTH_MAX));
+        let what = format!(
+            "{} at call {nth} of {} {} in {}",
+            wrong.name(),
+            site.call,
+            site.class,
+            place(&stage.launch.binary, &site).unwrap_or_else(|| format!("{:016x}", site.hash))
+        );
+        stage.progress.at(what.clone());
+        let era = town.begin().await?;
+        shim.aim(&site, u32::try_from(nth).unwrap_or(1), wrong)?;
+        broker = live(stage, &era, broker, &what).await?;
+        let mut struck = shim.has_struck()?;
+        shim.calm()?;
+        end_era(stage, &mut town, era).await?;
+        if !struck {
+            struck = fresh(stage, &shim, &site, wrong, &what).await?;
+        }
+        let figure = if struck {
+            "calls that failed"
+        } else {
+            "sites that were not met again"
+        };
+        stage.figures.add(figure, 1);
+        stage.progress.step(round + 1);
+    }
+    town.read_all_again().await;
+    stage.note(&mut town);
+    drop(broker);
+    Ok(())
+}
+
+/// Every way in which every site can go wrong, in an order of the dice, as many as there are rounds.
+fn cases(stage: &mut Stage, shim: &Shim) -> anyhow::Result<Vec<(Site, Wrong)>> {
+    let sites = shim.sites()?;
+    let each = |site: &Site| {
+        let site = site.clone();
+        site.ways()
+            .iter()
+            .map(move |wrong| (site.clone(), *wrong))
+            .collect::<Vec<_>>()
+    };
+    let mut cases: Vec<(Site, Wrong)> = sites.iter().flat_map(each).collect();
+    stage.figures.add("sites", sites.len() as u64);
+    stage
+        .figures
+        .add("ways in which they can fail", cases.len() as u64);
+    stage.dice.shuffle(&mut cases);
+    cases.truncate(usize::try_from(stage.options.rounds).unwrap_or(usize::MAX));
+    stage
+        .progress
+        .expect(u32::try_from(cases.len()).unwrap_or(u32::MAX));
+    Ok(cases)
+}
+
+/// Much, and large messages among it, so that segments fill.
+fn busy(mut plan: Plan) -> Plan {
+    plan.pace = Pace {
+        window: 16,
+        pause_ms_max: 1,
+        large_per_mille: 60,
+    };
+    plan.publishers = 6;
+    plan.readers = 2;
+    plan.conversations = 3;
+    plan
+}
+
+/// A life under load: serving, killed, recovering, serving, stopped in order, started again. What ends by itself has to say why.
+async fn live(stage: &mut Stage, era: &Era, broker: Broker, what: &str) -> anyhow::Result<Broker> {
+    if let Some(broker) = serve(stage, era, broker, what).await {
+        broker.kill();
+    }
+    let broker = again(stage, what).await?;
+    if let Some(mut broker) = serve(stage, era, broker, what).await {
+        broker.signal(Signal::TERM);
+        match broker.wait(STOP_MAX).await {
+            Some(ending) if ending.status.success() => stage.figures.add("stops in order", 1),
+            Some(ending) => stage.judge_ending(&ending, what),
+            None => stage
+                .findings
+                .add("hung", format!("{what}: it did not stop")),
+        }
+    }
+    again(stage, what).await
+}
+
+async fn end_era(stage: &mut Stage, town: &mut Town, era: Era) -> anyhow::Result<()> {
+    town.end(era).await?;
+    stage.note(town);
+    Ok(())
+}
+
+/// Lets it serve for a while; none: it ended by itself, and had to say why.
+async fn serve(stage: &mut Stage, era: &Era, mut broker: Broker, what: &str) -> Option<Broker> {
+    let until = Instant::now() + LIFE;
+    while Instant::now() < until {
+        if let Some(ending) = broker.ended() {
+            stage.judge_ending(&ending, what);
+            return None;
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+    let from = era.acknowledged();
+    let patience = Instant::now() + stage.patience();
+    while era.acknowledged() == from {
+        if let Some(ending) = broker.ended() {
+            stage.judge_ending(&ending, what);
+            return None;
+        }
+        if Instant::now() > patience {
+            stage.findings.add(
+                "stuck",
+                format!("{what}: it serves and acknowledges nothing"),
+            );
+            return None;
+        }
+        sleep(Duration::from_millis(5)).await;
+    }
+    Some(broker)
+}
+
+/// Starts it. A start may fail while something goes wrong; the one after that may not.
+async fn again(stage: &mut Stage, what: &str) -> anyhow::Result<Broker> {
+    match stage.try_start().await? {
+        Started::Serving(broker, _) => return Ok(broker),
+        Started::Ended(ending) => stage.judge_ending(&ending, what),
+        Started::Hung => stage
+            .findings
+            .add("hung", format!("{what}: it did not start")),
+    }
+    stage.start().await
+}
+
+/// What is met only where a data directory is made: a first start that goes wrong, and a second one that may not.
+async fn fresh(
+    stage: &mut Stage,
+    shim: &Shim,
+    site: &Site,
+    wrong: Wrong,
+    what: &str,
+) -> anyhow::Result<bool> {
+    let mut launch = stage.launch.clone();
+    launch.data = stage.path("fresh");
+    launch.ports = Ports::free(&mut stage.dice);
+    launch.environment.extend(shim.environment(&launch.data));
+    shim.aim(site, 1, wrong)?;
+    match Broker::start(&launch).await? {
+        Started::Serving(mut broker, _) => {
+            broker.signal(Signal::TERM);
+            if broker.wait(STOP_MAX).await.is_none() {
+                stage
+                    .findings
+                    .add("hung", format!("{what}: it did not stop"));
+            }
+        }
+        Started::Ended(ending) => stage.judge_ending(&ending, what),
+        Started::Hung => stage
+            .findings
+            .add("hung", format!("{what}: it did not start")),
+    }
+    let struck = shim.has_struck()?;
+    shim.calm()?;
+    if let Err(error) = Broker::must_start(&launch).await {
+        stage
+            .findings
+            .add("did not start again", format!("{what}: {error:#}"));
+    }
+    std::fs::remove_dir_all(&launch.data)?;
+    Ok(struck)
+}

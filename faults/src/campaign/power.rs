@@ -1,0 +1,45 @@
+//! Power cuts under load: what was not synced is gone, and what was acknowledged has to be there.
+
+use tokio::time::sleep;
+
+use super::stage::Stage;
+use crate::mount::Disk;
+
+/// Room for a campaign's journal and views.
+const DISK_BYTES: u64 = 768 << 20;
+/// Longest time between a start and the cut, milliseconds.
+const LIFE_MS_MAX: u64 = 400;
+/// Longest time that the broker lives on without power, milliseconds: it must not acknowledge anything then.
+const WITHOUT_POWER_MS_MAX: u64 = 40;
+
+pub(super) async fn run(stage: &mut Stage) -> anyhow::Result<()> {
+    let folder = stage.path("");
+    let disk = Disk::make(&folder, DISK_BYTES)?;
+    stage.launch.data = disk.path().join("data");
+    // Old segments go soon, so that the image does not fill up.
+    stage
+        .launch
+        .settings
+        .push("storage.journal_keep_bytes=8388608".to_owned());
+    let mut broker = stage.start().await?;
+    let mut town = stage.town(stage.plan()).await?;
+    let mut era = town.begin().await?;
+    for round in 0..stage.options.rounds {
+        let life = stage.dice.millis(10, LIFE_MS_MAX);
+        sleep(life).await;
+        disk.cut()?;
+        let without_power = stage.dice.millis(0, WITHOUT_POWER_MS_MAX);
+        sleep(without_power).await;
+        broker.kill();
+        stage.figures.add("power cuts", 1);
+        disk.power_on()?;
+        broker = stage.start().await?;
+        stage
+            .expect_progress(&era, &format!("after power cut {}", round + 1))
+            .await;
+        era = stage.end_round(round, &mut town, era).await?;
+    }
+    stage.close(town, era).await?;
+    drop(broker);
+    Ok(())
+}

@@ -1,0 +1,237 @@
+//! Where a campaign plays: a folder of its own, a broker on ports of its own, and what was found so far.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tempfile::TempDir;
+
+use super::{Campaign, Options, Report};
+use crate::broker::{Broker, Ending, Launch, Ports, Started};
+use crate::findings::{Figures, Findings};
+use crate::load::{Era, Plan, Town};
+use crate::progress::Progress;
+use crate::random::Dice;
+use crate::shim::Shim;
+
+/// How long answers may be missing while the broker serves: far beyond what any of them takes on a machine that is shared.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a broker may take to start before it counts as hanging.
+const START_MAX: Duration = Duration::from_secs(60);
+/// The start that is aimed at (docs/PERFORMANCE.md); slower ones are counted.
+const RESTART_BOUND: Duration = Duration::from_secs(2);
+/// Small segments, so that sealing, views and recycling happen all the time.
+const SEGMENT_BYTES: u32 = 1 << 20;
+/// The planted mistake that is the disk's and not the broker's.
+const LYING_DISK: &str = "lying-disk";
+/// Rounds that are judged together.
+const ERA_ROUNDS: u32 = 10;
+
+/// See the module.
+pub(super) struct Stage {
+    campaign: Campaign,
+    pub(super) options: Options,
+    pub(super) progress: Progress,
+    pub(super) dice: Dice,
+    pub(super) launch: Launch,
+    pub(super) figures: Figures,
+    pub(super) findings: Findings,
+    folder: TempDir,
+}
+
+impl Stage {
+    pub(super) fn set(
+        campaign: Campaign,
+        options: &Options,
+        progress: Progress,
+    ) -> anyhow::Result<Self> {
+        let folder = tempfile::Builder::new()
+            .prefix("rialto-faults-")
+            .tempdir_in(&options.scratch)
+            .with_context(|| format!("{} cannot be written", options.scratch.display()))?;
+        let dice = Dice::new(options.seed);
+        let mut launch = Launch {
+            binary: options.binary.clone(),
+            data: folder.path().join("data"),
+            log: folder.path().join("broker.log"),
+            // Not by the seed: two campaigns of the same seed may run at once.
+            ports: Ports::free(&mut Dice::new(entropy(folder.path()))),
+            settings: vec![format!("storage.segment_bytes={SEGMENT_BYTES}")],
+            environment: BTreeMap::new(),
+            start_max: START_MAX,
+        };
+        launch.environment = planted(options, &launch, folder.path())?;
+        Ok(Self {
+            campaign,
+            options: options.clone(),
+            progress,
+            dice,
+            launch,
+            figures: Figures::default(),
+            findings: Findings::default(),
+            folder,
+        })
+    }
+
+    /// A path in the campaign's own folder.
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Load over all three transports.
+    pub(super) fn plan(&self) -> Plan {
+        let Ports { tcp, tls, quic, .. } = self.launch.ports;
+        Plan::new(
+            vec![
+                format!("tcp://127.0.0.1:{tcp}"),
+                format!("tls://127.0.0.1:{tls}"),
+                format!("quic://127.0.0.1:{quic}"),
+            ],
+            PATIENCE,
+        )
+    }
+
+    /// Everybody, connected.
+    pub(super) async fn town(&self, plan: Plan) -> anyhow::Result<Town> {
+        Box::pin(Town::settle(plan, &self.dice)).await
+    }
+
+    /// Starts a broker that has every reason to serve.
+    pub(super) async fn start(&mut self) -> anyhow::Result<Broker> {
+        let (broker, took) = match Broker::must_start(&self.launch).await {
+            Ok(started) => started,
+            Err(error) => {
+                self.findings.add("did not start", format!("{error:#}"));
+                return Err(error);
+            }
+        };
+        self.figures.add("starts", 1);
+        let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        self.figures.add("start ms, sum", took_ms);
+        self.figures.at_least("start ms, most", took_ms);
+        if took > RESTART_BOUND {
+            self.figures.add("starts above 2 s", 1);
+        }
+        Ok(broker)
+    }
+
+    /// Starts one that may refuse to.
+    pub(super) async fn try_start(&mut self) -> anyhow::Result<Started> {
+        self.figures.add("starts", 1);
+        Broker::start(&self.launch).await
+    }
+
+    /// How an end that was not asked for is judged: it has to say why.
+    pub(super) fn judge_ending(&mut self, ending: &Ending, what: &str) {
+        if ending.is_clear() {
+            self.figures.add("ended with a clear error", 1);
+        } else {
+            let kind = if ending.has_panicked() {
+                "panicked"
+            } else {
+                "ended without a word"
+            };
+            self.findings
+                .add(kind, format!("{what}: {}", ending.words()));
+        }
+    }
+
+    /// How long answers may be missing while the broker serves.
+    #[allow(clippy::unused_self)] // a question to the stage
+    pub(super) const fn patience(&self) -> Duration {
+        PATIENCE
+    }
+
+    /// The broker serves: somebody has to be acknowledged soon.
+    pub(super) async fn expect_progress(&mut self, era: &Era, what: &str) {
+        if !era.acknowledges(1, PATIENCE).await {
+            self.findings.add(
+                "stuck",
+                format!(
+                    "{what}: nothing was acknowledged for {} s",
+                    PATIENCE.as_secs()
+                ),
+            );
+        }
+    }
+
+    /// Ends a round; now and then everything is judged and a new era begins.
+    pub(super) async fn end_round(
+        &mut self,
+        round: u32,
+        town: &mut Town,
+        era: Era,
+    ) -> anyhow::Result<Era> {
+        self.progress.step(round + 1);
+        if !(round + 1).is_multiple_of(ERA_ROUNDS) || round + 1 == self.options.rounds {
+            return Ok(era);
+        }
+        town.end(era).await?;
+        self.note(town);
+        town.begin().await
+    }
+
+    /// The end of the load: judges the last era, and reads all others again.
+    pub(super) async fn close(&mut self, mut town: Town, era: Era) -> anyhow::Result<()> {
+        town.end(era).await?;
+        town.read_all_again().await;
+        self.note(&mut town);
+        Ok(())
+    }
+
+    /// Takes over what the load found so far.
+    pub(super) fn note(&mut self, town: &mut Town) {
+        self.findings.merge(std::mem::take(&mut town.findings));
+        self.figures.merge(&std::mem::take(&mut town.figures));
+    }
+
+    pub(super) fn report(self, done: anyhow::Result<()>, took: Duration) -> Report {
+        let Self {
+            campaign,
+            options,
+            figures,
+            findings,
+            folder,
+            progress,
+            ..
+        } = self;
+        progress.end();
+        let report = Report::of(campaign, &options, took, done, figures, findings);
+        if !report.passed() {
+            keep(folder);
+        }
+        report
+    }
+}
+
+/// What is left of a campaign that did not pass is for whoever looks for the reason.
+fn keep(folder: TempDir) {
+    let kept = folder.keep();
+    eprintln!("faults: data and log are kept in {}", kept.display());
+}
+
+/// What makes the broker make the mistake that was asked for.
+fn planted(
+    options: &Options,
+    launch: &Launch,
+    folder: &Path,
+) -> anyhow::Result<BTreeMap<String, OsString>> {
+    match options.planted.as_deref() {
+        None => Ok(BTreeMap::new()),
+        Some(LYING_DISK) => {
+            let shim = Shim::lay(folder)?;
+            shim.lie_about_syncs()?;
+            Ok(shim.environment(&launch.data))
+        }
+        Some(mistake) => Ok([("RIALTO_PLANTED".to_owned(), mistake.into())].into()),
+    }
+}
+
+fn entropy(folder: &Path) -> u64 {
+    let name = folder.to_string_lossy();
+    name.bytes().fold(0, |sum: u64, byte| {
+        sum.wrapping_mul(31).wrapping_add(byte.into())
+    })
+}

@@ -1,0 +1,62 @@
+//! Connections of a campaign's clients.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use rialto_loadgen::tokens::Tokens;
+use rialto_protocol::ids::UserId;
+use rialto_sdk::{Client, ConnectError, Events, ReconnectPolicy, Retry, Roots};
+use tokio::time::sleep;
+
+use super::Plan;
+
+/// A campaign has no time for the patience of phones.
+const RECONNECT: ReconnectPolicy = ReconnectPolicy {
+    base_ms: 10,
+    max_ms: 100,
+    attempts_max: None,
+};
+/// Wait before another attempt.
+const AGAIN: Duration = Duration::from_millis(20);
+/// Longest time for one attempt to connect.
+const CONNECT_TIMEOUT_MS: u64 = 2_000;
+
+pub(super) fn user(name: &str) -> UserId {
+    UserId::from_name(name)
+}
+
+/// A connection of the user; waits for a broker that is away.
+pub(super) async fn dial(
+    plan: &Plan,
+    number: usize,
+    user: UserId,
+) -> anyhow::Result<(Client, Events)> {
+    let begun = Instant::now();
+    let endpoint = &plan.endpoints[number % plan.endpoints.len()];
+    loop {
+        let attempt: Result<_, ConnectError> = Box::pin(
+            Client::builder()
+                .endpoint(endpoint)
+                .roots(Roots::InsecureLoopbackOnly)
+                .token(Tokens::Development.of(user))
+                .sdk_name("rialto-faults")
+                .connect_timeout_ms(CONNECT_TIMEOUT_MS)
+                .reconnect(RECONNECT)
+                .connect(),
+        )
+        .await;
+        match attempt {
+            Err(error) if error.retry() != Retry::Never && begun.elapsed() < plan.patience => {
+                sleep(AGAIN).await;
+            }
+            done => return done.with_context(|| format!("no connection to {endpoint}")),
+        }
+    }
+}
+
+/// A connection that follows nothing.
+pub(super) async fn connect(plan: &Plan, number: usize, user: UserId) -> anyhow::Result<Client> {
+    let (client, mut events) = dial(plan, number, user).await?;
+    tokio::spawn(async move { while events.next().await.is_some() {} });
+    Ok(client)
+}

@@ -1,0 +1,297 @@
+//! From a book and what readers got to a verdict: loadgen's checker says what was lost, repeated, reordered, altered or seen
+//! differently; what it does not know of is compared here.
+
+use std::collections::{HashMap, HashSet};
+
+use rialto_loadgen::checker::{Fingerprint, Observed, Reading, Said, Script, Sent, check};
+use rialto_protocol::ids::{ClientId, Seq, UserId};
+use rialto_protocol::v1;
+use rialto_protocol::v1::event::Content;
+
+use super::ledger::{Book, Line};
+use crate::findings::Findings;
+
+/// Judges one conversation. `log` is its whole history, `readings` what its readers got.
+pub(super) fn judge(
+    book: &Book,
+    log: &[v1::Event],
+    mut readings: Vec<Reading>,
+    findings: &mut Findings,
+) {
+    let deleted: HashSet<Seq> = log
+        .iter()
+        .filter_map(|event| match &event.content {
+            Some(Content::Delete(delete)) => Some(Seq(delete.target)),
+            _ => None,
+        })
+        .collect();
+    readings.push(Reading {
+        reader: "reader of history".to_owned(),
+        events: log.iter().map(Observed::of).collect(),
+    });
+    let script = script(book, log, &deleted);
+    for reading in &mut readings {
+        for event in &mut reading.events {
+            if deleted.contains(&event.seq) {
+                black_out(event);
+            }
+        }
+    }
+    let verdict = check(&script, &readings);
+    if verdict.violations.diverged > 0 {
+        versions(book, &readings, findings);
+    }
+    findings.add_verdict(&verdict);
+    receipts(book, log, findings);
+    turns(book, findings);
+}
+
+/// What was acknowledged, in the order of its seqs, and what was not but stands in the log all the same. Deleted messages are
+/// known by their number alone: what readers got of them depends on when they read.
+fn script(book: &Book, log: &[v1::Event], deleted: &HashSet<Seq>) -> Script {
+    let found: HashMap<ClientId, Seq> = log
+        .iter()
+        .filter_map(|event| Some((ClientId::from_slice(&event.client_id).ok()?, Seq(event.seq))))
+        .collect();
+    let mut messages: Vec<(Seq, Sent)> = book
+        .entries
+        .iter()
+        .filter_map(|line| {
+            let seq = match line.receipt {
+                Some(receipt) => receipt.seq,
+                None => *found.get(&line.client_id)?,
+            };
+            Some((seq, sent(line, deleted.contains(&seq))?))
+        })
+        .collect();
+    messages.sort_by_key(|(seq, _)| *seq);
+    Script {
+        name: book.name.clone(),
+        messages: messages.into_iter().map(|(_, sent)| sent).collect(),
+    }
+}
+
+fn sent(line: &Line, deleted: bool) -> Option<Sent> {
+    let said = line.said.clone()?;
+    Some(Sent {
+        client_id: Some(line.client_id),
+        said: if deleted { blacked_out() } else { said },
+        receipt: line.receipt.map(|receipt| (receipt.epoch, receipt.seq)),
+    })
+}
+
+fn blacked_out() -> Said {
+    Said {
+        sender: UserId::SYSTEM,
+        body: Fingerprint::of(b"deleted"),
+        reply_to: Box::default(),
+    }
+}
+
+fn black_out(event: &mut Observed) {
+    event.said = Some(blacked_out());
+    event.print = Fingerprint::of(b"deleted");
+}
+
+/// Both versions of the first event of which there are two.
+fn versions(book: &Book, readings: &[Reading], findings: &mut Findings) {
+    let mut seen: HashMap<Seq, (&str, &Observed)> = HashMap::new();
+    for reading in readings {
+        for event in &reading.events {
+            let (reader, first) = *seen.entry(event.seq).or_insert((&reading.reader, event));
+            if first != event {
+                findings.examples.push(format!(
+                    "{}: {reader} got {first:?}, {} got {event:?}",
+                    book.name, reading.reader
+                ));
+                return;
+            }
+        }
+    }
+}
+
+/// What the checker does not look at: acknowledged events that are no messages, and the time of each receipt.
+fn receipts(book: &Book, log: &[v1::Event], findings: &mut Findings) {
+    let by_seq: HashMap<u64, &v1::Event> = log.iter().map(|event| (event.seq, event)).collect();
+    for line in &book.entries {
+        let Some(receipt) = line.receipt else {
+            continue;
+        };
+        let name = &book.name;
+        let Some(event) = by_seq.get(&receipt.seq.0) else {
+            if line.said.is_none() {
+                findings.add(
+                    "lost",
+                    format!("{name}: an event acknowledged at {receipt:?}"),
+                );
+            }
+            continue;
+        };
+        let same = ClientId::from_slice(&event.client_id).ok() == Some(line.client_id);
+        if line.said.is_none() && !same {
+            findings.add(
+                "misacknowledged",
+                format!(
+                    "{name}: {} was acknowledged at {receipt:?}, where {event:?} stands",
+                    line.client_id
+                ),
+            );
+        } else if same && event.time_ms != receipt.time_ms {
+            findings.add(
+                "other time",
+                format!(
+                    "{name}: seq {} has {} ms, its receipt {} ms",
+                    event.seq, event.time_ms, receipt.time_ms
+                ),
+            );
+        }
+    }
+}
+
+/// What one device sent stands in the order of its sending, but for what was refused meanwhile.
+fn turns(book: &Book, findings: &mut Findings) {
+    let mut before: HashMap<usize, Seq> = HashMap::new();
+    for line in book.entries.iter().filter(|line| line.in_turn) {
+        let Some(receipt) = line.receipt else {
+            continue;
+        };
+        let last = before.entry(line.author).or_default();
+        if receipt.seq <= *last {
+            findings.add(
+                "out of its author's order",
+                format!(
+                    "{}: author {}: {receipt:?} after seq {last}",
+                    book.name, line.author
+                ),
+            );
+        }
+        *last = receipt.seq.max(*last);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rialto_protocol::ids::{ConversationId, Epoch};
+    use rialto_sdk::Receipt;
+
+    use super::*;
+
+    const ANN: UserId = UserId::from_bytes([3; 16]);
+
+    fn client_id(number: u8) -> ClientId {
+        ClientId::from_bytes([number; 16])
+    }
+
+    fn line(number: u8, seq: u64) -> Line {
+        Line {
+            client_id: client_id(number),
+            author: 0,
+            said: Some(Said {
+                sender: ANN,
+                body: Fingerprint::of(&[number]),
+                reply_to: Box::default(),
+            }),
+            receipt: Some(Receipt {
+                epoch: Epoch(1),
+                seq: Seq(seq),
+                time_ms: seq,
+                duplicate: false,
+            }),
+            in_turn: true,
+        }
+    }
+
+    fn event(number: u8, seq: u64) -> v1::Event {
+        v1::Event {
+            seq,
+            epoch: 1,
+            time_ms: seq,
+            ordinal: seq,
+            sender: ANN.to_proto(),
+            client_id: client_id(number).to_proto(),
+            content: Some(Content::Message(v1::Message {
+                body: vec![number].into(),
+                ..v1::Message::default()
+            })),
+            ..v1::Event::default()
+        }
+    }
+
+    fn found(lines: Vec<Line>, log: &[v1::Event]) -> Vec<String> {
+        let book = Book {
+            name: "room".into(),
+            conversation: ConversationId::from_bytes([1; 16]),
+            moderated: false,
+            entries: lines,
+        };
+        let mut findings = Findings::default();
+        judge(&book, log, Vec::new(), &mut findings);
+        findings.violations.into_keys().collect()
+    }
+
+    #[test]
+    fn a_log_as_it_was_acknowledged_is_clean() {
+        let log = [event(1, 1), event(2, 2)];
+        assert_eq!(found(vec![line(1, 1), line(2, 2)], &log), [""; 0]);
+    }
+
+    #[test]
+    fn what_was_acknowledged_and_is_not_there_is_lost() {
+        let lines = vec![line(1, 1), line(2, 2)];
+        assert_eq!(found(lines, &[event(1, 1)]), ["gapped", "lost"]);
+    }
+
+    #[test]
+    fn what_was_not_acknowledged_may_be_there_or_not() {
+        let unanswered = || {
+            let mut unanswered = line(2, 2);
+            unanswered.receipt = None;
+            vec![line(1, 1), unanswered]
+        };
+        assert_eq!(found(unanswered(), &[event(1, 1)]), [""; 0]);
+        assert_eq!(found(unanswered(), &[event(1, 1), event(2, 2)]), [""; 0]);
+    }
+
+    #[test]
+    fn an_event_that_stands_twice_is_found() {
+        let log = [event(1, 1), event(1, 2)];
+        assert!(found(vec![line(1, 1)], &log).contains(&"duplicated".to_owned()));
+    }
+
+    #[test]
+    fn a_receipt_with_another_time_and_an_author_out_of_turn_are_found() {
+        let mut late = line(1, 1);
+        late.receipt = late.receipt.map(|receipt| Receipt {
+            time_ms: 9,
+            ..receipt
+        });
+        assert_eq!(found(vec![late], &[event(1, 1)]), ["other time"]);
+        let log = [event(1, 1), event(2, 2)];
+        assert_eq!(
+            found(vec![line(2, 2), line(1, 1)], &log),
+            ["out of its author's order"]
+        );
+    }
+
+    #[test]
+    fn a_deleted_message_is_the_same_to_those_who_read_it_before() {
+        let mut deletion = line(9, 2);
+        deletion.said = None;
+        let delete = v1::Event {
+            ordinal: 1,
+            content: Some(Content::Delete(v1::Delete {
+                target: 1,
+                reason: String::new(),
+            })),
+            ..event(9, 2)
+        };
+        let redacted = v1::Event {
+            content: None,
+            ..event(1, 1)
+        };
+        assert_eq!(
+            found(vec![line(1, 1), deletion], &[redacted, delete]),
+            [""; 0]
+        );
+    }
+}

@@ -1,0 +1,261 @@
+//! Readers: live ones that follow over every restart, and cold ones that read a log from its first event to its last, by
+//! subscription and by pages of history.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rialto_loadgen::checker::{Observed, Reading};
+use rialto_protocol::ids::{ConversationId, Cursor, Seq};
+use rialto_protocol::v1;
+use rialto_sdk::{
+    Client, EndReason, Event, Events, HistoryQuery, RequestError, Retry, Start, SubscribeStatus,
+};
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+
+use super::ledger::Ledger;
+
+/// Events that are taken at once.
+const BATCH: usize = 256;
+/// Events of a page of history.
+const PAGE: u32 = 1_000;
+/// Wait before a read that was refused for now is tried again.
+const AGAIN: Duration = Duration::from_millis(50);
+/// Between two looks at whether a reader has come far enough.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+type Seen = Arc<Mutex<HashMap<ConversationId, Reading>>>;
+
+/// A reader on its connection.
+#[derive(Debug)]
+pub(super) struct Follower {
+    name: String,
+    client: Client,
+    seen: Seen,
+    ledger: Arc<Ledger>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn locked(seen: &Seen) -> MutexGuard<'_, HashMap<ConversationId, Reading>> {
+    seen.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Follower {
+    /// Takes whatever this client gets from now on.
+    pub(super) fn start(name: String, client: Client, events: Events, ledger: Arc<Ledger>) -> Self {
+        let seen = Seen::default();
+        let task = tokio::spawn(record(
+            name.clone(),
+            client.clone(),
+            events,
+            seen.clone(),
+            ledger.clone(),
+        ));
+        Self {
+            name,
+            client,
+            seen,
+            ledger,
+            task,
+        }
+    }
+
+    /// Follows these from their first event on.
+    pub(super) async fn follow(&self, conversations: &[ConversationId]) {
+        for &conversation in conversations {
+            locked(&self.seen)
+                .entry(conversation)
+                .or_insert_with(|| Reading::new(self.name.clone()));
+        }
+        let wanted = conversations
+            .iter()
+            .map(|id| (*id, Start::Beginning))
+            .collect();
+        subscribe(&self.client, &self.name, wanted, &self.ledger).await;
+    }
+
+    /// Waits until everything up to these heads has come; says whether it has.
+    pub(super) async fn has_read_to(
+        &self,
+        heads: &HashMap<ConversationId, Seq>,
+        patience: Duration,
+    ) -> bool {
+        let begun = Instant::now();
+        loop {
+            let missing = {
+                let seen = locked(&self.seen);
+                heads.iter().any(|(conversation, head)| {
+                    seen.get(conversation)
+                        .is_some_and(|reading| last(reading) < *head)
+                })
+            };
+            if !missing {
+                return true;
+            }
+            if begun.elapsed() > patience {
+                return false;
+            }
+            sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// What it got of a conversation that it follows.
+    pub(super) fn reading(&self, conversation: ConversationId) -> Option<Reading> {
+        locked(&self.seen).get(&conversation).cloned()
+    }
+
+    /// Events that it got.
+    pub(super) fn count(&self) -> u64 {
+        locked(&self.seen)
+            .values()
+            .map(|reading| reading.events.len() as u64)
+            .sum()
+    }
+
+    /// Ends the connection.
+    pub(super) async fn close(self) {
+        self.client.close().await;
+    }
+}
+
+fn last(reading: &Reading) -> Seq {
+    let seqs = reading.events.iter().rev().take(BATCH);
+    seqs.map(|event| event.seq).max().unwrap_or_default()
+}
+
+async fn record(name: String, client: Client, mut events: Events, seen: Seen, ledger: Arc<Ledger>) {
+    let mut cursors: HashMap<ConversationId, Cursor> = HashMap::new();
+    let mut batch = Vec::with_capacity(BATCH);
+    while events.next_batch(&mut batch, BATCH).await > 0 {
+        for event in batch.drain(..) {
+            match event {
+                Event::Delivered {
+                    conversation,
+                    events,
+                } => {
+                    if let Some(newest) = events.last() {
+                        cursors.insert(conversation, cursor(newest));
+                    }
+                    let mut seen = locked(&seen);
+                    let reading = seen
+                        .entry(conversation)
+                        .or_insert_with(|| Reading::new(name.clone()));
+                    reading.events.extend(events.iter().map(Observed::of));
+                }
+                Event::SubscriptionEnded {
+                    conversation,
+                    reason: EndReason::Refused(error),
+                } if error.retry() != Retry::Never => {
+                    // The broker's own trouble, such as a disk that cannot be read: from where it broke off.
+                    ledger.pages().figures.add("subscribed again", 1);
+                    let start = cursors
+                        .get(&conversation)
+                        .map_or(Start::Beginning, |cursor| Start::After(*cursor));
+                    let (client, name, ledger) = (client.clone(), name.clone(), ledger.clone());
+                    tokio::spawn(async move {
+                        sleep(AGAIN).await;
+                        subscribe(&client, &name, vec![(conversation, start)], &ledger).await;
+                    });
+                }
+                Event::SubscriptionEnded {
+                    conversation,
+                    reason,
+                } => ledger.violation(
+                    "subscription ended",
+                    format!("{name}: {conversation}: {reason:?}"),
+                ),
+                Event::Truncated {
+                    conversation,
+                    oldest,
+                } => ledger.violation(
+                    "truncated",
+                    format!("{name}: {conversation} begins at {oldest}"),
+                ),
+                _ => {}
+            }
+        }
+    }
+}
+
+fn cursor(event: &v1::Event) -> Cursor {
+    Cursor {
+        epoch: rialto_protocol::ids::Epoch(event.epoch),
+        seq: Seq(event.seq),
+    }
+}
+
+async fn subscribe(
+    client: &Client,
+    name: &str,
+    mut wanted: Vec<(ConversationId, Start)>,
+    ledger: &Ledger,
+) {
+    while !wanted.is_empty() {
+        let outcomes = match client.subscribe(wanted.clone()).await {
+            Ok(outcomes) => outcomes,
+            Err(error) if error.retry() != Retry::Never => {
+                sleep(AGAIN).await;
+                continue;
+            }
+            Err(error) => {
+                ledger.violation("no subscription", format!("{name}: {error}"));
+                return;
+            }
+        };
+        wanted.retain(|(conversation, _)| {
+            let outcome = outcomes
+                .iter()
+                .find(|outcome| outcome.conversation == *conversation);
+            match outcome.map(|outcome| &outcome.status) {
+                Some(SubscribeStatus::Denied(error)) if error.retry() != Retry::Never => true,
+                Some(SubscribeStatus::Following) => false,
+                other => {
+                    ledger.violation(
+                        "no subscription",
+                        format!("{name}: {conversation}: {other:?}"),
+                    );
+                    false
+                }
+            }
+        });
+        if !wanted.is_empty() {
+            sleep(AGAIN).await;
+        }
+    }
+}
+
+/// A whole log by pages of history.
+///
+/// # Errors
+/// When a request is refused for good.
+pub(super) async fn history(
+    client: &Client,
+    conversation: ConversationId,
+) -> Result<Vec<v1::Event>, RequestError> {
+    let mut events = Vec::new();
+    let mut from = Seq(1);
+    loop {
+        let query = HistoryQuery::from(from).limit(PAGE);
+        let page = match client.history(conversation, query).await {
+            Ok(page) => page,
+            Err(error) if error.retry() != Retry::Never => {
+                sleep(AGAIN).await;
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        let last = page.events.last().map(|event| Seq(event.seq));
+        events.extend(page.events);
+        match last {
+            Some(last) if !page.end => from = last.next(),
+            _ => return Ok(events),
+        }
+    }
+}

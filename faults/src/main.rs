@@ -1,0 +1,154 @@
+//! The binary `faults`. Exit status: 0 every campaign passed, 1 violations were found or a campaign broke off, 2 the command
+//! line is wrong, 3 a campaign cannot run on this machine.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, bail};
+use clap::{Parser, ValueEnum as _};
+use rialto_faults::campaign::{self, Campaign, Options, Outcome, Report};
+use tokio::signal::unix::{SignalKind, signal};
+
+const FAILED: u8 = 1;
+const CANNOT_RUN: u8 = 3;
+const INTERRUPTED: u8 = 130;
+/// The choice that means every campaign.
+const ALL: &str = "all";
+
+/// Breaks a real broker on purpose and judges what came of it.
+#[derive(Debug, Parser)]
+#[command(name = "faults", version, about)]
+struct Cli {
+    /// Which campaigns; `all` for every one
+    #[arg(required = true, value_name = "CAMPAIGN", value_parser = choices())]
+    campaigns: Vec<String>,
+    /// How often each breaks something [default: the campaign's own number]
+    #[arg(long)]
+    rounds: Option<u32>,
+    /// What is done follows from this number [default: a fresh one, which is printed]
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Writes the reports as JSON
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    /// The binary `rialto` [default: the one beside this program]
+    #[arg(long, value_name = "FILE")]
+    rialto: Option<PathBuf>,
+    /// Where data directories and disk images are made
+    #[arg(long, value_name = "DIR", default_value_os_t = std::env::temp_dir())]
+    scratch: PathBuf,
+    /// Short pauses and few rounds, as in the tests
+    #[arg(long)]
+    short: bool,
+    /// A mistake that the broker is to make; it has to be built with the feature `planted`
+    #[arg(long, value_name = "NAME")]
+    planted: Option<String>,
+}
+
+fn choices() -> clap::builder::PossibleValuesParser {
+    let campaigns = Campaign::value_variants()
+        .iter()
+        .filter_map(Campaign::to_possible_value);
+    let all = clap::builder::PossibleValue::new(ALL).help("every campaign, one after the other");
+    campaigns.chain([all]).collect::<Vec<_>>().into()
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match start(&cli) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("faults: {error:#}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+fn start(cli: &Cli) -> anyhow::Result<ExitCode> {
+    let binary = binary(cli.rialto.as_deref())?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("the runtime cannot be started")?;
+    runtime.block_on(async {
+        let mut terminated = signal(SignalKind::terminate()).context("signals")?;
+        // Whatever is given up here ends its broker, and takes its mounts and folders away.
+        tokio::select! {
+            code = play(cli, &binary) => code,
+            _ = tokio::signal::ctrl_c() => Ok(ExitCode::from(INTERRUPTED)),
+            _ = terminated.recv() => Ok(ExitCode::from(INTERRUPTED)),
+        }
+    })
+}
+
+async fn play(cli: &Cli, binary: &Path) -> anyhow::Result<ExitCode> {
+    let mut reports: Vec<Report> = Vec::new();
+    for campaign in wanted(&cli.campaigns) {
+        let seed = cli.seed.unwrap_or_else(fresh_seed);
+        let rounds = cli.rounds.unwrap_or(if cli.short {
+            campaign.rounds_short()
+        } else {
+            campaign.rounds()
+        });
+        eprintln!("faults: {} with seed {seed}", campaign.name());
+        let options = Options {
+            binary: binary.to_owned(),
+            scratch: cli.scratch.clone(),
+            rounds,
+            seed,
+            short: cli.short,
+            planted: cli.planted.clone(),
+        };
+        let report = Box::pin(campaign::run(campaign, &options)).await;
+        println!("{}", report.text());
+        reports.push(report);
+        if let Some(path) = &cli.report {
+            let json = serde_json::to_vec_pretty(&reports).context("the report")?;
+            std::fs::write(path, json)
+                .with_context(|| format!("{} cannot be written", path.display()))?;
+        }
+    }
+    print!("{}", campaign::summary(&reports));
+    let any = |found: fn(&Outcome) -> bool| reports.iter().any(|report| found(&report.outcome));
+    let code = if any(|outcome| matches!(outcome, Outcome::Failed | Outcome::BrokeOff(_))) {
+        FAILED
+    } else if any(|outcome| matches!(outcome, Outcome::CannotRun(_))) {
+        CANNOT_RUN
+    } else {
+        0
+    };
+    Ok(ExitCode::from(code))
+}
+
+fn wanted(names: &[String]) -> Vec<Campaign> {
+    if names.iter().any(|name| name == ALL) {
+        return Campaign::ALL.to_vec();
+    }
+    names
+        .iter()
+        .filter_map(|name| Campaign::from_str(name, false).ok())
+        .collect()
+}
+
+fn binary(named: Option<&Path>) -> anyhow::Result<PathBuf> {
+    let path = match named {
+        Some(path) => path.to_owned(),
+        None => std::env::current_exe()
+            .context("this program's own path")?
+            .with_file_name("rialto"),
+    };
+    if !path.is_file() {
+        bail!(
+            "there is no broker at {}: build it with `cargo build --release -p rialto-server`, or name it with --rialto",
+            path.display()
+        );
+    }
+    // The broker is started from other folders.
+    path.canonicalize()
+        .with_context(|| path.display().to_string())
+}
+
+fn fresh_seed() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(1, |since| since.as_secs() % 1_000_000)
+}

@@ -1,0 +1,109 @@
+//! A short form of each campaign, against the broker as it is built for tests.
+
+#![allow(clippy::unwrap_used)] // as in every test
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use rialto_faults::campaign::{self, Campaign, Options, Outcome};
+
+/// Runs a campaign and insists on its verdict. Where the machine lacks what it needs, that is said aloud.
+fn passes(campaign: Campaign) {
+    let scratch = tempfile::tempdir().unwrap();
+    let options = Options {
+        binary: binary().to_owned(),
+        scratch: scratch.path().to_owned(),
+        rounds: campaign.rounds_short(),
+        seed: 1,
+        short: true,
+        planted: None,
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    let report = runtime.block_on(campaign::run(campaign, &options));
+    match &report.outcome {
+        Outcome::CannotRun(why) => eprintln!("NOT TESTED, {}: {why}", campaign.name()),
+        _ => assert!(report.passed(), "{}", report.text()),
+    }
+}
+
+/// `RIALTO_BIN`, or the binary of this workspace, built as the tests are.
+fn binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        if let Some(path) = env::var_os("RIALTO_BIN") {
+            return path.into();
+        }
+        // This test is target/PROFILE/deps/NAME-HASH.
+        let test = env::current_exe().unwrap();
+        let folder = test.ancestors().nth(2).unwrap();
+        let profile = if folder.ends_with("release") {
+            "release"
+        } else {
+            "test"
+        };
+        let built = Command::new(env!("CARGO"))
+            .args(["build", "--quiet", "--package", "rialto-server"])
+            .args(["--bin", "rialto", "--profile", profile])
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .status()
+            .unwrap();
+        assert!(built.success(), "the broker does not build");
+        folder.join("rialto")
+    })
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_when_the_broker_is_killed() {
+    passes(Campaign::Kill);
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_when_the_power_goes() {
+    passes(Campaign::Power);
+}
+
+#[test]
+fn calls_that_fail_lose_nothing_that_was_acknowledged() {
+    passes(Campaign::Io);
+}
+
+#[test]
+fn a_full_disk_refuses_for_now_and_nothing_more() {
+    passes(Campaign::Full);
+}
+
+#[test]
+fn damaged_files_are_noticed_or_harmless() {
+    passes(Campaign::Corrupt);
+}
+
+#[test]
+fn a_clock_that_steps_changes_nothing_of_the_order() {
+    passes(Campaign::Clock);
+}
+
+#[test]
+fn everybody_goes_on_after_a_pause() {
+    passes(Campaign::Pause);
+}
+
+#[test]
+fn quic_gets_through_bad_weather() {
+    passes(Campaign::Relay);
+}
+
+#[test]
+fn certificates_are_replaced_under_load() {
+    passes(Campaign::Certificate);
+}
+
+#[test]
+fn everybody_is_served_after_a_storm_of_restarts() {
+    passes(Campaign::Storm);
+}
