@@ -6,10 +6,12 @@ use std::hint::black_box;
 
 use bytes::{Bytes, BytesMut};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use rialto_benches::{message_event, publish};
+use prost::Message as _;
+use rialto_benches::{message_event, publish, publishes};
 use rialto_protocol::frame::{self, FrameKind};
-use rialto_protocol::ids::{ConversationId, Handle};
+use rialto_protocol::ids::{ConversationId, Handle, RequestId};
 use rialto_protocol::limits::FRAME_BYTES_MAX_DEFAULT;
+use rialto_protocol::plain::PlainPublish;
 use rialto_protocol::{body, event, v1};
 
 /// Frames of one read, events of one delivery.
@@ -20,15 +22,11 @@ fn frames(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(BATCH));
     let room = ConversationId::v7(1, [1; 10]);
     let requests: Vec<_> = (0..BATCH).map(|number| publish(room, number)).collect();
-    let bodies: Vec<v1::Publish> = requests
+    let bodies: Vec<_> = requests
         .iter()
-        .map(|frame| body::decode(&frame.body).expect("a Publish"))
+        .map(|request| Bytes::from(request.encode_to_vec()))
         .collect();
-    let mut wire = BytesMut::new();
-    for (request, body) in requests.iter().zip(&bodies) {
-        frame::encode_into(&mut wire, FrameKind::Publish, request.request_id, body);
-    }
-    let wire = wire.freeze();
+    let wire = publishes((0..BATCH).map(|number| (room, number)));
 
     group.bench_function("split 64 publishes", |bencher| {
         bencher.iter_batched(
@@ -47,16 +45,23 @@ fn frames(criterion: &mut Criterion) {
         let mut buf = BytesMut::with_capacity(wire.len());
         bencher.iter(|| {
             buf.clear();
-            for (request, body) in requests.iter().zip(&bodies) {
-                frame::encode_into(&mut buf, FrameKind::Publish, request.request_id, body);
+            for request in &requests {
+                frame::encode_into(&mut buf, FrameKind::Publish, RequestId(1), request);
             }
             black_box(buf.len())
         });
     });
     group.bench_function("decode 64 publish bodies", |bencher| {
         bencher.iter(|| {
-            for request in &requests {
-                black_box(body::decode::<v1::Publish>(&request.body).is_ok());
+            for body in &bodies {
+                black_box(body::decode::<v1::Publish>(body).is_ok());
+            }
+        });
+    });
+    group.bench_function("read 64 publish bodies in place", |bencher| {
+        bencher.iter(|| {
+            for body in &bodies {
+                black_box(PlainPublish::read(body).is_some());
             }
         });
     });

@@ -3,7 +3,7 @@
 #![allow(missing_docs)] // criterion's macros
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use rialto_benches::{ShardRig, publish};
+use rialto_benches::{ShardRig, publishes};
 use rialto_protocol::ids::{ConversationId, UserId};
 
 fn append(criterion: &mut Criterion) {
@@ -20,12 +20,11 @@ fn append(criterion: &mut Criterion) {
             let mut number = 0;
             bencher.iter_batched(
                 || {
-                    let frames = (number..number + batch)
-                        .map(|number| publish(rooms[(number % 16) as usize], number));
+                    let numbers = number..number + batch;
                     number += batch;
-                    frames.collect()
+                    publishes(numbers.map(|number| (rooms[(number % 16) as usize], number)))
                 },
-                |frames| rig.frames(conn, frames),
+                |frames| rig.frames(conn, &frames),
                 BatchSize::SmallInput,
             );
         });

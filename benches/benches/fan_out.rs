@@ -3,7 +3,7 @@
 #![allow(missing_docs)] // criterion's macros
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use rialto_benches::{ShardRig, publish};
+use rialto_benches::{ShardRig, publishes};
 use rialto_protocol::ids::{ConversationId, UserId};
 
 /// Messages that are durable together.
@@ -26,11 +26,11 @@ fn fan_out(criterion: &mut Criterion) {
             let mut number = 0;
             bencher.iter_batched(
                 || {
-                    let frames = (number..number + BATCH).map(|number| publish(room, number));
+                    let numbers = number..number + BATCH;
                     number += BATCH;
-                    frames.collect()
+                    publishes(numbers.map(|number| (room, number)))
                 },
-                |frames| rig.frames(publisher, frames),
+                |frames| rig.frames(publisher, &frames),
                 BatchSize::SmallInput,
             );
             assert!(

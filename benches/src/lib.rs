@@ -7,7 +7,7 @@ mod log;
 mod shard;
 
 pub use log::{entry, message_event};
-pub use shard::{ShardRig, publish};
+pub use shard::{ShardRig, publish, publishes};
 
 /// Bytes of a message's text in every benchmark.
 pub const BODY_BYTES: usize = 100;

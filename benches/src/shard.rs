@@ -7,7 +7,7 @@ use rialto_core::Shard;
 use rialto_core::config::CoreConfig;
 use rialto_core::io::{Answer, ConnId, Identity, Input, LaneClaim, Now, Output, Query, Transport};
 use rialto_core::topology::{ShardId, Topology};
-use rialto_protocol::frame::{Flags, Frame, FrameKind};
+use rialto_protocol::frame::{self, FrameKind};
 use rialto_protocol::ids::{
     ClientId, ConversationId, DeviceId, Epoch, LaneId, Position, RequestId, UserId,
 };
@@ -92,7 +92,7 @@ impl ShardRig {
                 transport: Transport::default(),
             },
         );
-        self.frames(conn, vec![frame(FrameKind::Hello, 1, &hello)]);
+        self.frames(conn, &frame::encode(FrameKind::Hello, RequestId(1), &hello));
         let identity = Identity {
             user,
             expires_ms: EXPIRES_MS,
@@ -119,7 +119,10 @@ impl ShardRig {
             client_id: ClientId::v7(NOW_MS, [1; 10]).to_proto(),
             ..v1::Create::default()
         };
-        self.frames(conn, vec![frame(FrameKind::Create, 2, &create)]);
+        self.frames(
+            conn,
+            &frame::encode(FrameKind::Create, RequestId(2), &create),
+        );
     }
 
     /// Follows conversations from now on.
@@ -131,18 +134,20 @@ impl ShardRig {
         let subscriptions = conversations.iter().map(subscription).collect();
         self.frames(
             conn,
-            vec![frame(
+            &frame::encode(
                 FrameKind::Subscribe,
-                3,
+                RequestId(3),
                 &v1::Subscribe { subscriptions },
-            )],
+            ),
         );
     }
 
-    /// Hands frames of a connection in as one batch, and lets everything that follows from them happen.
-    pub fn frames(&mut self, conn: ConnId, frames: Vec<Frame>) {
+    /// Hands bytes of a connection in as one read, whole frames, and lets everything that follows from them happen.
+    pub fn frames(&mut self, conn: ConnId, frames: &[u8]) {
         self.now.mono_us += 10;
-        self.shard.handle(self.now, Input::Frames { conn, frames });
+        self.shard
+            .receive(self.now, conn, frames)
+            .expect("whole frames");
         self.settle();
     }
 
@@ -201,7 +206,7 @@ fn nothing(query: &Query) -> Answer {
 
 /// A request that publishes one message; `number` makes its client id, which must rise.
 #[must_use]
-pub fn publish(conversation: ConversationId, number: u64) -> Frame {
+pub fn publish(conversation: ConversationId, number: u64) -> v1::Publish {
     let body = Bytes::from(vec![b'x'; BODY_BYTES]);
     let content = v1::draft::Content::Message(v1::Message {
         body,
@@ -211,23 +216,22 @@ pub fn publish(conversation: ConversationId, number: u64) -> Frame {
         client_id: ClientId::v7(NOW_MS + number, [4; 10]).to_proto(),
         content: Some(content),
     };
-    let publish = v1::Publish {
+    v1::Publish {
         target: Some(v1::publish::Target::Conversation(conversation.to_proto())),
         drafts: vec![draft],
         on_behalf_of: Bytes::new(),
-    };
-    // Ids of requests in flight differ; no benchmark has so many.
-    let request = u32::try_from(number % u64::from(u32::MAX - 10)).unwrap_or(0) + 10;
-    frame(FrameKind::Publish, request, &publish)
+    }
 }
 
-fn frame<M: prost::Message>(kind: FrameKind, request: u32, body: &M) -> Frame {
-    let mut bytes = BytesMut::with_capacity(body.encoded_len());
-    body.encode_raw(&mut bytes);
-    Frame {
-        kind,
-        flags: Flags::NONE,
-        request_id: RequestId(request),
-        body: bytes.freeze(),
+/// Such requests, one behind the other, as one read brings them.
+#[must_use]
+pub fn publishes(requests: impl Iterator<Item = (ConversationId, u64)>) -> Bytes {
+    let mut wire = BytesMut::new();
+    for (conversation, number) in requests {
+        // Ids of requests in flight differ; no benchmark has so many.
+        let request = u32::try_from(number % u64::from(u32::MAX - 10)).unwrap_or(0) + 10;
+        let publish = publish(conversation, number);
+        frame::encode_into(&mut wire, FrameKind::Publish, RequestId(request), &publish);
     }
+    wire.freeze()
 }

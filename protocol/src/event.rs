@@ -11,6 +11,8 @@ use crate::wire::{Reader, WireError};
 
 /// Number of the first content field; 8 to 15 are kept for additions to the head.
 const CONTENT_FIRST: u32 = 16;
+/// Tag and length before an encoded message.
+const MESSAGE_PREFIX_BYTES_MAX: usize = 2 + 10;
 /// Number of the content `message`, the only one that is counted as unread.
 pub const CONTENT_MESSAGE: u32 = 17;
 /// Number of the content `edit`.
@@ -59,6 +61,15 @@ pub fn encode_into(buf: &mut BytesMut, head: &EventHead, content: &v1::event::Co
 }
 
 /// Written by field, because generated code leaves out zeroes.
+/// Encodes an event whose content is a message that is encoded already, behind what `buf` holds.
+pub fn encode_message_into(buf: &mut BytesMut, head: &EventHead, message: &[u8]) {
+    buf.reserve(EVENT_HEAD_BYTES_MAX + MESSAGE_PREFIX_BYTES_MAX + message.len());
+    encode_head(buf, head);
+    encode_key(CONTENT_MESSAGE, WireType::LengthDelimited, buf);
+    encode_varint(message.len() as u64, buf);
+    buf.put_slice(message);
+}
+
 fn encode_head(buf: &mut BytesMut, head: &EventHead) {
     uint64::encode(1, &head.seq.0, buf);
     uint64::encode(2, &head.epoch.0, buf);
@@ -197,6 +208,17 @@ mod tests {
         assert_eq!(peek(&event), Ok(head()));
         assert_eq!(sender(&event), Ok(head().sender));
         assert_eq!(content_field(&event), Ok(CONTENT_MESSAGE));
+    }
+
+    #[test]
+    fn a_message_that_is_encoded_already_becomes_the_same_event() {
+        let content = message(b"hello");
+        let Content::Message(inner) = &content else {
+            unreachable!("a message")
+        };
+        let mut buf = BytesMut::new();
+        encode_message_into(&mut buf, &head(), &inner.encode_to_vec());
+        assert_eq!(buf, encoded(&head(), &content));
     }
 
     #[test]

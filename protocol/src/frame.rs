@@ -10,7 +10,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use crate::error::ErrorCode;
 use crate::ids::RequestId;
 
-pub use assemble::{deliver, event_cost, history_page};
+pub use assemble::{ReceiptBatch, deliver, event_cost, history_page};
 pub use compression::{compress, decompress};
 pub use kind::{Flags, FrameKind, Sender};
 
@@ -99,6 +99,81 @@ impl FrameError {
 /// # Errors
 /// When the header is not valid or the frame is too large. The connection is then done for.
 pub fn split(buf: &mut BytesMut, frame_bytes_max: usize) -> Result<Option<Frame>, FrameError> {
+    let Some(FrameRef {
+        kind,
+        flags,
+        request_id,
+        body,
+    }) = peek(buf, frame_bytes_max)?
+    else {
+        return Ok(None);
+    };
+    let mut frame = buf.split_to(HEADER_BYTES + body.len());
+    frame.advance(HEADER_BYTES);
+    Ok(Some(Frame {
+        kind,
+        flags,
+        request_id,
+        body: frame.freeze(),
+    }))
+}
+
+impl Frame {
+    /// The frame as if it stood in a buffer still.
+    #[must_use]
+    pub fn as_ref(&self) -> FrameRef<'_> {
+        FrameRef {
+            kind: self.kind,
+            flags: self.flags,
+            request_id: self.request_id,
+            body: &self.body,
+        }
+    }
+}
+
+/// A frame where it was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameRef<'a> {
+    /// What it is.
+    pub kind: FrameKind,
+    /// Its flags.
+    pub flags: Flags,
+    /// Which request it belongs to; 0: none.
+    pub request_id: RequestId,
+    /// The body, compressed if the flags say so.
+    pub body: &'a [u8],
+}
+
+impl FrameRef<'_> {
+    /// Bytes of the whole frame.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        HEADER_BYTES + self.body.len()
+    }
+
+    /// The frame with a body of its own.
+    #[must_use]
+    pub fn to_frame(&self) -> Frame {
+        let Self {
+            kind,
+            flags,
+            request_id,
+            body,
+        } = *self;
+        Frame {
+            kind,
+            flags,
+            request_id,
+            body: Bytes::copy_from_slice(body),
+        }
+    }
+}
+
+/// The first frame of `buf`, if it is whole.
+///
+/// # Errors
+/// As [`split`].
+pub fn peek(buf: &[u8], frame_bytes_max: usize) -> Result<Option<FrameRef<'_>>, FrameError> {
     let Some(bytes) = total(buf) else {
         return Ok(None);
     };
@@ -128,16 +203,11 @@ pub fn split(buf: &mut BytesMut, frame_bytes_max: usize) -> Result<Option<Frame>
         reserved => return Err(FrameError::ReservedNotZero(reserved)),
     }
     let request_id = RequestId(header.get_u32_le());
-    if buf.len() < bytes {
-        return Ok(None);
-    }
-    let mut frame = buf.split_to(bytes);
-    frame.advance(HEADER_BYTES);
-    Ok(Some(Frame {
+    Ok(buf.get(HEADER_BYTES..bytes).map(|body| FrameRef {
         kind,
         flags,
         request_id,
-        body: frame.freeze(),
+        body,
     }))
 }
 

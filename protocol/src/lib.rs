@@ -9,6 +9,7 @@
 //! | [`ids`] | ids, numbers and how they are derived |
 //! | [`frame`] | frames: splitting, encoding, compression |
 //! | [`body`] | bodies: checked first, then decoded |
+//! | [`plain`] | the usual messages, read in place |
 //! | [`event`] | events as bytes, without decoding them |
 //! | [`error`] | error codes |
 //! | [`limits`] | every limit of the wire |
@@ -22,6 +23,7 @@ pub mod event;
 pub mod frame;
 pub mod ids;
 pub mod limits;
+pub mod plain;
 pub mod record;
 mod wire;
 

@@ -26,6 +26,7 @@ mod tests;
 
 use std::sync::Arc;
 
+use bytes::BytesMut;
 use rialto_protocol::{ids::UserId, limits, v1};
 use slab::Slab;
 
@@ -34,7 +35,7 @@ use crate::{
     counters::Counters,
     effects::Effects,
     io::{Answer, ConnId, Input, Now, Ticket},
-    message::{ToEdge, ToHome},
+    message::{PlainBatch, ToEdge, ToHome},
     topology::{ShardId, Topology},
 };
 use conns::Conns;
@@ -61,7 +62,11 @@ pub struct Edge {
     presence: Presence,
     home: Home,
     /// Receipts of the batch that is being handled, sent by [`Edge::flush`].
-    receipts: Vec<(ConnId, v1::Receipt)>,
+    receipts: Vec<publish::Gathered>,
+    /// Frames of receipts are written here.
+    receipt_buf: BytesMut,
+    /// Messages of the read that is being handled, by the shard that they are for.
+    batches: Vec<Option<PlainBatch>>,
     /// Sessions that are open.
     open: u64,
     draining: bool,
@@ -86,6 +91,8 @@ impl Edge {
             presence: Presence::new(config.hasher()),
             home: Home::new(config.hasher()),
             receipts: Vec::new(),
+            receipt_buf: BytesMut::new(),
+            batches: (0..topology.shards).map(|_| None).collect(),
             open: 0,
             draining: false,
             config,
@@ -96,7 +103,6 @@ impl Edge {
     pub fn handle(&mut self, now: Now, input: Input, fx: &mut Effects) {
         match input {
             Input::Opened { conn, transport } => self.opened(now, conn, transport, fx),
-            Input::Frames { conn, frames } => self.frames(now, conn, frames, fx),
             Input::Broken { conn, code } => self.fail(now, conn, code, fx),
             Input::Written { conn, bytes } => self.written(conn, bytes, fx),
             Input::Closed { conn } => self.closed(now, conn, fx),
@@ -114,7 +120,12 @@ impl Edge {
     /// Takes in what an owner or a presence home says.
     pub fn take(&mut self, _now: Now, message: ToEdge, fx: &mut Effects) {
         match message {
-            ToEdge::Appended { origin, receipts } => self.appended(origin, &receipts, fx),
+            ToEdge::Appended {
+                origin,
+                first,
+                receipts,
+            } => self.appended(origin, first, &receipts, fx),
+            ToEdge::Receipts(receipts) => self.receipts(receipts, fx),
             ToEdge::Answered { origin, kind, body } => self.answered(origin, kind, &body, fx),
             ToEdge::Refused {
                 origin,

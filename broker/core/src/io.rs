@@ -3,7 +3,6 @@
 use bytes::Bytes;
 use rialto_protocol::{
     error::ErrorCode,
-    frame::Frame,
     ids::{
         ClientId, ConversationId, Cursor, DeviceId, Epoch, LaneId, Ordinal, Position, Seq, UserId,
     },
@@ -60,14 +59,7 @@ pub enum Input {
         /// What it can do.
         transport: Transport,
     },
-    /// Whole frames arrived, in order.
-    Frames {
-        /// The connection.
-        conn: ConnId,
-        /// As split off the read buffer, decompressed by nobody yet.
-        frames: Vec<Frame>,
-    },
-    /// What arrived is no frame (too large, reserved bits, unknown kind, …).
+    /// What arrived is no frame, as the shell has found: it was cut off in the middle.
     Broken {
         /// The connection.
         conn: ConnId,

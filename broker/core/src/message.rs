@@ -2,6 +2,8 @@
 //!
 //! From one edge to one owner, and back, messages keep their order.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use rialto_protocol::{
     error::ErrorCode,
@@ -57,6 +59,55 @@ pub struct Draft {
     pub content: v1::draft::Content,
 }
 
+/// Messages of one connection in their usual form, for conversations of one owner, in the order they came.
+#[derive(Clone, Debug)]
+pub struct PlainBatch {
+    /// Where the receipts go.
+    pub edge: ShardId,
+    /// Its connection.
+    pub conn: ConnId,
+    /// Who.
+    pub author: Author,
+    /// What; at least one.
+    pub drafts: Vec<Plain>,
+    /// The encoded messages, one behind the other.
+    pub bytes: Vec<u8>,
+}
+
+/// A message of a [`PlainBatch`].
+#[derive(Clone, Debug)]
+pub struct Plain {
+    /// Where to.
+    pub conversation: ConversationId,
+    /// The idempotency key.
+    pub client_id: ClientId,
+    /// The newest event that it answers; 0: none.
+    pub newest_reply: Seq,
+    /// The connection's request.
+    pub request: RequestId,
+    /// Index of the draft in its request.
+    pub draft: u32,
+    /// Byte credit that it holds.
+    pub cost: u32,
+    /// Where the encoded message stands in [`PlainBatch::bytes`].
+    pub message: Range<usize>,
+}
+
+/// A receipt on its way to the connection that asked for it.
+#[derive(Clone, Copy, Debug)]
+pub struct Receipted {
+    /// The connection.
+    pub conn: ConnId,
+    /// Its request.
+    pub request: RequestId,
+    /// Index of the draft in the request.
+    pub draft: u32,
+    /// Byte credit that comes back.
+    pub cost: u32,
+    /// The answer.
+    pub receipt: Receipt,
+}
+
 /// Asked of an owner. Every variant with an origin is answered exactly once.
 #[derive(Clone, Debug)]
 pub enum ToOwner {
@@ -68,9 +119,13 @@ pub enum ToOwner {
         author: Author,
         /// Where to.
         conversation: ConversationId,
+        /// Index of the first of them in the request.
+        first: u32,
         /// What; at least one.
         drafts: SmallVec<[Draft; 1]>,
     },
+    /// Append messages; each is answered by a receipt of [`ToEdge::Receipts`], or by a [`ToEdge::Appended`] of its own.
+    AppendPlain(PlainBatch),
     /// Open a conversation (its id is settled); answered by `CreatedConversation`.
     Create {
         /// Where the answer goes.
@@ -241,9 +296,13 @@ pub enum ToEdge {
     Appended {
         /// From the request.
         origin: Origin,
+        /// From the request.
+        first: u32,
         /// One a draft, in order.
         receipts: SmallVec<[Receipt; 1]>,
     },
+    /// Answers to messages of [`ToOwner::AppendPlain`], of any connections.
+    Receipts(Vec<Receipted>),
     /// A request is answered by this frame.
     Answered {
         /// From the request.

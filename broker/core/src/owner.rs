@@ -18,10 +18,10 @@ mod member;
 mod membership;
 mod numbering;
 mod outbox;
+mod plain;
 mod profile;
 mod read;
 mod rules;
-mod sent;
 mod subscribe;
 mod work;
 
@@ -77,6 +77,7 @@ impl Owner {
             ToOwner::Detach { edge, conversation } => {
                 self.desk.attachments.detach(&conversation, edge);
             }
+            ToOwner::AppendPlain(batch) => self.append_plain(now, &batch, fx),
             ToOwner::PassedOn { lane, item, kept } => self.desk.passed_on(now, lane, item, kept),
             message => self.start(now, Work::new(message), fx),
         }
@@ -88,7 +89,8 @@ impl Owner {
         let lane = match *input {
             Input::Appended { lane, through } => {
                 let entries = self.desk.lanes.durable(lane, through);
-                for entry in entries {
+                for mut entry in entries {
+                    self.desk.receipts.append(&mut entry.receipts);
                     for touched in &entry.touched {
                         if let Some(Slot::Present(conversation)) =
                             self.conversations.peek_mut(&touched.conversation)
@@ -161,8 +163,10 @@ impl Owner {
         self.desk.retry_outboxes(now, fx);
     }
 
-    /// Ends a batch: every lane's open entry goes to the journal, as far as the lane may have more on their way.
+    /// Ends a batch: receipts that may leave do, and every lane's open entry goes to the journal, as far as the lane may have
+    /// more on their way.
     pub fn flush(&mut self, _now: Now, fx: &mut Effects) {
+        self.send_receipts(fx);
         self.desk.lanes.flush(fx);
     }
 
@@ -260,6 +264,9 @@ impl Owner {
         for waiting in self.desk.lanes.released(lane) {
             match waiting {
                 lane::Waiting::Message(shard, message) => fx.send(shard, message),
+                lane::Waiting::Receipt(edge, receipted) => {
+                    self.desk.receipts.push((edge, receipted));
+                }
                 lane::Waiting::Subscribed(joining) => {
                     match self.conversations.peek(&joining.conversation) {
                         Some(Slot::Present(conversation))
@@ -280,9 +287,6 @@ impl Owner {
         for waiting in self.desk.lanes.reset(lane) {
             self.desk.refuse_waiting(waiting, fx);
         }
-        self.desk
-            .sent
-            .forget(lane, self.desk.lanes.durable_position(lane));
         // What these bring is asked for again; it could stand beside newer state then.
         let topology = self.desk.topology;
         self.desk.loads.retain(|_, (conversation, load)| {

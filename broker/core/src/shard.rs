@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use rialto_protocol::error::ErrorCode;
+
 use crate::{
     config::CoreConfig,
     counters::Counters,
@@ -69,6 +71,17 @@ impl Shard {
             input => self.edge.handle(now, input, &mut self.effects),
         }
         self.settle(now);
+    }
+
+    /// Takes in what was read from a connection: all whole frames of it, in order. Returns how many bytes they had; the rest
+    /// is the beginning of a frame, and is to be brought again with what follows it.
+    ///
+    /// # Errors
+    /// What arrived is no frame. The connection was told so and will be closed; nothing more is to be read from it.
+    pub fn receive(&mut self, now: Now, conn: ConnId, bytes: &[u8]) -> Result<usize, ErrorCode> {
+        let result = self.edge.receive(now, conn, bytes, &mut self.effects);
+        self.settle(now);
+        result
     }
 
     /// Ends a batch of inputs: closes the lanes' open entries and the edge's gathered answers. To be called before the

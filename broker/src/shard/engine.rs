@@ -15,6 +15,7 @@ use rialto_core::{
     io::{ConnId, Input, Now, Transport, Via},
     topology::ShardId,
 };
+use rialto_protocol::error::ErrorCode;
 use rialto_storage::{Store, directory::Seen};
 use slab::Slab;
 
@@ -82,6 +83,15 @@ pub(crate) struct Engine {
     dead: Cell<bool>,
 }
 
+/// What became of bytes; nothing, once the core is gone.
+struct Received(Result<usize, ErrorCode>);
+
+impl Default for Received {
+    fn default() -> Self {
+        Self(Err(ErrorCode::InternalError))
+    }
+}
+
 /// QUIC handshakes of a shard.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct QuicLimits {
@@ -137,6 +147,13 @@ impl Engine {
     pub(crate) fn handle(&self, input: Input) {
         self.with_core(|core, now| core.handle(now, input));
         self.turn.ring();
+    }
+
+    /// Hands what was read to the core; see [`Shard::receive`].
+    pub(crate) fn receive(&self, conn: ConnId, bytes: &[u8]) -> Result<usize, ErrorCode> {
+        let result = self.with_core(|core, now| Received(core.receive(now, conn, bytes)));
+        self.turn.ring();
+        result.0
     }
 
     /// Calls the core. Should it panic, its state is not to be trusted any more, and the process has to end.
@@ -215,11 +232,6 @@ impl Engine {
             buffer.reserve(READ_BUFFER_BYTES);
         }
         buffer
-    }
-
-    /// Largest frame that the connection may send now.
-    pub(crate) fn frame_bytes_max(&self, conn: ConnId) -> usize {
-        self.core.borrow().frame_bytes_max(conn)
     }
 
     /// Stops or restarts reading from all connections, because messages for another shard have to wait.

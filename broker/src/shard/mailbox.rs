@@ -115,6 +115,9 @@ fn payload(message: &Message) -> usize {
         Message::ToOwner(ToOwner::Append { drafts, .. }) => {
             drafts.iter().map(|draft| draft.content.encoded_len()).sum()
         }
+        Message::ToOwner(ToOwner::AppendPlain(batch)) => {
+            batch.bytes.len() + size_of_val(&batch.drafts[..])
+        }
         Message::ToOwner(ToOwner::Create { create, .. }) => {
             create.title.len() + create.members.iter().map(bytes::Bytes::len).sum::<usize>()
         }
@@ -127,6 +130,7 @@ fn payload(message: &Message) -> usize {
         Message::ToEdge(ToEdge::Deliver { frame, .. } | ToEdge::Signalled { frame, .. }) => {
             frame.len()
         }
+        Message::ToEdge(ToEdge::Receipts(receipts)) => size_of_val(&receipts[..]),
         Message::ToEdge(ToEdge::Presence { presences, .. }) => size_of_val(&presences[..]),
         Message::ToEdge(_) => 0,
         Message::ToHome(ToHome::Watch { users, .. } | ToHome::Unwatch { users, .. }) => {

@@ -9,12 +9,9 @@ use std::{
     task::{Context, Poll},
 };
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use rialto_core::io::Input;
-use rialto_protocol::{
-    error::ErrorCode,
-    frame::{self, Frame},
-};
+use rialto_protocol::{error::ErrorCode, frame};
 
 use super::Wire;
 use crate::shard::engine::Registration;
@@ -50,11 +47,16 @@ pub(crate) struct Connection<W> {
 }
 
 /// What a turn of reading found.
-#[derive(Default)]
-struct Read {
-    frames: Vec<Frame>,
-    broken: Option<ErrorCode>,
-    ended: bool,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Read {
+    /// Nothing more has arrived, or others have their turn.
+    Paused,
+    /// The client has ended its side between two frames.
+    Ended,
+    /// It has done so in the middle of one.
+    CutOff,
+    /// It has sent something that is no frame, and was told.
+    Broken,
 }
 
 impl<W: Wire> Connection<W> {
@@ -144,26 +146,28 @@ impl<W: Wire> Connection<W> {
         if self.deaf || !self.registration.may_read() {
             return Ok(());
         }
-        let read = self.read_frames(cx).map_err(|_| End::Gone)?;
-        let (engine, conn) = (self.registration.engine(), self.registration.link().id());
-        if !read.frames.is_empty() {
-            engine.handle(Input::Frames {
-                conn,
-                frames: read.frames,
-            });
+        match self.read_frames(cx).map_err(|_| End::Gone)? {
+            Read::Paused => Ok(()),
+            Read::Ended => Err(End::Gone),
+            Read::Broken => {
+                self.deaf = true;
+                Ok(())
+            }
+            // It has not left, it has been cut off.
+            Read::CutOff => {
+                self.deaf = true;
+                let conn = self.registration.link().id();
+                let code = ErrorCode::MalformedFrame;
+                self.registration
+                    .engine()
+                    .handle(Input::Broken { conn, code });
+                Ok(())
+            }
         }
-        if let Some(code) = read.broken {
-            self.deaf = true;
-            engine.handle(Input::Broken { conn, code });
-        } else if read.ended {
-            return Err(End::Gone);
-        }
-        Ok(())
     }
 
     fn read_frames(&mut self, cx: &mut Context<'_>) -> io::Result<Read> {
-        let engine = self.registration.engine();
-        let frame_bytes_max = engine.frame_bytes_max(self.registration.link().id());
+        let (engine, conn) = (self.registration.engine(), self.registration.link().id());
         let mut shared = engine.read_buffer();
         let own = self.rest.len() > REST_COPIED_MAX;
         let buf = if own {
@@ -173,32 +177,27 @@ impl<W: Wire> Connection<W> {
             self.rest.clear();
             &mut *shared
         };
-        let mut read = Read::default();
         let mut bytes = 0;
         let result = loop {
             if own {
                 buf.reserve(frame::needed(buf).unwrap_or(0).min(REST_STEP_BYTES));
             }
             match self.wire.poll_read(cx, buf) {
-                Poll::Pending => break Ok(()),
+                Poll::Pending => break Ok(Read::Paused),
                 Poll::Ready(Err(error)) => break Err(error),
-                Poll::Ready(Ok(0)) => {
-                    read.ended = true;
-                    // Half a frame and then nothing: it has not left, it has been cut off.
-                    read.broken = (!buf.is_empty()).then_some(ErrorCode::MalformedFrame);
-                    break Ok(());
-                }
+                Poll::Ready(Ok(0)) if buf.is_empty() => break Ok(Read::Ended),
+                Poll::Ready(Ok(0)) => break Ok(Read::CutOff),
                 Poll::Ready(Ok(count)) => {
                     bytes += count;
                     engine.count_read(count);
-                    if let Err(code) = split(buf, frame_bytes_max, &mut read.frames) {
-                        read.broken = Some(code);
-                        break Ok(());
+                    match engine.receive(conn, buf) {
+                        Ok(taken) => buf.advance(taken),
+                        Err(_) => break Ok(Read::Broken),
                     }
                     // An own buffer ends with its frame, so that it does not grow into a second shared one.
                     if bytes >= READ_TURN_BYTES || (own && buf.len() <= REST_COPIED_MAX) {
                         cx.waker().wake_by_ref();
-                        break Ok(());
+                        break Ok(Read::Paused);
                     }
                 }
             }
@@ -210,24 +209,6 @@ impl<W: Wire> Connection<W> {
         if self.rest.is_empty() {
             self.rest = BytesMut::new();
         }
-        result.map(|()| read)
-    }
-}
-
-/// All whole frames of `buf`.
-fn split(
-    buf: &mut BytesMut,
-    frame_bytes_max: usize,
-    frames: &mut Vec<Frame>,
-) -> Result<(), ErrorCode> {
-    loop {
-        match frame::split(buf, frame_bytes_max) {
-            Ok(Some(frame)) => frames.push(frame),
-            Ok(None) => return Ok(()),
-            Err(error) => {
-                tracing::debug!(%error, "no frame");
-                return Err(error.code());
-            }
-        }
+        result
     }
 }

@@ -358,12 +358,8 @@ impl World {
         conn.up
             .drain(..count)
             .for_each(|frame| bytes.extend_from_slice(&frame));
-        let mut frames = Vec::new();
-        while let Ok(Some(frame)) = frame::split(&mut bytes, 1 << 18) {
-            frames.push(frame);
-        }
-        if !frames.is_empty() {
-            self.input(shard, Input::Frames { conn: key, frames });
+        if !bytes.is_empty() {
+            self.receive(shard, key, &bytes);
         }
     }
 
@@ -635,8 +631,18 @@ impl World {
         );
     }
 
+    fn receive(&mut self, shard: usize, conn: ConnId, bytes: &[u8]) {
+        let taken = self.shards[shard].receive(self.now, conn, bytes);
+        assert_eq!(taken, Ok(bytes.len()), "clients send whole frames");
+        self.after_input(shard);
+    }
+
     fn input(&mut self, shard: usize, input: Input) {
         self.shards[shard].handle(self.now, input);
+        self.after_input(shard);
+    }
+
+    fn after_input(&mut self, shard: usize) {
         if self.healing || self.random.chance(60) {
             self.shards[shard].flush(self.now);
         }

@@ -4,12 +4,16 @@ use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message as _;
 use prost::encoding::{encode_varint, encoded_len_varint};
 
-use super::{FrameKind, HEADER_BYTES, flags_of, put_header};
+use super::{Flags, FrameKind, HEADER_BYTES, LENGTH_BYTES, flags_of, put_header};
 use crate::ids::{Cursor, Handle, RequestId, Seq};
 use crate::v1;
 
 /// Tag of `Deliver.events`.
 const DELIVER_EVENT: u8 = 2 << 3 | 2;
+/// Tag of `Published.receipts`.
+const PUBLISHED_RECEIPT: u8 = 1 << 3 | 2;
+/// A receipt's length as a varint, at most.
+const RECEIPT_LENGTH_BYTES_MAX: usize = 10;
 /// Tag of `HistoryPage.events`.
 const HISTORY_EVENT: u8 = 1 << 3 | 2;
 
@@ -51,6 +55,51 @@ pub fn history_page<'a>(
     put_events(&mut buf, HISTORY_EVENT, events);
     rest.encode_raw(&mut buf);
     buf.freeze()
+}
+
+/// A Published frame that is being written behind others in a buffer: receipts of many requests of one connection.
+#[derive(Debug)]
+pub struct ReceiptBatch {
+    start: usize,
+    receipts: usize,
+}
+
+impl ReceiptBatch {
+    /// Begins a frame behind what `buf` holds.
+    pub fn begin(buf: &mut BytesMut) -> Self {
+        let start = buf.len();
+        put_header(buf, FrameKind::Published, Flags::NONE, RequestId::PUSH, 0);
+        Self { start, receipts: 0 }
+    }
+
+    /// Bytes of the frame so far.
+    #[must_use]
+    pub fn bytes(&self, buf: &BytesMut) -> usize {
+        buf.len() - self.start
+    }
+
+    /// Receipts so far.
+    #[must_use]
+    pub fn receipts(&self) -> usize {
+        self.receipts
+    }
+
+    /// Adds a receipt.
+    pub fn push(&mut self, buf: &mut BytesMut, receipt: &v1::Receipt) {
+        let bytes = receipt.encoded_len();
+        buf.reserve(1 + RECEIPT_LENGTH_BYTES_MAX + bytes);
+        buf.put_u8(PUBLISHED_RECEIPT);
+        encode_varint(bytes as u64, buf);
+        receipt.encode_raw(buf);
+        self.receipts += 1;
+    }
+
+    /// Ends the frame.
+    pub fn finish(self, buf: &mut BytesMut) {
+        let length = buf.len() - self.start - LENGTH_BYTES;
+        let length = u32::try_from(length).expect("a frame is far below 4 GiB");
+        buf[self.start..self.start + LENGTH_BYTES].copy_from_slice(&length.to_le_bytes());
+    }
 }
 
 /// Bytes that an encoded event adds to a Deliver or HistoryPage frame.
@@ -124,6 +173,29 @@ mod tests {
                 frame::encode(FrameKind::Deliver, RequestId::PUSH, &generated)
             );
         }
+    }
+
+    #[test]
+    fn receipts_one_by_one_are_the_same_bytes_as_all_at_once() {
+        let receipt = |request_id, seq, duplicate| v1::Receipt {
+            request_id,
+            epoch: 3,
+            seq,
+            time_ms: 1_700_000_000_000,
+            duplicate,
+            ..Default::default()
+        };
+        let receipts = vec![receipt(1, 70_000, false), receipt(900, 2, true)];
+        let mut buf = BytesMut::from(&b"before"[..]);
+        let mut batch = ReceiptBatch::begin(&mut buf);
+        receipts
+            .iter()
+            .for_each(|receipt| batch.push(&mut buf, receipt));
+        assert_eq!((batch.receipts(), batch.bytes(&buf)), (2, buf.len() - 6));
+        batch.finish(&mut buf);
+        let generated = v1::Published { receipts };
+        let whole = frame::encode(FrameKind::Published, RequestId::PUSH, &generated);
+        assert_eq!(buf[6..], whole);
     }
 
     #[test]

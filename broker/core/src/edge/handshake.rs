@@ -145,9 +145,10 @@ impl Edge {
             let bytes = clamped(frame::HEADER_BYTES + frame.body.len());
             self.credit(conn, bytes, fx);
             if self.conns.open(conn).is_some() {
-                self.request(now, conn, frame, fx);
+                self.request(now, conn, frame.as_ref(), fx);
             }
         }
+        self.send_batches(fx);
         self.resume(conn, fx);
     }
 

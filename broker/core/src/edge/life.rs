@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use rialto_protocol::{
     error::ErrorCode,
-    frame::{self, Frame, FrameKind, Sender},
+    frame::{self, FrameKind, FrameRef, Sender},
     ids::RequestId,
     limits, v1,
 };
@@ -44,17 +44,42 @@ impl Edge {
         self.arm(now, conn);
     }
 
-    pub(super) fn frames(&mut self, now: Now, conn: ConnId, frames: Vec<Frame>, fx: &mut Effects) {
-        fx.counters.frames_in += frames.len() as u64;
-        if let Some(session) = self.conns.open_mut(conn) {
+    /// Takes in what was read from a connection: all whole frames of it. Returns how many bytes they had.
+    ///
+    /// # Errors
+    /// What follows is no frame: the connection was told, and nothing more is to be read from it.
+    pub fn receive(
+        &mut self,
+        now: Now,
+        conn: ConnId,
+        bytes: &[u8],
+        fx: &mut Effects,
+    ) -> Result<usize, ErrorCode> {
+        let mut taken = 0;
+        let result = loop {
+            match frame::peek(&bytes[taken..], self.frame_bytes_max(conn)) {
+                Ok(Some(frame)) => {
+                    taken += frame.bytes();
+                    fx.counters.frames_in += 1;
+                    self.frame(now, conn, frame, fx);
+                }
+                Ok(None) => break Ok(taken),
+                Err(error) => {
+                    self.fail(now, conn, error.code(), fx);
+                    break Err(error.code());
+                }
+            }
+        };
+        if taken > 0
+            && let Some(session) = self.conns.open_mut(conn)
+        {
             session.heard_us = now.mono_us;
         }
-        for frame in frames {
-            self.frame(now, conn, frame, fx);
-        }
+        self.send_batches(fx);
+        result
     }
 
-    fn frame(&mut self, now: Now, conn: ConnId, frame: Frame, fx: &mut Effects) {
+    fn frame(&mut self, now: Now, conn: ConnId, frame: FrameRef<'_>, fx: &mut Effects) {
         let Some(session) = self.conns.get_mut(conn) else {
             return;
         };
@@ -65,12 +90,12 @@ impl Edge {
             }
             State::Open => self.request(now, conn, frame, fx),
             State::Unauthenticated if frame.kind == FrameKind::Hello => {
-                self.hello(now, conn, &frame, fx);
+                self.hello(now, conn, &frame.to_frame(), fx);
             }
             State::Unauthenticated => self.fail(now, conn, ErrorCode::NotAuthenticated, fx),
             State::Authenticating => {
-                let bytes = frame::HEADER_BYTES + frame.body.len();
-                session.work().parked.push(frame);
+                let bytes = frame.bytes();
+                session.work().parked.push(frame.to_frame());
                 self.charge(conn, bytes);
             }
         }

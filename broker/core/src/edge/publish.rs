@@ -3,12 +3,13 @@
 use std::mem;
 
 use bytes::Bytes;
-use prost::Message as _;
 use rialto_protocol::{
     error::ErrorCode,
-    frame::{self, FrameKind, HEADER_BYTES},
+    frame::ReceiptBatch,
     ids::{ConversationId, Handle, RequestId, UserId},
-    limits, v1,
+    limits,
+    plain::{PlainPublish, PlainTarget},
+    v1,
 };
 use smallvec::SmallVec;
 
@@ -20,8 +21,27 @@ use super::{
 use crate::{
     effects::Effects,
     io::{ConnId, Now},
-    message::{Author, Draft, Origin, Receipt, ToOwner},
+    message::{Author, Draft, Message, Origin, Plain, PlainBatch, Receipt, Receipted, ToOwner},
+    topology::ShardId,
 };
+
+/// What a request is taken to hold beside its messages.
+const DRAFT_OVERHEAD_BYTES: u32 = 64;
+/// Room that a batch begins with.
+const BATCH_DRAFTS: usize = 16;
+/// The same for its bytes.
+const BATCH_BYTES: usize = 2 << 10;
+/// A receipt in a frame, at most: numbers, and an error's text.
+const RECEIPT_BYTES_MAX: usize = 256;
+
+/// A receipt that waits for the end of the batch.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Gathered {
+    conn: ConnId,
+    request: RequestId,
+    draft: u32,
+    receipt: Receipt,
+}
 
 /// Drafts of a request that were refused here while others of it are at the owner.
 #[derive(Debug)]
@@ -53,7 +73,7 @@ impl Edge {
         let (drafts, refused) = self.judge(now, call, author.user, publish.drafts, fx);
         if drafts.is_empty() {
             for RefusedDraft { index, receipt } in refused {
-                self.gather(call.conn, call.request, index, receipt);
+                self.gather(call.conn, call.request, clamped(index), receipt);
             }
             return Ok(());
         }
@@ -73,6 +93,7 @@ impl Edge {
                 origin,
                 author,
                 conversation,
+                first: 0,
                 drafts,
             },
             fx,
@@ -87,16 +108,19 @@ impl Edge {
     ) -> Result<ConversationId, ErrorCode> {
         match target.ok_or(ErrorCode::InvalidField)? {
             v1::publish::Target::Conversation(id) => check::conversation(&id),
-            v1::publish::Target::Handle(handle) => {
-                let key = self
-                    .topics
-                    .key_of_handle(Handle(handle))
-                    .ok_or(ErrorCode::UnknownHandle)?;
-                let session = self.conns.open(call.conn).ok_or(ErrorCode::UnknownHandle)?;
-                session.sub_of(key).ok_or(ErrorCode::UnknownHandle)?;
-                Ok(self.topics.at(key).conversation)
-            }
+            v1::publish::Target::Handle(handle) => self.followed(call.conn, Handle(handle)),
         }
+    }
+
+    /// The conversation that a connection follows under this name.
+    fn followed(&self, conn: ConnId, handle: Handle) -> Result<ConversationId, ErrorCode> {
+        let key = self
+            .topics
+            .key_of_handle(handle)
+            .ok_or(ErrorCode::UnknownHandle)?;
+        let session = self.conns.open(conn).ok_or(ErrorCode::UnknownHandle)?;
+        session.sub_of(key).ok_or(ErrorCode::UnknownHandle)?;
+        Ok(self.topics.at(key).conversation)
     }
 
     /// Those whose form and turn are right, and those that are refused.
@@ -109,12 +133,7 @@ impl Edge {
         fx: &mut Effects,
     ) -> (SmallVec<[Draft; 1]>, Vec<RefusedDraft>) {
         let body_bytes_max = self.config.body_bytes_max;
-        let (allowed, wait_ms) = if call.service {
-            (drafts.len(), 0)
-        } else {
-            let taken = self.user_rates.take(call.user, now, drafts.len());
-            (taken.allowed, taken.retry_after_ms)
-        };
+        let (allowed, wait_ms) = self.turns(now, call, drafts.len());
         let mut accepted = SmallVec::with_capacity(allowed);
         let mut refused = Vec::new();
         for (index, draft) in drafts.into_iter().enumerate() {
@@ -140,24 +159,154 @@ impl Edge {
         (accepted, refused)
     }
 
+    /// Takes messages in their usual form: they go to their owners with those of the same read.
+    pub(super) fn publish_plain(
+        &mut self,
+        now: Now,
+        call: Call,
+        publish: &PlainPublish<'_>,
+        fx: &mut Effects,
+    ) -> Result<(), Refusal> {
+        let conversation = match publish.target {
+            PlainTarget::Conversation(conversation) => conversation,
+            PlainTarget::Handle(handle) => self.followed(call.conn, handle)?,
+        };
+        let (allowed, wait_ms) = self.turns(now, call, publish.drafts.len());
+        let shard = self.topology.shard_of(&conversation);
+        let mut charged = 0;
+        for (draft, index) in publish.drafts.iter().zip(0_u32..) {
+            let code = if index as usize >= allowed {
+                Some((ErrorCode::RateLimited, wait_ms))
+            } else if draft.body_bytes > self.config.body_bytes_max {
+                Some((ErrorCode::BodyTooLarge, 0))
+            } else {
+                None
+            };
+            if let Some((code, retry_after_ms)) = code {
+                fx.counters.shed("session", code.name());
+                let receipt = Receipt::Refused {
+                    code,
+                    retry_after_ms,
+                };
+                self.gather(call.conn, call.request, index, receipt);
+                continue;
+            }
+            // What the request took stands with the first of its messages.
+            let cost = clamped(draft.message.len())
+                + if charged == 0 {
+                    DRAFT_OVERHEAD_BYTES
+                } else {
+                    0
+                };
+            charged += cost as usize;
+            let batch = self.open_batch(call, shard, fx);
+            let start = batch.bytes.len();
+            batch.bytes.extend_from_slice(draft.message);
+            batch.drafts.push(Plain {
+                conversation,
+                client_id: draft.client_id,
+                newest_reply: draft.newest_reply,
+                request: call.request,
+                draft: index,
+                cost,
+                message: start..batch.bytes.len(),
+            });
+        }
+        self.charge(call.conn, charged);
+        Ok(())
+    }
+
+    /// The connection's messages for a shard that have not left yet.
+    fn open_batch(&mut self, call: Call, shard: ShardId, fx: &mut Effects) -> &mut PlainBatch {
+        let place = usize::from(shard.0);
+        if self.batches[place]
+            .as_ref()
+            .is_some_and(|batch| batch.conn != call.conn)
+        {
+            self.send_batch(shard, fx);
+        }
+        let edge = self.id;
+        self.batches[place].get_or_insert_with(|| PlainBatch {
+            edge,
+            conn: call.conn,
+            author: Author {
+                user: call.user,
+                device: call.device,
+            },
+            drafts: Vec::with_capacity(BATCH_DRAFTS),
+            bytes: Vec::with_capacity(BATCH_BYTES),
+        })
+    }
+
+    /// Sends the open batch for a shard, before anything that came after it.
+    pub(super) fn send_batch(&mut self, shard: ShardId, fx: &mut Effects) {
+        if let Some(batch) = self.batches[usize::from(shard.0)].take() {
+            fx.send(shard, Message::ToOwner(ToOwner::AppendPlain(batch)));
+        }
+    }
+
+    /// Sends all open batches: the read that they came with is at its end.
+    pub(super) fn send_batches(&mut self, fx: &mut Effects) {
+        for shard in (0..self.topology.shards).map(ShardId) {
+            self.send_batch(shard, fx);
+        }
+    }
+
+    /// How many of so many messages the user may publish now, and when the next.
+    fn turns(&mut self, now: Now, call: Call, messages: usize) -> (usize, u32) {
+        if call.service {
+            return (messages, 0);
+        }
+        let taken = self.user_rates.take(call.user, now, messages);
+        (taken.allowed, taken.retry_after_ms)
+    }
+
+    /// Receipts of messages, of any connections.
+    pub(super) fn receipts(&mut self, receipts: Vec<Receipted>, fx: &mut Effects) {
+        for receipted in receipts {
+            let Receipted {
+                conn,
+                request,
+                draft,
+                cost,
+                receipt,
+            } = receipted;
+            self.credit(conn, cost, fx);
+            if self.conns.open(conn).is_some() {
+                self.gather(conn, request, draft, receipt);
+            }
+        }
+    }
+
     /// The owner's receipts, among which those of here find their places.
-    pub(super) fn appended(&mut self, origin: Origin, receipts: &[Receipt], fx: &mut Effects) {
+    pub(super) fn appended(
+        &mut self,
+        origin: Origin,
+        first: u32,
+        receipts: &[Receipt],
+        fx: &mut Effects,
+    ) {
         self.credit(origin.conn, origin.cost, fx);
         if self.conns.open(origin.conn).is_none() {
             return;
         }
         let merge = self.take_merge(origin);
         let mut refused = merge.iter().flat_map(|merge| &merge.refused).peekable();
-        let mut index = 0;
+        let mut index = first as usize;
         let mut here = |edge: &mut Self, index: &mut usize| {
             while let Some(draft) = refused.next_if(|draft| draft.index == *index) {
-                edge.gather(origin.conn, origin.request, draft.index, draft.receipt);
+                edge.gather(
+                    origin.conn,
+                    origin.request,
+                    clamped(draft.index),
+                    draft.receipt,
+                );
                 *index += 1;
             }
         };
         for receipt in receipts {
             here(self, &mut index);
-            self.gather(origin.conn, origin.request, index, *receipt);
+            self.gather(origin.conn, origin.request, clamped(index), *receipt);
             index += 1;
         }
         here(self, &mut index);
@@ -175,30 +324,13 @@ impl Edge {
         Some(merge)
     }
 
-    fn gather(&mut self, conn: ConnId, request: RequestId, draft: usize, receipt: Receipt) {
-        let mut gathered = v1::Receipt {
-            request_id: request.0,
-            draft: clamped(draft),
-            ..v1::Receipt::default()
-        };
-        match receipt {
-            Receipt::Kept {
-                epoch,
-                seq,
-                time_ms,
-                duplicate,
-            } => {
-                gathered.epoch = epoch.0;
-                gathered.seq = seq.0;
-                gathered.time_ms = time_ms;
-                gathered.duplicate = duplicate;
-            }
-            Receipt::Refused {
-                code,
-                retry_after_ms,
-            } => gathered.error = Some(code.to_proto(retry_after_ms)),
-        }
-        self.receipts.push((conn, gathered));
+    fn gather(&mut self, conn: ConnId, request: RequestId, draft: u32, receipt: Receipt) {
+        self.receipts.push(Gathered {
+            conn,
+            request,
+            draft,
+            receipt,
+        });
     }
 
     /// Sends what was gathered: one frame a connection, or as few as the frame limit allows.
@@ -207,41 +339,61 @@ impl Edge {
             return;
         }
         let mut gathered = mem::take(&mut self.receipts);
-        gathered.sort_by_key(|(conn, _)| *conn);
-        let mut published = v1::Published::default();
-        let mut frame_bytes = HEADER_BYTES;
-        let mut current = None;
-        for (conn, receipt) in gathered.drain(..) {
-            let bytes =
-                1 + prost::length_delimiter_len(receipt.encoded_len()) + receipt.encoded_len();
-            let full = frame_bytes + bytes > self.config.frame_bytes_max
-                || published.receipts.len() >= limits::RECEIPTS_MAX;
-            if current != Some(conn) || full {
-                self.send_receipts(current, &mut published, fx);
-                current = Some(conn);
-                frame_bytes = HEADER_BYTES;
+        gathered.sort_by_key(|gathered| gathered.conn);
+        for of_one in gathered.chunk_by(|one, other| one.conn == other.conn) {
+            let mut rest = of_one;
+            while !rest.is_empty() {
+                let (frame, later) = self.published(rest);
+                rest = later;
+                self.send(of_one[0].conn, frame, fx);
             }
-            frame_bytes += bytes;
-            published.receipts.push(receipt);
         }
-        self.send_receipts(current, &mut published, fx);
+        gathered.clear();
         self.receipts = gathered;
     }
 
-    fn send_receipts(
-        &mut self,
-        conn: Option<ConnId>,
-        published: &mut v1::Published,
-        fx: &mut Effects,
-    ) {
-        if let Some(conn) = conn {
-            self.send(
-                conn,
-                frame::encode(FrameKind::Published, RequestId::PUSH, published),
-                fx,
-            );
-            published.receipts.clear();
+    /// A frame with as many of these receipts as it may hold, and those that remain.
+    fn published<'a>(&mut self, receipts: &'a [Gathered]) -> (Bytes, &'a [Gathered]) {
+        let bytes_max = self.config.frame_bytes_max - RECEIPT_BYTES_MAX;
+        let buf = &mut self.receipt_buf;
+        let mut frame = ReceiptBatch::begin(buf);
+        for gathered in receipts {
+            if frame.receipts() == limits::RECEIPTS_MAX || frame.bytes(buf) > bytes_max {
+                break;
+            }
+            frame.push(buf, &gathered.to_proto());
         }
+        let (_, later) = receipts.split_at(frame.receipts());
+        frame.finish(buf);
+        (buf.split().freeze(), later)
+    }
+}
+
+impl Gathered {
+    fn to_proto(&self) -> v1::Receipt {
+        let mut receipt = v1::Receipt {
+            request_id: self.request.0,
+            draft: self.draft,
+            ..v1::Receipt::default()
+        };
+        match self.receipt {
+            Receipt::Kept {
+                epoch,
+                seq,
+                time_ms,
+                duplicate,
+            } => {
+                receipt.epoch = epoch.0;
+                receipt.seq = seq.0;
+                receipt.time_ms = time_ms;
+                receipt.duplicate = duplicate;
+            }
+            Receipt::Refused {
+                code,
+                retry_after_ms,
+            } => receipt.error = Some(code.to_proto(retry_after_ms)),
+        }
+        receipt
     }
 }
 

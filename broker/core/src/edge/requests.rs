@@ -4,9 +4,11 @@ use bytes::Bytes;
 use rialto_protocol::{
     body::{self, BodyError},
     error::ErrorCode,
-    frame::{self, Flags, Frame, FrameKind},
+    frame::{self, Flags, Frame, FrameKind, FrameRef},
     ids::{ConversationId, DeviceId, RequestId, Seq, UserId},
-    limits, v1,
+    limits,
+    plain::PlainPublish,
+    v1,
 };
 
 use super::{Edge, check, check::clamped, session::Session};
@@ -74,19 +76,20 @@ impl From<ErrorCode> for Refusal {
 }
 
 impl Edge {
-    pub(super) fn request(&mut self, now: Now, conn: ConnId, frame: Frame, fx: &mut Effects) {
-        let frame_bytes_max = self.config.frame_bytes_max;
+    pub(super) fn request(
+        &mut self,
+        now: Now,
+        conn: ConnId,
+        frame: FrameRef<'_>,
+        fx: &mut Effects,
+    ) {
         let Some(session) = self.conns.open_mut(conn) else {
             return;
-        };
-        let frame = match plain(session, frame, frame_bytes_max) {
-            Ok(frame) => frame,
-            Err(code) => return self.fail(now, conn, code, fx),
         };
         let call = Call {
             conn,
             request: frame.request_id,
-            cost: clamped(frame::HEADER_BYTES + frame.body.len()),
+            cost: clamped(frame.bytes()),
             user: session.user,
             device: session.device,
             service: session.service,
@@ -104,11 +107,40 @@ impl Edge {
                 return self.refuse(call, ErrorCode::RateLimited, taken.retry_after_ms, fx);
             }
         }
-        match self.dispatch(now, call, frame.kind, &frame.body, fx) {
+        let result = if frame.kind == FrameKind::Publish
+            && frame.flags == Flags::NONE
+            && let Some(publish) = PlainPublish::read(frame.body)
+        {
+            self.publish_plain(now, call, &publish, fx)
+        } else {
+            self.decoded(now, call, frame, fx)
+        };
+        match result {
             Ok(()) => {}
             Err(Refusal::Connection(code)) => self.fail(now, conn, code, fx),
             Err(Refusal::Request(code)) => self.refuse(call, code, 0, fx),
         }
+    }
+
+    /// A request whose body has to be decoded.
+    fn decoded(
+        &mut self,
+        now: Now,
+        call: Call,
+        frame: FrameRef<'_>,
+        fx: &mut Effects,
+    ) -> Result<(), Refusal> {
+        let frame_bytes_max = self.config.frame_bytes_max;
+        let Some(session) = self.conns.open(call.conn) else {
+            return Ok(());
+        };
+        let frame =
+            inflated(session, frame.to_frame(), frame_bytes_max).map_err(Refusal::Connection)?;
+        let call = Call {
+            cost: clamped(frame::HEADER_BYTES + frame.body.len()),
+            ..call
+        };
+        self.dispatch(now, call, frame.kind, &frame.body, fx)
     }
 
     /// Answers a request with an error.
@@ -194,11 +226,15 @@ impl Edge {
     }
 
     /// Sends the conversation's owner a message.
-    pub(super) fn tell(&self, conversation: ConversationId, message: ToOwner, fx: &mut Effects) {
-        fx.send(
-            self.topology.shard_of(&conversation),
-            Message::ToOwner(message),
-        );
+    pub(super) fn tell(
+        &mut self,
+        conversation: ConversationId,
+        message: ToOwner,
+        fx: &mut Effects,
+    ) {
+        let shard = self.topology.shard_of(&conversation);
+        self.send_batch(shard, fx);
+        fx.send(shard, Message::ToOwner(message));
     }
 
     fn history(
@@ -407,7 +443,7 @@ impl Edge {
 }
 
 /// The frame as it was before compression.
-fn plain(session: &Session, frame: Frame, frame_bytes_max: usize) -> Result<Frame, ErrorCode> {
+fn inflated(session: &Session, frame: Frame, frame_bytes_max: usize) -> Result<Frame, ErrorCode> {
     if !frame.flags.contains(Flags::COMPRESSED) {
         Ok(frame)
     } else if session.agreed.zstd {

@@ -1,5 +1,6 @@
 //! Appending: drafts become events, one by one, each judged by the rules as they stand after the one before it.
 
+use prost::Message as _;
 use rialto_protocol::{
     error::ErrorCode,
     ids::{ClientId, Seq, UserId},
@@ -43,13 +44,14 @@ impl Desk {
         let ToOwner::Append {
             origin,
             author,
+            first,
             drafts,
             ..
         } = ask
         else {
             return Outcome::Done;
         };
-        let (origin, author) = (*origin, *author);
+        let (origin, author, first) = (*origin, *author, *first);
         for draft in &drafts[receipts.len()..] {
             let receipt = match self.append_draft(now, conversation, author, draft, known, fx) {
                 Ok(receipt) => receipt,
@@ -66,7 +68,11 @@ impl Desk {
         self.reply(
             conversation,
             origin.edge,
-            Message::ToEdge(ToEdge::Appended { origin, receipts }),
+            Message::ToEdge(ToEdge::Appended {
+                origin,
+                first,
+                receipts,
+            }),
             fx,
         );
         Outcome::Done
@@ -103,7 +109,13 @@ impl Desk {
         }
         match &draft.content {
             DraftContent::Message(message) => {
-                self.append_message(now, conversation, author, draft, message)
+                let body = Body {
+                    client_id: draft.client_id,
+                    newest_reply: Seq(message.reply_to.iter().copied().max().unwrap_or(0)),
+                    mentions: &message.mentions,
+                    message: &message.encode_to_vec(),
+                };
+                self.append_message(now, conversation, author, &body)
             }
             DraftContent::Edit(edit) => {
                 self.append_edit(now, conversation, author, draft, edit, known)
@@ -152,10 +164,7 @@ impl Desk {
         if novelty == Some(Novelty::New) {
             return Ok(None);
         }
-        if let Some(event) =
-            self.sent
-                .get(&(conversation.id, author.user, author.device, client_id))
-        {
+        if let Some(event) = conversation.sent_lately(author, client_id) {
             return Ok(Some(event));
         }
         match known.sent {
@@ -170,13 +179,12 @@ impl Desk {
         }
     }
 
-    fn append_message(
+    pub(super) fn append_message(
         &mut self,
         now: Now,
         conversation: &mut Conversation,
         author: Author,
-        draft: &Draft,
-        message: &v1::Message,
+        body: &Body<'_>,
     ) -> Result<Receipt, Refusal> {
         let journal_ms = self
             .lanes
@@ -187,21 +195,11 @@ impl Desk {
         rules::may_write(profile, member, journal_ms)
             .map_err(|(code, ms)| Refusal::Code(code, ms))?;
         let is_slow = profile.slow_mode_s > 0 && member.role() < v1::Role::Moderator;
-        if message
-            .reply_to
-            .iter()
-            .any(|seq| *seq > conversation.head.cursor.seq.0)
-        {
+        if body.newest_reply > conversation.head.cursor.seq {
             return Err(ErrorCode::TargetNotFound.into());
         }
-        let mentioned = mentioned_members(conversation, author.user, &message.mentions)?;
-        let receipt = self.log(
-            now,
-            conversation,
-            author,
-            draft.client_id,
-            &Content::Message(message.clone()),
-        );
+        let mentioned = mentioned_members(conversation, author.user, body.mentions)?;
+        let receipt = self.log_message(now, conversation, author, body.client_id, body.message);
         if let Some(member) = conversation.member_mut(&author.user) {
             member.row.last_message_ms = journal_ms;
         }
@@ -319,8 +317,19 @@ impl Desk {
     }
 }
 
+/// A message to be judged and appended.
+pub(super) struct Body<'a> {
+    pub(super) client_id: ClientId,
+    /// The newest event that it answers; 0: none.
+    pub(super) newest_reply: Seq,
+    /// Users whom it mentions.
+    pub(super) mentions: &'a [bytes::Bytes],
+    /// The encoded `Message`.
+    pub(super) message: &'a [u8],
+}
+
 /// Why a draft did not become an event.
-enum Refusal {
+pub(super) enum Refusal {
     Needs(SmallVec<[Need; 2]>),
     Code(ErrorCode, u32),
 }
@@ -358,7 +367,7 @@ fn find(conversation: &Conversation, known: &Known, seq: Seq) -> Result<Option<T
         }
         Some(None) => Ok(None),
         None => match conversation.recent(seq) {
-            Some(target) => Ok(Some(target.clone())),
+            Some(target) => Ok(Some(target)),
             None => Err(Need::Target(seq).into()),
         },
     }

@@ -4,12 +4,15 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use bytes::Bytes;
 use rialto_protocol::{
-    event,
-    ids::{ConversationId, Cursor, LaneId, Ordinal, Position, Seq, UserId},
+    event::{self, EventHead},
+    ids::{ClientId, ConversationId, Cursor, LaneId, Ordinal, Position, Seq, UserId},
     v1,
 };
 
-use crate::io::{Answer, StoredConversation};
+use crate::{
+    io::{Answer, SentEvent, StoredConversation},
+    message::Author,
+};
 
 use super::{
     desk::Desk,
@@ -19,10 +22,18 @@ use super::{
     work::{Need, Target, Work},
 };
 
-/// Newest events of which the essentials stay in memory: most marks, edits and reactions are about one of them.
+/// Newest events of which the essentials stay in memory: most marks, edits, reactions and retries are about one of them.
 const RECENT_KEPT: usize = 16;
 /// Fewer members than these are not looked through for some that may be forgotten.
 const TRIM_LEAST: usize = 16;
+
+/// What stays in memory of one of the newest events.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Recent {
+    pub(super) head: EventHead,
+    pub(super) is_message: bool,
+    pub(super) deleted: bool,
+}
 
 /// A place in the table of conversations.
 #[derive(Debug)]
@@ -52,7 +63,7 @@ pub(super) struct Conversation {
     members: HashMap<UserId, Member, ahash::RandomState>,
     /// How many members there must be before some are looked for that may be forgotten.
     trim_at: usize,
-    recent: VecDeque<Target>,
+    recent: VecDeque<Recent>,
     queues: HashMap<UserId, VecDeque<Work>, ahash::RandomState>,
 }
 
@@ -154,23 +165,66 @@ impl Conversation {
         self.durable.cursor
     }
 
-    /// Keeps the essentials of an event that was just numbered.
-    pub(super) fn note_event(&mut self, target: Target) {
-        if self.recent.len() == RECENT_KEPT {
+    /// Keeps the essentials of an event that was just numbered. The oldest leave, but none that is not durable: storage
+    /// would not find its `client_id` yet.
+    pub(super) fn note_event(&mut self, recent: Recent) {
+        while self.recent.len() >= RECENT_KEPT
+            && self
+                .recent
+                .front()
+                .is_some_and(|oldest| oldest.head.seq <= self.durable.cursor.seq)
+        {
             self.recent.pop_front();
         }
-        self.recent.push_back(target);
+        self.recent.push_back(recent);
+    }
+
+    /// The event that this `client_id` became, if it is one of the newest.
+    pub(super) fn sent_lately(&self, author: Author, client_id: ClientId) -> Option<SentEvent> {
+        let mut newest_first = self.recent.iter().rev().map(|recent| &recent.head);
+        newest_first
+            .find(|head| {
+                head.client_id == client_id
+                    && head.device == author.device
+                    && head.sender == author.user
+            })
+            .map(|head| SentEvent {
+                epoch: head.epoch,
+                seq: head.seq,
+                time_ms: head.time_ms,
+            })
     }
 
     pub(super) fn note_deleted(&mut self, seq: Seq) {
-        if let Some(target) = self.recent.iter_mut().find(|target| target.seq == seq) {
-            target.deleted = true;
+        if let Some(place) = self.place(seq) {
+            self.recent[place].deleted = true;
         }
     }
 
     /// An event of the newest, without its mentions.
-    pub(super) fn recent(&self, seq: Seq) -> Option<&Target> {
-        self.recent.iter().rev().find(|target| target.seq == seq)
+    pub(super) fn recent(&self, seq: Seq) -> Option<Target> {
+        self.place(seq).map(|place| {
+            let Recent {
+                ref head,
+                is_message,
+                deleted,
+            } = self.recent[place];
+            Target {
+                seq,
+                ordinal: head.ordinal,
+                sender: head.sender,
+                is_message,
+                deleted,
+                mentions: None,
+            }
+        })
+    }
+
+    /// Where a number stands among the newest, which follow each other without a gap.
+    fn place(&self, seq: Seq) -> Option<usize> {
+        let first = self.recent.front()?.head.seq;
+        let place = usize::try_from(seq.0.checked_sub(first.0)?).ok()?;
+        (place < self.recent.len()).then_some(place)
     }
 
     /// Ordinal at an event, where it is known without a read.

@@ -14,7 +14,7 @@ use crate::{
     config::CoreConfig,
     effects::Effects,
     io::{LaneClaim, Now, Output, Query, Ticket},
-    message::{Message, Origin, ToEdge, ToOwner},
+    message::{Message, Origin, Receipted, ToEdge, ToOwner},
     topology::{ShardId, Topology},
 };
 
@@ -23,7 +23,6 @@ use super::{
     conversation::Conversation,
     lane::{Lanes, Waiting},
     read::ReadJob,
-    sent::RecentSent,
     work::{Need, Outcome, Work},
 };
 
@@ -54,9 +53,10 @@ pub(super) struct Desk {
     pub(super) config: Arc<CoreConfig>,
     pub(super) lanes: Lanes,
     pub(super) attachments: Attachments,
-    pub(super) sent: RecentSent,
     pub(super) loads: HashMap<Ticket, (ConversationId, Load), ahash::RandomState>,
     next_ticket: u64,
+    /// Receipts that may leave, in order for each edge.
+    pub(super) receipts: Vec<(ShardId, Receipted)>,
     /// Pieces of work that wait for a read.
     pub(super) parked: usize,
     /// Bytes of it.
@@ -81,9 +81,9 @@ impl Desk {
             topology,
             lanes: Lanes::new(topology.lanes, &config, claims),
             attachments: Attachments::new(id, topology, config.hasher()),
-            sent: RecentSent::new(config.recent_sent_max, config.hasher()),
             loads: HashMap::with_hasher(config.hasher()),
             next_ticket: 0,
+            receipts: Vec::new(),
             parked: 0,
             parked_bytes: 0,
             parked_bytes_max: PARKED_BYTES_MAX,
@@ -174,7 +174,7 @@ impl Desk {
             ToOwner::Prefer { .. } => self.prefer(now, conversation, work, fx),
             ToOwner::Signal { .. } => self.signal(conversation, work, fx),
             ToOwner::Notify { .. } => self.keep_notice(now, conversation, work, fx),
-            ToOwner::Detach { .. } | ToOwner::PassedOn { .. } => Ok(()),
+            ToOwner::Detach { .. } | ToOwner::PassedOn { .. } | ToOwner::AppendPlain(_) => Ok(()),
         };
         match result {
             Ok(()) => Outcome::Done,
@@ -326,11 +326,16 @@ impl Desk {
     pub(super) fn refuse_waiting(&mut self, waiting: Waiting, fx: &mut Effects) {
         let code = ErrorCode::StorageUnavailable;
         match waiting {
+            Waiting::Receipt(edge, receipted) => self.refuse_receipt(edge, receipted),
             Waiting::Subscribed(joining) => {
                 fx.send(joining.origin.edge, Message::ToEdge(joining.refused(code)));
             }
             Waiting::Message(shard, message) => match message {
-                Message::ToEdge(ToEdge::Appended { origin, receipts }) => {
+                Message::ToEdge(ToEdge::Appended {
+                    origin,
+                    first,
+                    receipts,
+                }) => {
                     let refused = crate::message::Receipt::Refused {
                         code,
                         retry_after_ms: retry_hint_ms(code),
@@ -338,7 +343,11 @@ impl Desk {
                     let receipts = receipts.iter().map(|_| refused).collect();
                     fx.send(
                         shard,
-                        Message::ToEdge(ToEdge::Appended { origin, receipts }),
+                        Message::ToEdge(ToEdge::Appended {
+                            origin,
+                            first,
+                            receipts,
+                        }),
                     );
                 }
                 Message::ToEdge(
@@ -402,7 +411,10 @@ impl Desk {
                 }
                 // Markers that did not move after all: nothing is told. Nothing else waits for the disk.
                 Message::ToEdge(
-                    ToEdge::Signalled { .. } | ToEdge::Deliver { .. } | ToEdge::Presence { .. },
+                    ToEdge::Signalled { .. }
+                    | ToEdge::Deliver { .. }
+                    | ToEdge::Presence { .. }
+                    | ToEdge::Receipts(_),
                 )
                 | Message::ToOwner(_)
                 | Message::ToHome(_) => {}
@@ -466,7 +478,7 @@ pub(super) fn require_member(conversation: &Conversation, user: &UserId) -> Resu
 }
 
 /// When a refusal that will pass by itself is worth another try, milliseconds.
-fn retry_hint_ms(code: ErrorCode) -> u32 {
+pub(super) fn retry_hint_ms(code: ErrorCode) -> u32 {
     match code {
         ErrorCode::Overloaded => 1_000,
         ErrorCode::StorageUnavailable => 2_000,

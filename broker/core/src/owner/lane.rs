@@ -9,10 +9,9 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use rialto_protocol::{
     error::ErrorCode,
-    event::{self, EventHead},
+    event::EventHead,
     ids::{ConversationId, Cursor, Epoch, LaneId, Ordinal, Position, Seq, UserId},
     record::{self, Table},
-    v1,
 };
 use smallvec::SmallVec;
 
@@ -20,7 +19,7 @@ use crate::{
     config::CoreConfig,
     effects::Effects,
     io::{AppendFailure, Entry, LaneClaim, Now, Output},
-    message::Message,
+    message::{Message, Receipted},
     topology::ShardId,
 };
 
@@ -31,6 +30,8 @@ use super::{outbox::Outbox, subscribe::Joining};
 pub(super) enum Waiting {
     /// A message.
     Message(ShardId, Message),
+    /// An answer to a message.
+    Receipt(ShardId, Receipted),
     /// A subscription: how it stands is told as of the moment when it leaves.
     Subscribed(Joining),
 }
@@ -77,6 +78,8 @@ pub(super) struct Built {
     pub(super) touched: Vec<Touched>,
     /// What is to be passed on.
     pub(super) outgoing: Vec<Outgoing>,
+    /// Answers that rest on it.
+    pub(super) receipts: Vec<(ShardId, Receipted)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +102,7 @@ pub(super) struct Lane {
     open: BytesMut,
     touched: Vec<Touched>,
     outgoing: Vec<Outgoing>,
+    receipts: Vec<(ShardId, Receipted)>,
     closed: VecDeque<Built>,
     in_flight: VecDeque<Built>,
     waiting: BTreeMap<Position, Vec<Waiting>>,
@@ -120,6 +124,7 @@ impl Lane {
             open: BytesMut::new(),
             touched: Vec::new(),
             outgoing: Vec::new(),
+            receipts: Vec::new(),
             closed: VecDeque::new(),
             in_flight: VecDeque::new(),
             waiting: BTreeMap::new(),
@@ -159,11 +164,9 @@ impl Lane {
         conversation: ConversationId,
         touch: &mut Option<(Position, usize)>,
         head: &EventHead,
-        content: &v1::event::Content,
+        encode: impl FnOnce(&mut BytesMut),
     ) {
-        let range = record::put_event(&mut self.open, &conversation, |buf| {
-            event::encode_into(buf, head, content);
-        });
+        let range = record::put_event(&mut self.open, &conversation, encode);
         let end = LogEnd {
             cursor: Cursor {
                 epoch: head.epoch,
@@ -238,6 +241,7 @@ impl Lane {
             records: self.open.split().freeze(),
             touched: std::mem::take(&mut self.touched),
             outgoing: std::mem::take(&mut self.outgoing),
+            receipts: std::mem::take(&mut self.receipts),
         });
     }
 
@@ -318,6 +322,22 @@ impl Lanes {
         self.get_mut(lane).wait(position, waiting);
     }
 
+    /// Keeps a receipt back until the position is durable.
+    pub(super) fn receipt(
+        &mut self,
+        lane: LaneId,
+        position: Position,
+        edge: ShardId,
+        receipted: Receipted,
+    ) {
+        let lane = self.get_mut(lane);
+        if position == lane.open_position() {
+            lane.receipts.push((edge, receipted));
+        } else {
+            lane.wait(position, Waiting::Receipt(edge, receipted));
+        }
+    }
+
     /// Closes the open entries and hands out what may be on its way.
     pub(super) fn flush(&mut self, fx: &mut Effects) {
         let dirty = std::mem::take(&mut self.dirty);
@@ -388,7 +408,16 @@ impl Lanes {
         failure: AppendFailure,
     ) -> bool {
         let lane = self.get_mut(lane);
-        lane.in_flight.retain(|built| built.position != position);
+        if let Some(place) = lane
+            .in_flight
+            .iter()
+            .position(|built| built.position == position)
+            && let Some(built) = lane.in_flight.remove(place)
+        {
+            for (edge, receipted) in built.receipts {
+                lane.wait(position, Waiting::Receipt(edge, receipted));
+            }
+        }
         match (failure, lane.state) {
             (_, State::Lost) => false,
             (AppendFailure::Lost, _) => {
@@ -414,17 +443,20 @@ impl Lanes {
         lane.open.clear();
         lane.touched.clear();
         lane.outgoing.clear();
-        lane.closed.clear();
-        lane.in_flight.clear();
+        let built = lane.in_flight.drain(..).chain(lane.closed.drain(..));
+        let receipts = built
+            .flat_map(|built| built.receipts)
+            .chain(lane.receipts.drain(..));
+        let mut refused: Vec<Waiting> = receipts
+            .map(|(edge, receipted)| Waiting::Receipt(edge, receipted))
+            .collect();
         lane.closed_tail = lane.durable;
         lane.outbox.forget_written();
         if lane.state == State::Failing {
             lane.state = State::Serving;
         }
-        std::mem::take(&mut lane.waiting)
-            .into_values()
-            .flatten()
-            .collect()
+        refused.extend(std::mem::take(&mut lane.waiting).into_values().flatten());
+        refused
     }
 
     pub(super) fn is_idle(&self) -> bool {

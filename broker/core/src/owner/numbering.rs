@@ -1,17 +1,22 @@
 //! Numbering: what was decided becomes the conversation's next event, and whoever it mentions is told.
 
+use bytes::BytesMut;
 use rialto_protocol::{
-    event::EventHead,
+    event::{self, EventHead},
     ids::{ClientId, Cursor, Ordinal, Seq, UserId},
     v1::{self, event::Content},
 };
 
 use crate::{
-    io::{Now, SentEvent},
+    io::Now,
     message::{Author, Receipt},
 };
 
-use super::{conversation::Conversation, desk::Desk, lane::LogEnd, work::Target};
+use super::{
+    conversation::{Conversation, Recent},
+    desk::Desk,
+    lane::LogEnd,
+};
 
 impl Desk {
     /// Gives an event the next number and writes it into the lane's open entry.
@@ -23,8 +28,43 @@ impl Desk {
         client_id: ClientId,
         content: &Content,
     ) -> Receipt {
-        let lane = self.lanes.begin(conversation.lane, now);
         let is_message = matches!(content, Content::Message(_));
+        self.number(
+            now,
+            conversation,
+            author,
+            client_id,
+            is_message,
+            |buf, head| {
+                event::encode_into(buf, head, content);
+            },
+        )
+    }
+
+    /// The same for a message that is encoded already.
+    pub(super) fn log_message(
+        &mut self,
+        now: Now,
+        conversation: &mut Conversation,
+        author: Author,
+        client_id: ClientId,
+        message: &[u8],
+    ) -> Receipt {
+        self.number(now, conversation, author, client_id, true, |buf, head| {
+            event::encode_message_into(buf, head, message);
+        })
+    }
+
+    fn number(
+        &mut self,
+        now: Now,
+        conversation: &mut Conversation,
+        author: Author,
+        client_id: ClientId,
+        is_message: bool,
+        encode: impl FnOnce(&mut BytesMut, &EventHead),
+    ) -> Receipt {
+        let lane = self.lanes.begin(conversation.lane, now);
         let seq = conversation.head.cursor.seq.next();
         let ordinal = Ordinal(conversation.head.ordinal.0 + u64::from(is_message));
         let (epoch, time_ms) = (lane.epoch(), lane.time_ms());
@@ -41,7 +81,9 @@ impl Desk {
             device,
             client_id,
         };
-        lane.event(conversation.id, &mut conversation.touch, &head, content);
+        lane.event(conversation.id, &mut conversation.touch, &head, |buf| {
+            encode(buf, &head);
+        });
         let position = lane.open_position();
         conversation.head = LogEnd {
             cursor: Cursor { epoch, seq },
@@ -49,32 +91,16 @@ impl Desk {
             time_ms,
         };
         conversation.last_position = position;
-        conversation.note_event(Target {
-            seq,
-            ordinal,
-            sender,
+        conversation.note_event(Recent {
+            head,
             is_message,
             deleted: false,
-            mentions: None,
         });
         if let Some(member) = conversation.member_mut(&sender) {
             member.last_sent = (seq, ordinal);
             member.note_device(device, client_id);
             member.position = position;
         }
-        let key = (conversation.id, sender, device, client_id);
-        let event = SentEvent {
-            epoch,
-            seq,
-            time_ms,
-        };
-        let lanes = &self.lanes;
-        self.sent.insert(
-            key,
-            event,
-            (conversation.lane, position),
-            |lane, position| position <= lanes.durable_position(lane),
-        );
         Receipt::Kept {
             epoch,
             seq,

@@ -275,6 +275,7 @@ impl World {
             origin,
             author: author(user),
             conversation,
+            first: 0,
             drafts,
         });
     }
@@ -293,6 +294,7 @@ impl World {
             origin,
             author: author(user),
             conversation,
+            first: 0,
             drafts,
         });
     }

@@ -113,7 +113,9 @@ impl Work {
             ToOwner::Conversations { user, .. } | ToOwner::Notify { user, .. } => {
                 ConversationId::of_inbox(*user)
             }
-            ToOwner::PassedOn { .. } => ConversationId::from_bytes([0; 16]),
+            ToOwner::PassedOn { .. } | ToOwner::AppendPlain(_) => {
+                ConversationId::from_bytes([0; 16])
+            }
         }
     }
 
@@ -131,9 +133,10 @@ impl Work {
             | ToOwner::Members { user, .. }
             | ToOwner::Conversations { user, .. }
             | ToOwner::Signal { user, .. } => *user,
-            ToOwner::Notify { .. } | ToOwner::Detach { .. } | ToOwner::PassedOn { .. } => {
-                UserId::SYSTEM
-            }
+            ToOwner::Notify { .. }
+            | ToOwner::Detach { .. }
+            | ToOwner::PassedOn { .. }
+            | ToOwner::AppendPlain(_) => UserId::SYSTEM,
         }
     }
 
@@ -166,7 +169,12 @@ impl Work {
             )
         };
         Some(match &self.ask {
-            ToOwner::Append { origin, drafts, .. } => {
+            ToOwner::Append {
+                origin,
+                first,
+                drafts,
+                ..
+            } => {
                 let mut receipts = self.receipts.clone();
                 receipts.resize(
                     drafts.len(),
@@ -179,6 +187,7 @@ impl Work {
                     origin.edge,
                     Message::ToEdge(ToEdge::Appended {
                         origin: *origin,
+                        first: *first,
                         receipts,
                     }),
                 )
@@ -240,7 +249,9 @@ impl Work {
             | ToOwner::Members { origin, .. }
             | ToOwner::Conversations { origin, .. }
             | ToOwner::Signal { origin, .. } => refused(*origin),
-            ToOwner::Detach { .. } | ToOwner::PassedOn { .. } => return None,
+            ToOwner::Detach { .. } | ToOwner::PassedOn { .. } | ToOwner::AppendPlain(_) => {
+                return None;
+            }
         })
     }
 }

@@ -6,7 +6,7 @@ use super::rig::{Log, Rig, conversation, message, publish};
 use crate::{
     config::CoreConfig,
     io::Input,
-    message::{Receipt, ToEdge, ToOwner},
+    message::{Receipt, ToOwner},
 };
 
 fn config() -> CoreConfig {
@@ -35,17 +35,12 @@ fn a_connection_with_too_much_in_flight_is_not_read_until_half_is_answered() {
     assert_eq!(sent, 11, "frames of a little below 1,000 bytes");
     let mut answered = 0;
     while !rig.was_resumed(conn) {
-        let ToOwner::Append { origin, .. } = rig.ask() else {
-            panic!("Append")
-        };
+        let append = rig.append();
         let receipt = Receipt::Refused {
             code: rialto_protocol::error::ErrorCode::Overloaded,
             retry_after_ms: 1,
         };
-        rig.tell(ToEdge::Appended {
-            origin,
-            receipts: smallvec::smallvec![receipt],
-        });
+        rig.receipts(&append, &[receipt]);
         answered += 1;
     }
     assert_eq!(answered, 6);

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use rialto_protocol::{
     error::ErrorCode,
-    frame::{Flags, Frame, FrameKind},
+    frame::{self, Flags, FrameKind},
     ids::{DeviceId, RequestId, UserId},
     limits, v1,
 };
@@ -379,18 +379,14 @@ fn answers_for_a_former_connection_of_the_slot_are_not_given_to_the_next() {
 
 #[test]
 fn a_compressed_frame_is_read_only_where_that_was_agreed() {
-    let ping = |request| Frame {
-        kind: FrameKind::Ping,
-        flags: Flags::COMPRESSED,
-        request_id: RequestId(request),
-        body: Bytes::from_static(&[1, 2, 3]),
+    let ping = |request| {
+        let mut ping = frame::wrap(FrameKind::Ping, RequestId(request), &[1, 2, 3]).to_vec();
+        ping[frame::LENGTH_BYTES + 1] = Flags::COMPRESSED.bits();
+        ping
     };
     let mut rig = Rig::new();
     let conn = rig.connect("ann");
-    rig.input(Input::Frames {
-        conn,
-        frames: vec![ping(2)],
-    });
+    rig.receive(conn, &ping(2));
     assert_eq!(rig.error(conn), (0, ErrorCode::DecompressionFailed));
 
     let conn = rig.connect_as("ann", Transport::default(), &[v1::Capability::Zstd], false);
@@ -399,26 +395,11 @@ fn a_compressed_frame_is_read_only_where_that_was_agreed() {
         super::rig::conversation(1),
         vec![super::rig::message(&text)],
     );
-    let whole = rialto_protocol::frame::encode(FrameKind::Publish, RequestId(2), &publish);
-    let small = rialto_protocol::frame::compress(&whole).expect("smaller");
-    let frame = Frame {
-        kind: FrameKind::Publish,
-        flags: Flags::COMPRESSED,
-        request_id: RequestId(2),
-        body: small.slice(rialto_protocol::frame::HEADER_BYTES..),
-    };
-    rig.input(Input::Frames {
-        conn,
-        frames: vec![frame],
-    });
-    assert!(
-        matches!(rig.ask(), crate::message::ToOwner::Append { author, .. }
-        if author.device == DeviceId::from_bytes([1; 16]))
-    );
-    rig.input(Input::Frames {
-        conn,
-        frames: vec![ping(3)],
-    });
+    let whole = frame::encode(FrameKind::Publish, RequestId(2), &publish);
+    let small = frame::compress(&whole).expect("smaller");
+    rig.receive(conn, &small);
+    assert_eq!(rig.append().author.device, DeviceId::from_bytes([1; 16]));
+    rig.receive(conn, &ping(3));
     assert_eq!(rig.error(conn), (0, ErrorCode::DecompressionFailed));
     assert!(rig.was_closed(conn));
 }

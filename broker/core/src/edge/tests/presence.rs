@@ -280,25 +280,19 @@ fn an_answer_from_several_homes_holds_what_was_told_last() {
     let mut rig = Rig::new();
     let bob = rig.connect("bob");
     rig.edge.topology.shards = 4;
+    rig.edge.batches.resize_with(4, || None);
     let homes: Vec<ShardId> = ["ann", "eve", "max", "zoe"]
         .iter()
         .map(|name| rig.edge.topology.home_of(&user(name)))
         .collect();
-    rig.edge.handle(
-        rig.now,
-        crate::io::Input::Frames {
-            conn: bob,
-            frames: vec![rialto_protocol::frame::Frame {
-                kind: FrameKind::Watch,
-                flags: rialto_protocol::frame::Flags::NONE,
-                request_id: RequestId(2),
-                body: bytes::Bytes::from(prost::Message::encode_to_vec(&watch(&[
-                    "ann", "eve", "max", "zoe",
-                ]))),
-            }],
-        },
-        &mut rig.fx,
+    let watch = rialto_protocol::frame::encode(
+        FrameKind::Watch,
+        RequestId(2),
+        &watch(&["ann", "eve", "max", "zoe"]),
     );
+    rig.edge
+        .receive(rig.now, bob, &watch, &mut rig.fx)
+        .expect("a frame");
     let asked: Vec<_> = std::mem::take(&mut rig.fx.messages)
         .into_iter()
         .map(|(shard, message)| match message {

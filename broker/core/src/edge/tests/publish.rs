@@ -3,17 +3,16 @@
 use bytes::Bytes;
 use rialto_protocol::{
     error::ErrorCode,
-    frame::{Frame, FrameKind},
-    ids::{Epoch, Handle, Seq, UserId},
+    frame::{self, Frame, FrameKind},
+    ids::{Epoch, Handle, RequestId, Seq, UserId},
     v1,
 };
-use smallvec::SmallVec;
 
 use super::rig::{Log, Rig, client_id, conversation, decode, message, publish, user};
 use crate::{
     config::CoreConfig,
     io::{ConnId, Transport},
-    message::{Author, Draft, Origin, Receipt, ToEdge, ToOwner},
+    message::{Receipt, ToEdge, ToOwner},
 };
 
 fn kept(seq: u64) -> Receipt {
@@ -22,18 +21,6 @@ fn kept(seq: u64) -> Receipt {
         seq: Seq(seq),
         time_ms: 77,
         duplicate: seq == 2,
-    }
-}
-
-fn append(rig: &mut Rig) -> (Origin, Author, SmallVec<[Draft; 1]>) {
-    match rig.ask() {
-        ToOwner::Append {
-            origin,
-            author,
-            drafts,
-            ..
-        } => (origin, author, drafts),
-        other => panic!("{other:?}"),
     }
 }
 
@@ -76,11 +63,8 @@ fn receipts_of_a_batch_leave_in_one_frame_a_connection() {
         );
     }
     for seq in [1, 3, 5] {
-        let (origin, ..) = append(&mut rig);
-        rig.tell(ToEdge::Appended {
-            origin,
-            receipts: SmallVec::from_slice(&[kept(seq), kept(seq + 1)]),
-        });
+        let append = rig.append();
+        rig.receipts(&append, &[kept(seq), kept(seq + 1)]);
     }
     assert!(
         rig.outputs.is_empty(),
@@ -113,17 +97,14 @@ fn many_receipts_are_split_by_the_frame_limit() {
     };
     let mut rig = Rig::with(config);
     let conn = rig.connect("ann");
-    rig.send(
-        conn,
-        FrameKind::Publish,
-        2,
-        &publish(conversation(1), (0..200).map(|_| message("x")).collect()),
-    );
-    let (origin, ..) = append(&mut rig);
-    rig.tell(ToEdge::Appended {
-        origin,
-        receipts: (1..=200).map(kept).collect(),
-    });
+    let ten = publish(conversation(1), (0..10).map(|_| message("x")).collect());
+    for request in 0..20 {
+        rig.send(conn, FrameKind::Publish, 2 + request, &ten);
+        let append = rig.append();
+        let first = u64::from(request) * 10 + 1;
+        let kept: Vec<_> = (first..first + 10).map(kept).collect();
+        rig.receipts(&append, &kept);
+    }
     rig.flush();
     let frames = rig.frames(conn);
     assert!(frames.len() > 1 && frames.iter().all(|frame| frame.body.len() + 12 <= 1_000));
@@ -153,17 +134,13 @@ fn drafts_refused_here_find_their_places_among_the_others() {
         2,
         &publish(conversation(1), contents),
     );
-    let (origin, _, drafts) = append(&mut rig);
-    let ids: Vec<_> = drafts.iter().map(|draft| draft.client_id).collect();
-    assert_eq!(ids, [client_id(1), client_id(4)]);
+    let append = rig.append();
+    assert_eq!(append.client_ids, [client_id(1), client_id(4)]);
     let refused = Receipt::Refused {
         code: ErrorCode::SlowMode,
         retry_after_ms: 4_000,
     };
-    rig.tell(ToEdge::Appended {
-        origin,
-        receipts: SmallVec::from_slice(&[kept(9), refused]),
-    });
+    rig.receipts(&append, &[kept(9), refused]);
     rig.flush();
     let invalid = Some(ErrorCode::InvalidField);
     assert_eq!(
@@ -216,7 +193,9 @@ fn a_request_the_owner_refuses_is_one_error() {
         2,
         &publish(conversation(1), vec![message("a"), bad]),
     );
-    let (origin, ..) = append(&mut rig);
+    let ToOwner::Append { origin, .. } = rig.ask() else {
+        panic!("Append")
+    };
     rig.tell(ToEdge::Refused {
         origin,
         code: ErrorCode::Overloaded,
@@ -254,9 +233,7 @@ fn a_handle_names_a_subscription_of_this_connection_alone() {
         Some(ErrorCode::UnknownHandle)
     );
     assert_eq!(refusal(&mut rig, ann, &by_handle(log.handle)), None);
-    assert!(
-        matches!(rig.ask(), ToOwner::Append { conversation, .. } if conversation == log.conversation)
-    );
+    assert_eq!(rig.append().conversations, [log.conversation]);
 }
 
 #[test]
@@ -273,7 +250,7 @@ fn only_services_speak_for_others() {
         Some(ErrorCode::RoleTooLow)
     );
     assert_eq!(refusal(&mut rig, bridge, &for_bob), None);
-    assert_eq!(append(&mut rig).1.user, user("bob"));
+    assert_eq!(rig.append().author.user, user("bob"));
     let for_system = v1::Publish {
         on_behalf_of: UserId::SYSTEM.to_proto(),
         ..for_bob
@@ -291,17 +268,20 @@ fn drafts_beyond_the_rate_are_refused_with_the_time_to_wait() {
     let bob = rig.connect("bob");
     let twenty = || publish(conversation(1), (0..20).map(|_| message("x")).collect());
     rig.send(first, FrameKind::Publish, 2, &twenty());
-    assert_eq!(append(&mut rig).2.len(), 20);
+    assert_eq!(rig.append().client_ids.len(), 20);
     rig.send(second, FrameKind::Publish, 2, &twenty());
-    let (origin, _, drafts) = append(&mut rig);
-    assert_eq!(drafts.len(), 10, "the user's sessions share one allowance");
-    rig.tell(ToEdge::Appended {
-        origin,
-        receipts: (1..=10).map(kept).collect(),
-    });
+    let append = rig.append();
+    assert_eq!(
+        append.client_ids.len(),
+        10,
+        "the user's sessions share one allowance"
+    );
+    let kept: Vec<_> = (1..=10).map(kept).collect();
+    rig.receipts(&append, &kept);
     rig.flush();
     let frame = rig.frame(second);
-    let receipts = receipts(&frame);
+    let mut receipts = receipts(&frame);
+    receipts.sort_by_key(|receipt| receipt.draft);
     assert_eq!(receipts.len(), 20);
     assert!(
         receipts[10..]
@@ -310,10 +290,10 @@ fn drafts_beyond_the_rate_are_refused_with_the_time_to_wait() {
     );
     assert_eq!(rig.shed("session", "rate_limited"), 10);
     rig.send(bob, FrameKind::Publish, 2, &twenty());
-    assert_eq!(append(&mut rig).2.len(), 20, "others have their own");
+    assert_eq!(rig.append().client_ids.len(), 20, "others have their own");
     rig.pass_ms(500);
     rig.send(first, FrameKind::Publish, 3, &twenty());
-    assert_eq!(append(&mut rig).2.len(), 5);
+    assert_eq!(rig.append().client_ids.len(), 5);
 }
 
 #[test]
@@ -327,7 +307,7 @@ fn services_have_no_rate() {
             request,
             &publish(conversation(1), (0..256).map(|_| message("x")).collect()),
         );
-        assert_eq!(append(&mut rig).2.len(), 256);
+        assert_eq!(rig.append().client_ids.len(), 256);
     }
     for request in 10..5_000 {
         rig.send(bridge, FrameKind::Ping, request, &v1::Ping {});
@@ -336,5 +316,71 @@ fn services_have_no_rate() {
         rig.frames(bridge)
             .iter()
             .all(|frame| frame.kind == FrameKind::Pong)
+    );
+}
+
+#[test]
+fn messages_of_one_read_leave_together_and_before_what_came_after_them() {
+    let mut rig = Rig::new();
+    let conn = rig.connect("ann");
+    let room = conversation(1);
+    let mut bytes = Vec::new();
+    for request in 2..5 {
+        let publish = publish(room, vec![message("hi")]);
+        bytes.extend(frame::encode(
+            FrameKind::Publish,
+            RequestId(request),
+            &publish,
+        ));
+    }
+    let describe = v1::Describe {
+        conversation: room.to_proto(),
+    };
+    bytes.extend(frame::encode(FrameKind::Describe, RequestId(5), &describe));
+    let last = publish(room, vec![message("last")]);
+    bytes.extend(frame::encode(FrameKind::Publish, RequestId(6), &last));
+    rig.receive(conn, &bytes);
+    let before = rig.append();
+    assert_eq!((before.client_ids.len(), before.conn), (3, conn));
+    assert!(matches!(rig.ask(), ToOwner::Describe { .. }));
+    let after = rig.append();
+    assert_eq!(after.client_ids.len(), 1);
+    rig.receipts(&before, &[kept(1), kept(2), kept(3)]);
+    rig.receipts(&after, &[kept(4)]);
+    rig.flush();
+    let requests: Vec<_> = told(&rig.frames(conn))
+        .iter()
+        .map(|(request, ..)| *request)
+        .collect();
+    assert_eq!(requests, [2, 3, 4, 6]);
+}
+
+#[test]
+fn a_text_that_is_too_long_is_refused_by_itself() {
+    let mut rig = Rig::with(CoreConfig {
+        body_bytes_max: 10,
+        ..CoreConfig::default()
+    });
+    let conn = rig.connect("ann");
+    let contents = vec![message("short"), message("far too long"), message("fine")];
+    rig.send(
+        conn,
+        FrameKind::Publish,
+        2,
+        &publish(conversation(1), contents),
+    );
+    let append = rig.append();
+    assert_eq!(append.client_ids, [client_id(0), client_id(2)]);
+    rig.receipts(&append, &[kept(1), kept(3)]);
+    rig.flush();
+    let mut told = told(&rig.frames(conn));
+    told.sort_unstable_by_key(|receipt| receipt.1);
+    assert_eq!(
+        told,
+        [
+            (2, 0, 1, None),
+            (2, 1, 0, Some(ErrorCode::BodyTooLarge)),
+            (2, 2, 3, None)
+        ]
     );
 }

@@ -95,9 +95,7 @@ fn answers_for_a_connection_that_is_gone_are_dropped() {
     let ToOwner::Describe { origin, .. } = rig.ask() else {
         panic!("Describe")
     };
-    let ToOwner::Append { origin: append, .. } = rig.ask() else {
-        panic!("Append")
-    };
+    let append = rig.append();
     rig.close(conn);
     rig.outputs.clear();
     rig.answer(origin, FrameKind::Description, &v1::Description::default());
@@ -110,10 +108,7 @@ fn answers_for_a_connection_that_is_gone_are_dropped() {
         code: ErrorCode::Overloaded,
         retry_after_ms: 0,
     };
-    rig.tell(ToEdge::Appended {
-        origin: append,
-        receipts: smallvec::smallvec![receipt],
-    });
+    rig.receipts(&append, &[receipt]);
     rig.flush();
     assert!(rig.outputs.is_empty());
 }

@@ -9,13 +9,14 @@ use rialto_protocol::{
     ids::{ClientId, ConversationId, Cursor, RequestId, UserId},
     v1,
 };
+use smallvec::SmallVec;
 
 use crate::{
     config::CoreConfig,
     edge::Edge,
     effects::Effects,
     io::{ConnId, Identity, Input, Now, Output, Transport, Via},
-    message::{Message, Origin, ToEdge, ToOwner},
+    message::{Author, Message, Origin, PlainBatch, Receipt, Receipted, ToEdge, ToOwner},
     topology::{ShardId, Topology},
 };
 
@@ -173,16 +174,14 @@ impl Rig {
     }
 
     pub(super) fn send_raw(&mut self, conn: ConnId, kind: FrameKind, request: u32, body: Bytes) {
-        let frame = Frame {
-            kind,
-            flags: Flags::NONE,
-            request_id: RequestId(request),
-            body,
-        };
-        self.input(Input::Frames {
-            conn,
-            frames: vec![frame],
-        });
+        self.receive(conn, &frame::wrap(kind, RequestId(request), &body));
+    }
+
+    /// Bytes arrive, whole frames as a rule.
+    pub(super) fn receive(&mut self, conn: ConnId, bytes: &[u8]) {
+        // What is wrong with them the connection is told.
+        let _ = self.edge.receive(self.now, conn, bytes, &mut self.fx);
+        self.settle();
     }
 
     pub(super) fn close(&mut self, conn: ConnId) {
@@ -255,6 +254,60 @@ impl Rig {
     /// The next thing that an owner was asked.
     pub(super) fn ask(&mut self) -> ToOwner {
         self.asked.pop_front().expect("an owner was asked")
+    }
+
+    /// The next thing that an owner was asked, which has to be an append.
+    pub(super) fn append(&mut self) -> Append {
+        match self.ask() {
+            ToOwner::Append {
+                origin,
+                author,
+                conversation,
+                first,
+                drafts,
+            } => Append {
+                conn: origin.conn,
+                author,
+                conversations: vec![conversation; drafts.len()],
+                client_ids: drafts.iter().map(|draft| draft.client_id).collect(),
+                places: Places::Decoded(origin, first),
+            },
+            ToOwner::AppendPlain(batch) => Append {
+                conn: batch.conn,
+                author: batch.author,
+                conversations: batch
+                    .drafts
+                    .iter()
+                    .map(|draft| draft.conversation)
+                    .collect(),
+                client_ids: batch.drafts.iter().map(|draft| draft.client_id).collect(),
+                places: Places::Plain(batch),
+            },
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Answers an append, draft by draft.
+    pub(super) fn receipts(&mut self, append: &Append, receipts: &[Receipt]) {
+        let message = match &append.places {
+            Places::Decoded(origin, first) => ToEdge::Appended {
+                origin: *origin,
+                first: *first,
+                receipts: SmallVec::from_slice(receipts),
+            },
+            Places::Plain(batch) => {
+                let receipted = batch.drafts.iter().zip(receipts);
+                let receipted = receipted.map(|(draft, receipt)| Receipted {
+                    conn: batch.conn,
+                    request: draft.request,
+                    draft: draft.draft,
+                    cost: draft.cost,
+                    receipt: *receipt,
+                });
+                ToEdge::Receipts(receipted.collect())
+            }
+        };
+        self.tell(message);
     }
 
     pub(super) fn answer<M: prost::Message>(&mut self, origin: Origin, kind: FrameKind, body: &M) {
@@ -403,4 +456,22 @@ pub(super) fn ended(frames: &[Frame]) -> Option<ErrorCode> {
         .iter()
         .find(|frame| frame.kind == FrameKind::SubscriptionEnded)?;
     ErrorCode::from_proto(&decode::<v1::SubscriptionEnded>(frame).error.unwrap())
+}
+
+/// What an owner was asked to append, by whichever way.
+#[derive(Debug)]
+pub(super) struct Append {
+    pub(super) conn: ConnId,
+    pub(super) author: Author,
+    /// Of each draft.
+    pub(super) conversations: Vec<ConversationId>,
+    /// Of each draft.
+    pub(super) client_ids: Vec<ClientId>,
+    places: Places,
+}
+
+#[derive(Debug)]
+enum Places {
+    Decoded(Origin, u32),
+    Plain(PlainBatch),
 }

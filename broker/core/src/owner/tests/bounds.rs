@@ -215,6 +215,7 @@ fn requests_that_wait_are_bounded_by_their_bytes() {
             origin,
             author: author(user("alice")),
             conversation: nowhere,
+            first: 0,
             drafts,
         });
     }
@@ -253,6 +254,7 @@ fn a_batch_larger_than_an_entry_leaves_as_a_whole() {
         origin,
         author: author(alice),
         conversation: group,
+        first: 0,
         drafts,
     };
     world.owner.take(world.now, ask, &mut world.fx);

@@ -1,0 +1,175 @@
+//! Messages in their usual form: decided in one go where all that they need is in memory, as nearly always. Whatever is not
+//! so clear (a conversation or member to be read, a retry, work of the user that waits) becomes a piece of work like any other.
+
+use prost::Message as _;
+use rialto_protocol::{error::ErrorCode, v1};
+use smallvec::SmallVec;
+
+use crate::{
+    effects::Effects,
+    io::Now,
+    message::{
+        Author, Draft, Message, Origin, Plain, PlainBatch, Receipt, Receipted, ToEdge, ToOwner,
+    },
+    topology::ShardId,
+};
+
+use super::{
+    Owner,
+    append::{Body, Refusal},
+    conversation::{Conversation, Slot},
+    desk::{Desk, retry_hint_ms},
+    member::Novelty,
+    work::Work,
+};
+
+impl Owner {
+    /// Appends messages, each by itself.
+    pub(super) fn append_plain(&mut self, now: Now, batch: &PlainBatch, fx: &mut Effects) {
+        for draft in &batch.drafts {
+            let message = &batch.bytes[draft.message.clone()];
+            let receipt = match self.conversations.get_mut(&draft.conversation) {
+                Some(Slot::Present(conversation)) => {
+                    let decided = self
+                        .desk
+                        .decide(now, conversation, batch.author, draft, message);
+                    decided.map(|receipt| (receipt, &**conversation))
+                }
+                _ => None,
+            };
+            match receipt {
+                Some((receipt, conversation)) => {
+                    let receipted = batch.receipted(draft, receipt);
+                    self.desk.hand_out(conversation, batch.edge, receipted);
+                }
+                None => match batch.to_append(draft, message) {
+                    Ok(ask) => self.start(now, Work::new(ask), fx),
+                    Err(code) => {
+                        let receipt = Receipt::Refused {
+                            code,
+                            retry_after_ms: 0,
+                        };
+                        self.desk
+                            .receipts
+                            .push((batch.edge, batch.receipted(draft, receipt)));
+                    }
+                },
+            }
+        }
+        self.evict();
+    }
+
+    /// Sends on what may leave now, one message an edge.
+    pub(super) fn send_receipts(&mut self, fx: &mut Effects) {
+        let mut receipts = std::mem::take(&mut self.desk.receipts);
+        // Most often they are all for one edge, or for two in runs.
+        while let Some((edge, _)) = receipts.first().copied() {
+            let mut of_edge = Vec::with_capacity(receipts.len());
+            receipts.retain(|(of, receipted)| {
+                let is_ours = *of == edge;
+                if is_ours {
+                    of_edge.push(*receipted);
+                }
+                !is_ours
+            });
+            fx.send(edge, Message::ToEdge(ToEdge::Receipts(of_edge)));
+        }
+        self.desk.receipts = receipts;
+    }
+}
+
+impl Desk {
+    /// The answer to a message, if nothing has to be read for it.
+    fn decide(
+        &mut self,
+        now: Now,
+        conversation: &mut Conversation,
+        author: Author,
+        draft: &Plain,
+        message: &[u8],
+    ) -> Option<Receipt> {
+        if !conversation.exists()
+            || conversation.has_queue(&author.user)
+            || self.lanes.is_lost(conversation.lane)
+        {
+            return None;
+        }
+        let member = conversation.member(&author.user)?;
+        if member.novelty(author.device, draft.client_id) != Novelty::New {
+            return None;
+        }
+        let body = Body {
+            client_id: draft.client_id,
+            newest_reply: draft.newest_reply,
+            mentions: &[],
+            message,
+        };
+        match self.append_message(now, conversation, author, &body) {
+            Ok(receipt) => Some(receipt),
+            Err(Refusal::Code(code, retry_after_ms)) => Some(Receipt::Refused {
+                code,
+                retry_after_ms,
+            }),
+            Err(Refusal::Needs(_)) => None,
+        }
+    }
+
+    /// Hands a receipt out once everything is durable that the conversation's state rests on.
+    fn hand_out(&mut self, conversation: &Conversation, edge: ShardId, receipted: Receipted) {
+        let (lane, position) = (conversation.lane, conversation.last_position);
+        if self.is_durable(lane, position) {
+            self.receipts.push((edge, receipted));
+        } else {
+            self.lanes.receipt(lane, position, edge, receipted);
+        }
+    }
+
+    /// A receipt for something that was not kept after all.
+    pub(super) fn refuse_receipt(&mut self, edge: ShardId, receipted: Receipted) {
+        let code = ErrorCode::StorageUnavailable;
+        let receipt = Receipt::Refused {
+            code,
+            retry_after_ms: retry_hint_ms(code),
+        };
+        self.receipts.push((
+            edge,
+            Receipted {
+                receipt,
+                ..receipted
+            },
+        ));
+    }
+}
+
+impl PlainBatch {
+    fn receipted(&self, draft: &Plain, receipt: Receipt) -> Receipted {
+        Receipted {
+            conn: self.conn,
+            request: draft.request,
+            draft: draft.draft,
+            cost: draft.cost,
+            receipt,
+        }
+    }
+
+    /// A message of it as a request of its own.
+    fn to_append(&self, draft: &Plain, message: &[u8]) -> Result<ToOwner, ErrorCode> {
+        let message = v1::Message::decode(bytes::Bytes::copy_from_slice(message))
+            .map_err(|_| ErrorCode::InvalidField)?;
+        Ok(ToOwner::Append {
+            origin: Origin {
+                edge: self.edge,
+                conn: self.conn,
+                request: draft.request,
+                cost: draft.cost,
+            },
+            author: self.author,
+            conversation: draft.conversation,
+            first: draft.draft,
+            drafts: SmallVec::from_iter([Draft {
+                client_id: draft.client_id,
+                content: v1::draft::Content::Message(message),
+            }]),
+        })
+    }
+}
