@@ -35,7 +35,7 @@ use crate::{
     counters::Counters,
     effects::Effects,
     io::{Answer, Input, LaneClaim, Now, Query, Ticket},
-    message::ToOwner,
+    message::{Message, ToEdge, ToOwner},
     topology::{ShardId, Topology},
 };
 
@@ -163,11 +163,27 @@ impl Owner {
         self.desk.retry_outboxes(now, fx);
     }
 
-    /// Ends a batch: receipts that may leave do, and every lane's open entry goes to the journal, as far as the lane may have
-    /// more on their way.
-    pub fn flush(&mut self, _now: Now, fx: &mut Effects) {
-        self.send_receipts(fx);
+    /// Every lane's open entry goes to the journal, as far as the lane may have more on their way.
+    pub fn close_entries(&mut self, fx: &mut Effects) {
         self.desk.lanes.flush(fx);
+    }
+
+    /// Receipts that may leave do, one message an edge.
+    pub fn flush_receipts(&mut self, fx: &mut Effects) {
+        let mut receipts = std::mem::take(&mut self.desk.receipts);
+        // Most often they are all for one edge, or for two in runs.
+        while let Some((edge, _)) = receipts.first().copied() {
+            let mut of_edge = Vec::with_capacity(receipts.len());
+            receipts.retain(|(of, receipted)| {
+                let is_ours = *of == edge;
+                if is_ours {
+                    of_edge.push(*receipted);
+                }
+                !is_ours
+            });
+            fx.send(edge, Message::ToEdge(ToEdge::Receipts(of_edge)));
+        }
+        self.desk.receipts = receipts;
     }
 
     /// When the outboxes want to be looked at again.

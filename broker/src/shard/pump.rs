@@ -29,6 +29,9 @@ use super::{
 
 /// Rounds of a turn before the shard's other tasks have theirs.
 const ROUNDS_MAX: usize = 8;
+/// Appends of a shard on their way to the disk: one that is being synced, and one that waits for it. What comes meanwhile
+/// gathers into larger entries.
+const APPENDS_IN_FLIGHT_MAX: usize = 1;
 /// How often "last seen" notes are written, microseconds: what a crash may cost.
 const SEEN_EVERY_US: u64 = 1_000_000;
 
@@ -142,7 +145,11 @@ impl Pump {
     fn carry_out(&mut self) -> bool {
         let mut outputs = std::mem::take(&mut self.outputs);
         self.engine.with_core(|core, now| {
-            core.flush(now);
+            if self.appending.len() < APPENDS_IN_FLIGHT_MAX {
+                core.flush(now);
+            } else {
+                core.flush_answers(now);
+            }
             core.take_outputs(&mut outputs);
         });
         let any = !outputs.is_empty();

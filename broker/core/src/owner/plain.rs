@@ -58,24 +58,6 @@ impl Owner {
         }
         self.evict();
     }
-
-    /// Sends on what may leave now, one message an edge.
-    pub(super) fn send_receipts(&mut self, fx: &mut Effects) {
-        let mut receipts = std::mem::take(&mut self.desk.receipts);
-        // Most often they are all for one edge, or for two in runs.
-        while let Some((edge, _)) = receipts.first().copied() {
-            let mut of_edge = Vec::with_capacity(receipts.len());
-            receipts.retain(|(of, receipted)| {
-                let is_ours = *of == edge;
-                if is_ours {
-                    of_edge.push(*receipted);
-                }
-                !is_ours
-            });
-            fx.send(edge, Message::ToEdge(ToEdge::Receipts(of_edge)));
-        }
-        self.desk.receipts = receipts;
-    }
 }
 
 impl Desk {
