@@ -2,7 +2,7 @@
 //! assembled from such bytes in [`crate::frame`].
 
 use bytes::{BufMut, Bytes, BytesMut};
-use prost::encoding::{WireType, encode_key, encode_varint, uint64};
+use prost::encoding::{WireType, encode_key, encode_varint};
 
 use crate::ids::{ClientId, DeviceId, Epoch, ID_BYTES, Ordinal, Seq, UserId};
 use crate::limits::EVENT_HEAD_BYTES_MAX;
@@ -11,6 +11,9 @@ use crate::wire::{Reader, WireError};
 
 /// Number of the first content field; 8 to 15 are kept for additions to the head.
 const CONTENT_FIRST: u32 = 16;
+/// An id's length as a varint.
+const ID_LENGTH: u8 = 16;
+const _: () = assert!(ID_LENGTH as usize == ID_BYTES);
 /// Tag and length before an encoded message.
 const MESSAGE_PREFIX_BYTES_MAX: usize = 2 + 10;
 /// Number of the content `message`, the only one that is counted as unread.
@@ -60,7 +63,6 @@ pub fn encode_into(buf: &mut BytesMut, head: &EventHead, content: &v1::event::Co
     content.encode(buf);
 }
 
-/// Written by field, because generated code leaves out zeroes.
 /// Encodes an event whose content is a message that is encoded already, behind what `buf` holds.
 pub fn encode_message_into(buf: &mut BytesMut, head: &EventHead, message: &[u8]) {
     buf.reserve(EVENT_HEAD_BYTES_MAX + MESSAGE_PREFIX_BYTES_MAX + message.len());
@@ -70,20 +72,48 @@ pub fn encode_message_into(buf: &mut BytesMut, head: &EventHead, message: &[u8])
     buf.put_slice(message);
 }
 
+/// Written by field, because generated code leaves out zeroes. Built on the stack and copied once: a buffer that grows is asked for room once an event, not once a field.
 fn encode_head(buf: &mut BytesMut, head: &EventHead) {
-    uint64::encode(1, &head.seq.0, buf);
-    uint64::encode(2, &head.epoch.0, buf);
-    uint64::encode(3, &head.time_ms, buf);
-    uint64::encode(4, &head.ordinal.0, buf);
+    let mut bytes = [0; EVENT_HEAD_BYTES_MAX];
+    let mut length = 0;
+    for (number, value) in [
+        (1, head.seq.0),
+        (2, head.epoch.0),
+        (3, head.time_ms),
+        (4, head.ordinal.0),
+    ] {
+        length += put_number(&mut bytes[length..], number, value);
+    }
     for (number, id) in [
         (5, head.sender.as_bytes()),
         (6, head.device.as_bytes()),
         (7, head.client_id.as_bytes()),
     ] {
-        encode_key(number, WireType::LengthDelimited, buf);
-        encode_varint(ID_BYTES as u64, buf);
-        buf.put_slice(id);
+        let (field, rest) = bytes[length..].split_at_mut(2);
+        field.copy_from_slice(&[number << 3 | 2, ID_LENGTH]);
+        rest[..ID_BYTES].copy_from_slice(id);
+        length += 2 + ID_BYTES;
     }
+    buf.put_slice(&bytes[..length]);
+}
+
+/// Writes a field of the number type, be it 0, and says how many bytes that took.
+#[inline]
+fn put_number(bytes: &mut [u8], number: u8, mut value: u64) -> usize {
+    bytes[0] = number << 3;
+    let mut length = 1;
+    // The low seven bits each.
+    #[allow(clippy::cast_possible_truncation)]
+    while value >= 0x80 {
+        bytes[length] = value as u8 | 0x80;
+        value >>= 7;
+        length += 1;
+    }
+    #[allow(clippy::cast_possible_truncation)]
+    {
+        bytes[length] = value as u8;
+    }
+    length + 1
 }
 
 /// The head of an encoded event.
@@ -172,6 +202,7 @@ mod tests {
     use super::*;
     use crate::v1::event::Content;
     use prost::Message as _;
+    use prost::encoding::uint64;
 
     fn head() -> EventHead {
         EventHead {

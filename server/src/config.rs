@@ -271,7 +271,7 @@ impl Values<'_> {
             keep_alive_ms: self.number("limits.keep_alive_ms"),
             conversations_max: self.number("limits.conversations_max"),
             members_max: self.number("limits.members_max"),
-            recent_sent_max: self.number("limits.recent_sent_max"),
+            recent_events_max: CoreConfig::default().recent_events_max,
             parked_max: self.number("limits.parked_max"),
             members_per_conversation_max: self.number("limits.members_per_conversation_max"),
             entry_bytes_max: self.number("limits.entry_bytes_max"),

@@ -33,8 +33,9 @@ pub struct CoreConfig {
     pub conversations_max: usize,
     /// Members kept in memory by one shard.
     pub members_max: usize,
-    /// Client ids of the newest events that one shard answers retries from without a read.
-    pub recent_sent_max: usize,
+    /// Newest events of a conversation of which the essentials stay in memory: most marks, edits, reactions and retries are
+    /// about one of them, and need no read then.
+    pub recent_events_max: usize,
     /// Inputs that may wait for a read, all conversations of a shard together.
     pub parked_max: usize,
     /// Members of one conversation.
@@ -80,7 +81,7 @@ impl Default for CoreConfig {
             keep_alive_ms: 30_000,
             conversations_max: 50_000,
             members_max: 200_000,
-            recent_sent_max: 65_536,
+            recent_events_max: 16,
             parked_max: 100_000,
             members_per_conversation_max: 1_000_000,
             entries_in_flight_max: usize::MAX,

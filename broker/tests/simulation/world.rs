@@ -135,7 +135,7 @@ fn config() -> Arc<CoreConfig> {
         requests_per_s: 0,
         conversations_max: 4,
         members_max: 8,
-        recent_sent_max: 4,
+        recent_events_max: 2,
         hash_seed: 1,
         ..CoreConfig::default()
     })

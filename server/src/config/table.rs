@@ -326,13 +326,6 @@ pub const TABLE: &[Key] = &[
         "Members kept in memory by one shard.",
     ),
     number(
-        "limits.recent_sent_max",
-        "65536",
-        (1_024, 100 * MILLION),
-        "ids",
-        "Newest client ids that one shard answers retries from without a read.",
-    ),
-    number(
         "limits.parked_max",
         "100000",
         (100, 10 * MILLION),

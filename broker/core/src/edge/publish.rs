@@ -370,7 +370,7 @@ impl Edge {
 }
 
 impl Gathered {
-    fn to_proto(&self) -> v1::Receipt {
+    fn to_proto(self) -> v1::Receipt {
         let mut receipt = v1::Receipt {
             request_id: self.request.0,
             draft: self.draft,

@@ -22,8 +22,6 @@ use super::{
     work::{Need, Target, Work},
 };
 
-/// Newest events of which the essentials stay in memory: most marks, edits, reactions and retries are about one of them.
-const RECENT_KEPT: usize = 16;
 /// Fewer members than these are not looked through for some that may be forgotten.
 const TRIM_LEAST: usize = 16;
 
@@ -167,8 +165,8 @@ impl Conversation {
 
     /// Keeps the essentials of an event that was just numbered. The oldest leave, but none that is not durable: storage
     /// would not find its `client_id` yet.
-    pub(super) fn note_event(&mut self, recent: Recent) {
-        while self.recent.len() >= RECENT_KEPT
+    pub(super) fn note_event(&mut self, recent: Recent, events_max: usize) {
+        while self.recent.len() >= events_max
             && self
                 .recent
                 .front()

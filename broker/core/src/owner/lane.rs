@@ -25,6 +25,9 @@ use crate::{
 
 use super::{outbox::Outbox, subscribe::Joining};
 
+/// Room that an entry's buffer keeps for the next one.
+const OPEN_KEPT_BYTES: usize = 16 << 10;
+
 /// Something that may leave once a position is durable.
 #[derive(Debug)]
 pub(super) enum Waiting {
@@ -238,11 +241,16 @@ impl Lane {
         self.closed.push_back(Built {
             position: self.closed_tail,
             time_ms: self.time_ms,
-            records: self.open.split().freeze(),
+            // The buffer stays with the lane, so that it does not grow anew from nothing with every entry.
+            records: Bytes::copy_from_slice(&self.open),
             touched: std::mem::take(&mut self.touched),
             outgoing: std::mem::take(&mut self.outgoing),
             receipts: std::mem::take(&mut self.receipts),
         });
+        self.open.clear();
+        if self.open.capacity() > OPEN_KEPT_BYTES {
+            self.open = BytesMut::new();
+        }
     }
 
     fn wait(&mut self, position: Position, waiting: Waiting) {

@@ -91,11 +91,12 @@ impl Desk {
             time_ms,
         };
         conversation.last_position = position;
-        conversation.note_event(Recent {
+        let recent = Recent {
             head,
             is_message,
             deleted: false,
-        });
+        };
+        conversation.note_event(recent, self.config.recent_events_max);
         if let Some(member) = conversation.member_mut(&sender) {
             member.last_sent = (seq, ordinal);
             member.note_device(device, client_id);

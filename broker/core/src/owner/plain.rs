@@ -8,9 +8,7 @@ use smallvec::SmallVec;
 use crate::{
     effects::Effects,
     io::Now,
-    message::{
-        Author, Draft, Message, Origin, Plain, PlainBatch, Receipt, Receipted, ToEdge, ToOwner,
-    },
+    message::{Author, Draft, Origin, Plain, PlainBatch, Receipt, Receipted, ToOwner},
     topology::ShardId,
 };
 

@@ -104,7 +104,7 @@ fn anything_before_hello_closes() {
         (FrameKind::Welcome, ErrorCode::UnexpectedKind),
     ] {
         let conn = rig.accept(Transport::default());
-        rig.send_raw(conn, kind, 1, Bytes::new());
+        rig.send_raw(conn, kind, 1, &[]);
         assert_eq!(rig.error(conn), (0, code));
         assert!(rig.was_closed(conn));
         rig.send(conn, FrameKind::Hello, 1, &hello());
@@ -176,7 +176,7 @@ fn a_hello_with_a_bad_form_is_refused_and_another_may_follow_where_that_can_help
 fn a_hello_that_cannot_be_read_closes() {
     let mut rig = Rig::new();
     let conn = rig.accept(Transport::default());
-    rig.send_raw(conn, FrameKind::Hello, 1, Bytes::from_static(&[0xff]));
+    rig.send_raw(conn, FrameKind::Hello, 1, &[0xff]);
     assert_eq!(rig.error(conn), (0, ErrorCode::MalformedBody));
     assert!(rig.was_closed(conn));
     let conn = rig.accept(Transport::default());
@@ -243,7 +243,7 @@ fn little_is_kept_while_the_token_is_verified() {
     rig.send(conn, FrameKind::Hello, 1, &hello());
     let mut frames = 0;
     while rig.edge.may_read(conn) {
-        rig.send_raw(conn, FrameKind::Ping, 2, Bytes::from(vec![0; 1_000]));
+        rig.send_raw(conn, FrameKind::Ping, 2, &[0; 1_000]);
         frames += 1;
     }
     assert!((10..20).contains(&frames), "{frames} frames of 1 KB");

@@ -157,7 +157,7 @@ fn a_body_that_cannot_be_read_and_a_kind_of_servers_close() {
     ] {
         let mut rig = Rig::new();
         let conn = rig.connect("ann");
-        rig.send_raw(conn, kind, 2, Bytes::from_static(&[0x0a, 0x7f]));
+        rig.send_raw(conn, kind, 2, &[0x0a, 0x7f]);
         assert_eq!(rig.error(conn), (0, code));
         assert!(rig.was_closed(conn));
     }

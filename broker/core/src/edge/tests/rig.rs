@@ -170,11 +170,11 @@ impl Rig {
         request: u32,
         body: &M,
     ) {
-        self.send_raw(conn, kind, request, Bytes::from(body.encode_to_vec()));
+        self.send_raw(conn, kind, request, &body.encode_to_vec());
     }
 
-    pub(super) fn send_raw(&mut self, conn: ConnId, kind: FrameKind, request: u32, body: Bytes) {
-        self.receive(conn, &frame::wrap(kind, RequestId(request), &body));
+    pub(super) fn send_raw(&mut self, conn: ConnId, kind: FrameKind, request: u32, body: &[u8]) {
+        self.receive(conn, &frame::wrap(kind, RequestId(request), body));
     }
 
     /// Bytes arrive, whole frames as a rule.

@@ -258,7 +258,7 @@ fn a_batch_larger_than_an_entry_leaves_as_a_whole() {
         drafts,
     };
     world.owner.take(world.now, ask, &mut world.fx);
-    world.owner.flush(world.now, &mut world.fx);
+    world.owner.close_entries(&mut world.fx);
     let entries = world
         .fx
         .outputs
