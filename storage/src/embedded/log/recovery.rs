@@ -76,6 +76,8 @@ pub(super) fn recover(
         outbox: Outbox::new(options.lanes, &viewed.lanes),
         states: States {
             next_number: viewed.segment,
+            outbox_noted: Some(viewed.outbox_segment),
+            outbox_kept: Some(viewed.outbox_segment),
             ..States::default()
         },
         found: Recovered::default(),

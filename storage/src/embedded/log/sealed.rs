@@ -131,6 +131,7 @@ impl SealedSegment {
         let segment = self.number() + 1;
         let pending = locked(&self.shared.outbox).oldest_segment();
         let outbox_segment = pending.map_or(segment, |pending| pending.min(segment));
+        self.shared.segments.lock().outbox_noted = Some(outbox_segment);
         ViewCheckpoint {
             segment,
             outbox_segment,

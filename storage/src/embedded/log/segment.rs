@@ -123,6 +123,9 @@ pub(super) struct States {
     pub(super) full_until: Option<Instant>,
     /// Number of the last sealed segment, 0: none yet.
     pub(super) last_sealed: u64,
+    /// The first segment that the views' checkpoint names as needed for an outbox: as it was last made, and as it lies on disk.
+    pub(super) outbox_noted: Option<u64>,
+    pub(super) outbox_kept: Option<u64>,
     /// The log finishes what it has and slows nobody any more.
     pub(super) closing: bool,
     /// No segment is prepared any more.
@@ -235,6 +238,7 @@ impl Segments {
     /// The views hold every segment up to this one.
     pub(super) fn viewed(&self, number: u64) {
         self.change(|states| {
+            states.outbox_kept = states.outbox_noted;
             while let Some(sealed) = states
                 .sealed
                 .pop_front_if(|sealed| sealed.segment.number <= number)

@@ -89,7 +89,9 @@ fn next_task(shared: &Shared) -> Option<Task> {
 /// Takes the oldest viewed segment out if it need not be kept any longer.
 fn take_expired(shared: &Shared, states: &mut States) -> Option<Viewed> {
     let options = &shared.options;
-    let pinned = locked(&shared.outbox).oldest_segment();
+    // A start reads from where the checkpoint on disk says, though more may have been passed on since.
+    let pending = locked(&shared.outbox).oldest_segment();
+    let pinned = pending.into_iter().chain(states.outbox_kept).min();
     let kept_bytes: u64 = states
         .viewed
         .iter()

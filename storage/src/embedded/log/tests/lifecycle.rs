@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::*;
+use super::{super::segment::file_name, *};
 
 #[test]
 fn sealing_ends_the_active_segment_and_costs_nothing_when_it_is_empty() {
@@ -108,6 +108,35 @@ fn old_segments_are_recycled_by_age_though_there_is_room() {
     seal(&log);
     view_all(&log, &mut checkpoint);
     wait_until(&log, |states| states.viewed.is_empty());
+}
+
+#[test]
+fn a_segment_that_the_checkpoint_on_disk_names_for_an_outbox_stays_until_a_later_one_does_not() {
+    let disk = FakeDisk::new();
+    let options = LogOptions {
+        keep_bytes: 0,
+        ..small()
+    };
+    let mut checkpoint = ViewCheckpoint::default();
+    let (log, _) = open_with(&disk, options.clone(), &checkpoint).unwrap();
+    let mut owner = Owner::of(&log);
+    append(&log, vec![owner.next(1, outbox(&[b"a"]))]).unwrap();
+    let first = seal(&log);
+    append(&log, vec![owner.row(0, 1, 10)]).unwrap();
+    seal(&log);
+    view_all(&log, &mut checkpoint);
+    assert_eq!(checkpoint.outbox_segment, first);
+    // It is passed on, and segments are used up, before the next checkpoint.
+    append(&log, vec![owner.next(1, outbox_done(Position(1)))]).unwrap();
+    for key in 2..6 {
+        append(&log, vec![owner.row(0, key, 10)]).unwrap();
+        seal(&log);
+    }
+    drop(log);
+    let (log, _) = open_with(&disk, options, &checkpoint).unwrap();
+    view_all(&log, &mut checkpoint);
+    wait_until(&log, |states| states.viewed.is_empty());
+    assert!(!disk.names().contains(&file_name(first)), "it was recycled");
 }
 
 #[test]
