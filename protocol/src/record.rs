@@ -11,9 +11,9 @@
 //! | 3 outbox | user (16) · encoded `rialto.v1.Notice` |
 //! | 4 outbox done | position (u64): every outbox record up to and including it has been passed on |
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::ids::{ConversationId, Position, UserId};
+use crate::ids::{ConversationId, ID_BYTES, Position, UserId};
 
 const EVENT: u8 = 1;
 const ROW: u8 = 2;
@@ -82,6 +82,41 @@ pub enum Record {
         notice: Bytes,
     },
     /// Outbox records up to this position have arrived.
+    OutboxDone {
+        /// Inclusive.
+        through: Position,
+    },
+}
+
+/// One record, its payload borrowed from the entry: what is read and let go of costs no counting of references.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecordRef<'a> {
+    /// See [`Record::Event`].
+    Event {
+        /// Whose log it belongs to.
+        conversation: ConversationId,
+        /// Encoded `rialto.v1.Event`.
+        event: &'a [u8],
+    },
+    /// See [`Record::Row`].
+    Row {
+        /// Whose row it is.
+        conversation: ConversationId,
+        /// Which table.
+        table: Table,
+        /// At most [`ROW_KEY_BYTES_MAX`].
+        key: &'a [u8],
+        /// Empty: deleted.
+        value: &'a [u8],
+    },
+    /// See [`Record::Outbox`].
+    Outbox {
+        /// Whose inbox.
+        user: UserId,
+        /// Encoded `rialto.v1.Notice`.
+        notice: &'a [u8],
+    },
+    /// See [`Record::OutboxDone`].
     OutboxDone {
         /// Inclusive.
         through: Position,
@@ -187,72 +222,142 @@ impl Records {
     }
 
     fn read(&mut self) -> Result<Record, RecordError> {
-        if self.rest.len() < RECORD_HEADER_BYTES {
-            return Err(RecordError::Truncated);
-        }
-        let kind = self.rest.get_u8();
-        let length = self.rest.get_u32_le() as usize;
-        if self.rest.len() < length {
-            return Err(RecordError::Truncated);
-        }
-        parse(kind, self.rest.split_to(length))
-    }
-}
-
-fn parse(kind: u8, mut rest: Bytes) -> Result<Record, RecordError> {
-    match kind {
-        EVENT => {
-            let conversation = ConversationId::from_bytes(id(&mut rest)?);
-            Ok(Record::Event {
+        let (record, rest) = split(&self.rest)?;
+        let own = |slice: &[u8]| self.rest.slice_ref(slice);
+        let record = match record {
+            RecordRef::Event {
                 conversation,
-                event: rest,
-            })
-        }
-        ROW => {
-            let conversation = ConversationId::from_bytes(id(&mut rest)?);
-            if rest.len() < 3 {
-                return Err(RecordError::Truncated);
-            }
-            let number = rest.get_u8();
-            let table = Table::from_number(number).ok_or(RecordError::Unknown(number))?;
-            let key_bytes = usize::from(rest.get_u16_le());
-            if key_bytes > ROW_KEY_BYTES_MAX {
-                return Err(RecordError::KeyTooLong(key_bytes));
-            }
-            if rest.len() < key_bytes {
-                return Err(RecordError::Truncated);
-            }
-            let key = rest.split_to(key_bytes);
-            Ok(Record::Row {
+                event,
+            } => Record::Event {
+                conversation,
+                event: own(event),
+            },
+            RecordRef::Row {
                 conversation,
                 table,
                 key,
-                value: rest,
+                value,
+            } => Record::Row {
+                conversation,
+                table,
+                key: own(key),
+                value: own(value),
+            },
+            RecordRef::Outbox { user, notice } => Record::Outbox {
+                user,
+                notice: own(notice),
+            },
+            RecordRef::OutboxDone { through } => Record::OutboxDone { through },
+        };
+        self.rest = own(rest);
+        Ok(record)
+    }
+}
+
+/// As [`Records`], without taking hold of the entry.
+#[derive(Clone, Copy, Debug)]
+pub struct RecordRefs<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> RecordRefs<'a> {
+    /// The records of one entry.
+    #[must_use]
+    pub fn new(entry: &'a [u8]) -> Self {
+        Self { rest: entry }
+    }
+
+    /// Bytes that have not been read yet; tells a reader where in the entry the next record begins.
+    #[must_use]
+    pub fn remaining(&self) -> usize {
+        self.rest.len()
+    }
+}
+
+impl<'a> Iterator for RecordRefs<'a> {
+    type Item = Result<RecordRef<'a>, RecordError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        match split(self.rest) {
+            Ok((record, rest)) => {
+                self.rest = rest;
+                Some(Ok(record))
+            }
+            Err(error) => {
+                self.rest = &[];
+                Some(Err(error))
+            }
+        }
+    }
+}
+
+/// The first record, and the bytes behind it.
+fn split(bytes: &[u8]) -> Result<(RecordRef<'_>, &[u8]), RecordError> {
+    let (header, rest) = bytes
+        .split_first_chunk::<RECORD_HEADER_BYTES>()
+        .ok_or(RecordError::Truncated)?;
+    let [kind, length @ ..] = *header;
+    let length = u32::from_le_bytes(length) as usize;
+    let (rest, behind) = rest
+        .split_at_checked(length)
+        .ok_or(RecordError::Truncated)?;
+    Ok((parse(kind, rest)?, behind))
+}
+
+fn parse(kind: u8, rest: &[u8]) -> Result<RecordRef<'_>, RecordError> {
+    match kind {
+        EVENT => {
+            let (conversation, event) = id(rest)?;
+            Ok(RecordRef::Event {
+                conversation: ConversationId::from_bytes(conversation),
+                event,
+            })
+        }
+        ROW => {
+            let (conversation, rest) = id(rest)?;
+            let ([table, key_bytes @ ..], rest) = rest
+                .split_first_chunk::<3>()
+                .ok_or(RecordError::Truncated)?;
+            let table = Table::from_number(*table).ok_or(RecordError::Unknown(*table))?;
+            let key_bytes = usize::from(u16::from_le_bytes(*key_bytes));
+            if key_bytes > ROW_KEY_BYTES_MAX {
+                return Err(RecordError::KeyTooLong(key_bytes));
+            }
+            let (key, value) = rest
+                .split_at_checked(key_bytes)
+                .ok_or(RecordError::Truncated)?;
+            Ok(RecordRef::Row {
+                conversation: ConversationId::from_bytes(conversation),
+                table,
+                key,
+                value,
             })
         }
         OUTBOX => {
-            let user = UserId::from_bytes(id(&mut rest)?);
-            Ok(Record::Outbox { user, notice: rest })
-        }
-        OUTBOX_DONE => {
-            if rest.len() != 8 {
-                return Err(RecordError::Truncated);
-            }
-            Ok(Record::OutboxDone {
-                through: Position(rest.get_u64_le()),
+            let (user, notice) = id(rest)?;
+            Ok(RecordRef::Outbox {
+                user: UserId::from_bytes(user),
+                notice,
             })
         }
+        OUTBOX_DONE => match rest.try_into() {
+            Ok(position) => Ok(RecordRef::OutboxDone {
+                through: Position(u64::from_le_bytes(position)),
+            }),
+            Err(_) => Err(RecordError::Truncated),
+        },
         other => Err(RecordError::Unknown(other)),
     }
 }
 
-fn id(rest: &mut Bytes) -> Result<[u8; 16], RecordError> {
-    if rest.len() < 16 {
-        return Err(RecordError::Truncated);
-    }
-    let mut id = [0; 16];
-    rest.copy_to_slice(&mut id);
-    Ok(id)
+fn id(rest: &[u8]) -> Result<([u8; ID_BYTES], &[u8]), RecordError> {
+    let (id, rest) = rest
+        .split_first_chunk::<ID_BYTES>()
+        .ok_or(RecordError::Truncated)?;
+    Ok((*id, rest))
 }
 
 impl Iterator for Records {

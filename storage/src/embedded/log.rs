@@ -49,7 +49,7 @@ use self::{
     segment::Segments,
 };
 pub(crate) use self::{
-    sealed::{LaneTail, SealedSegment, ViewCheckpoint},
+    sealed::{LaneTail, SealedSegment, StoredEntry, ViewCheckpoint},
     segment::Segment,
 };
 use super::tail::TailIndex;

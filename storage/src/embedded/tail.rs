@@ -1,39 +1,52 @@
 //! What is durable but not yet in the views, found by a small index into the log's own segments.
 //!
 //! Divided by lane, each behind its own lock; within a lane by segment, so that forgetting a segment is dropping one part.
-//! What a conversation's event says is read from its segment when asked for: the index holds places only.
+//! What a conversation's event says is read from its segment when asked for: the index holds places only, and hashes to find
+//! them by. It is made on the journal's thread, so that an event costs it a few words written one behind the other.
+//!
+//! | file | what it holds |
+//! | --- | --- |
+//! | `lane` | the index of one lane |
+//! | `open` | what came last, in the order in which it came |
+//! | `chunk` | what came before, in the order in which it is searched |
+//! | `rows` | rows of chunks, whose keys stand in the segments |
+//! | `read` | reading what was found |
 //!
 //! A reader asks here first and the views afterwards. What has left this index by the time of its question is in the views,
 //! and what it found here it can read however long it takes: it holds the segments.
 
-mod part;
+mod chunk;
+mod lane;
+mod open;
 mod read;
+mod rows;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex},
-};
+use std::sync::{Arc, Mutex};
 
+use ahash::RandomState;
 use bytes::Bytes;
 use rialto_protocol::{
     event,
     ids::{ClientId, ConversationId, DeviceId, Epoch, LaneId, Ordinal, Position, Seq, UserId},
-    record::{Record, Records, Table},
+    record::{RecordRef, RecordRefs, Table},
 };
 
 use self::{
-    part::Part,
+    chunk::{EventPlace, RowPlace},
+    lane::{Lane, Sender},
+    open::OpenEvent,
     read::{Located, read_all, read_one},
+    rows::Cursor,
 };
 use super::log::{Segment, locked};
 use crate::views::{Order, Range, Scan, Sent, SentEvent, ViewsError};
 
 /// The index of all lanes.
 pub(crate) struct TailIndex {
-    /// Of each lane the parts, oldest segment first.
-    lanes: Box<[Mutex<VecDeque<Part>>]>,
+    lanes: Box<[Mutex<Lane>]>,
+    hasher: RandomState,
 }
 
 /// Where an entry stands whose records are indexed.
@@ -54,21 +67,21 @@ pub(super) struct OutboxSeen {
 }
 
 impl OutboxSeen {
-    fn see(&mut self, record: &Record) {
+    fn see(&mut self, record: &RecordRef<'_>) {
         match record {
-            Record::Outbox { .. } => self.outbox = true,
-            Record::OutboxDone { through } => {
+            RecordRef::Outbox { .. } => self.outbox = true,
+            RecordRef::OutboxDone { through } => {
                 self.outbox_done = self.outbox_done.max(Some(*through));
             }
-            Record::Event { .. } | Record::Row { .. } => {}
+            RecordRef::Event { .. } | RecordRef::Row { .. } => {}
         }
     }
 }
 
 /// What an entry says about its lane's outbox, where nothing has to be indexed.
-pub(super) fn outbox_of(records: Bytes) -> OutboxSeen {
+pub(super) fn outbox_of(records: &[u8]) -> OutboxSeen {
     let mut seen = OutboxSeen::default();
-    Records::new(records)
+    RecordRefs::new(records)
         .map_while(Result::ok)
         .for_each(|record| seen.see(&record));
     seen
@@ -117,39 +130,48 @@ impl TailIndex {
     pub(super) fn new(lanes: u16) -> Self {
         Self {
             lanes: (0..lanes.max(1)).map(|_| Mutex::default()).collect(),
+            hasher: RandomState::new(),
         }
     }
 
-    fn lane(&self, conversation: &ConversationId) -> &Mutex<VecDeque<Part>> {
+    fn lane(&self, conversation: &ConversationId) -> &Mutex<Lane> {
         let lanes = u16::try_from(self.lanes.len()).unwrap_or(u16::MAX);
         &self.lanes[usize::from(LaneId::of(conversation, lanes).0)]
     }
 
+    fn conversation(&self, conversation: &ConversationId) -> u64 {
+        self.hasher.hash_one(conversation)
+    }
+
+    fn user(&self, conversation: u64, user: &UserId) -> u32 {
+        half(self.hasher.hash_one((conversation, user)))
+    }
+
+    fn fingerprint(&self, sender: u64, client_id: &ClientId) -> u32 {
+        half(self.hasher.hash_one((sender, client_id)))
+    }
+
+    fn sender(&self, conversation: u64, user: &UserId, device: &DeviceId) -> u64 {
+        self.hasher.hash_one((conversation, user, device))
+    }
+
     /// Indexes an entry that has just become durable; entries of a lane come in order.
-    pub(super) fn add(&self, segment: &Arc<Segment>, at: &EntryAt, records: Bytes) -> OutboxSeen {
+    pub(super) fn add(&self, segment: &Arc<Segment>, at: &EntryAt, records: &[u8]) -> OutboxSeen {
         let mut seen = OutboxSeen::default();
         let Some(lane) = self.lanes.get(usize::from(at.lane.0)) else {
             return seen;
         };
-        let mut parts = locked(lane);
-        if parts
-            .back()
-            .is_none_or(|part| part.segment().number() != segment.number())
-        {
-            parts.push_back(Part::new(Arc::clone(segment)));
-        }
-        let Some(part) = parts.back_mut() else {
-            return seen;
-        };
+        let mut lane = locked(lane);
+        lane.begin(segment);
         let length = records.len();
-        let mut records = Records::new(records);
+        let mut records = RecordRefs::new(records);
         while let Some(record) = records.next() {
             match record {
                 // Both end where the record ends.
                 Ok(record) => {
-                    let end = at.offset + part::u32_of(length - records.remaining());
+                    let end = at.offset + u32_of(length - records.remaining());
                     seen.see(&record);
-                    part.add(&record, end);
+                    self.add_record(&mut lane, &record, end);
                 }
                 Err(error) => {
                     tracing::error!(lane = %at.lane, %error, "an entry's records cannot be read");
@@ -159,46 +181,89 @@ impl TailIndex {
         seen
     }
 
+    /// Indexes a record whose payload ends at `end`, as every record's does.
+    fn add_record(&self, lane: &mut Lane, record: &RecordRef<'_>, end: u32) {
+        match record {
+            RecordRef::Event {
+                conversation,
+                event,
+            } => match event::peek(event) {
+                Ok(head) => {
+                    let bytes = u32_of(event.len());
+                    let conversation = self.conversation(conversation);
+                    let sender = self.sender(conversation, &head.sender, &head.device);
+                    let sent = self.fingerprint(sender, &head.client_id);
+                    lane.add_event(OpenEvent {
+                        place: EventPlace::new(conversation, head.seq, end - bytes, bytes, sent),
+                        sender,
+                        user: self.user(conversation, &head.sender),
+                        client_id: head.client_id,
+                    });
+                }
+                Err(error) => {
+                    tracing::error!(%conversation, %error, "an event in the journal cannot be read");
+                }
+            },
+            RecordRef::Row {
+                conversation,
+                table,
+                key,
+                value,
+            } => {
+                let conversation = self.conversation(conversation);
+                let (key_bytes, value_bytes) = (u32_of(key.len()), u32_of(value.len()));
+                let offset = end - value_bytes - key_bytes;
+                let place = RowPlace::new(conversation, *table, offset, key_bytes, value_bytes);
+                lane.add_row(place, key);
+            }
+            RecordRef::Outbox { .. } | RecordRef::OutboxDone { .. } => {}
+        }
+    }
+
     /// Drops what lives in segments up to this one: the views hold it.
     pub(super) fn forget(&self, segment: u64) {
         for lane in &self.lanes {
-            let mut forgotten = Vec::new();
-            let mut parts = locked(lane);
-            while let Some(part) = parts.pop_front_if(|part| part.segment().number() <= segment) {
-                forgotten.push(part);
-            }
+            let forgotten = locked(lane).forget(segment);
             // Freed without the lock.
-            drop(parts);
+            drop(forgotten);
         }
     }
 
     /// The end of a conversation's log; `None`: the tail has no event of it.
-    pub(crate) fn head(&self, conversation: &ConversationId) -> Option<TailHead> {
-        let parts = locked(self.lane(conversation));
-        let mut runs = parts.iter().filter_map(|part| part.run(conversation));
-        let oldest = runs.next()?;
-        let newest = runs.next_back().unwrap_or(oldest);
-        let (epoch, ordinal, time_ms) = (newest.epoch, newest.ordinal, newest.time_ms);
-        Some(TailHead {
-            first: oldest.first,
-            seq: newest.last(),
+    ///
+    /// # Errors
+    /// [`ViewsError`] when its last event cannot be read.
+    pub(crate) fn head(
+        &self,
+        conversation: &ConversationId,
+    ) -> Result<Option<TailHead>, ViewsError> {
+        let groups = locked(self.lane(conversation)).groups(self.conversation(conversation));
+        let first = groups.first().and_then(|group| group.first());
+        let last = groups
+            .last()
+            .and_then(|group| group.last().map(|last| group.located(last)));
+        let Some((first, last)) = first.zip(last) else {
+            return Ok(None);
+        };
+        let last = peek(&read_one(&last)?)?;
+        let (seq, epoch, ordinal, time_ms) = (last.seq, last.epoch, last.ordinal, last.time_ms);
+        Ok(Some(TailHead {
+            first: first.seq,
+            seq,
             epoch,
             ordinal,
             time_ms,
-        })
+        }))
     }
 
     /// Finds the events of a range, up to `bytes_max` (never fewer than one) from the end that `order` names.
     pub(crate) fn events(&self, range: &Range) -> TailEvents {
-        let parts = locked(self.lane(&range.conversation));
-        let runs: Vec<_> = parts
-            .iter()
-            .filter_map(|part| Some((part, part.run(&range.conversation)?)))
-            .collect();
-        let first = runs.first().map(|(_, run)| run.first);
-        let within = runs.iter().flat_map(|(part, run)| {
-            let events = run.range(range.from, range.to);
-            events.map(|(seq, event)| (seq, part.located(event)))
+        let conversation = self.conversation(&range.conversation);
+        let groups = locked(self.lane(&range.conversation)).groups(conversation);
+        let first = groups.first().and_then(|group| group.first());
+        let within = groups.iter().flat_map(|group| {
+            let events = group.range(range.from, range.to).iter();
+            events.map(|event| (event.seq, group.located(event)))
         });
         let mut located = Vec::new();
         let mut bytes = 0;
@@ -216,7 +281,7 @@ impl TailIndex {
         }
         let from = located.first().map_or(range.from, |(seq, _)| *seq);
         TailEvents {
-            first,
+            first: first.map(|first| first.seq),
             located: located.into_iter().map(|(_, located)| located).collect(),
             from,
         }
@@ -232,15 +297,14 @@ impl TailIndex {
         table: Table,
         key: &[u8],
     ) -> Result<Option<Option<Bytes>>, ViewsError> {
-        let parts = locked(self.lane(conversation));
-        let found = parts
-            .iter()
-            .rev()
-            .find_map(|part| part.row(conversation, table, key));
-        drop(parts);
-        found
-            .map(|value| value.map(|value| read_one(&value)).transpose())
-            .transpose()
+        let number = self.conversation(conversation);
+        let places = locked(self.lane(conversation)).row(number, table, key);
+        for rows in &places {
+            if let Some((_, value)) = rows::find(rows, key)? {
+                return Ok(Some(value));
+            }
+        }
+        Ok(None)
     }
 
     /// Rows as [`Scan`] asks for them, in key order, deleted ones as `None`. Ends after `limit` rows that are not deleted: a
@@ -249,49 +313,35 @@ impl TailIndex {
     /// # Errors
     /// [`ViewsError::Io`] when a segment cannot be read.
     pub(crate) fn scan_rows(&self, scan: &Scan) -> Result<Vec<(Bytes, Option<Bytes>)>, ViewsError> {
-        let parts = locked(self.lane(&scan.conversation));
+        let conversation = self.conversation(&scan.conversation);
+        let wanted = |key: &[u8]| {
+            (scan.after.is_empty() || key > &scan.after[..])
+                && (scan.through.is_empty() || key <= &scan.through[..])
+        };
+        let places = locked(self.lane(&scan.conversation)).rows(conversation, scan.table, wanted);
         // Newest first: of equal keys the first one found counts.
-        let mut rows: Vec<_> = parts
-            .iter()
-            .rev()
-            .map(|part| part.rows(scan).peekable())
-            .collect();
-        let mut keys = Vec::new();
-        let mut values = Vec::new();
+        let cursors = places
+            .into_iter()
+            .map(|rows| Cursor::new(rows, &scan.after, &scan.through));
+        let mut cursors = cursors.collect::<Result<Vec<_>, _>>()?;
+        let mut rows = Vec::new();
         let mut alive = 0;
         while alive < scan.limit {
-            let Some(key) = rows
-                .iter_mut()
-                .filter_map(|rows| rows.peek().map(|(key, _)| *key))
-                .min()
-            else {
+            let next = cursors.iter().filter_map(|cursor| cursor.row.as_ref());
+            let Some(key) = next.map(|(key, _)| key.clone()).min() else {
                 break;
             };
             let mut newest = None;
-            for rows in &mut rows {
-                if let Some((_, value)) = rows.next_if(|(found, _)| *found == key) {
-                    newest.get_or_insert(value);
+            for cursor in &mut cursors {
+                if cursor.row.as_ref().is_some_and(|(found, _)| *found == key) {
+                    newest = newest.or(cursor.advance()?);
                 }
             }
-            let value = newest.flatten();
+            let value = newest.and_then(|(_, value)| value);
             alive += usize::from(value.is_some());
-            keys.push((Bytes::copy_from_slice(key), value.is_some()));
-            values.extend(value);
+            rows.push((key, value));
         }
-        drop(rows);
-        drop(parts);
-        let mut values = values.iter().map(read_one);
-        let rows = keys.into_iter().map(|(key, alive)| {
-            Ok((
-                key,
-                if alive {
-                    values.next().transpose()?
-                } else {
-                    None
-                },
-            ))
-        });
-        rows.collect()
+        Ok(rows)
     }
 
     /// For each of the user's devices with an event of the conversation in the tail: its greatest `client_id` there and its
@@ -304,30 +354,30 @@ impl TailIndex {
         conversation: &ConversationId,
         user: &UserId,
     ) -> Result<Vec<Sent>, ViewsError> {
-        let parts = locked(self.lane(conversation));
-        let mut devices: Vec<(DeviceId, ClientId, Located)> = Vec::new();
-        for part in parts.iter().rev() {
-            for (sender, last) in part.senders(conversation, user) {
-                match devices
-                    .iter_mut()
-                    .find(|(device, ..)| *device == sender.device)
-                {
-                    Some((_, newest, _)) => *newest = sender.newest.max(*newest),
-                    None => devices.push((sender.device, sender.newest, last)),
-                }
+        let number = self.conversation(conversation);
+        let senders = locked(self.lane(conversation)).senders(number, self.user(number, user));
+        let mut devices: Vec<Sent> = Vec::new();
+        for Sender { last, newest } in &senders {
+            let head = peek(&read_one(last)?)?;
+            if head.sender != *user {
+                continue;
+            }
+            let newest = if newest.offset == last.offset {
+                head.client_id
+            } else {
+                peek(&read_one(newest)?)?.client_id
+            };
+            match devices.iter_mut().find(|sent| sent.device == head.device) {
+                Some(sent) => sent.newest = sent.newest.max(newest),
+                None => devices.push(Sent {
+                    device: head.device,
+                    newest,
+                    seq: head.seq,
+                    ordinal: head.ordinal,
+                }),
             }
         }
-        drop(parts);
-        let sent = devices.into_iter().map(|(device, newest, last)| {
-            let head = peek(&read_one(&last)?)?;
-            Ok(Sent {
-                device,
-                newest,
-                seq: head.seq,
-                ordinal: head.ordinal,
-            })
-        });
-        sent.collect()
+        Ok(devices)
     }
 
     /// The event in the tail that was appended under this `client_id`.
@@ -341,26 +391,35 @@ impl TailIndex {
         device: &DeviceId,
         client_id: &ClientId,
     ) -> Result<Option<SentEvent>, ViewsError> {
-        let parts = locked(self.lane(conversation));
-        let candidates: Vec<Located> = parts
-            .iter()
-            .rev()
-            .flat_map(|part| part.sent_as(conversation, user, device, client_id))
-            .collect();
-        drop(parts);
-        // Fingerprints find more than they should once in four billion.
-        for candidate in &candidates {
-            let head = peek(&read_one(candidate)?)?;
-            if (head.sender, head.device, head.client_id) == (*user, *device, *client_id) {
-                return Ok(Some(SentEvent {
-                    epoch: head.epoch,
-                    seq: head.seq,
-                    time_ms: head.time_ms,
-                }));
+        let number = self.conversation(conversation);
+        let sent = self.fingerprint(self.sender(number, user, device), client_id);
+        let groups = locked(self.lane(conversation)).groups(number);
+        for group in groups.iter().rev() {
+            // Fingerprints find more than they should once in two thousand.
+            for event in group.iter().rev().filter(|event| event.may_be(sent)) {
+                let head = peek(&read_one(&group.located(event))?)?;
+                if (head.sender, head.device, head.client_id) == (*user, *device, *client_id) {
+                    return Ok(Some(SentEvent {
+                        epoch: head.epoch,
+                        seq: head.seq,
+                        time_ms: head.time_ms,
+                    }));
+                }
             }
         }
         Ok(None)
     }
+}
+
+/// Any half of a good hash is one.
+#[allow(clippy::cast_possible_truncation)]
+fn half(hash: u64) -> u32 {
+    hash as u32
+}
+
+/// What is inside a segment is below 4 GiB.
+fn u32_of(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
 fn peek(bytes: &[u8]) -> Result<event::EventHead, ViewsError> {

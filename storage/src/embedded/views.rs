@@ -34,20 +34,24 @@ use std::{
     },
 };
 
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, config::FilterPolicy};
+use fjall::{
+    CompressionType, Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode,
+    config::{BloomConstructionPolicy, CompressionPolicy, FilterPolicy, FilterPolicyEntry},
+};
 use rialto_protocol::ids::UserId;
 
-use super::format::Fixed;
-use crate::{
-    journal::{Entry, JournalError},
-    views::ViewsError,
-};
+use super::{format::Fixed, log::SealedSegment};
+use crate::views::ViewsError;
+use apply::Known;
 use checkpoint::Checkpoint;
-use gather::Gathered;
+use gather::{Gathered, Scratch};
 
 const EVENTS: &str = "events-";
 const SENT: &str = "sent-";
 const FIXED: [&str; 5] = ["heads", "windows", "rows", "devices", "seen"];
+/// Values of this length stand beside the tables. Shorter runs are found side by side in them, so that a page that is made of many
+/// is read in one place.
+const SEPARATED_BYTES: u32 = 4 << 10;
 /// `seen` alone lives in memory tables; this many bytes of it at most.
 const SEEN_MEMTABLE_BYTES: u64 = 8 << 20;
 /// Sent ids are kept at least this long (guarantee G3), milliseconds.
@@ -111,10 +115,25 @@ pub enum Step {
 
 /// What the work on a segment asks for again and again.
 pub(super) trait Pace {
-    /// Called every few records: a place to rest.
-    fn breathe(&mut self);
+    /// Called after some work on so many records: a place to rest.
+    fn worked(&mut self, records: usize);
     /// Called at each step; `Err` ends the work as a crash would.
     fn reached(&mut self, step: Step) -> Result<(), Fault>;
+}
+
+/// What the work on a segment needs, kept for the next one.
+#[derive(Default)]
+pub(super) struct Memory {
+    segment: Vec<u8>,
+    scratch: Scratch,
+    known: Known,
+}
+
+impl Memory {
+    /// Frees all that only speeds the next segment up if it comes soon.
+    pub(super) fn shrink(&mut self) {
+        (self.segment, self.scratch) = Default::default();
+    }
 }
 
 /// Keyspaces by the number of their window.
@@ -152,12 +171,25 @@ fn numbered(name: &str, prefix: &str) -> Option<u32> {
 
 /// Keyspaces that are found by point look-ups.
 fn looked_up() -> KeyspaceCreateOptions {
+    // Ids are random and texts short: compressing them costs more than it saves.
     KeyspaceCreateOptions::default()
+        .data_block_compression_policy(CompressionPolicy::disabled())
+        .filter_policy(FilterPolicy::all(FilterPolicyEntry::Bloom(
+            BloomConstructionPolicy::BitsPerKey(10.0),
+        )))
 }
 
 /// Keyspaces that are found by ranges alone: filters would never be asked.
 fn ranged() -> KeyspaceCreateOptions {
-    KeyspaceCreateOptions::default().filter_policy(FilterPolicy::disabled())
+    looked_up().filter_policy(FilterPolicy::disabled())
+}
+
+/// As [`ranged`]; long values stand in files beside the tables and are written once, however often their keys are merged.
+fn separated() -> KeyspaceCreateOptions {
+    let values = KvSeparationOptions::default()
+        .separation_threshold(SEPARATED_BYTES)
+        .compression(CompressionType::None);
+    ranged().with_kv_separation(Some(values))
 }
 
 impl ViewStore {
@@ -183,16 +215,16 @@ impl ViewStore {
         let mut partitions = Partitions::default();
         for name in db.list_keyspace_names() {
             if let Some(window) = numbered(&name, EVENTS) {
-                partitions.events.insert(window, open(&name, ranged)?);
+                partitions.events.insert(window, open(&name, separated)?);
             } else if let Some(window) = numbered(&name, SENT) {
-                partitions.sent.insert(window, open(&name, ranged)?);
+                partitions.sent.insert(window, open(&name, separated)?);
             }
         }
         let store = Self {
             heads: open("heads", looked_up)?,
-            windows: open("windows", looked_up)?,
+            windows: open("windows", ranged)?,
             rows: open("rows", looked_up)?,
-            devices: open("devices", looked_up)?,
+            devices: open("devices", ranged)?,
             seen: open("seen", || {
                 looked_up().max_memtable_size(SEEN_MEMTABLE_BYTES)
             })?,
@@ -223,15 +255,30 @@ impl ViewStore {
     /// Brings a segment's entries in, durably. May be repeated, wholly or after it was cut off anywhere.
     pub(super) fn bring_in(
         &self,
-        entries: impl Iterator<Item = Result<Entry, JournalError>>,
+        segment: &SealedSegment,
+        memory: &mut Memory,
         checkpoint: &mut Checkpoint,
         pace: &mut dyn Pace,
     ) -> Result<(), Fault> {
-        let gathered = Gathered::from_entries(entries, pace)?;
+        let Memory {
+            segment: bytes,
+            scratch,
+            known,
+        } = memory;
+        segment
+            .read(bytes)
+            .map_err(|error| Fault::Damaged(error.to_string()))?;
+        let gathered = Gathered::from_entries(bytes, segment.entries(bytes), scratch, pace)?;
         pace.reached(Step::Gathered)?;
         let newest_time_ms = checkpoint.newest_time_ms.max(gathered.newest_time_ms);
-        self.apply(&gathered, newest_time_ms, pace)?;
-        pace.reached(Step::Applied)?;
+        let applied = self
+            .apply(&gathered, newest_time_ms, known, pace)
+            .and_then(|()| pace.reached(Step::Applied));
+        if applied.is_err() {
+            // What was about to be written may not have been.
+            *known = Known::default();
+        }
+        applied?;
         checkpoint.newest_time_ms = newest_time_ms;
         Ok(())
     }
@@ -248,7 +295,7 @@ impl ViewStore {
                 .map(|window| {
                     Ok((
                         *window,
-                        self.db.keyspace(&format!("{prefix}{window}"), ranged)?,
+                        self.db.keyspace(&format!("{prefix}{window}"), separated)?,
                     ))
                 })
                 .collect::<Result<Windows, fjall::Error>>()

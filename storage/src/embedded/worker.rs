@@ -13,14 +13,14 @@ use std::{
 use super::{
     directory::SeenBuffer,
     log::{Log, SealedSegment},
-    views::{Fault, Pace, Step, ViewStore, checkpoint::Checkpoint},
+    views::{Fault, Memory, Pace, Step, ViewStore, checkpoint::Checkpoint},
 };
 use crate::{journal::JournalError, promise::Resolver};
 
 /// Work goes on this long before it rests, so that the processor is free again soon.
 const SLICE: Duration = Duration::from_millis(2);
 /// Records between two looks at the clock.
-const RECORDS_PER_LOOK: u32 = 64;
+const RECORDS_PER_LOOK: usize = 64;
 /// With so many segments waiting there is no rest: publishers are about to be slowed.
 const HURRY_SEGMENTS: u64 = 2;
 /// Between attempts at a segment that could not be brought in.
@@ -155,6 +155,7 @@ impl Work {
     pub(super) fn run(&self, mut checkpoint: Checkpoint) {
         let flush_every = Duration::from_millis(self.options.seen_flush_ms.max(1));
         let mut flushed = Instant::now();
+        let mut memory = Memory::default();
         loop {
             let (stopping, abandoned) = {
                 let orders = self.lock();
@@ -174,12 +175,16 @@ impl Work {
                 break;
             }
             match self.log.sealed_unviewed() {
-                Some(segment) => match self.bring_in(&segment, &mut checkpoint) {
+                Some(segment) => match self.bring_in(&segment, &mut memory, &mut checkpoint) {
                     Ok(()) => {}
                     Err(Fault::Stopped) => break,
                     Err(fault) => self.failed(&segment, &fault),
                 },
-                None => self.wait(flush_every.saturating_sub(flushed.elapsed())),
+                None => {
+                    if !self.wait(flush_every.saturating_sub(flushed.elapsed())) {
+                        memory.shrink();
+                    }
+                }
             }
         }
         // Nobody is answered any more.
@@ -191,12 +196,15 @@ impl Work {
         drop(waiting);
     }
 
-    fn wait(&self, time: Duration) {
+    /// Waits for a segment, not longer than this; false: there is none.
+    fn wait(&self, time: Duration) -> bool {
         let begun = Instant::now();
-        if !self.log.wait_for_sealed(time) {
+        let found = self.log.wait_for_sealed(time);
+        if !found {
             // A closed or poisoned log does not wait.
             self.rest(time.saturating_sub(begun.elapsed()));
         }
+        found
     }
 
     fn failed(&self, segment: &SealedSegment, fault: &Fault) {
@@ -212,17 +220,20 @@ impl Work {
     }
 
     /// One segment: in, durable, noted in the checkpoint, reported. Cut off anywhere, it is simply repeated.
-    fn bring_in(&self, segment: &SealedSegment, checkpoint: &mut Checkpoint) -> Result<(), Fault> {
+    fn bring_in(
+        &self,
+        segment: &SealedSegment,
+        memory: &mut Memory,
+        checkpoint: &mut Checkpoint,
+    ) -> Result<(), Fault> {
         let begun = Instant::now();
         let mut pacer = Pacer {
             work: self,
             since: Instant::now(),
             records: 0,
         };
-        let entries = segment
-            .entries()
-            .map_err(|error| Fault::Damaged(error.to_string()))?;
-        self.views.bring_in(entries, checkpoint, &mut pacer)?;
+        self.views
+            .bring_in(segment, memory, checkpoint, &mut pacer)?;
         let first = self
             .views
             .first_kept(checkpoint.newest_time_ms, self.options.retention_ms);
@@ -262,15 +273,16 @@ impl Work {
 struct Pacer<'a> {
     work: &'a Work,
     since: Instant,
-    records: u32,
+    records: usize,
 }
 
 impl Pace for Pacer<'_> {
-    fn breathe(&mut self) {
-        self.records += 1;
-        if !self.records.is_multiple_of(RECORDS_PER_LOOK) {
+    fn worked(&mut self, records: usize) {
+        self.records += records;
+        if self.records < RECORDS_PER_LOOK {
             return;
         }
+        self.records = 0;
         let worked = self.since.elapsed();
         if worked < SLICE {
             return;

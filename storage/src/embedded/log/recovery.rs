@@ -9,8 +9,6 @@ use std::{
     thread,
 };
 
-use bytes::Bytes;
-
 use super::{
     LogOptions, Recovered, Segment, TailIndex, ViewCheckpoint,
     disk::{Disk, write_all_at},
@@ -40,7 +38,16 @@ pub(super) struct Recovery {
 /// A segment whose bytes have been read.
 struct Loaded {
     segment: Arc<Segment>,
-    bytes: Bytes,
+    bytes: Vec<u8>,
+    scan: Scan,
+}
+
+/// The last segment in which anything was written.
+struct Last {
+    segment: Arc<Segment>,
+    /// Where its last write began, and its bytes.
+    start: u32,
+    written: Vec<u8>,
     scan: Scan,
 }
 
@@ -172,28 +179,35 @@ fn check_none_missing(
     }
 }
 
-/// Reads segments on a thread of its own, one ahead of the work that `take` does on this one.
+/// Reads segments on a thread of its own, one ahead of the work that `take` does on this one. Two buffers are enough: what
+/// `take` gives back is read into again.
 fn read_ahead(
     segments: Vec<Arc<Segment>>,
-    mut take: impl FnMut(Loaded) -> Result<(), JournalError>,
+    mut take: impl FnMut(Loaded) -> Result<Vec<u8>, JournalError>,
 ) -> Result<(), JournalError> {
     thread::scope(|scope| {
-        let (sender, receiver) = mpsc::sync_channel(1);
+        let (sender, receiver) = mpsc::sync_channel(0);
+        let (give_back, buffers) = mpsc::channel();
         scope.spawn(move || {
-            segments
-                .into_iter()
-                .try_for_each(|segment| match sender.send(load(segment)) {
+            segments.into_iter().try_for_each(|segment| {
+                let buffer = buffers.try_recv().unwrap_or_default();
+                match sender.send(load(segment, buffer)) {
                     Ok(()) => ControlFlow::Continue(()),
                     Err(_) => ControlFlow::Break(()),
-                })
+                }
+            })
         });
-        receiver.into_iter().try_for_each(|loaded| take(loaded?))
+        receiver.into_iter().try_for_each(|loaded| {
+            // The last one is read into no more.
+            let _ = give_back.send(take(loaded?)?);
+            Ok(())
+        })
     })
 }
 
-fn load(segment: Arc<Segment>) -> Result<Loaded, JournalError> {
-    let bytes = segment.read(0, segment.capacity());
-    let bytes = bytes.map_err(|error| io_error(format!("read {}", segment.name()), &error))?;
+fn load(segment: Arc<Segment>, mut bytes: Vec<u8>) -> Result<Loaded, JournalError> {
+    let read = segment.read_into(segment.capacity(), &mut bytes);
+    read.map_err(|error| io_error(format!("read {}", segment.name()), &error))?;
     let scan = scan(&bytes, segment.codec());
     Ok(Loaded {
         segment,
@@ -212,8 +226,7 @@ struct Replay<'a> {
     found: Recovered,
     /// The first segment that was not sealed, and where it ends: nothing may come after it.
     open: Option<(String, u32)>,
-    /// The last segment in which anything was written.
-    last: Option<Loaded>,
+    last: Option<Last>,
 }
 
 impl Replay<'_> {
@@ -226,7 +239,8 @@ impl Replay<'_> {
         Ok(())
     }
 
-    fn take(&mut self, loaded: Loaded) -> Result<(), JournalError> {
+    /// Takes a segment in, giving its buffer back.
+    fn take(&mut self, loaded: Loaded) -> Result<Vec<u8>, JournalError> {
         let Loaded { segment, scan, .. } = &loaded;
         let name = segment.name();
         let anything = !scan.entries.is_empty() || matches!(scan.end, End::Sealed(_));
@@ -259,18 +273,19 @@ impl Replay<'_> {
             self.note_outbox(segment.number(), &scan.entries[number], seen);
         }
         if in_views {
-            return self.keep(Arc::clone(segment));
+            self.keep(Arc::clone(segment))?;
+            return Ok(loaded.bytes);
         }
         let next = segment.number() + 1;
         match scan.end {
             End::Sealed(end) => {
                 self.sealed(Arc::clone(segment), end, scan);
                 self.states.next_number = next;
-                self.last = Some(loaded);
+                return Ok(self.remember(loaded, end));
             }
-            End::Open { .. } if anything => {
+            End::Open { end, .. } if anything => {
                 self.states.next_number = next;
-                self.last = Some(loaded);
+                return Ok(self.remember(loaded, end));
             }
             // An empty one. Of another size than wanted, or with the torn beginning of a write that was never answered, it
             // is made anew, and so are those behind it.
@@ -279,12 +294,30 @@ impl Replay<'_> {
                     && segment.capacity() == self.segment_bytes =>
             {
                 self.states.next_number = next;
-                self.states.ready.push_back(loaded.segment);
+                self.states.ready.push_back(Arc::clone(segment));
             }
             End::Open { end, torn_bytes } => self.note_cut(&name, end, torn_bytes),
             End::Damaged(_) => {}
         }
-        Ok(())
+        Ok(loaded.bytes)
+    }
+
+    /// Keeps what the end of the log may be, and gives the buffer back.
+    fn remember(&mut self, loaded: Loaded, end: u32) -> Vec<u8> {
+        let Loaded {
+            segment,
+            bytes,
+            scan,
+        } = loaded;
+        let start = scan.last_group.clamp(FIRST_ENTRY, end);
+        let written = bytes[start as usize..end as usize].to_vec();
+        self.last = Some(Last {
+            segment,
+            start,
+            written,
+            scan,
+        });
+        bytes
     }
 
     fn replay(&mut self, header: &EntryHeader) -> Result<(), String> {
@@ -356,8 +389,8 @@ impl Replay<'_> {
     }
 
     fn finish(mut self) -> Result<Recovery, JournalError> {
-        if let Some(loaded) = self.last.take() {
-            self.settle_last(&loaded)?;
+        if let Some(last) = self.last.take() {
+            self.settle_last(last)?;
         }
         self.states.last_sealed = self
             .states
@@ -381,10 +414,11 @@ impl Replay<'_> {
 
     /// Makes sure of the end of the log: the last write is repeated, since its sync may have failed and what was read may
     /// stand in the page cache alone; and a segment that was being written is sealed, so that torn bytes are never looked at again.
-    fn settle_last(&mut self, last: &Loaded) -> Result<(), JournalError> {
-        let Loaded {
+    fn settle_last(&mut self, last: Last) -> Result<(), JournalError> {
+        let Last {
             segment,
-            bytes,
+            start,
+            written: mut rewritten,
             scan,
         } = last;
         let (end, sealed) = match scan.end {
@@ -395,8 +429,6 @@ impl Replay<'_> {
             }
             End::Damaged(_) => return Ok(()),
         };
-        let start = scan.last_group.clamp(FIRST_ENTRY, end);
-        let mut rewritten = bytes[start as usize..end as usize].to_vec();
         if !sealed {
             rewritten.extend_from_slice(&segment.codec().encode(&EntryHeader::seal(end), &[]));
         }
@@ -404,7 +436,7 @@ impl Replay<'_> {
         let synced = written.and_then(|()| segment.file().sync_data());
         synced.map_err(|error| io_error(format!("write {}", segment.name()), &error))?;
         if !sealed {
-            self.sealed(Arc::clone(segment), end + ENTRY_HEADER_BYTES, scan);
+            self.sealed(segment, end + ENTRY_HEADER_BYTES, &scan);
         }
         Ok(())
     }
@@ -430,7 +462,7 @@ fn index(tail: &TailIndex, loaded: &Loaded, in_views: bool) -> Vec<(usize, Outbo
                 lane: header.lane,
                 offset: offset + ENTRY_HEADER_BYTES,
             };
-            let records = bytes.slice(at.offset as usize..header.end(*offset) as usize);
+            let records = &bytes[at.offset as usize..header.end(*offset) as usize];
             (
                 number,
                 if in_views {

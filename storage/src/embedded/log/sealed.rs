@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bytes::{Buf, BufMut, Bytes};
+use bytes::{Buf, BufMut};
 use rialto_protocol::ids::{Epoch, LaneId, Position};
 
 use super::{
@@ -11,7 +11,7 @@ use super::{
     io_error, locked,
     segment::Sealed,
 };
-use crate::journal::{Entry, JournalError};
+use crate::journal::JournalError;
 
 /// How far the views have come in the log, kept by the views together with what they made of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -139,62 +139,84 @@ impl SealedSegment {
         }
     }
 
-    /// Reads the segment. The entries' records are slices of one buffer, as long as the segment.
+    /// Reads the segment into a buffer, in place of what it held.
     ///
     /// # Errors
     /// [`JournalError::Io`] when it cannot be read.
-    pub(crate) fn entries(&self) -> Result<Entries, JournalError> {
-        Entries::read(&self.sealed.segment, self.sealed.end)
+    pub(crate) fn read(&self, buffer: &mut Vec<u8>) -> Result<(), JournalError> {
+        self.sealed
+            .read_into(self.sealed.end, buffer)
+            .map_err(|error| io_error(format!("read {}", self.sealed.name()), &error))
+    }
+
+    /// The entries in what [`Self::read`] has read.
+    pub(crate) fn entries<'b>(&self, bytes: &'b [u8]) -> Entries<'b> {
+        Entries::of(&self.sealed, bytes)
     }
 }
 
+/// An entry in a segment's bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StoredEntry<'b> {
+    /// The lane.
+    pub(crate) lane: LaneId,
+    /// Of the owner that wrote it.
+    pub(crate) epoch: Epoch,
+    /// In the lane.
+    pub(crate) position: Position,
+    /// Journal time, milliseconds since 1970.
+    pub(crate) time_ms: u64,
+    /// Where its records begin in the segment.
+    pub(crate) offset: u32,
+    /// Its records.
+    pub(crate) records: &'b [u8],
+}
+
 /// The entries of a sealed segment, in the order in which they were written, each checked once more.
-pub(crate) struct Entries {
-    bytes: Bytes,
+pub(crate) struct Entries<'b> {
+    bytes: &'b [u8],
     codec: EntryCodec,
     name: String,
     offset: u32,
 }
 
-impl Entries {
-    pub(super) fn read(segment: &Segment, end: u32) -> Result<Self, JournalError> {
-        let name = segment.name();
-        let bytes = segment
-            .read(0, end)
-            .map_err(|error| io_error(format!("read {name}"), &error))?;
-        Ok(Self {
+impl<'b> Entries<'b> {
+    /// The entries of a segment in its bytes, which end with the last of them.
+    pub(super) fn of(segment: &Segment, bytes: &'b [u8]) -> Self {
+        Self {
             bytes,
             codec: segment.codec(),
-            name,
+            name: segment.name(),
             offset: FIRST_ENTRY,
-        })
+        }
     }
 }
 
-impl Iterator for Entries {
-    type Item = Result<Entry, JournalError>;
+impl<'b> Iterator for Entries<'b> {
+    type Item = Result<StoredEntry<'b>, JournalError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.offset as usize >= self.bytes.len() {
             return None;
         }
-        let Some(header) = self.codec.decode(&self.bytes, self.offset) else {
+        let Some(header) = self.codec.decode(self.bytes, self.offset) else {
             let error = damaged(
                 &self.name,
                 self.offset,
                 "an entry that was durable has a wrong checksum",
             );
-            self.bytes.clear();
+            self.bytes = &[];
             return Some(Err(error));
         };
-        let records = (self.offset + ENTRY_HEADER_BYTES) as usize;
+        let offset = self.offset + ENTRY_HEADER_BYTES;
         self.offset = header.end(self.offset);
-        Some(Ok(Entry {
+        Some(Ok(StoredEntry {
             lane: header.lane,
             epoch: header.epoch,
             position: header.position,
             time_ms: header.time_ms,
-            records: self.bytes.slice(records..self.offset as usize),
+            offset,
+            records: &self.bytes[offset as usize..self.offset as usize],
         }))
     }
 }

@@ -67,6 +67,15 @@ impl Segment {
         Ok(buf.into())
     }
 
+    /// Reads the first bytes of it, in place of what the buffer held.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub(super) fn read_into(&self, bytes: u32, buffer: &mut Vec<u8>) -> io::Result<()> {
+        buffer.resize(bytes as usize, 0);
+        self.file.read_exact_at(buffer, 0)
+    }
+
     /// What an error message calls it.
     pub(super) fn name(&self) -> String {
         format!("journal/{}", file_name(self.number))

@@ -141,13 +141,37 @@ fn outbox_done(through: Position) -> Bytes {
 /// Everything in sealed segments, in the order in which it was written.
 fn sealed_entries(log: &Log) -> Vec<Entry> {
     let sealed: Vec<Sealed> = log.shared.segments.lock().sealed.iter().cloned().collect();
-    let segments = sealed
-        .into_iter()
-        .map(|sealed| super::SealedSegment::new(sealed, Arc::clone(&log.shared)));
-    segments
-        .flat_map(|segment| segment.entries().unwrap())
-        .collect::<Result<_, _>>()
-        .unwrap()
+    let entries = sealed
+        .iter()
+        .flat_map(|sealed| entries_in(&sealed.segment, sealed.end).unwrap());
+    entries.collect()
+}
+
+fn entries_of(segment: &super::SealedSegment) -> Vec<Entry> {
+    let mut bytes = Vec::new();
+    segment.read(&mut bytes).unwrap();
+    segment
+        .entries(&bytes)
+        .map(|entry| owned(&entry.unwrap()))
+        .collect()
+}
+
+fn entries_in(segment: &super::Segment, end: u32) -> Result<Vec<Entry>, JournalError> {
+    let mut bytes = Vec::new();
+    segment.read_into(end, &mut bytes).unwrap();
+    super::sealed::Entries::of(segment, &bytes)
+        .map(|entry| Ok(owned(&entry?)))
+        .collect()
+}
+
+fn owned(entry: &super::StoredEntry<'_>) -> Entry {
+    Entry {
+        lane: entry.lane,
+        epoch: entry.epoch,
+        position: entry.position,
+        time_ms: entry.time_ms,
+        records: Bytes::copy_from_slice(entry.records),
+    }
 }
 
 /// Brings every sealed segment into views that keep nothing but the checkpoint.

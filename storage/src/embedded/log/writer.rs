@@ -324,7 +324,7 @@ impl Writer {
                     lane,
                     offset: records,
                 },
-                entry.records.clone(),
+                &entry.records,
             );
             self.lanes.written(entry);
             if seen.outbox {

@@ -272,7 +272,10 @@ impl World {
             ordinal: last.ordinal,
             time_ms: last.time_ms,
         });
-        assert_eq!(self.log().tail().head(&conversation(number)), expected);
+        assert_eq!(
+            self.log().tail().head(&conversation(number)).unwrap(),
+            expected
+        );
     }
 
     fn check_range(
@@ -451,7 +454,7 @@ fn places_that_were_found_can_be_read_after_the_segment_was_forgotten() {
         .collect();
     world.run(Step::Seal);
     world.run(Step::View);
-    assert!(world.log().tail().head(&conversation(0)).is_none());
+    assert!(world.log().tail().head(&conversation(0)).unwrap().is_none());
     assert_eq!(found.read().unwrap(), expected);
 }
 
@@ -492,6 +495,7 @@ fn records_that_cannot_be_read_hide_nothing_before_them() {
 
 #[test]
 fn the_index_of_an_event_is_small() {
-    assert!(size_of::<part::EventPlace>() <= 12);
-    assert!(size_of::<(u32, UserId)>() + size_of::<part::Sender>() <= 60);
+    assert!(size_of::<EventPlace>() <= 24);
+    assert!(size_of::<chunk::SenderPlace>() <= 12);
+    assert!(size_of::<RowPlace>() <= 16);
 }

@@ -1,24 +1,33 @@
-//! Brings a gathered segment into the keyspaces: one pass over its conversations, every keyspace written in rising order.
+//! Brings a gathered segment into the keyspaces: one pass over its conversations, every keyspace written in rising order, and
+//! none of them read. A later segment's row replaces an earlier one's: segments come in order, and what is repeated after a
+//! crash is the same again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    ops::Range,
+};
 
+use ahash::RandomState;
 use fjall::Keyspace;
 use rialto_protocol::{
     event::{self, EventHead},
-    ids::{ConversationId, Seq},
+    ids::{ClientId, ConversationId, Seq},
 };
 
 use super::{
     Doing, Fault, Pace, Step, ViewStore,
     codec::{
-        self, DeviceValue, HeadValue, LENGTH_BYTES, RUN_BYTES_MAX, device_key, put_sent, row_key,
+        DeviceValue, HeadValue, LENGTH_BYTES, RUN_BYTES_MAX, Run, device_key, put_sent, row_key,
         row_value, run_key, sent_key, window_key,
     },
-    gather::{EventRef, Gathered, RowRef},
+    gather::{Gathered, RowRef},
     sink::Sink,
     window,
 };
 use crate::views::SentEvent;
+
+/// Conversations of the newest window that are known to stand in `windows`; so many of them take about 4 MiB.
+const KNOWN_MAX: usize = 1 << 17;
 
 /// One ingestion into each keyspace that the segment touches.
 struct Sinks<'k> {
@@ -29,10 +38,30 @@ struct Sinks<'k> {
     heads: Sink<'k>,
 }
 
-/// An event's head, and the window of its client id.
-struct SentRef {
-    head: EventHead,
+/// Conversations whose events of one window stand in `windows` already.
+#[derive(Default)]
+pub(super) struct Known {
     window: u32,
+    conversations: HashSet<ConversationId, RandomState>,
+}
+
+/// An event and its head.
+struct Event {
+    head: EventHead,
+    /// With its length before it, among the conversation's.
+    bytes: Range<usize>,
+    time_ms: u64,
+    sent_window: u32,
+}
+
+/// What is built for one conversation after the other, kept from one to the next.
+#[derive(Default)]
+struct Buffers {
+    events: Vec<Event>,
+    by_sender: Vec<u32>,
+    /// For runs whose events do not stand behind one another.
+    run: Vec<u8>,
+    list: Vec<u8>,
 }
 
 fn sinks(keyspaces: &BTreeMap<u32, Keyspace>) -> BTreeMap<u32, Sink<'_>> {
@@ -42,12 +71,27 @@ fn sinks(keyspaces: &BTreeMap<u32, Keyspace>) -> BTreeMap<u32, Sink<'_>> {
         .collect()
 }
 
+impl Known {
+    /// Whether it is new that the conversation has events in this window; false where that is written already.
+    fn is_new(&mut self, conversation: ConversationId, window: u32) -> bool {
+        if window < self.window {
+            return true;
+        }
+        if window > self.window || self.conversations.len() >= KNOWN_MAX {
+            self.window = window;
+            self.conversations.clear();
+        }
+        self.conversations.insert(conversation)
+    }
+}
+
 impl ViewStore {
     /// Brings all of it in, durably. May be repeated, wholly or after it was cut off anywhere.
     pub(super) fn apply(
         &self,
-        gathered: &Gathered,
+        gathered: &Gathered<'_>,
         newest_time_ms: u64,
+        known: &mut Known,
         pace: &mut dyn Pace,
     ) -> Result<(), Fault> {
         let (events, sent) = self.windows_of(gathered, newest_time_ms);
@@ -59,18 +103,20 @@ impl ViewStore {
             windows: Sink::new(&self.windows),
             heads: Sink::new(&self.heads),
         };
-        let mut run = Vec::with_capacity(2 * RUN_BYTES_MAX);
-        for events in gathered
-            .events
-            .chunk_by(|a, b| a.conversation == b.conversation)
-        {
-            self.apply_conversation(events, &mut sinks, &mut run)?;
-            pace.breathe();
+        let mut buffers = Buffers::default();
+        for said in &gathered.conversations {
+            let runs = &gathered.runs[said.bytes.clone()];
+            let times = &gathered.times[said.events.clone()];
+            self.read_heads(said.conversation, runs, times, &mut buffers.events)?;
+            self.apply_conversation(said.conversation, runs, &mut buffers, &mut sinks, known)?;
+            pace.worked(times.len());
         }
         // Windows and heads last: what they name is there.
         sinks.events.into_values().try_for_each(Sink::finish)?;
+        sync_values(&events)?;
         pace.reached(Step::Events)?;
         sinks.sent.into_values().try_for_each(Sink::finish)?;
+        sync_values(&sent)?;
         sinks.devices.finish()?;
         sinks.windows.finish()?;
         sinks.heads.finish()?;
@@ -80,19 +126,15 @@ impl ViewStore {
 
     fn windows_of(
         &self,
-        gathered: &Gathered,
+        gathered: &Gathered<'_>,
         newest_time_ms: u64,
     ) -> (BTreeSet<u32>, BTreeSet<u32>) {
         let (mut events, mut sent) = (BTreeSet::new(), BTreeSet::new());
         let mut last = None;
-        for event in &gathered.events {
-            let windows = (
-                window(event.time_ms, self.events_window_ms),
-                window(event.time_ms, self.sent_window_ms),
-            );
-            if last.replace(windows) != Some(windows) {
-                events.insert(windows.0);
-                sent.insert(windows.1);
+        for time_ms in gathered.times {
+            if last.replace(*time_ms) != Some(*time_ms) {
+                events.insert(window(*time_ms, self.events_window_ms));
+                sent.insert(window(*time_ms, self.sent_window_ms));
             }
         }
         events.retain(|window| *window >= self.events_from());
@@ -100,26 +142,57 @@ impl ViewStore {
         (events, sent)
     }
 
-    fn apply_conversation(
+    fn read_heads(
         &self,
-        events: &[EventRef],
-        sinks: &mut Sinks<'_>,
-        run: &mut Vec<u8>,
+        conversation: ConversationId,
+        runs: &[u8],
+        times: &[u64],
+        events: &mut Vec<Event>,
     ) -> Result<(), Fault> {
-        let mut heads = Vec::with_capacity(events.len());
-        for event in events {
-            let head = event::peek(&event.event).map_err(|error| {
-                Fault::Damaged(format!("event {} cannot be read: {error}", event.seq))
+        events.clear();
+        let mut start = 0;
+        for (event, time_ms) in Run::new(Seq(0), runs).zip(times) {
+            let head = event.and_then(|(_, event)| {
+                let bytes = start..start + LENGTH_BYTES + event.len();
+                start = bytes.end;
+                Some((event::peek(event).ok()?, bytes))
+            });
+            let (head, bytes) = head.ok_or_else(|| {
+                let text = format!("an event of conversation {conversation} cannot be read");
+                Fault::Damaged(text)
             })?;
-            heads.push(SentRef {
+            events.push(Event {
                 head,
-                window: window(event.time_ms, self.sent_window_ms),
+                bytes,
+                time_ms: *time_ms,
+                sent_window: window(*time_ms, self.sent_window_ms),
             });
         }
-        let Some((event, last)) = events.last().zip(heads.last()) else {
+        // The owner numbers them without gaps; whatever else this may be, runs rise.
+        if !events.is_sorted_by(|a, b| a.head.seq < b.head.seq) {
+            events.sort_by_key(|event| event.head.seq);
+            events.dedup_by_key(|event| event.head.seq);
+        }
+        Ok(())
+    }
+
+    fn apply_conversation(
+        &self,
+        conversation: ConversationId,
+        runs: &[u8],
+        buffers: &mut Buffers,
+        sinks: &mut Sinks<'_>,
+        known: &mut Known,
+    ) -> Result<(), Fault> {
+        let Buffers {
+            events,
+            by_sender,
+            run,
+            list,
+        } = buffers;
+        let Some(last) = events.last() else {
             return Ok(());
         };
-        let conversation = event.conversation;
         let EventHead {
             seq,
             epoch,
@@ -137,134 +210,147 @@ impl ViewStore {
             }
             .encode(),
         )?;
-        let same_window = |a: &EventRef, b: &EventRef| {
-            window(a.time_ms, self.events_window_ms) == window(b.time_ms, self.events_window_ms)
-        };
-        for events in events.chunk_by(same_window) {
-            let window = window(events[0].time_ms, self.events_window_ms);
+        let window_of = |event: &Event| window(event.time_ms, self.events_window_ms);
+        let same = |a: &Event, b: &Event| a.time_ms == b.time_ms || window_of(a) == window_of(b);
+        for events in events.chunk_by(same) {
+            let window = window_of(&events[0]);
             // A window that is not kept any more has no sink.
-            if let Some(sink) = sinks.events.get_mut(&window) {
-                apply_runs(conversation, events, sink, run)?;
-                self.apply_window(conversation, window, events[0].seq, &mut sinks.windows)?;
+            let Some(sink) = sinks.events.get_mut(&window) else {
+                continue;
+            };
+            apply_runs(conversation, events, runs, sink, run)?;
+            if known.is_new(conversation, window) {
+                sinks.windows.put(&window_key(conversation, window), &[])?;
             }
         }
-        self.apply_sent(conversation, &mut heads, sinks)
+        apply_sent(conversation, events, by_sender, list, sinks)
     }
 
-    fn apply_window(
-        &self,
-        conversation: ConversationId,
-        window: u32,
-        first: Seq,
-        windows: &mut Sink<'_>,
-    ) -> Result<(), Fault> {
-        let key = window_key(conversation, window);
-        let known = self
-            .windows
-            .get(key)
-            .doing("reading a conversation's windows")?;
-        if known
-            .and_then(|value| codec::number(&value, 0))
-            .is_some_and(|known| known <= first.0)
-        {
-            return Ok(());
-        }
-        windows.put(&key, &first.0.to_le_bytes())
-    }
-
-    fn apply_sent(
-        &self,
-        conversation: ConversationId,
-        heads: &mut [SentRef],
-        sinks: &mut Sinks<'_>,
-    ) -> Result<(), Fault> {
-        heads.sort_unstable_by_key(|SentRef { head, window }| {
-            (head.sender, head.device, *window, head.client_id, head.seq)
-        });
-        let same_device = |a: &SentRef, b: &SentRef| {
-            (a.head.sender, a.head.device) == (b.head.sender, b.head.device)
-        };
-        let mut list = Vec::new();
-        for sent in heads.chunk_by(same_device) {
-            let key = device_key(conversation, sent[0].head.sender, sent[0].head.device);
-            for sent in sent.chunk_by(|a, b| a.window == b.window) {
-                let Some(sink) = sinks.sent.get_mut(&sent[0].window) else {
-                    continue;
-                };
-                list.clear();
-                for SentRef { head, .. } in sent {
-                    let event = SentEvent {
-                        epoch: head.epoch,
-                        seq: head.seq,
-                        time_ms: head.time_ms,
-                    };
-                    put_sent(&mut list, head.client_id, &event);
-                }
-                sink.put(&sent_key(&key, sent[sent.len() - 1].head.client_id), &list)?;
-            }
-            self.apply_device(&key, sent, &mut sinks.devices)?;
-        }
-        Ok(())
-    }
-
-    fn apply_device(
-        &self,
-        key: &[u8; 48],
-        sent: &[SentRef],
-        devices: &mut Sink<'_>,
-    ) -> Result<(), Fault> {
-        let stored = self.devices.get(key).doing("reading what a device sent")?;
-        let stored = stored.as_deref().and_then(DeviceValue::decode);
-        let new = sent.iter().map(|SentRef { head, .. }| DeviceValue {
-            newest: head.client_id,
-            seq: head.seq,
-            ordinal: head.ordinal,
-        });
-        match stored.into_iter().chain(new).reduce(DeviceValue::merge) {
-            Some(value) => devices.put(key, &value.encode()),
-            None => Ok(()),
-        }
-    }
-
-    fn apply_rows(&self, rows: &[RowRef], pace: &mut dyn Pace) -> Result<(), Fault> {
+    fn apply_rows(&self, rows: &[RowRef<'_>], pace: &mut dyn Pace) -> Result<(), Fault> {
         let mut sink = Sink::new(&self.rows);
         for row in rows {
-            let key = row_key(row.conversation, row.table, &row.key);
+            let key = row_key(row.conversation, row.table, row.key);
             if row.value.is_empty() {
                 sink.delete(&key)?;
             } else {
-                sink.put(&key, &row_value(row.position, &row.value))?;
+                sink.put(&key, &row_value(row.position, row.value))?;
             }
-            pace.breathe();
+            pace.worked(1);
         }
         sink.finish()
     }
 }
 
+/// Makes the names of the files durable in which long values stand: fjall syncs these files and not their folder.
+fn sync_values(windows: &BTreeMap<u32, Keyspace>) -> Result<(), Fault> {
+    for keyspace in windows.values() {
+        let folder = keyspace.path().join("blobs");
+        std::fs::File::open(folder)
+            .and_then(|folder| folder.sync_all())
+            .map_err(fjall::Error::from)
+            .doing("syncing a folder of the views")?;
+    }
+    Ok(())
+}
+
 /// Consecutive events as runs of [`RUN_BYTES_MAX`] at most.
 fn apply_runs(
     conversation: ConversationId,
-    events: &[EventRef],
+    events: &[Event],
+    runs: &[u8],
     sink: &mut Sink<'_>,
-    run: &mut Vec<u8>,
+    buffer: &mut Vec<u8>,
 ) -> Result<(), Fault> {
-    run.clear();
-    let (mut first, mut next) = (events[0].seq, events[0].seq);
-    for event in events {
-        let full = run.len() + LENGTH_BYTES + event.event.len() > RUN_BYTES_MAX;
-        if !run.is_empty() && (full || event.seq != next) {
-            sink.put(&run_key(conversation, first), run)?;
-            run.clear();
+    let mut rest = events;
+    while let [first, more @ ..] = rest {
+        let (mut count, mut bytes) = (1, first.bytes.len());
+        let (mut next, mut end, mut together) = (first.head.seq.next(), first.bytes.end, true);
+        for event in more {
+            bytes += event.bytes.len();
+            if bytes > RUN_BYTES_MAX || event.head.seq != next {
+                break;
+            }
+            together &= event.bytes.start == end;
+            (next, end, count) = (next.next(), event.bytes.end, count + 1);
         }
-        if run.is_empty() {
-            first = event.seq;
+        let key = run_key(conversation, first.head.seq);
+        if together {
+            sink.put(&key, &runs[first.bytes.start..end])?;
+        } else {
+            buffer.clear();
+            for event in &rest[..count] {
+                buffer.extend_from_slice(&runs[event.bytes.clone()]);
+            }
+            sink.put(&key, buffer)?;
         }
-        let length = u32::try_from(event.event.len()).map_err(|_| {
-            Fault::Damaged(format!("event {} of {conversation} is too long", event.seq))
-        })?;
-        run.extend_from_slice(&length.to_le_bytes());
-        run.extend_from_slice(&event.event);
-        next = event.seq.next();
+        rest = &rest[count..];
     }
-    sink.put(&run_key(conversation, first), run)
+    Ok(())
+}
+
+/// What each device sent, by the window of its ids.
+fn apply_sent(
+    conversation: ConversationId,
+    events: &[Event],
+    by_sender: &mut Vec<u32>,
+    list: &mut Vec<u8>,
+    sinks: &mut Sinks<'_>,
+) -> Result<(), Fault> {
+    let at = |number: &u32| &events[*number as usize];
+    by_sender.clear();
+    by_sender.extend((0..).take(events.len()));
+    by_sender.sort_unstable_by_key(|number| {
+        let Event {
+            head, sent_window, ..
+        } = at(number);
+        (
+            head.sender,
+            head.device,
+            *sent_window,
+            head.client_id,
+            head.seq,
+        )
+    });
+    let device = |number: &u32| (at(number).head.sender, at(number).head.device);
+    for sent in by_sender.chunk_by(|a, b| device(a) == device(b)) {
+        let (sender, on) = device(&sent[0]);
+        let key = device_key(conversation, sender, on);
+        for sent in sent.chunk_by(|a, b| at(a).sent_window == at(b).sent_window) {
+            let Some(sink) = sinks.sent.get_mut(&at(&sent[0]).sent_window) else {
+                continue;
+            };
+            list.clear();
+            put_sent(list, sent.iter().map(|number| sent_event(&at(number).head)));
+            let newest = at(&sent[sent.len() - 1]).head.client_id;
+            sink.put(&sent_key(&key, newest), list)?;
+        }
+        let values = sent.iter().map(|number| {
+            let head = &at(number).head;
+            DeviceValue {
+                newest: head.client_id,
+                seq: head.seq,
+                ordinal: head.ordinal,
+            }
+        });
+        if let Some(value) = values.reduce(DeviceValue::merge) {
+            sinks.devices.put(&key, &value.encode())?;
+        }
+    }
+    Ok(())
+}
+
+fn sent_event(head: &EventHead) -> (ClientId, SentEvent) {
+    let EventHead {
+        epoch,
+        seq,
+        time_ms,
+        client_id,
+        ..
+    } = *head;
+    let event = SentEvent {
+        epoch,
+        seq,
+        time_ms,
+    };
+    (client_id, event)
 }

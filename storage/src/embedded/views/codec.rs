@@ -3,14 +3,18 @@
 //! | keyspace | key | value |
 //! | --- | --- | --- |
 //! | `events-W` | conversation (16) · first seq | a run: consecutive events, each after its length (u32) |
-//! | `windows` | conversation (16) · window (u32) | first seq in that window |
+//! | `windows` | conversation (16) · window (u32) | empty: the conversation has events in that window |
 //! | `heads` | conversation (16) | seq · epoch · ordinal · time_ms of the last event |
 //! | `rows` | conversation (16) · table (1) · key | position · value |
-//! | `devices` | conversation (16) · user (16) · device (16) | newest client id (16) · seq · ordinal |
-//! | `sent-W` | conversation (16) · user (16) · device (16) · newest client id of the list (16) | list of client id (16) · epoch · seq · time_ms, by client id |
+//! | `devices` | conversation (16) · user (16) · device (16) | of the last segment with an event of it: newest client id (16) · last seq · ordinal |
+//! | `sent-W` | conversation (16) · user (16) · device (16) · newest client id of the list (16) | list of sent ids, see below |
 //! | `seen` | user (16) | time_ms |
 //!
 //! Numbers are u64 unless said otherwise: big endian in keys, so that they sort, little endian in values.
+//!
+//! A list of sent ids begins with the least epoch, seq and time_ms of its events, as varints. An element is a fingerprint of the
+//! client id (8 bytes), then by how much the event's epoch, seq and time_ms are greater, as varints. A fingerprint keeps the 62
+//! random bits of a UUIDv7 and is looked for among one device's ids of a week alone.
 
 use bytes::Bytes;
 use rialto_protocol::{
@@ -24,9 +28,6 @@ use crate::views::SentEvent;
 pub(super) const RUN_BYTES_MAX: usize = 16 << 10;
 /// Bytes before each event of a run.
 pub(super) const LENGTH_BYTES: usize = 4;
-/// Bytes of one element of a list of sent ids.
-pub(super) const SENT_BYTES: usize = 40;
-
 /// Key of the run that begins with this event.
 pub(super) fn run_key(conversation: ConversationId, first: Seq) -> [u8; 24] {
     let mut key = [0; 24];
@@ -152,27 +153,84 @@ impl DeviceValue {
     }
 }
 
-/// Appends an element to a list of sent ids.
-pub(super) fn put_sent(list: &mut Vec<u8>, client_id: ClientId, event: &SentEvent) {
-    list.extend_from_slice(client_id.as_bytes());
-    for number in [event.epoch.0, event.seq.0, event.time_ms] {
-        list.extend_from_slice(&number.to_le_bytes());
+/// Writes a list of sent ids.
+pub(super) fn put_sent(
+    list: &mut Vec<u8>,
+    events: impl Iterator<Item = (ClientId, SentEvent)> + Clone,
+) {
+    let numbers = |event: &SentEvent| [event.epoch.0, event.seq.0, event.time_ms];
+    let least = events
+        .clone()
+        .map(|(_, event)| numbers(&event))
+        .reduce(|a, b| [a[0].min(b[0]), a[1].min(b[1]), a[2].min(b[2])]);
+    let Some(least) = least else { return };
+    for number in least {
+        put_varint(list, number);
+    }
+    for (client_id, event) in events {
+        list.extend_from_slice(&fingerprint(client_id).to_le_bytes());
+        for (number, least) in numbers(&event).into_iter().zip(least) {
+            put_varint(list, number - least);
+        }
     }
 }
 
-/// Looks an id up in a list; the lists are sorted by id.
-pub(super) fn find_in_list(list: &[u8], client_id: ClientId) -> Option<SentEvent> {
-    let (elements, _) = list.as_chunks::<SENT_BYTES>();
-    let first = elements.partition_point(|element| element[..16] < client_id.as_bytes()[..]);
-    let element = elements
-        .get(first)
-        .filter(|element| element[..16] == client_id.as_bytes()[..])?;
-    let number = |index| number(&element[16..], index);
-    Some(SentEvent {
-        epoch: Epoch(number(0)?),
-        seq: Seq(number(1)?),
-        time_ms: number(2)?,
-    })
+/// Looks an id up in a list; the outer `None`: the list is damaged.
+pub(super) fn find_in_list(mut list: &[u8], client_id: ClientId) -> Option<Option<SentEvent>> {
+    let wanted = fingerprint(client_id).to_le_bytes();
+    let least = take_numbers(&mut list)?;
+    while !list.is_empty() {
+        let (found, rest) = list.split_first_chunk::<8>()?;
+        list = rest;
+        let more = take_numbers(&mut list)?;
+        if *found == wanted {
+            return Some(Some(SentEvent {
+                epoch: Epoch(least[0].checked_add(more[0])?),
+                seq: Seq(least[1].checked_add(more[1])?),
+                time_ms: least[2].checked_add(more[2])?,
+            }));
+        }
+    }
+    Some(None)
+}
+
+/// Half of the id's bits, its random ones among them.
+fn fingerprint(client_id: ClientId) -> u64 {
+    let whole = u128::from_be_bytes(*client_id.as_bytes());
+    // The two halves.
+    #[allow(clippy::cast_possible_truncation)]
+    let (high, low) = ((whole >> 64) as u64, whole as u64);
+    high.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ low
+}
+
+fn put_varint(bytes: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        bytes.push(number.to_le_bytes()[0] | 0x80);
+        number >>= 7;
+    }
+    bytes.push(number.to_le_bytes()[0]);
+}
+
+fn take_numbers(bytes: &mut &[u8]) -> Option<[u64; 3]> {
+    Some([
+        take_varint(bytes)?,
+        take_varint(bytes)?,
+        take_varint(bytes)?,
+    ])
+}
+
+fn take_varint(bytes: &mut &[u8]) -> Option<u64> {
+    let mut number = 0_u64;
+    for shift in (0..64).step_by(7) {
+        let (byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        let bits = u64::from(byte & 0x7f);
+        number |= (bits << shift >> shift == bits).then_some(bits << shift)?;
+        if byte & 0x80 == 0 {
+            return Some(number);
+        }
+    }
+    None
 }
 
 /// A row with the position that wrote it.
@@ -241,12 +299,19 @@ mod tests {
             time_ms: 9,
         };
         let mut list = Vec::new();
-        for byte in [1, 3, 5] {
-            put_sent(&mut list, id(byte), &event(u64::from(byte)));
+        let ids = [3_u8, 1, 200, 5];
+        let events = ids
+            .iter()
+            .map(|byte| (id(*byte), event(u64::from(*byte) << 30)));
+        put_sent(&mut list, events);
+        for byte in 0..=255 {
+            let expected = ids.contains(&byte).then(|| event(u64::from(byte) << 30));
+            assert_eq!(find_in_list(&list, id(byte)), Some(expected), "{byte}");
         }
-        for byte in 0..7 {
-            let expected = (byte % 2 == 1).then(|| event(u64::from(byte)));
-            assert_eq!(find_in_list(&list, id(byte)), expected);
+        for cut in 0..list.len() {
+            // Damaged or shorter, and never a panic.
+            let found = find_in_list(&list[..cut], id(5));
+            assert!(matches!(found, None | Some(None)), "cut at {cut}");
         }
     }
 

@@ -23,7 +23,7 @@ pub(in super::super) fn head(
     work: &Work,
     conversation: ConversationId,
 ) -> Result<Option<Head>, ViewsError> {
-    let tail = work.log.tail().head(&conversation);
+    let tail = work.log.tail().head(&conversation)?;
     let viewed = work.views.head(conversation)?;
     let tail_head = tail.map(|tail| (tail.seq, tail.epoch, tail.ordinal, tail.time_ms));
     let view_head = viewed.map(|head| (head.seq, head.epoch, head.ordinal, head.time_ms));

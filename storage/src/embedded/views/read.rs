@@ -12,7 +12,7 @@ use rialto_protocol::{
 use super::{
     Doing, Fault, ViewStore,
     codec::{
-        self, DeviceValue, HeadValue, Run, device_key, find_in_list, parse_row, row_key, run_first,
+        DeviceValue, HeadValue, Run, device_key, find_in_list, parse_row, row_key, run_first,
         run_key, sent_key, window_key, window_of,
     },
 };
@@ -20,12 +20,6 @@ use crate::{
     page::Page,
     views::{Scan, Sent, SentEvent},
 };
-
-/// A window in which a conversation has events, and the first of them there.
-struct WindowPart {
-    window: u32,
-    first: Seq,
-}
 
 fn unreadable(what: &str, conversation: ConversationId) -> Fault {
     Fault::Damaged(format!(
@@ -61,45 +55,25 @@ impl ViewStore {
 
     /// The oldest event that is in and kept; `None`: none is.
     pub(super) fn oldest(&self, conversation: ConversationId) -> Result<Option<Seq>, Fault> {
-        let from = window_key(conversation, self.events_from());
-        let Some(guard) = self
-            .windows
-            .range(from..=window_key(conversation, u32::MAX))
-            .next()
-        else {
+        let Some(window) = self.windows(conversation)?.into_iter().next() else {
             return Ok(None);
         };
-        let (_, value) = guard
-            .into_inner()
-            .doing("reading a conversation's windows")?;
-        Ok(codec::number(&value, 0).map(Seq))
+        let Some(keyspace) = self.events_window(window) else {
+            // Dropped since: as if it had been before.
+            return Ok(None);
+        };
+        first_run(&keyspace, conversation)
     }
 
-    /// The kept windows that hold events `from..=to`, the newest first.
-    fn parts(
-        &self,
-        conversation: ConversationId,
-        from: Seq,
-        to: Seq,
-    ) -> Result<Vec<WindowPart>, Fault> {
-        let mut parts = Vec::new();
+    /// The kept windows in which the conversation has events, oldest first.
+    fn windows(&self, conversation: ConversationId) -> Result<Vec<u32>, Fault> {
         let kept =
             window_key(conversation, self.events_from())..=window_key(conversation, u32::MAX);
-        for guard in self.windows.range(kept).rev() {
-            let (key, value) = guard
-                .into_inner()
-                .doing("reading a conversation's windows")?;
-            let part = window_of(&key).zip(codec::number(&value, 0));
-            let (window, first) = part.ok_or_else(|| unreadable("a window", conversation))?;
-            let first = Seq(first);
-            if first <= to {
-                parts.push(WindowPart { window, first });
-            }
-            if first <= from {
-                break;
-            }
-        }
-        Ok(parts)
+        let windows = self.windows.range(kept).map(|guard| {
+            let key = guard.key().doing("reading a conversation's windows")?;
+            window_of(&key).ok_or_else(|| unreadable("a window", conversation))
+        });
+        windows.collect()
     }
 
     fn events_window(&self, window: u32) -> Option<Keyspace> {
@@ -116,42 +90,45 @@ impl ViewStore {
         page: &mut Page,
         events: &mut Vec<Bytes>,
     ) -> Result<(Seq, bool), Fault> {
-        let parts = self.parts(conversation, from, to)?;
-        let mut next = parts.last().map_or(from, |part| part.first.max(from));
-        for WindowPart { window, first } in parts.into_iter().rev() {
-            let Some(keyspace) = self.events_window(window) else {
-                // Dropped since: as if it had been before.
+        let windows = self.windows(conversation)?;
+        // The newest window that begins with `from` or before it; the oldest one if none does.
+        let mut begin = 0;
+        let mut next = from;
+        let mut from_run = Seq(0);
+        for (place, window) in windows.iter().enumerate().rev() {
+            let Some(keyspace) = self.events_window(*window) else {
+                // Dropped since, as those before it: as if they had been before.
+                begin = place + 1;
+                break;
+            };
+            let before = run_key(conversation, Seq(0))..=run_key(conversation, from);
+            if let Some(guard) = keyspace.range(before).next_back() {
+                let key = guard.key().doing("reading events")?;
+                from_run = run_first(&key).ok_or_else(|| unreadable("a run", conversation))?;
+                begin = place;
+                break;
+            }
+        }
+        for window in &windows[begin..] {
+            let Some(keyspace) = self.events_window(*window) else {
                 continue;
             };
-            if window == self.events_from() {
-                next = next.max(first);
+            if from_run == Seq(0) {
+                // Nothing is kept at `from` or below it.
+                let Some(oldest) = first_run(&keyspace, conversation)? else {
+                    continue;
+                };
+                (from_run, next) = (oldest, next.max(oldest));
             }
-            // The run that holds `next` begins with it or before.
-            let mut begin = next;
-            if let Some(guard) = keyspace
-                .range(run_key(conversation, Seq(0))..=run_key(conversation, next))
-                .next_back()
+            for guard in keyspace.range(run_key(conversation, from_run)..=run_key(conversation, to))
             {
                 let run = open_run(conversation, guard)?;
-                begin = run.0.next();
                 if forward_run(conversation, &run, &mut next, to, page, events)? {
                     return Ok((next, true));
                 }
             }
             if next > to {
                 break;
-            }
-            for guard in keyspace.range(run_key(conversation, begin)..=run_key(conversation, to)) {
-                if forward_run(
-                    conversation,
-                    &open_run(conversation, guard)?,
-                    &mut next,
-                    to,
-                    page,
-                    events,
-                )? {
-                    return Ok((next, true));
-                }
             }
         }
         Ok((next, false))
@@ -168,25 +145,20 @@ impl ViewStore {
         events: &mut Vec<Bytes>,
     ) -> Result<(), Fault> {
         let mut last = to;
-        for WindowPart { window, first } in self.parts(conversation, from, to)? {
+        for window in self.windows(conversation)?.into_iter().rev() {
             let Some(keyspace) = self.events_window(window) else {
                 return Ok(());
             };
-            let lowest = first.max(from);
-            for guard in keyspace
-                .range(run_key(conversation, Seq(0))..=run_key(conversation, last))
-                .rev()
-            {
-                if last < lowest {
-                    break;
-                }
+            let below = run_key(conversation, Seq(0))..=run_key(conversation, last);
+            for guard in keyspace.range(below).rev() {
                 if backward_run(conversation, guard, from, &mut last, page, events)? {
                     return Ok(());
                 }
             }
-            if last >= lowest {
-                return Err(gap(conversation, last));
-            }
+        }
+        if self.events_from() == 0 && last >= from {
+            // Nothing was ever dropped.
+            return Err(gap(conversation, last));
         }
         Ok(())
     }
@@ -254,20 +226,27 @@ impl ViewStore {
         conversation: ConversationId,
         user: UserId,
     ) -> Result<Vec<Sent>, Fault> {
+        let windows = self.sent_windows();
         let mut sent = Vec::new();
         let first = device_key(conversation, user, DeviceId::from_bytes([0; 16]));
         let last = device_key(conversation, user, DeviceId::from_bytes([0xff; 16]));
         for guard in self.devices.range(first..=last) {
             let (key, value) = guard.into_inner().doing("reading what devices sent")?;
-            let device = DeviceId::from_slice(&key[32..])
-                .ok()
-                .zip(DeviceValue::decode(&value));
-            let (device, value) = device.ok_or_else(|| unreadable("a device", conversation))?;
+            let key: Option<&[u8; 48]> = key.first_chunk().filter(|first| key.len() == first.len());
+            let whole = key.and_then(|key| {
+                let device = DeviceId::from_slice(&key[32..]).ok()?;
+                Some((key, device, DeviceValue::decode(&value)?))
+            });
+            let (key, device, value) = whole.ok_or_else(|| unreadable("a device", conversation))?;
             let DeviceValue {
-                newest,
+                mut newest,
                 seq,
                 ordinal,
             } = value;
+            // Of its last segment alone; an earlier one may have had a greater id.
+            for keyspace in &windows {
+                newest = newest.max(newest_sent(keyspace, conversation, key)?.unwrap_or(newest));
+            }
             sent.push(Sent {
                 device,
                 newest,
@@ -278,6 +257,11 @@ impl ViewStore {
         Ok(sent)
     }
 
+    /// Windows of sent ids, the newest first.
+    fn sent_windows(&self) -> Vec<Keyspace> {
+        self.with_partitions(|partitions| partitions.sent.values().rev().cloned().collect())
+    }
+
     /// The event under this id, the newest windows first.
     pub(super) fn find_sent(
         &self,
@@ -286,15 +270,14 @@ impl ViewStore {
         device: DeviceId,
         client_id: ClientId,
     ) -> Result<Option<SentEvent>, Fault> {
-        let windows: Vec<Keyspace> =
-            self.with_partitions(|partitions| partitions.sent.values().rev().cloned().collect());
         let key = device_key(conversation, user, device);
         let last = sent_key(&key, ClientId::from_bytes([0xff; 16]));
-        for keyspace in windows {
+        for keyspace in self.sent_windows() {
             // Lists that end before it cannot hold it; of the others one does as a rule, the first.
             for guard in keyspace.range(sent_key(&key, client_id)..=last) {
                 let list = guard.value().doing("reading sent ids")?;
-                if let Some(found) = find_in_list(&list, client_id) {
+                let found = find_in_list(&list, client_id);
+                if let Some(found) = found.ok_or_else(|| unreadable("sent ids", conversation))? {
                     return Ok(Some(found));
                 }
             }
@@ -303,19 +286,51 @@ impl ViewStore {
     }
 }
 
-fn open_run(
+/// The first event of the conversation in a window.
+fn first_run(keyspace: &Keyspace, conversation: ConversationId) -> Result<Option<Seq>, Fault> {
+    let all = run_key(conversation, Seq(0))..=run_key(conversation, Seq(u64::MAX));
+    let Some(guard) = keyspace.range(all).next() else {
+        return Ok(None);
+    };
+    let key = guard.key().doing("reading events")?;
+    run_first(&key)
+        .map(Some)
+        .ok_or_else(|| unreadable("a run", conversation))
+}
+
+/// The greatest id that the device sent in a window: the key of its last list ends with it.
+fn newest_sent(
+    keyspace: &Keyspace,
     conversation: ConversationId,
-    guard: fjall::Guard,
-) -> Result<(Seq, fjall::UserValue), Fault> {
+    device: &[u8; 48],
+) -> Result<Option<ClientId>, Fault> {
+    let all = sent_key(device, ClientId::from_bytes([0; 16]))
+        ..=sent_key(device, ClientId::from_bytes([0xff; 16]));
+    let Some(guard) = keyspace.range(all).next_back() else {
+        return Ok(None);
+    };
+    let key = guard.key().doing("reading sent ids")?;
+    let newest = key.get(48..).and_then(|id| ClientId::from_slice(id).ok());
+    newest
+        .map(Some)
+        .ok_or_else(|| unreadable("sent ids", conversation))
+}
+
+fn open_run(conversation: ConversationId, guard: fjall::Guard) -> Result<(Seq, Bytes), Fault> {
     let (key, value) = guard.into_inner().doing("reading events")?;
     let first = run_first(&key).ok_or_else(|| unreadable("a run", conversation))?;
-    Ok((first, value))
+    Ok((first, shared(value)))
+}
+
+/// A run whose events are handed out without copying them.
+fn shared(value: fjall::UserValue) -> Bytes {
+    Bytes::from_owner(value)
 }
 
 /// Takes `next` and what follows from a run; true: the page is full.
 fn forward_run(
     conversation: ConversationId,
-    (first, value): &(Seq, fjall::UserValue),
+    (first, value): &(Seq, Bytes),
     next: &mut Seq,
     to: Seq,
     page: &mut Page,
@@ -336,7 +351,7 @@ fn forward_run(
         if !page.takes(event.len()) {
             return Ok(true);
         }
-        events.push(Bytes::copy_from_slice(event));
+        events.push(value.slice_ref(event));
         *next = seq.next();
     }
     Ok(false)
@@ -366,7 +381,7 @@ fn backward_run(
         if !page.takes(event.len()) {
             return Ok(true);
         }
-        events.push(Bytes::copy_from_slice(event));
+        events.push(value.slice_ref(event));
         *last = Seq(seq.0.saturating_sub(1));
     }
     Ok(*last < from)

@@ -17,7 +17,7 @@ fn sealing_ends_the_active_segment_and_costs_nothing_when_it_is_empty() {
     assert!(log.wait_for_sealed(Duration::from_secs(3600)));
     let sealed = log.sealed_unviewed().unwrap();
     assert_eq!(sealed.number(), 1);
-    assert_eq!(sealed.entries().unwrap().count(), 1);
+    assert_eq!(entries_of(&sealed).len(), 1);
     assert_eq!(sealed.checkpoint().lanes.len(), 1);
     let status = log.status();
     assert_eq!(status.views_lag_segments, 1);
@@ -57,7 +57,7 @@ fn lanes_tails_of_a_sealed_segment_are_those_at_its_end_even_within_one_call() {
     let mut checkpoint = ViewCheckpoint::default();
     let mut seen = 0;
     while let Some(segment) = log.sealed_unviewed() {
-        seen += segment.entries().unwrap().count();
+        seen += entries_of(&segment).len();
         checkpoint = segment.checkpoint();
         assert_eq!(
             checkpoint.lanes[0].position,
@@ -152,7 +152,7 @@ fn a_reader_gets_its_bytes_even_after_its_segment_could_have_been_recycled() {
     append(&log, vec![owner.row(0, 1, 3000)]).unwrap();
     seal(&log);
     let held = log.sealed_unviewed().unwrap();
-    let before: Vec<_> = held.entries().unwrap().map(Result::unwrap).collect();
+    let before = entries_of(&held);
     view_all(&log, &mut checkpoint);
     // Others come and go meanwhile.
     for key in 2..8 {
@@ -160,7 +160,7 @@ fn a_reader_gets_its_bytes_even_after_its_segment_could_have_been_recycled() {
         seal(&log);
         view_all(&log, &mut checkpoint);
     }
-    let after: Vec<_> = held.entries().unwrap().map(Result::unwrap).collect();
+    let after = entries_of(&held);
     assert_eq!(after, before);
     drop(held);
     log.shared.segments.change(|_| ());

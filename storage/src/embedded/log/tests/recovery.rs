@@ -18,11 +18,11 @@ fn recovered(disk: &Arc<FakeDisk>) -> Result<(Vec<Entry>, u64), JournalError> {
         &ViewCheckpoint::default(),
         &tail,
     )?;
-    let sealed = recovery.segments.sealed.iter();
-    let entries = sealed.flat_map(|sealed| {
-        super::super::sealed::Entries::read(&sealed.segment, sealed.end).unwrap()
-    });
-    Ok((entries.collect::<Result<_, _>>()?, recovery.found.cut_bytes))
+    let mut entries = Vec::new();
+    for sealed in &recovery.segments.sealed {
+        entries.extend(entries_in(&sealed.segment, sealed.end)?);
+    }
+    Ok((entries, recovery.found.cut_bytes))
 }
 
 /// A disk with one segment that was not sealed: groups of the sizes given, in entries. Also the entries and where each ends.

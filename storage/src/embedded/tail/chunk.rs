@@ -1,0 +1,138 @@
+//! Places of a lane's records in one segment, in sorted arrays: 24 bytes an event, 12 a device, 16 a row. What a place holds
+//! is read from the segment when it is asked for.
+
+use std::ops::Range;
+
+use rialto_protocol::{ids::Seq, record::Table};
+
+use crate::journal::ENTRY_BYTES_MAX;
+
+/// Bits of an event's length; the others are a fingerprint.
+const LENGTH_BITS: u32 = 21;
+const LENGTH_MASK: u32 = (1 << LENGTH_BITS) - 1;
+/// Bits of a key's length.
+const KEY_BITS: u32 = 7;
+
+// A record's own header is longer than nothing.
+const _: () = assert!(ENTRY_BYTES_MAX <= 1 << LENGTH_BITS);
+const _: () = assert!(rialto_protocol::record::ROW_KEY_BYTES_MAX < 1 << KEY_BITS);
+
+/// Where an event stands.
+#[derive(Clone, Copy)]
+pub(super) struct EventPlace {
+    /// Hash of the conversation: two of a lane share one less often than a disk returns another's sector.
+    pub(super) conversation: u64,
+    pub(super) seq: Seq,
+    pub(super) offset: u32,
+    /// Length, and above it a fingerprint of sender, device and client id.
+    packed: u32,
+}
+
+impl EventPlace {
+    pub(super) fn new(conversation: u64, seq: Seq, offset: u32, bytes: u32, sent: u32) -> Self {
+        Self {
+            conversation,
+            seq,
+            offset,
+            packed: bytes & LENGTH_MASK | sent << LENGTH_BITS,
+        }
+    }
+
+    pub(super) fn bytes(&self) -> u32 {
+        self.packed & LENGTH_MASK
+    }
+
+    /// Whether it may be the event of this fingerprint.
+    pub(super) fn may_be(&self, sent: u32) -> bool {
+        self.packed >> LENGTH_BITS == sent << LENGTH_BITS >> LENGTH_BITS
+    }
+}
+
+/// What a device appended to a conversation: numbers of events of the chunk.
+#[derive(Clone, Copy)]
+pub(super) struct SenderPlace {
+    /// Hash of conversation and user.
+    pub(super) user: u32,
+    /// Its last event.
+    pub(super) last: u32,
+    /// The event with its greatest client id.
+    pub(super) newest: u32,
+}
+
+/// Where a row stands; without a value it was deleted.
+#[derive(Clone, Copy)]
+pub(super) struct RowPlace {
+    /// Hash of the conversation.
+    conversation: u64,
+    /// Of its key, which its value follows.
+    pub(super) offset: u32,
+    /// Length of the value, of the key, and the table.
+    packed: u32,
+}
+
+impl RowPlace {
+    pub(super) fn new(
+        conversation: u64,
+        table: Table,
+        offset: u32,
+        key_bytes: u32,
+        value_bytes: u32,
+    ) -> Self {
+        let table = u32::from(table as u8);
+        Self {
+            conversation,
+            offset,
+            packed: value_bytes & LENGTH_MASK
+                | key_bytes << LENGTH_BITS
+                | table << (LENGTH_BITS + KEY_BITS),
+        }
+    }
+
+    pub(super) fn value_bytes(&self) -> u32 {
+        self.packed & LENGTH_MASK
+    }
+
+    pub(super) fn key_bytes(&self) -> u32 {
+        self.packed >> LENGTH_BITS & ((1 << KEY_BITS) - 1)
+    }
+
+    /// Conversation and table: rows of one are neighbours.
+    pub(super) fn group(&self) -> (u64, u8) {
+        // What is left of 32 bits.
+        #[allow(clippy::cast_possible_truncation)]
+        let table = (self.packed >> (LENGTH_BITS + KEY_BITS)) as u8;
+        (self.conversation, table)
+    }
+}
+
+/// A part of a segment's index; nothing in it changes any more.
+pub(super) struct Chunk {
+    /// By conversation and seq.
+    pub(super) events: Box<[EventPlace]>,
+    /// By user.
+    pub(super) senders: Box<[SenderPlace]>,
+    /// By conversation, table and key; each key once.
+    pub(super) rows: Box<[RowPlace]>,
+}
+
+/// The elements whose key is this one, in an array that rises by it.
+fn equal<T, K: Ord>(all: &[T], wanted: &K, key: impl Fn(&T) -> K) -> Range<usize> {
+    let start = all.partition_point(|element| key(element) < *wanted);
+    let count = all[start..].partition_point(|element| key(element) == *wanted);
+    start..start + count
+}
+
+impl Chunk {
+    pub(super) fn events_of(&self, conversation: u64) -> Range<usize> {
+        equal(&self.events, &conversation, |event| event.conversation)
+    }
+
+    /// Devices of the user, and now and then of another one.
+    pub(super) fn senders(&self, user: u32) -> &[SenderPlace] {
+        &self.senders[equal(&self.senders, &user, |sender| sender.user)]
+    }
+
+    pub(super) fn rows_of(&self, conversation: u64, table: Table) -> Range<usize> {
+        equal(&self.rows, &(conversation, table as u8), RowPlace::group)
+    }
+}
