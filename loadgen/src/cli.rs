@@ -14,7 +14,7 @@ use rialto_loadgen::replay::{self, Sharing};
 use rialto_loadgen::run::{self, Check, Pace, Phase, Size};
 use rialto_loadgen::target::Target;
 use rialto_loadgen::tokens::Tokens;
-use rialto_loadgen::{idle, latency::Percentiles};
+use rialto_loadgen::{catch_up, idle, latency::Percentiles};
 use rialto_sdk::Roots;
 use serde::Serialize;
 use tokio::runtime::Builder;
@@ -35,6 +35,8 @@ enum Command {
     Run(RunArgs),
     /// Opens connections that do nothing, and measures what the broker pays for each.
     Idle(IdleArgs),
+    /// Fills a channel, reads it from its beginning with one reader, checks what comes, and measures.
+    CatchUp(CatchUpArgs),
 }
 
 #[derive(Debug, Args)]
@@ -160,6 +162,18 @@ struct IdleArgs {
     duration: f64,
 }
 
+#[derive(Debug, Args)]
+struct CatchUpArgs {
+    #[command(flatten)]
+    to: TargetArgs,
+    /// Messages in the channel.
+    #[arg(long, value_name = "N", default_value_t = 1_000_000)]
+    messages: u64,
+    /// Bytes of a message.
+    #[arg(long, value_name = "BYTES", default_value_t = 100)]
+    size: usize,
+}
+
 /// How fast to publish.
 #[derive(Clone, Copy, Debug)]
 enum Rate {
@@ -193,6 +207,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<bool> {
         Command::Replay(args) => replay_file(args),
         Command::Run(args) => run_load(&args),
         Command::Idle(args) => run_idle(&args),
+        Command::CatchUp(args) => run_catch_up(args),
     }
 }
 
@@ -375,6 +390,25 @@ fn run_idle(args: &IdleArgs) -> anyhow::Result<bool> {
         report.reconnects
     );
     Ok(report.reconnects == 0)
+}
+
+fn run_catch_up(args: CatchUpArgs) -> anyhow::Result<bool> {
+    args.to.check_report()?;
+    let options = catch_up::Options {
+        tokens: args.to.tokens()?,
+        roots: args.to.roots()?,
+        target: args.to.target,
+        messages: args.messages,
+        body_bytes: args.size,
+    };
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let report = runtime.block_on(catch_up::catch_up(options))?;
+    write(&args.to.report, &report)?;
+    println!(
+        "{} messages read in {:.3} s ({:.0}/s)",
+        report.messages, report.read_s, report.read_per_s
+    );
+    Ok(true)
 }
 
 fn on_all_processors<T>(work: impl Future<Output = T>) -> anyhow::Result<T> {

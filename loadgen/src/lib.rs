@@ -7,12 +7,14 @@
 //! | [`checker`] | the judge of what readers got |
 //! | [`run`] | made load, measured |
 //! | [`idle`] | what connections that do nothing cost |
+//! | [`catch_up`] | a reader who was away |
 //! | [`latency`], [`counters`], [`progress`] | figures while a run lasts and after it |
 //! | [`wire`] | the wire as load is made: no queue, task or allocation for a message |
 //! | [`dial`], [`target`], [`tokens`], [`open_files`] | connecting |
 //! | [`broker_process`] | what the broker uses meanwhile |
 
 pub mod broker_process;
+pub mod catch_up;
 pub mod checker;
 pub mod corpus;
 pub mod counters;

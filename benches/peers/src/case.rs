@@ -8,6 +8,9 @@ pub(crate) const MESSAGE_BYTES: usize = 100;
 /// Conversations, streams or subjects among which published messages are spread.
 pub(crate) const CONVERSATIONS: usize = 1000;
 
+/// Events in the finished log that catch-up reads.
+pub(crate) const HISTORY: usize = 1_000_000;
+
 /// One load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub(crate) enum Load {

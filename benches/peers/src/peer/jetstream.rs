@@ -4,12 +4,9 @@ use std::fs;
 
 use super::nats_bench::{Running, understand};
 use super::{Measured, Peer, Promise, Run, Setting};
-use crate::case::{CONVERSATIONS, Case, Load};
+use crate::case::{CONVERSATIONS, Case, HISTORY, Load};
 use crate::tools::{self, Nats, Tools};
 use crate::warm_up;
-
-/// Events in the stream that catch-up reads.
-const HISTORY: usize = 1_000_000;
 
 /// When it syncs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,13 +9,11 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use super::{Measured, Peer, Promise, Run, Setting};
-use crate::case::{CONVERSATIONS, Case, Load, MESSAGE_BYTES};
+use crate::case::{CONVERSATIONS, Case, HISTORY, Load, MESSAGE_BYTES};
 use crate::process::{Server, Tool, free_port};
 use crate::{tools, warm_up};
 
 const REMEDY: &str = "on Debian and Ubuntu: sudo apt-get install redis-server redis-tools";
-/// Events in the stream that catch-up reads.
-const HISTORY: usize = 1_000_000;
 /// Appends them under the ids 1-0, 2-0 and so on, so that a random number is a position.
 const FILL: &str = "for i = tonumber(ARGV[1]), tonumber(ARGV[2]) do redis.call('XADD', 'history', i .. '-0', 'm', ARGV[3]) end";
 /// Events that one call of the script appends.

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use serde::Deserialize;
 
 use super::{Measured, OURS, Peer, Promise, Run, Setting};
-use crate::case::{CONVERSATIONS, Case, Load, MESSAGE_BYTES};
+use crate::case::{CONVERSATIONS, Case, HISTORY, Load, MESSAGE_BYTES};
 use crate::process::{Server, Tool};
 use crate::tools::{self, Tools};
 
@@ -42,6 +42,12 @@ struct Report {
     delivered_per_s: f64,
     ack_ms: Percentiles,
     delivery_ms: Percentiles,
+}
+
+/// The part of its report on catching up that is needed.
+#[derive(Debug, Deserialize)]
+struct CaughtUp {
+    read_per_s: f64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -108,7 +114,8 @@ impl Peer for Rialto {
             Transport::Tcp => {
                 "`rialto serve` with its defaults. Every message is authorised, deduplicated, numbered and synced before it is acknowledged \
                  or delivered. `loadgen run` puts each message into a request of its own, sends the next when an acknowledgement comes, \
-                 and checks what readers get: a lost or repeated message fails the run."
+                 and checks what readers get: a lost or repeated message fails the run. Catch-up: `loadgen catch-up`, one subscription from the first of a million events, \
+                 each one decoded and checked."
             }
             Transport::Tls => "The same over TLS 1.3.",
             Transport::Quic => "The same over QUIC.",
@@ -125,46 +132,69 @@ impl Peer for Rialto {
                 Setting::named("64 in flight").client(&["--in-flight", "64"]),
                 Setting::named("256 in flight").client(&["--in-flight", "256"]),
             ],
-            Load::CatchUp => Vec::new(),
+            Load::CatchUp => vec![Setting::named("defaults")],
         }
     }
 
     fn measure(&self, case: &Case, setting: &Setting, run: Run<'_>) -> anyhow::Result<Measured> {
         let (server, target) = self.start(setting, run)?;
-        let report = run.folder.join("report.json");
+        let file = run.folder.join("report.json");
+        let mut command = Command::new(&self.loadgen);
         let (publishers, readers, conversations) = match case.load {
             Load::Publish { connections, .. } => (connections, 0, CONVERSATIONS),
             Load::FanOut { readers } => (1, readers, 1),
-            Load::CatchUp => anyhow::bail!("Rialto takes no part in catch-up"),
+            Load::CatchUp => (0, 1, 1),
         };
-        let mut command = Command::new(&self.loadgen);
-        command
-            .args(["run", "--rate", "max", "--target", &target, "--report"])
-            .arg(&report)
-            .args(["--publishers", &publishers.to_string()])
-            .args(["--readers", &readers.to_string()])
-            .args(["--conversations", &conversations.to_string()])
-            .args(["--size", &MESSAGE_BYTES.to_string()])
-            .args(["--duration", &run.measure.as_secs_f64().to_string()])
-            .args(["--warm-up", &run.warm_up.as_secs_f64().to_string()]);
+        if case.load == Load::CatchUp {
+            command
+                .arg("catch-up")
+                .args(["--messages", &HISTORY.to_string()]);
+        } else {
+            command
+                .args(["run", "--rate", "max"])
+                .args(["--publishers", &publishers.to_string()])
+                .args(["--readers", &readers.to_string()])
+                .args(["--conversations", &conversations.to_string()])
+                .args(["--duration", &run.measure.as_secs_f64().to_string()])
+                .args(["--warm-up", &run.warm_up.as_secs_f64().to_string()]);
+        }
         if let Load::Publish { in_flight, .. } = case.load {
             command.args(["--in-flight", &in_flight.to_string()]);
         }
-        command.args(&setting.client);
+        command
+            .args(["--size", &MESSAGE_BYTES.to_string(), "--target", &target])
+            .args(&setting.client)
+            .arg("--report")
+            .arg(&file);
         Tool::start("loadgen", run.folder, &command)?.output(run.limit())?;
-        let report = fs::read(&report)?;
-        let report: Report = serde_json::from_slice(&report).context("the report of loadgen")?;
-        let (per_s, latency) = if readers == 0 {
-            (report.published_per_s, report.ack_ms)
-        } else {
-            (report.delivered_per_s, report.delivery_ms)
-        };
         Ok(Measured {
-            per_s,
-            p50_ms: Some(latency.p50),
             peak_bytes: server.peak_bytes(),
+            ..understand(case.load, &fs::read(&file)?).context("the report of loadgen")?
         })
     }
+}
+
+/// The figures in a report of the load generator.
+fn understand(load: Load, report: &[u8]) -> serde_json::Result<Measured> {
+    let (per_s, p50_ms) = match load {
+        Load::Publish { .. } => {
+            let report: Report = serde_json::from_slice(report)?;
+            (report.published_per_s, Some(report.ack_ms.p50))
+        }
+        Load::FanOut { .. } => {
+            let report: Report = serde_json::from_slice(report)?;
+            (report.delivered_per_s, Some(report.delivery_ms.p50))
+        }
+        Load::CatchUp => {
+            let report: CaughtUp = serde_json::from_slice(report)?;
+            (report.read_per_s, None)
+        }
+    };
+    Ok(Measured {
+        per_s,
+        p50_ms,
+        peak_bytes: None,
+    })
 }
 
 #[cfg(test)]
@@ -172,14 +202,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_report_of_the_load_generator_is_understood() {
-        let report = r#"{"published_per_s": 2.5, "delivered_per_s": 5.0, "size": "100",
+    fn the_reports_of_the_load_generator_are_understood() {
+        let report = br#"{"published_per_s": 2.5, "delivered_per_s": 5.0, "size": "100",
             "ack_ms": {"p50": 0.5, "p99": 1.0}, "delivery_ms": {"p50": 0.75, "p99": 2.0}}"#;
-        let report: Report = serde_json::from_str(report).unwrap();
-        assert_eq!((report.published_per_s, report.ack_ms.p50), (2.5, 0.5));
-        assert_eq!(
-            (report.delivered_per_s, report.delivery_ms.p50),
-            (5.0, 0.75)
-        );
+        let figures = |load, report: &[u8]| {
+            let measured = understand(load, report).unwrap();
+            (measured.per_s, measured.p50_ms)
+        };
+        let publish = Load::Publish {
+            connections: 1,
+            in_flight: 1,
+        };
+        assert_eq!(figures(publish, report), (2.5, Some(0.5)));
+        let fan_out = Load::FanOut { readers: 2 };
+        assert_eq!(figures(fan_out, report), (5.0, Some(0.75)));
+        let caught_up = br#"{"messages": 10, "read_s": 0.5, "read_per_s": 20.0}"#;
+        assert_eq!(figures(Load::CatchUp, caught_up), (20.0, None));
+        assert!(understand(Load::CatchUp, report).is_err());
     }
 }
