@@ -10,7 +10,6 @@ use std::{
 use rialto_core::topology::{ShardId, Topology};
 use rialto_storage::{Store, journal::JournalError};
 use tokio::time::Instant;
-use tokio_rustls::TlsAcceptor;
 
 use crate::{
     Authenticator, BrokerConfig, IdentityError, StopReason,
@@ -314,7 +313,7 @@ impl Sockets {
         let mut acceptor = None;
         let mut endpoints = None;
         if let Some(certificates) = certificates {
-            acceptor = Some(TlsAcceptor::from(Arc::new(certificates.server_config()?)));
+            acceptor = Some(Arc::new(certificates.server_config()?));
             endpoints = Some(quic::Shared::new(certificates, config)?);
         }
         let mut tcp = self.tcp.drain(..);

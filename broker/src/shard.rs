@@ -30,12 +30,12 @@ use rialto_core::{
     topology::{ShardId, Topology},
 };
 use rialto_storage::journal::{Claim, JournalError};
+use rustls::ServerConfig;
 use tokio::{
     runtime::{Builder, LocalOptions},
     sync::{mpsc, oneshot},
     task::AbortHandle,
 };
-use tokio_rustls::TlsAcceptor;
 
 use self::{
     engine::{Engine, Node},
@@ -65,7 +65,7 @@ pub(crate) enum Control {
 /// The sockets of one shard.
 pub(crate) struct Listeners {
     pub(crate) tcp: Option<TcpListener>,
-    pub(crate) tls: Option<(TcpListener, TlsAcceptor)>,
+    pub(crate) tls: Option<(TcpListener, Arc<ServerConfig>)>,
     pub(crate) quic: Option<(UdpSocket, quic::Shared)>,
 }
 
@@ -255,9 +255,9 @@ impl Open {
             let listener = tokio::net::TcpListener::from_std(listener)?;
             open.spawn(engine, tcp::serve(Rc::clone(engine), listener));
         }
-        if let Some((listener, acceptor)) = listeners.tls {
+        if let Some((listener, config)) = listeners.tls {
             let listener = tokio::net::TcpListener::from_std(listener)?;
-            open.spawn(engine, tls::serve(Rc::clone(engine), listener, acceptor));
+            open.spawn(engine, tls::serve(Rc::clone(engine), listener, config));
         }
         if let Some((socket, config)) = listeners.quic {
             let endpoint = quic::endpoint(socket, config, engine.id(), shards)?;

@@ -3,8 +3,8 @@
 pub(crate) mod certificates;
 pub(crate) mod connection;
 pub(crate) mod quic;
+pub(crate) mod socket;
 pub(crate) mod steering;
-pub(crate) mod stream;
 pub(crate) mod tcp;
 pub(crate) mod tls;
 
@@ -18,7 +18,7 @@ use bytes::BytesMut;
 use crate::shard::link::Outbox;
 
 /// A two-way stream of bytes to a client.
-pub(crate) trait Wire {
+pub(crate) trait Wire: Unpin {
     /// Appends what has arrived; 0: nothing will arrive any more.
     fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut) -> Poll<io::Result<usize>>;
 
@@ -28,6 +28,6 @@ pub(crate) trait Wire {
     /// Sends on what was taken and is still held back.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
-    /// Tells the client that nothing follows, and waits until it has everything or is gone. The caller bounds the wait.
-    async fn close(&mut self);
+    /// Tells the client that nothing follows; ready once it has everything or is gone. The caller bounds the wait.
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 }

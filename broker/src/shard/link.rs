@@ -13,9 +13,6 @@ use rialto_core::io::ConnId;
 use super::bell::Bell;
 use crate::transport::quic::CatchUps;
 
-/// Places that an empty outbox keeps.
-const OUTBOX_KEPT: usize = 16;
-
 /// A connection as the pump sees it.
 pub(crate) struct Link {
     id: ConnId,
@@ -120,6 +117,18 @@ impl Outbox {
             .count()
     }
 
+    /// Appends up to so many bytes from the front to `out`.
+    pub(crate) fn copy_front(&self, out: &mut Vec<u8>, mut bytes_max: usize) {
+        for frame in &self.frames {
+            let bytes = frame.len().min(bytes_max);
+            out.extend_from_slice(&frame[..bytes]);
+            bytes_max -= bytes;
+            if bytes_max == 0 {
+                break;
+            }
+        }
+    }
+
     /// Forgets so many bytes from the front, which were written.
     pub(crate) fn consume(&mut self, mut bytes: usize) {
         while let Some(frame) = self.frames.front_mut() {
@@ -149,9 +158,9 @@ impl Outbox {
         self.shrink();
     }
 
-    /// A burst does not stay in the memory of an idle connection.
+    /// An idle connection keeps no queue in memory.
     fn shrink(&mut self) {
-        if self.frames.is_empty() && self.frames.capacity() > OUTBOX_KEPT {
+        if self.frames.is_empty() {
             self.frames = VecDeque::new();
         }
     }

@@ -2,16 +2,21 @@
 //!
 //! An idle connection owns no read buffer. A turn reads into the shard's buffer, hands all whole frames to the core as one
 //! batch, and keeps only the beginning of a frame that is not whole yet.
+//!
+//! A connection is a future by hand: an `async fn` would keep it twice, as its argument and as its variable.
 
 use std::{
-    future::poll_fn,
     io,
-    task::{Context, Poll},
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::{Buf, BytesMut};
 use rialto_core::io::Input;
 use rialto_protocol::{error::ErrorCode, frame};
+
+use tokio::time::Sleep;
 
 use super::Wire;
 use crate::shard::engine::Registration;
@@ -44,6 +49,8 @@ pub(crate) struct Connection<W> {
     flush_due: bool,
     /// What arrives is not looked at any more: something in it was no frame.
     deaf: bool,
+    /// It is being closed, until this is over at the latest: a client that does not read keeps it no longer.
+    closing: Option<Pin<Box<Sleep>>>,
 }
 
 /// What a turn of reading found.
@@ -59,6 +66,18 @@ enum Read {
     Broken,
 }
 
+impl<W: Wire> Future for Connection<W> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if self.closing.is_none() && ready!(self.poll_serve(cx)) == End::Gone {
+            return Poll::Ready(());
+        }
+        let patience = self.registration.engine().close_timeout();
+        self.poll_close(cx, patience)
+    }
+}
+
 impl<W: Wire> Connection<W> {
     pub(crate) fn new(registration: Registration, wire: W) -> Self {
         Self {
@@ -67,25 +86,11 @@ impl<W: Wire> Connection<W> {
             rest: BytesMut::new(),
             flush_due: false,
             deaf: false,
+            closing: None,
         }
     }
 
-    /// Serves it to its end.
-    pub(crate) async fn run(mut self) {
-        let end = poll_fn(|cx| self.poll(cx)).await;
-        if end == End::Closing {
-            let timeout = self.registration.engine().close_timeout();
-            // A client that does not read keeps its connection no longer than this.
-            let _ = tokio::time::timeout(timeout, async {
-                if poll_fn(|cx| self.poll_drain(cx)).await.is_ok() {
-                    self.wire.close().await;
-                }
-            })
-            .await;
-        }
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+    fn poll_serve(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         let link = self.registration.link();
         link.bell().listen(cx);
         if link.is_closing() {
@@ -128,7 +133,17 @@ impl<W: Wire> Connection<W> {
         Ok(())
     }
 
-    /// The same without the core: it has let go of the connection.
+    /// Writes what is still queued, without the core, which has let go of the connection; then parts from the client.
+    fn poll_close(&mut self, cx: &mut Context<'_>, patience: Duration) -> Poll<()> {
+        let timer = self
+            .closing
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
+        if timer.as_mut().poll(cx).is_ready() || ready!(self.poll_drain(cx)).is_err() {
+            return Poll::Ready(());
+        }
+        self.wire.poll_close(cx)
+    }
+
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut outbox = self.registration.link().outbox();
         while !outbox.is_empty() {

@@ -6,9 +6,8 @@ mod settings;
 
 use std::{
     cell::Cell,
-    future::Future,
     io,
-    pin::pin,
+    pin::{Pin, pin},
     rc::Rc,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -119,17 +118,15 @@ async fn shake_hands(engine: Rc<Engine>, incoming: Incoming, permit: Permit, pen
     };
     let streams = CatchUps::new(connection.clone());
     let registration = engine.open(Carrier::Quic, permit, can, Some(streams));
-    tokio::task::spawn_local(
-        Connection::new(
-            registration,
-            Quic {
-                connection,
-                send,
-                recv,
-            },
-        )
-        .run(),
-    );
+    tokio::task::spawn_local(Connection::new(
+        registration,
+        Quic {
+            connection,
+            send,
+            recv,
+            stopped: None,
+        },
+    ));
 }
 
 /// Counts a handshake while it lasts.
@@ -173,6 +170,8 @@ struct Quic {
     connection: quinn::Connection,
     send: SendStream,
     recv: RecvStream,
+    /// Resolves once the client has acknowledged everything; set when nothing follows.
+    stopped: Option<Pin<Box<dyn Future<Output = ()>>>>,
 }
 
 impl Wire for Quic {
@@ -189,13 +188,19 @@ impl Wire for Quic {
         Poll::Ready(Ok(()))
     }
 
-    async fn close(&mut self) {
-        let _ = self.recv.stop(CLOSED);
-        if self.send.finish().is_ok() {
-            // Resolves once the client has acknowledged everything.
-            let _ = self.send.stopped().await;
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.stopped.is_none() {
+            let _ = self.recv.stop(CLOSED);
+            if self.send.finish().is_err() {
+                return Poll::Ready(());
+            }
         }
-        self.connection.close(CLOSED, b"");
+        let send = &self.send;
+        let stopped = self.stopped.get_or_insert_with(|| {
+            let stopped = send.stopped();
+            Box::pin(async move { drop(stopped.await) })
+        });
+        stopped.as_mut().poll(cx)
     }
 }
 

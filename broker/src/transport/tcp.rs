@@ -6,7 +6,7 @@ use rialto_core::io::Transport;
 use rialto_protocol::{error::ErrorCode, frame, ids::RequestId};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{connection::Connection, stream::Stream};
+use super::{connection::Connection, socket::Plain};
 use crate::{
     admission::Permit,
     shard::{
@@ -31,7 +31,7 @@ pub(crate) async fn serve(engine: Rc<Engine>, listener: TcpListener) {
         })
         .await;
         let registration = engine.open(Carrier::Tcp, permit, Transport::default(), None);
-        tokio::task::spawn_local(Connection::new(registration, Stream(stream)).run());
+        tokio::task::spawn_local(Connection::new(registration, Plain::new(stream)));
     }
 }
 

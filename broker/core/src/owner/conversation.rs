@@ -1,6 +1,9 @@
 //! A conversation in memory: the end of its log, its profile, the members that were needed lately, and work that waits.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    sync::LazyLock,
+};
 
 use bytes::Bytes;
 use rialto_protocol::{
@@ -58,11 +61,28 @@ pub(super) struct Conversation {
     pub(super) last_position: Position,
     /// Where the last event stands in its entry.
     pub(super) touch: Option<(Position, usize)>,
-    members: HashMap<UserId, Member, ahash::RandomState>,
+    members: HashMap<UserId, Known, ahash::RandomState>,
     /// How many members there must be before some are looked for that may be forgotten.
     trim_at: usize,
     recent: VecDeque<Recent>,
     queues: HashMap<UserId, VecDeque<Work>, ahash::RandomState>,
+}
+
+/// What is known of a user's relation to the conversation: nothing is allocated for one who has none, as most readers of a
+/// public channel.
+#[derive(Debug)]
+struct Known(Option<Box<Member>>);
+
+static STRANGER: LazyLock<Member> = LazyLock::new(Member::default);
+
+impl Known {
+    fn new(member: Member) -> Self {
+        Self((member != *STRANGER).then(|| Box::new(member)))
+    }
+
+    fn member(&self) -> &Member {
+        self.0.as_deref().unwrap_or(&STRANGER)
+    }
 }
 
 impl Conversation {
@@ -108,16 +128,17 @@ impl Conversation {
     }
 
     pub(super) fn member(&self, user: &UserId) -> Option<&Member> {
-        self.members.get(user)
+        self.members.get(user).map(Known::member)
     }
 
     pub(super) fn member_mut(&mut self, user: &UserId) -> Option<&mut Member> {
-        self.members.get_mut(user)
+        let known = self.members.get_mut(user)?;
+        Some(known.0.get_or_insert_default())
     }
 
     /// Puts a member in; `true`: it is one more in memory.
     pub(super) fn put_member(&mut self, user: UserId, member: Member) -> bool {
-        self.members.insert(user, member).is_none()
+        self.members.insert(user, Known::new(member)).is_none()
     }
 
     /// Forgets all members; returns how many. To be called only when nothing here is on its way to the disk.
@@ -152,7 +173,7 @@ impl Conversation {
             );
         }
         self.members
-            .retain(|user, member| member.position > durable || wanted.contains(user));
+            .retain(|user, known| known.member().position > durable || wanted.contains(user));
         self.members.shrink_to(self.members.len() * 2);
         self.trim_at = TRIM_LEAST.max(self.members.len() * 2);
         before - self.members.len()
@@ -283,7 +304,7 @@ impl Conversation {
             (Need::Member(member), Some(Answer::Member { row, sent })) => {
                 match Member::load(row.as_ref(), &sent) {
                     Some(loaded) if !self.members.contains_key(member) => {
-                        self.members.insert(*member, loaded);
+                        self.members.insert(*member, Known::new(loaded));
                         desk.members += 1;
                         false
                     }

@@ -48,7 +48,7 @@ pub(super) struct MemberRow {
 }
 
 /// A member in memory.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Member {
     pub(super) row: MemberRow,
     /// The user's last event, and the ordinal there.
