@@ -1,22 +1,32 @@
-//! How many connections may be open, in all and from one address. Asked before anything is spent on a new one.
+//! How many connections may be open: in all, from one address and of one user; and how many of a shard may be strangers,
+//! who have not shown yet who they are. Asked before anything is spent on a new one, or as soon as its user is known.
 
 use std::{
+    cell::Cell,
     collections::HashMap,
+    hash::Hash,
     net::{IpAddr, Ipv6Addr},
+    rc::Rc,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
 };
 
+use rialto_protocol::ids::UserId;
+
 /// Counts the open connections of a node.
 #[derive(Debug)]
 pub struct Admission {
     open_max: usize,
     per_address_max: usize,
+    per_user_max: usize,
     open: AtomicUsize,
-    by_address: Mutex<HashMap<IpAddr, usize, ahash::RandomState>>,
+    by_address: Mutex<Counts<IpAddr>>,
+    by_user: Mutex<Counts<UserId>>,
 }
+
+type Counts<K> = HashMap<K, u32, ahash::RandomState>;
 
 /// Why a connection is not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,15 +49,17 @@ impl Refusal {
 }
 
 impl Admission {
-    /// At most `open_max` connections, and at most `per_address_max` from one IPv4 address or one IPv6 network of 64 bits.
+    /// At most `open_max` connections, at most `per_address_max` from one IPv4 address or one IPv6 network of 64 bits, and at
+    /// most `per_user_max` of one user.
     #[must_use]
-    pub fn new(open_max: usize, per_address_max: usize) -> Arc<Self> {
-        let (open, by_address) = (AtomicUsize::new(0), Mutex::default());
+    pub fn new(open_max: usize, per_address_max: usize, per_user_max: usize) -> Arc<Self> {
         Arc::new(Self {
             open_max,
             per_address_max,
-            open,
-            by_address,
+            per_user_max,
+            open: AtomicUsize::new(0),
+            by_address: Mutex::default(),
+            by_user: Mutex::default(),
         })
     }
 
@@ -61,18 +73,22 @@ impl Admission {
             self.open.fetch_sub(1, Ordering::Relaxed);
             return Err(Refusal::Total);
         }
-        let mut by_address = self.by_address();
-        let count = by_address.entry(address).or_default();
-        if *count >= self.per_address_max {
-            drop(by_address);
+        if !count_in(&self.by_address, address, self.per_address_max) {
             self.open.fetch_sub(1, Ordering::Relaxed);
             return Err(Refusal::Address);
         }
-        *count += 1;
-        drop(by_address);
         Ok(Permit {
             admission: Arc::clone(self),
             address,
+        })
+    }
+
+    /// Room for one more connection of a user, until the permit is dropped. `None`: there is none.
+    #[must_use]
+    pub fn admit_user(self: &Arc<Self>, user: UserId) -> Option<UserPermit> {
+        count_in(&self.by_user, user, self.per_user_max).then(|| UserPermit {
+            admission: Arc::clone(self),
+            user,
         })
     }
 
@@ -81,12 +97,30 @@ impl Admission {
     pub fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
     }
+}
 
-    fn by_address(&self) -> MutexGuard<'_, HashMap<IpAddr, usize, ahash::RandomState>> {
-        // Every change of the map is whole, so it is sound after a panic elsewhere.
-        self.by_address
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+fn lock<K>(counts: &Mutex<Counts<K>>) -> MutexGuard<'_, Counts<K>> {
+    // Every change of the map is whole, so it is sound after a panic elsewhere.
+    counts.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Counts one more, unless there are `max`; says whether it did.
+fn count_in<K: Eq + Hash>(counts: &Mutex<Counts<K>>, key: K, max: usize) -> bool {
+    let mut counts = lock(counts);
+    if counts.get(&key).map_or(0, |count| *count as usize) >= max {
+        return false;
+    }
+    *counts.entry(key).or_default() += 1;
+    true
+}
+
+fn count_out<K: Eq + Hash>(counts: &Mutex<Counts<K>>, key: &K) {
+    let mut counts = lock(counts);
+    if let Some(count) = counts.get_mut(key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(key);
+        }
     }
 }
 
@@ -100,13 +134,49 @@ pub struct Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         self.admission.open.fetch_sub(1, Ordering::Relaxed);
-        let mut by_address = self.admission.by_address();
-        if let Some(count) = by_address.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                by_address.remove(&self.address);
-            }
-        }
+        count_out(&self.admission.by_address, &self.address);
+    }
+}
+
+/// The right to one connection of a user.
+#[derive(Debug)]
+pub struct UserPermit {
+    admission: Arc<Admission>,
+    user: UserId,
+}
+
+impl Drop for UserPermit {
+    fn drop(&mut self) {
+        count_out(&self.admission.by_user, &self.user);
+    }
+}
+
+/// How many connections of a shard have not shown who they are: handshakes, and those whose token has not been accepted.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Strangers(Rc<Cell<usize>>);
+
+impl Strangers {
+    pub(crate) fn count(&self) -> usize {
+        self.0.get()
+    }
+
+    /// One more, unless there are `max`.
+    pub(crate) fn admit(&self, max: usize) -> Option<Stranger> {
+        let count = self.count();
+        (count < max).then(|| {
+            self.0.set(count + 1);
+            Stranger(self.clone())
+        })
+    }
+}
+
+/// One of them.
+#[derive(Debug)]
+pub(crate) struct Stranger(Strangers);
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        self.0.0.set(self.0.count() - 1);
     }
 }
 
@@ -131,7 +201,7 @@ mod tests {
 
     #[test]
     fn a_refused_connection_leaves_no_trace() {
-        let admission = Admission::new(2, 1);
+        let admission = Admission::new(2, 1, 1);
         let first = admission.admit(address("10.0.0.1")).unwrap();
         assert_eq!(
             admission.admit(address("10.0.0.1")).unwrap_err(),
@@ -144,12 +214,24 @@ mod tests {
         );
         drop((first, second));
         assert_eq!(admission.open(), 0);
-        assert!(admission.by_address().is_empty());
+        assert!(lock(&admission.by_address).is_empty());
+    }
+
+    #[test]
+    fn a_user_has_room_again_once_a_connection_ends() {
+        let admission = Admission::new(2, 1, 1);
+        let user = UserId::from_name("ann");
+        let first = admission.admit_user(user);
+        assert!(first.is_some() && admission.admit_user(user).is_none());
+        assert!(admission.admit_user(UserId::from_name("bob")).is_some());
+        drop(first);
+        assert!(lock(&admission.by_user).is_empty());
+        assert!(admission.admit_user(user).is_some());
     }
 
     #[test]
     fn addresses_of_one_ipv6_network_count_together_and_mapped_ones_as_ipv4() {
-        let admission = Admission::new(10, 1);
+        let admission = Admission::new(10, 1, 1);
         let _first = admission.admit(address("2001:db8:0:1::1")).unwrap();
         assert_eq!(
             admission

@@ -111,7 +111,11 @@ impl Broker {
             clock: Clock::start(),
             store,
             authenticator,
-            admission: Admission::new(config.connections_max, config.connections_per_address_max),
+            admission: Admission::new(
+                config.connections_max,
+                config.connections_per_address_max,
+                config.connections_per_user_max,
+            ),
             mailboxes: Mailbox::all(config.shards, config.forward_bytes_max),
             fate: Fate::new(),
             config: Arc::new(config),

@@ -35,12 +35,14 @@ pub struct BrokerConfig {
     pub connections_max: usize,
     /// Open connections from one IPv4 address or one IPv6 network of 64 bits.
     pub connections_per_address_max: usize,
+    /// Open connections of one user; service tokens have no limit.
+    pub connections_per_user_max: usize,
     /// Bytes of messages that wait for a shard; past it those who send to it stop reading from their connections.
     pub forward_bytes_max: usize,
-    /// QUIC handshakes of one shard past which a client has to prove its address first.
+    /// Connections of one shard that have not shown who they are, past which a QUIC client has to prove its address first.
     pub quic_retry_above: usize,
-    /// QUIC handshakes of one shard past which more are refused.
-    pub quic_handshakes_max: usize,
+    /// Connections of one shard that have not shown who they are, past which more are refused.
+    pub handshakes_max: usize,
     /// How long a connection that is being closed may take what is still queued, milliseconds.
     pub close_timeout_ms: u32,
     /// How long a stopping broker waits for what was accepted to be answered, milliseconds.
@@ -98,9 +100,10 @@ impl Default for BrokerConfig {
             tls_identity: None,
             connections_max: 200_000,
             connections_per_address_max: 20_000,
+            connections_per_user_max: 100,
             forward_bytes_max: 16 << 20,
             quic_retry_above: 128,
-            quic_handshakes_max: 2_048,
+            handshakes_max: 2_048,
             close_timeout_ms: 2_000,
             stop_timeout_ms: 5_000,
         }
@@ -149,10 +152,16 @@ impl BrokerConfig {
             self.connections_max > 0,
             "connections_max is 0: nobody could connect".to_owned(),
         );
-        check(
-            self.connections_per_address_max > 0,
-            "connections_per_address_max is 0: nobody could connect".to_owned(),
-        );
+        for (name, max) in [
+            (
+                "connections_per_address_max",
+                self.connections_per_address_max,
+            ),
+            ("connections_per_user_max", self.connections_per_user_max),
+            ("handshakes_max", self.handshakes_max),
+        ] {
+            check(max > 0, format!("{name} is 0: nobody could connect"));
+        }
         problems
     }
 }

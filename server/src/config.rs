@@ -102,6 +102,10 @@ pub struct Shell {
     pub connections_max: usize,
     /// Open connections from one address.
     pub connections_per_address_max: usize,
+    /// Open connections of one user.
+    pub connections_per_user_max: usize,
+    /// Connections of a shard that have not shown who they are.
+    pub handshakes_max: usize,
 }
 
 /// Log lines.
@@ -215,6 +219,8 @@ impl Values<'_> {
                 drain_ms: self.number("broker.drain_ms"),
                 connections_max: self.number("broker.connections_max"),
                 connections_per_address_max: self.number("broker.connections_per_address_max"),
+                connections_per_user_max: self.number("broker.connections_per_user_max"),
+                handshakes_max: self.number("broker.handshakes_max"),
             },
             limits: self.limits(),
             storage: self.storage(),
@@ -261,6 +267,7 @@ impl Values<'_> {
             body_bytes_max: self.number("limits.body_bytes_max"),
             in_flight_bytes_max: self.number("limits.in_flight_bytes_max"),
             queue_bytes_max: self.number("limits.queue_bytes_max"),
+            shard_bytes_max: self.number("limits.shard_bytes_max"),
             catch_up_bytes_max: self.number("limits.catch_up_bytes_max"),
             subscriptions_max: self.number("limits.subscriptions_max"),
             publish_per_s: self.number("limits.publish_per_s"),
@@ -325,6 +332,11 @@ mod tests {
             loaded.config.broker.connections_per_address_max,
             broker.connections_per_address_max
         );
+        assert_eq!(
+            loaded.config.broker.connections_per_user_max,
+            broker.connections_per_user_max
+        );
+        assert_eq!(loaded.config.broker.handshakes_max, broker.handshakes_max);
         assert!(
             loaded
                 .config

@@ -184,6 +184,8 @@ fn broker_config(config: &Config, identity: &Identity) -> BrokerConfig {
         }),
         connections_max: config.broker.connections_max,
         connections_per_address_max: config.broker.connections_per_address_max,
+        connections_per_user_max: config.broker.connections_per_user_max,
+        handshakes_max: config.broker.handshakes_max,
         ..defaults
     }
 }

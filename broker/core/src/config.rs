@@ -13,6 +13,9 @@ pub struct CoreConfig {
     pub in_flight_bytes_max: usize,
     /// Frames queued for one connection; past it its subscriptions read from the log once it has drained.
     pub queue_bytes_max: usize,
+    /// Frames queued for all connections of a shard, and again requests of all of them that wait for answers; past it each
+    /// connection has 64 KiB of either.
+    pub shard_bytes_max: usize,
     /// Events that one catch-up read may bring.
     pub catch_up_bytes_max: usize,
     /// Subscriptions of one connection.
@@ -71,6 +74,7 @@ impl Default for CoreConfig {
             body_bytes_max: limits::BODY_BYTES_MAX_DEFAULT,
             in_flight_bytes_max: 1 << 20,
             queue_bytes_max: 1 << 20,
+            shard_bytes_max: 512 << 20,
             catch_up_bytes_max: 128 << 10,
             subscriptions_max: 10_000,
             publish_per_s: 10,

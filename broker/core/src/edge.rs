@@ -8,6 +8,7 @@ mod catch_up;
 mod check;
 mod conns;
 mod deliver;
+mod drain;
 mod handshake;
 mod home;
 mod life;
@@ -39,6 +40,7 @@ use crate::{
     topology::{ShardId, Topology},
 };
 use conns::Conns;
+use drain::Leaving;
 use home::Home;
 use presence::Presence;
 use rate::{Rate, UserRates};
@@ -70,6 +72,7 @@ pub struct Edge {
     /// Sessions that are open.
     open: u64,
     draining: bool,
+    leaving: Option<Leaving>,
 }
 
 impl Edge {
@@ -79,7 +82,7 @@ impl Edge {
         Self {
             id,
             topology,
-            conns: Conns::new(config.queue_bytes_max),
+            conns: Conns::new(&config),
             topics: Topics::new(config.hasher()),
             subs: Slab::new(),
             timers: Timers::default(),
@@ -95,6 +98,7 @@ impl Edge {
             batches: (0..topology.shards).map(|_| None).collect(),
             open: 0,
             draining: false,
+            leaving: None,
             config,
         }
     }
@@ -107,7 +111,7 @@ impl Edge {
             Input::Written { conn, bytes } => self.written(conn, bytes, fx),
             Input::Closed { conn } => self.closed(now, conn, fx),
             Input::Authenticated { conn, result } => self.authenticated(now, conn, result, fx),
-            Input::Drain { window_ms } => self.drain(window_ms, fx),
+            Input::Drain { window_ms } => self.drain(now, window_ms, fx),
             // The shard routes these to the owner, or to methods of their own.
             Input::Messages { .. }
             | Input::Appended { .. }
@@ -191,11 +195,12 @@ impl Edge {
         self.home.loaded(ticket, answer, fx);
     }
 
-    /// Closes what has been silent, or without a valid token, for too long.
+    /// Closes what has been silent, or without a valid token, for too long; sends away whose turn it is.
     pub fn handle_tick(&mut self, now: Now, fx: &mut Effects) {
         while let Some((at_us, conn)) = self.timers.pop_due(now.mono_us) {
             self.timed(now, at_us, conn, fx);
         }
+        self.send_away(now, fx);
     }
 
     /// Sends the receipts gathered since the last time.
@@ -206,7 +211,8 @@ impl Edge {
     /// When [`Edge::handle_tick`] is due, monotonic microseconds.
     #[must_use]
     pub fn deadline_us(&self) -> Option<u64> {
-        self.timers.next_us()
+        let timers = self.timers.next_us().into_iter();
+        timers.chain(self.next_leave_us()).min()
     }
 
     /// Largest frame that the connection may send now, header included.

@@ -12,7 +12,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use rialto_core::{
     Shard,
-    io::{ConnId, Input, Now, Transport, Via},
+    io::{ConnId, Identity, Input, Now, Transport, Via},
     topology::ShardId,
 };
 use rialto_protocol::error::ErrorCode;
@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     Authenticator,
-    admission::{Admission, Permit},
+    admission::{Admission, Permit, Stranger, Strangers},
     clock::Clock,
     config::BrokerConfig,
     fate::Fate,
@@ -38,6 +38,9 @@ use crate::{
 const READ_BUFFER_BYTES: usize = 256 << 10;
 /// Least room to read into: that of a TLS record.
 const READ_ROOM_MIN: usize = 16 << 10;
+
+/// What beginnings of frames may take of the shard's budget for queues.
+const PARTIAL_SHARE: usize = 4;
 
 /// "Last seen" notes that wait for the next write of them.
 const SEEN_MAX: usize = 65_536;
@@ -64,6 +67,9 @@ pub(crate) struct Engine {
     generation: Cell<u32>,
     read_buffer: RefCell<BytesMut>,
     figures: RefCell<ShellFigures>,
+    strangers: Strangers,
+    /// Held by all connections as beginnings of frames.
+    partial_bytes: Cell<usize>,
     /// To be written to the directory.
     seen: RefCell<Vec<Seen>>,
     /// Rings when the core was told something.
@@ -92,15 +98,6 @@ impl Default for Received {
     }
 }
 
-/// QUIC handshakes of a shard.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct QuicLimits {
-    /// Past so many a client has to prove its address.
-    pub(crate) retry_above: usize,
-    /// Past so many more are refused.
-    pub(crate) handshakes_max: usize,
-}
-
 impl Engine {
     pub(crate) fn new(id: ShardId, node: Node, core: Shard) -> Rc<Self> {
         Rc::new(Self {
@@ -111,6 +108,8 @@ impl Engine {
             generation: Cell::new(0),
             read_buffer: RefCell::default(),
             figures: RefCell::default(),
+            strangers: Strangers::default(),
+            partial_bytes: Cell::new(0),
             seen: RefCell::default(),
             turn: Bell::default(),
             emptied: Bell::default(),
@@ -172,7 +171,7 @@ impl Engine {
     pub(crate) fn open(
         self: &Rc<Self>,
         carrier: Carrier,
-        permit: Permit,
+        (permit, stranger): (Permit, Stranger),
         transport: Transport,
         catch_ups: Option<CatchUps>,
     ) -> Registration {
@@ -182,7 +181,7 @@ impl Engine {
         let generation = self.generation.get();
         self.generation.set(generation.wrapping_add(1));
         let conn = ConnId { index, generation };
-        let link = Rc::clone(entry.insert(Rc::new(Link::new(conn, catch_ups))));
+        let link = Rc::clone(entry.insert(Rc::new(Link::new(conn, catch_ups, stranger))));
         drop(links);
         let mut figures = self.figures.borrow_mut();
         figures.open[carrier as usize] += 1;
@@ -349,12 +348,40 @@ impl Engine {
         Duration::from_millis(self.node.config.close_timeout_ms.into())
     }
 
-    pub(crate) fn quic_limits(&self) -> QuicLimits {
-        let config = &self.node.config;
-        QuicLimits {
-            retry_above: config.quic_retry_above,
-            handshakes_max: config.quic_handshakes_max,
+    /// Room for a connection that has not shown who it is; a refusal is counted.
+    pub(crate) fn admit_stranger(&self) -> Option<Stranger> {
+        let stranger = self.strangers.admit(self.node.config.handshakes_max);
+        if stranger.is_none() {
+            self.shed(Stage::Handshake, "pending");
         }
+        stranger
+    }
+
+    /// Whether so many are strangers that a QUIC client has to prove its address first.
+    pub(crate) fn wants_proof(&self) -> bool {
+        self.strangers.count() >= self.node.config.quic_retry_above
+    }
+
+    /// A connection has shown who it is. Whether there is room for one more of that user.
+    pub(crate) fn identify(&self, conn: ConnId, identity: &Identity) -> bool {
+        let Some(link) = self.link(conn) else {
+            return true;
+        };
+        link.identify(|| {
+            if identity.service {
+                Some(None)
+            } else {
+                self.node.admission.admit_user(identity.user).map(Some)
+            }
+        })
+    }
+
+    /// Takes in how the beginnings of frames of a connection have grown or shrunk. Whether it may keep its own: past the
+    /// budget none may be long.
+    pub(crate) fn keep_partial(&self, before: usize, now: usize, small: usize) -> bool {
+        let bytes = self.partial_bytes.get() - before + now;
+        self.partial_bytes.set(bytes);
+        now <= small || bytes <= self.node.config.core.shard_bytes_max / PARTIAL_SHARE
     }
 }
 
@@ -413,7 +440,7 @@ impl Drop for Registration {
 mod tests {
     use std::panic::{AssertUnwindSafe, catch_unwind};
 
-    use rialto_core::{io::Identity, topology::Topology};
+    use rialto_core::topology::Topology;
     use rialto_protocol::error::ErrorCode;
     use rialto_storage::memory::MemoryStore;
 
@@ -426,6 +453,11 @@ mod tests {
         fn verify(&self, _: &str, _: u64) -> Result<Identity, ErrorCode> {
             Err(ErrorCode::TokenMalformed)
         }
+    }
+
+    fn admitted(engine: &Engine) -> (Permit, Stranger) {
+        let permit = engine.admission().admit([127, 0, 0, 1].into()).unwrap();
+        (permit, engine.admit_stranger().unwrap())
     }
 
     fn engine() -> Rc<Engine> {
@@ -443,7 +475,7 @@ mod tests {
             clock: Clock::start(),
             store: Arc::new(MemoryStore::new(1)),
             authenticator: Arc::new(Nobody),
-            admission: Admission::new(10, 10),
+            admission: Admission::new(10, 10, 10),
             mailboxes: Mailbox::all(1, 1),
             fate: Fate::new(),
             config: Arc::new(config),
@@ -468,7 +500,7 @@ mod tests {
     #[test]
     fn a_panic_of_a_connection_takes_that_connection_and_no_more() {
         let engine = engine();
-        let admit = || engine.admission().admit([127, 0, 0, 1].into()).unwrap();
+        let admit = || admitted(&engine);
         let registration = engine.open(Carrier::Tcp, admit(), Transport::default(), None);
         let other = engine.open(Carrier::Tcp, admit(), Transport::default(), None);
         let conn = registration.link().id();
@@ -487,10 +519,7 @@ mod tests {
     #[test]
     fn a_slot_is_used_again_under_another_name() {
         let engine = engine();
-        let open = || {
-            let permit = engine.admission().admit([127, 0, 0, 1].into()).unwrap();
-            engine.open(Carrier::Tcp, permit, Transport::default(), None)
-        };
+        let open = || engine.open(Carrier::Tcp, admitted(&engine), Transport::default(), None);
         let first = open().link().id();
         let second = open();
         assert_eq!(first.index, second.link().id().index);

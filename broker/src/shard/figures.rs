@@ -26,6 +26,8 @@ pub(crate) enum Stage {
     Accept,
     /// A connection, during its handshake.
     Handshake,
+    /// The beginning of a frame.
+    PartialFrame,
     /// A connection, by a mistake of ours.
     Connection,
     /// A signal that was to travel as a datagram.
@@ -39,6 +41,7 @@ impl Stage {
         match self {
             Self::Accept => "accept",
             Self::Handshake => "handshake",
+            Self::PartialFrame => "partial_frame",
             Self::Connection => "connection",
             Self::Datagram => "datagram",
             Self::Seen => "seen",

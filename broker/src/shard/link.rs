@@ -11,7 +11,10 @@ use bytes::{Buf, Bytes};
 use rialto_core::io::ConnId;
 
 use super::bell::Bell;
-use crate::transport::quic::CatchUps;
+use crate::{
+    admission::{Stranger, UserPermit},
+    transport::quic::CatchUps,
+};
 
 /// A connection as the pump sees it.
 pub(crate) struct Link {
@@ -21,12 +24,21 @@ pub(crate) struct Link {
     paused: Cell<bool>,
     closing: Cell<bool>,
     waits_for_shard: Cell<bool>,
+    who: RefCell<Who>,
     /// What QUIC has beside the main stream.
     catch_ups: Option<Box<CatchUps>>,
 }
 
+/// Whose connection it is, as far as limits go.
+enum Who {
+    /// It has not shown it yet.
+    Stranger(#[expect(dead_code, reason = "counts while it lives")] Stranger),
+    /// One of a user's; `None`: of one without a limit.
+    Known(#[expect(dead_code, reason = "counts while it lives")] Option<UserPermit>),
+}
+
 impl Link {
-    pub(crate) fn new(id: ConnId, catch_ups: Option<CatchUps>) -> Self {
+    pub(crate) fn new(id: ConnId, catch_ups: Option<CatchUps>, stranger: Stranger) -> Self {
         Self {
             id,
             bell: Bell::default(),
@@ -34,8 +46,21 @@ impl Link {
             paused: Cell::new(false),
             closing: Cell::new(false),
             waits_for_shard: Cell::new(false),
+            who: RefCell::new(Who::Stranger(stranger)),
             catch_ups: catch_ups.map(Box::new),
         }
+    }
+
+    /// Who it is has been shown; the first time, room is asked for. Whether there is any.
+    pub(crate) fn identify(&self, admit: impl FnOnce() -> Option<Option<UserPermit>>) -> bool {
+        let mut who = self.who.borrow_mut();
+        if matches!(*who, Who::Stranger(_)) {
+            let Some(permit) = admit() else {
+                return false;
+            };
+            *who = Who::Known(permit);
+        }
+        true
     }
 
     pub(crate) fn id(&self) -> ConnId {

@@ -174,7 +174,13 @@ impl Pump {
                 }
             }
             Output::Authenticate { conn, token } => {
-                let result = self.verify(&token);
+                let result = self.verify(&token).and_then(|identity| {
+                    if self.engine.identify(conn, &identity) {
+                        Ok(identity)
+                    } else {
+                        Err(ErrorCode::TooManyConnections)
+                    }
+                });
                 self.tell(Input::Authenticated { conn, result });
             }
             Output::Forward { shard, message } => self.outgoing[usize::from(shard.0)].push(message),

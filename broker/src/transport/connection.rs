@@ -15,11 +15,10 @@ use std::{
 use bytes::{Buf, BytesMut};
 use rialto_core::io::Input;
 use rialto_protocol::{error::ErrorCode, frame};
-
 use tokio::time::Sleep;
 
 use super::Wire;
-use crate::shard::engine::Registration;
+use crate::shard::{engine::Registration, figures::Stage};
 
 /// Read of one connection before others have their turn.
 const READ_TURN_BYTES: usize = 64 << 10;
@@ -60,8 +59,8 @@ enum Read {
     Paused,
     /// The client has ended its side between two frames.
     Ended,
-    /// It has done so in the middle of one.
-    CutOff,
+    /// Nothing more is taken from it, and the core is to tell it why.
+    Refused(ErrorCode),
     /// It has sent something that is no frame, and was told.
     Broken,
 }
@@ -75,6 +74,13 @@ impl<W: Wire> Future for Connection<W> {
         }
         let patience = self.registration.engine().close_timeout();
         self.poll_close(cx, patience)
+    }
+}
+
+impl<W> Drop for Connection<W> {
+    fn drop(&mut self) {
+        let engine = self.registration.engine();
+        engine.keep_partial(self.rest.capacity(), 0, 0);
     }
 }
 
@@ -168,11 +174,9 @@ impl<W: Wire> Connection<W> {
                 self.deaf = true;
                 Ok(())
             }
-            // It has not left, it has been cut off.
-            Read::CutOff => {
+            Read::Refused(code) => {
                 self.deaf = true;
                 let conn = self.registration.link().id();
-                let code = ErrorCode::MalformedFrame;
                 self.registration
                     .engine()
                     .handle(Input::Broken { conn, code });
@@ -183,6 +187,7 @@ impl<W: Wire> Connection<W> {
 
     fn read_frames(&mut self, cx: &mut Context<'_>) -> io::Result<Read> {
         let (engine, conn) = (self.registration.engine(), self.registration.link().id());
+        let kept_before = self.rest.capacity();
         let mut shared = engine.read_buffer();
         let own = self.rest.len() > REST_COPIED_MAX;
         let buf = if own {
@@ -201,7 +206,8 @@ impl<W: Wire> Connection<W> {
                 Poll::Pending => break Ok(Read::Paused),
                 Poll::Ready(Err(error)) => break Err(error),
                 Poll::Ready(Ok(0)) if buf.is_empty() => break Ok(Read::Ended),
-                Poll::Ready(Ok(0)) => break Ok(Read::CutOff),
+                // It has not left, it has been cut off.
+                Poll::Ready(Ok(0)) => break Ok(Read::Refused(ErrorCode::MalformedFrame)),
                 Poll::Ready(Ok(count)) => {
                     bytes += count;
                     engine.count_read(count);
@@ -223,6 +229,13 @@ impl<W: Wire> Connection<W> {
         }
         if self.rest.is_empty() {
             self.rest = BytesMut::new();
+        }
+        let kept_now = self.rest.capacity();
+        if !engine.keep_partial(kept_before, kept_now, REST_COPIED_MAX)
+            && matches!(result, Ok(Read::Paused))
+        {
+            engine.shed(Stage::PartialFrame, "shard_budget");
+            return Ok(Read::Refused(ErrorCode::TooManyConnections));
         }
         result
     }

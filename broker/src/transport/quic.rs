@@ -5,7 +5,6 @@ mod catch_up;
 mod settings;
 
 use std::{
-    cell::Cell,
     io,
     pin::{Pin, pin},
     rc::Rc,
@@ -20,7 +19,7 @@ use tokio::io::AsyncReadExt;
 
 use super::{Wire, connection::Connection, steering::ShardIds};
 use crate::{
-    admission::Permit,
+    admission::{Permit, Stranger},
     shard::{
         engine::Engine,
         figures::{Carrier, Stage},
@@ -55,29 +54,20 @@ pub(crate) fn endpoint(
 
 /// Accepts and serves connections until the endpoint is closed.
 pub(crate) async fn serve(engine: Rc<Engine>, endpoint: Endpoint) {
-    let pending = Rc::new(Cell::new(0_usize));
     while let Some(incoming) = endpoint.accept().await {
-        let Some((incoming, permit)) = admit(&engine, incoming, pending.get()) else {
-            continue;
-        };
-        let handshake = Pending::new(Rc::clone(&pending));
-        tokio::task::spawn_local(shake_hands(Rc::clone(&engine), incoming, permit, handshake));
+        if let Some((incoming, admitted)) = admit(&engine, incoming) {
+            tokio::task::spawn_local(shake_hands(Rc::clone(&engine), incoming, admitted));
+        }
     }
 }
 
 /// Before any cryptography: is there room, and is the address that of the sender?
-fn admit(engine: &Rc<Engine>, incoming: Incoming, pending: usize) -> Option<(Incoming, Permit)> {
-    let limits = engine.quic_limits();
+fn admit(engine: &Rc<Engine>, incoming: Incoming) -> Option<(Incoming, (Permit, Stranger))> {
     if engine.refuses_connections() {
         incoming.refuse();
         return None;
     }
-    if pending >= limits.handshakes_max {
-        engine.shed(Stage::Handshake, "pending");
-        incoming.refuse();
-        return None;
-    }
-    if pending >= limits.retry_above && !incoming.remote_address_validated() {
+    if engine.wants_proof() && !incoming.remote_address_validated() {
         engine.count_retry();
         // Fails only for a client that has answered one already, which has proved its address.
         if let Err(error) = incoming.retry() {
@@ -85,8 +75,12 @@ fn admit(engine: &Rc<Engine>, incoming: Incoming, pending: usize) -> Option<(Inc
         }
         return None;
     }
+    let Some(stranger) = engine.admit_stranger() else {
+        incoming.refuse();
+        return None;
+    };
     match engine.admission().admit(incoming.remote_address().ip()) {
-        Ok(permit) => Some((incoming, permit)),
+        Ok(permit) => Some((incoming, (permit, stranger))),
         Err(refusal) => {
             engine.shed(Stage::Accept, refusal.reason());
             incoming.refuse();
@@ -95,7 +89,7 @@ fn admit(engine: &Rc<Engine>, incoming: Incoming, pending: usize) -> Option<(Inc
     }
 }
 
-async fn shake_hands(engine: Rc<Engine>, incoming: Incoming, permit: Permit, pending: Pending) {
+async fn shake_hands(engine: Rc<Engine>, incoming: Incoming, admitted: (Permit, Stranger)) {
     let handshake = async {
         let connection = incoming.accept()?.await?;
         let (send, recv) = connection.accept_bi().await?;
@@ -110,14 +104,13 @@ async fn shake_hands(engine: Rc<Engine>, incoming: Incoming, permit: Permit, pen
             }
             Err(_) => return engine.shed(Stage::Handshake, "timeout"),
         };
-    drop(pending);
     let _ = send.set_priority(MAIN_PRIORITY);
     let can = Transport {
         catch_up_streams: true,
         datagrams: connection.max_datagram_size().is_some(),
     };
     let streams = CatchUps::new(connection.clone());
-    let registration = engine.open(Carrier::Quic, permit, can, Some(streams));
+    let registration = engine.open(Carrier::Quic, admitted, can, Some(streams));
     tokio::task::spawn_local(Connection::new(
         registration,
         Quic {
@@ -127,22 +120,6 @@ async fn shake_hands(engine: Rc<Engine>, incoming: Incoming, permit: Permit, pen
             stopped: None,
         },
     ));
-}
-
-/// Counts a handshake while it lasts.
-struct Pending(Rc<Cell<usize>>);
-
-impl Pending {
-    fn new(count: Rc<Cell<usize>>) -> Self {
-        count.set(count.get() + 1);
-        Self(count)
-    }
-}
-
-impl Drop for Pending {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
-    }
 }
 
 /// Sends a frame as a datagram, or tells why it was dropped.

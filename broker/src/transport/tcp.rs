@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::{connection::Connection, socket::Plain};
 use crate::{
-    admission::Permit,
+    admission::{Permit, Stranger},
     shard::{
         engine::Engine,
         figures::{Carrier, Stage},
@@ -21,7 +21,7 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_s
 /// Accepts and serves plain connections for as long as it is polled.
 pub(crate) async fn serve(engine: Rc<Engine>, listener: TcpListener) {
     loop {
-        let (stream, permit) = accept(&engine, &listener, |stream| {
+        let (stream, admitted) = accept(&engine, &listener, |stream| {
             // As much as the socket takes at once: nobody waits for a client that was refused.
             let _ = stream.try_write(&frame::error(
                 RequestId::PUSH,
@@ -30,7 +30,7 @@ pub(crate) async fn serve(engine: Rc<Engine>, listener: TcpListener) {
             ));
         })
         .await;
-        let registration = engine.open(Carrier::Tcp, permit, Transport::default(), None);
+        let registration = engine.open(Carrier::Tcp, admitted, Transport::default(), None);
         tokio::task::spawn_local(Connection::new(registration, Plain::new(stream)));
     }
 }
@@ -40,14 +40,14 @@ pub(crate) async fn accept(
     engine: &Rc<Engine>,
     listener: &TcpListener,
     refuse: impl Fn(&TcpStream),
-) -> (TcpStream, Permit) {
+) -> (TcpStream, (Permit, Stranger)) {
     let mut pause = PAUSE.0;
     loop {
         match listener.accept().await {
             Ok((stream, address)) => {
                 pause = PAUSE.0;
                 match admit(engine, &stream, address) {
-                    Some(permit) => return (stream, permit),
+                    Some(admitted) => return (stream, admitted),
                     None => refuse(&stream),
                 }
             }
@@ -63,7 +63,11 @@ pub(crate) async fn accept(
     }
 }
 
-fn admit(engine: &Rc<Engine>, stream: &TcpStream, address: SocketAddr) -> Option<Permit> {
+fn admit(
+    engine: &Rc<Engine>,
+    stream: &TcpStream,
+    address: SocketAddr,
+) -> Option<(Permit, Stranger)> {
     let permit = match engine.admission().admit(address.ip()) {
         Ok(permit) => permit,
         Err(refusal) => {
@@ -72,7 +76,8 @@ fn admit(engine: &Rc<Engine>, stream: &TcpStream, address: SocketAddr) -> Option
         }
     };
     // Frames are gathered before they are written: waiting for more would only delay them.
-    stream.set_nodelay(true).ok().map(|()| permit)
+    stream.set_nodelay(true).ok()?;
+    Some((permit, engine.admit_stranger()?))
 }
 
 fn is_of_one_connection(error: &io::Error) -> bool {

@@ -1,6 +1,7 @@
 //! Connections past the limit are refused before anything is spent on them.
 
 use rialto_protocol::error::ErrorCode;
+use tokio::io::AsyncReadExt;
 
 use crate::support::{Client, Node};
 
@@ -47,5 +48,67 @@ async fn many_quic_handshakes_at_once_have_to_prove_their_address() {
     let node = Node::start_with(|config| config.quic_retry_above = 0);
     node.join_over(&node.quic(), "ann").await;
     assert_eq!(node.metric("rialto_quic_retries_total").await, 1);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn one_user_cannot_take_all() {
+    let node = Node::start_with(|config| config.connections_per_user_max = 1);
+    let first = node.join("ann").await;
+    let mut second = Client::connect(&node.tls()).await;
+    let hello = second.hello_frame("user:ann");
+    second.send_bytes(&hello).await;
+    assert_eq!(second.refused().await, ErrorCode::TooManyConnections);
+    node.join_over(&node.quic(), "bob").await;
+    assert_eq!(
+        node.metric("rialto_shed_total{queue=\"session\",reason=\"too_many_connections\"}")
+            .await,
+        1
+    );
+    drop((first, second));
+    while node.metric("rialto_connections_open").await > 0 {
+        tokio::task::yield_now().await;
+    }
+    node.join("ann").await;
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn strangers_cannot_take_all() {
+    let node = Node::start_with(|config| {
+        config.shards = 1;
+        config.handshakes_max = 1;
+    });
+    let mut stranger = Client::connect(&node.tcp()).await;
+    // Nothing else says that it has been accepted.
+    while node.metric("rialto_connections_open").await == 0 {
+        tokio::task::yield_now().await;
+    }
+    let mut second = Client::connect(&node.tcp()).await;
+    assert_eq!(second.refused().await, ErrorCode::TooManyConnections);
+    assert!(Client::try_connect(&node.tls()).await.is_err());
+    assert!(Client::try_connect(&node.quic()).await.is_err());
+    assert_eq!(
+        node.metric("rialto_shed_total{queue=\"handshake\",reason=\"pending\"}")
+            .await,
+        3
+    );
+    // Once it has shown who it is there is room for the next.
+    stranger.hello("ann").await;
+    node.join("bob").await;
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_tls_client_that_is_refused_is_told_so_before_any_handshake() {
+    let node = Node::start_with(|config| config.connections_max = 1);
+    let _first = node.join("ann").await;
+    let mut refused = tokio::net::TcpStream::connect(node.broker.addresses().tls.unwrap())
+        .await
+        .unwrap();
+    let mut told = Vec::new();
+    refused.read_to_end(&mut told).await.unwrap();
+    // A fatal alert, "internal error".
+    assert_eq!(told, [21, 3, 3, 0, 2, 2, 80]);
     node.stop().await;
 }

@@ -12,6 +12,7 @@ mod connection_limits;
 mod credit;
 mod handshake;
 mod idle;
+mod large_and_small;
 mod operations;
 mod poisoned_journal;
 mod publish_and_deliver;

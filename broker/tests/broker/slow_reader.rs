@@ -51,3 +51,17 @@ async fn a_reader_over_quic_that_does_not_read_delays_nobody_and_loses_nothing()
     let target = node.quic();
     delays_nobody(node, &target).await;
 }
+
+#[tokio::test]
+async fn a_reader_over_tls_that_does_not_read_delays_nobody_and_loses_nothing() {
+    let node = Node::start_with(small_queues);
+    let target = node.tls();
+    delays_nobody(node, &target).await;
+}
+
+#[tokio::test]
+async fn a_shard_over_its_budget_gives_each_reader_little_and_loses_nothing() {
+    let node = Node::start_with(|config| config.core.shard_bytes_max = 64 << 10);
+    let target = node.tcp();
+    delays_nobody(node, &target).await;
+}

@@ -228,6 +228,20 @@ pub const TABLE: &[Key] = &[
         "Open connections from one IPv4 address or one IPv6 network of 64 bits.",
     ),
     number(
+        "broker.connections_per_user_max",
+        "100",
+        (1, 100 * MILLION),
+        "connections",
+        "Open connections of one user. Service tokens have no limit.",
+    ),
+    number(
+        "broker.handshakes_max",
+        "2048",
+        (1, MILLION),
+        "connections",
+        "Connections of one shard that have not shown a valid token yet; past it more are refused.",
+    ),
+    number(
         "limits.frame_bytes_max",
         "262144",
         (16 * KIB, MIB),
@@ -254,6 +268,13 @@ pub const TABLE: &[Key] = &[
         (256 * KIB, GIB),
         "bytes",
         "Frames queued for one connection; past it its subscriptions read from the log.",
+    ),
+    number(
+        "limits.shard_bytes_max",
+        "536870912",
+        (MIB, 1024 * GIB),
+        "bytes",
+        "Frames queued for all connections of a shard, and again requests of all of them in flight; past it each has 64 KiB. A quarter of it is for frames that have not arrived in whole.",
     ),
     number(
         "limits.catch_up_bytes_max",

@@ -44,13 +44,8 @@ impl Edge {
 
     /// Reads on for a session's subscriptions that are behind, as far as its queue allows.
     pub(super) fn pump(&mut self, conn: ConnId, fx: &mut Effects) {
-        let queue_bytes_max = self.config.queue_bytes_max;
         let bytes_max = self.config.catch_up_bytes_max;
-        if self
-            .conns
-            .queued_bytes(conn)
-            .is_none_or(|queued| queued > queue_bytes_max / 2)
-        {
+        if !self.conns.has_room(conn) {
             return;
         }
         while let Some(session) = self.conns.open_mut(conn) {

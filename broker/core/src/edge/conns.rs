@@ -1,13 +1,20 @@
 //! The connections by slot, and how many bytes each has queued. What delivery looks at for every reader stands in the slot
 //! itself, beside the session, not in it.
+//!
+//! A connection may hold much as long as few do: past the budget of the shard each has the same small share, so that readers
+//! read from the log instead of from a queue, and publishers are not read until they are answered.
 
 use bytes::Bytes;
 
 use super::session::{Session, State};
 use crate::{
+    config::CoreConfig,
     effects::Effects,
     io::{ConnId, Output, Via},
 };
+
+/// What a connection may hold, queued or in flight, while the shard is over its budget.
+const SHARE_BYTES: usize = 64 << 10;
 
 #[derive(Debug, Default)]
 struct Slot {
@@ -24,14 +31,41 @@ struct Slot {
 #[derive(Debug)]
 pub(super) struct Conns {
     slots: Vec<Slot>,
-    queue_bytes_max: usize,
+    queue: Budget,
+    in_flight: Budget,
+}
+
+/// Bytes that all connections hold together.
+#[derive(Clone, Copy, Debug)]
+struct Budget {
+    bytes: usize,
+    bytes_max: usize,
+    /// What one connection may have of it.
+    each_max: usize,
+}
+
+impl Budget {
+    /// What one connection may have of it now.
+    fn share(self) -> usize {
+        if self.bytes > self.bytes_max {
+            self.each_max.min(SHARE_BYTES)
+        } else {
+            self.each_max
+        }
+    }
 }
 
 impl Conns {
-    pub(super) fn new(queue_bytes_max: usize) -> Self {
+    pub(super) fn new(config: &CoreConfig) -> Self {
+        let budget = |each_max| Budget {
+            bytes: 0,
+            bytes_max: config.shard_bytes_max,
+            each_max,
+        };
         Self {
             slots: Vec::new(),
-            queue_bytes_max,
+            queue: budget(config.queue_bytes_max),
+            in_flight: budget(config.in_flight_bytes_max),
         }
     }
 
@@ -50,7 +84,10 @@ impl Conns {
 
     /// Takes the session of a connection that is gone.
     pub(super) fn remove(&mut self, conn: ConnId) -> Option<Box<Session>> {
-        self.slot_mut(conn)?.session.take()
+        let slot = self.slot_mut(conn)?;
+        let (session, queued_bytes) = (slot.session.take(), std::mem::take(&mut slot.queued_bytes));
+        self.queue.bytes -= queued_bytes;
+        session
     }
 
     /// The connection that has the slot now.
@@ -109,16 +146,22 @@ impl Conns {
 
     /// Lets it be read again, if the queue allows; `below`: its requests in flight do.
     pub(super) fn resume(&mut self, conn: ConnId, below: bool, fx: &mut Effects) {
-        let queue_bytes_max = self.queue_bytes_max;
+        let share = self.queue.share();
         if let Some(slot) = self.slot_mut(conn)
             && slot.throttled
             && below
-            && slot.queued_bytes <= queue_bytes_max
+            && slot.queued_bytes <= share
             && !slot.closing
         {
             slot.throttled = false;
             fx.outputs.push(Output::Resume { conn });
         }
+    }
+
+    /// Whether half of what it may queue is free.
+    pub(super) fn has_room(&self, conn: ConnId) -> bool {
+        self.queued_bytes(conn)
+            .is_some_and(|queued| queued <= self.queue.share() / 2)
     }
 
     /// Bytes queued for it; none: it is gone.
@@ -130,21 +173,37 @@ impl Conns {
 
     /// Takes in that bytes have left.
     pub(super) fn written(&mut self, conn: ConnId, bytes: usize) {
-        if let Some(slot) = self.slot_mut(conn) {
-            slot.queued_bytes = slot.queued_bytes.saturating_sub(bytes);
+        if let Some(slot) = find(&mut self.slots, conn) {
+            let bytes = bytes.min(slot.queued_bytes);
+            slot.queued_bytes -= bytes;
+            self.queue.bytes -= bytes;
         }
+    }
+
+    /// Takes in that requests of a connection are under way, or answered.
+    pub(super) fn charge(&mut self, bytes: usize) {
+        self.in_flight.bytes += bytes;
+    }
+
+    pub(super) fn credit(&mut self, bytes: usize) {
+        self.in_flight.bytes -= bytes;
+    }
+
+    /// What a connection may have under way now.
+    pub(super) fn in_flight_share(&self) -> usize {
+        self.in_flight.share()
     }
 
     /// Queues a frame that may not be lost.
     pub(super) fn send(&mut self, conn: ConnId, frame: Bytes, via: Via, fx: &mut Effects) {
-        let throttle_at = self.queue_bytes_max.saturating_mul(2);
-        let Some(slot) = self
-            .slot_mut(conn)
-            .filter(|slot| !slot.closing && slot.session.is_some())
+        let share = self.queue.share();
+        let Some(slot) =
+            find(&mut self.slots, conn).filter(|slot| !slot.closing && slot.session.is_some())
         else {
             return;
         };
-        push(slot, conn, frame, via, throttle_at, fx);
+        self.queue.bytes += frame.len();
+        push(slot, conn, frame, via, share, fx);
     }
 
     /// Queues a frame unless the queue is over its limit; says whether it did.
@@ -155,21 +214,18 @@ impl Conns {
         via: Via,
         fx: &mut Effects,
     ) -> bool {
-        let queue_bytes_max = self.queue_bytes_max;
-        let Some(slot) = self.slot_mut(conn).filter(|slot| !slot.closing) else {
+        let (share, each_max) = (self.queue.share(), self.queue.each_max);
+        let Some(slot) = find(&mut self.slots, conn).filter(|slot| !slot.closing) else {
             return false;
         };
-        if slot.queued_bytes > queue_bytes_max {
+        if slot.queued_bytes > share {
+            if slot.queued_bytes <= each_max {
+                fx.counters.shed("queue", "shard_budget");
+            }
             return false;
         }
-        push(
-            slot,
-            conn,
-            frame.clone(),
-            via,
-            queue_bytes_max.saturating_mul(2),
-            fx,
-        );
+        self.queue.bytes += frame.len();
+        push(slot, conn, frame.clone(), via, share, fx);
         true
     }
 
@@ -180,23 +236,20 @@ impl Conns {
     }
 
     fn slot_mut(&mut self, conn: ConnId) -> Option<&mut Slot> {
-        self.slots
-            .get_mut(conn.index as usize)
-            .filter(|slot| slot.generation == conn.generation)
+        find(&mut self.slots, conn)
     }
 }
 
+fn find(slots: &mut [Slot], conn: ConnId) -> Option<&mut Slot> {
+    slots
+        .get_mut(conn.index as usize)
+        .filter(|slot| slot.generation == conn.generation)
+}
+
 /// A client that does not read its answers is not read any more either.
-fn push(
-    slot: &mut Slot,
-    conn: ConnId,
-    frame: Bytes,
-    via: Via,
-    throttle_at: usize,
-    fx: &mut Effects,
-) {
+fn push(slot: &mut Slot, conn: ConnId, frame: Bytes, via: Via, share: usize, fx: &mut Effects) {
     slot.queued_bytes += frame.len();
-    slot.throttled |= slot.queued_bytes > throttle_at;
+    slot.throttled |= slot.queued_bytes > share.saturating_mul(2);
     fx.counters.frames_out += 1;
     fx.counters.bytes_out += frame.len() as u64;
     fx.outputs.push(Output::Send { conn, frame, via });

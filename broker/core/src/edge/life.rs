@@ -6,7 +6,7 @@ use rialto_protocol::{
     error::ErrorCode,
     frame::{self, FrameKind, FrameRef, Sender},
     ids::RequestId,
-    limits, v1,
+    limits,
 };
 
 use super::{
@@ -25,8 +25,6 @@ const TOKEN_GRACE_MS: u64 = 60_000;
 const REFRESH_WAIT_US: u64 = 1_000_000;
 /// Bytes of frames kept while the token is being verified.
 const PARKED_BYTES_MAX: usize = 4 * limits::FRAME_BYTES_MAX_UNAUTHENTICATED;
-/// From GoAway to the first reconnect: a restart takes about as long.
-const RECONNECT_AFTER_MS: u32 = 500;
 
 impl Edge {
     pub(super) fn opened(
@@ -142,28 +140,13 @@ impl Edge {
         let mut left = Session::new(session.transport, now.mono_us);
         left.state = State::Closing;
         std::mem::swap(session, &mut left);
+        self.conns.credit(left.in_flight_bytes);
         if was_open {
             self.open -= 1;
             self.drop_subs(&left.subs, fx);
             self.unwatch(conn, &left.watched, fx);
             let state = self.presence.left(left.user, left.away);
             self.report(now, left.user, state, fx);
-        }
-    }
-
-    pub(super) fn drain(&mut self, window_ms: u32, fx: &mut Effects) {
-        self.draining = true;
-        let go_away = v1::GoAway {
-            reason: v1::GoAwayReason::Shutdown as i32,
-            reconnect_after_ms: RECONNECT_AFTER_MS,
-            reconnect_window_ms: window_ms,
-            endpoints: Vec::new(),
-        };
-        let frame = frame::encode(FrameKind::GoAway, RequestId::PUSH, &go_away);
-        for conn in self.conns.ids() {
-            if self.conns.open(conn).is_some() {
-                self.send(conn, frame.clone(), fx);
-            }
         }
     }
 
@@ -307,12 +290,16 @@ impl Edge {
 
     /// Takes byte credit for what waits for an answer.
     pub(super) fn charge(&mut self, conn: ConnId, bytes: usize) {
-        let in_flight_bytes_max = self.config.in_flight_bytes_max;
         let Some(session) = self.conns.get_mut(conn) else {
             return;
         };
         session.in_flight_bytes += bytes;
-        let bytes_max = in_flight_bytes_max_of(session, in_flight_bytes_max);
+        self.conns.charge(bytes);
+        let share = self.conns.in_flight_share();
+        let Some(session) = self.conns.get(conn) else {
+            return;
+        };
+        let bytes_max = in_flight_bytes_max_of(session, share);
         if session.in_flight_bytes >= bytes_max {
             self.conns.throttle(conn);
         }
@@ -323,7 +310,9 @@ impl Edge {
         let Some(session) = self.conns.get_mut(conn) else {
             return;
         };
-        session.in_flight_bytes = session.in_flight_bytes.saturating_sub(bytes as usize);
+        let bytes = session.in_flight_bytes.min(bytes as usize);
+        session.in_flight_bytes -= bytes;
+        self.conns.credit(bytes);
         self.resume(conn, fx);
     }
 
@@ -336,7 +325,7 @@ impl Edge {
             return;
         };
         let below = session.in_flight_bytes
-            <= in_flight_bytes_max_of(session, self.config.in_flight_bytes_max) / 2;
+            <= in_flight_bytes_max_of(session, self.conns.in_flight_share()) / 2;
         self.conns.resume(conn, below, fx);
     }
 }

@@ -5,6 +5,7 @@ mod contents;
 mod creating;
 mod credit;
 mod crossing;
+mod draining;
 mod ending;
 mod handshake;
 mod log;

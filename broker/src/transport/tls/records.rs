@@ -153,6 +153,10 @@ impl Encrypted {
         let mut used = 0;
         let mut failed = None;
         loop {
+            // A session that has failed is not shown anything more; only its alert is still to be had from it.
+            if let Some(error) = failed.take_if(|_| !self.session.wants_write()) {
+                return Err(error);
+            }
             let UnbufferedStatus { mut discard, state } =
                 self.session.process_tls_records(&mut records[used..]);
             match state {
@@ -172,19 +176,15 @@ impl Encrypted {
                     self.ended = true;
                     return Ok((Standing::Open, used + discard));
                 }
-                Ok(ConnectionState::WriteTraffic(_)) if failed.is_none() => {
+                Ok(ConnectionState::WriteTraffic(_)) => {
                     return Ok((Standing::Open, used + discard));
                 }
-                Ok(ConnectionState::BlockedHandshake) if failed.is_none() => {
+                Ok(ConnectionState::BlockedHandshake) => {
                     return Ok((Standing::Handshake, used + discard));
                 }
                 // Early data is not agreed to.
-                Ok(_) => return Err(failed.unwrap_or_else(|| io::ErrorKind::InvalidData.into())),
-                // Once more, for the alert that tells the client; the second time it is said again.
-                Err(error) => match failed {
-                    None => failed = Some(io::Error::other(error)),
-                    Some(failed) => return Err(failed),
-                },
+                Ok(_) => return Err(io::ErrorKind::InvalidData.into()),
+                Err(error) => failed = Some(io::Error::other(error)),
             }
             used += discard;
         }

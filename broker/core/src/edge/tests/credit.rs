@@ -119,3 +119,29 @@ fn a_subscribe_holds_its_credit_until_all_of_it_is_answered() {
     rig.tell(two.answer(ask).unwrap());
     assert_eq!(rig.edge.conns.get(conn).unwrap().in_flight_bytes, 0);
 }
+
+#[test]
+fn connections_have_little_in_flight_each_while_the_shard_is_over_its_budget() {
+    let mut rig = Rig::with(CoreConfig {
+        in_flight_bytes_max: 1 << 20,
+        shard_bytes_max: 200_000,
+        ..config()
+    });
+    let mut frames_until_stopped = |user: &str| {
+        let conn = rig.connect(user);
+        let mut sent = 0;
+        while rig.edge.may_read(conn) {
+            let draft = message(&"x".repeat(9_900));
+            rig.send(
+                conn,
+                FrameKind::Publish,
+                2,
+                &publish(conversation(1), vec![draft]),
+            );
+            sent += 1;
+        }
+        sent
+    };
+    assert_eq!(frames_until_stopped("ann"), 21, "the whole budget");
+    assert_eq!(frames_until_stopped("bob"), 7, "64 KiB");
+}

@@ -335,7 +335,7 @@ fn a_draining_edge_sends_everybody_away_and_welcomes_nobody() {
     rig.input(Input::Drain { window_ms: 8_000 });
     let go_away: v1::GoAway = decode(&rig.frame(conn));
     assert_eq!(go_away.reason, v1::GoAwayReason::Shutdown as i32);
-    assert_eq!(go_away.reconnect_window_ms, 8_000);
+    assert_eq!(go_away.reconnect_window_ms, 4_000);
     rig.authenticate(late, Ok(identity("bob")));
     assert_eq!(rig.error(late), (1, ErrorCode::ShuttingDown));
     assert!(rig.was_closed(late));
