@@ -15,6 +15,8 @@ KILLS ?= 20
 # Which fault campaigns, or `all`, and their flags, such as FAULT_ARGS="--rounds 20 --seed 7".
 CAMPAIGN ?= all
 FAULT_ARGS ?=
+# How long the soak test lasts: 10m, 1h and the like.
+DURATION ?= 1h
 # Seconds that each fuzz target runs.
 FUZZ_S ?= 60
 
@@ -43,6 +45,10 @@ replay: toolchain ## replay a log with kills, over every transport (CORPUS=FILE,
 faults: toolchain ## break the real broker in every way and judge it (CAMPAIGN=kill, FAULT_ARGS="--rounds 20"); root for power cuts
 	@cargo build --release -p rialto-server -p rialto-faults
 	@target/release/faults $(CAMPAIGN) --report target/faults.json $(FAULT_ARGS)
+
+soak: toolchain ## an hour at half load, in which nothing may be lost or grow (DURATION=1h)
+	@cargo build --release
+	@loadgen/soak.sh "$(DURATION)"
 
 lint: toolchain ## formatting, clippy and rustdoc, with no warning allowed
 	cargo fmt --all --check
@@ -82,4 +88,4 @@ toolchain:
 	if [ "$$(printf '%s\n' "$$wanted" "$$found" | sort -V | head -n 1)" != "$$wanted" ]; then \
 		echo "make: Rust $$found is too old, $$wanted is needed: rustup update stable" >&2; exit 1; fi
 
-.PHONY: help run test replay faults lint fmt docs bench peers fuzz toolchain
+.PHONY: help run test replay faults soak lint fmt docs bench peers fuzz toolchain

@@ -9,13 +9,13 @@ use serde::Serialize;
 use crate::broker_process::BrokerProcess;
 use crate::open_files;
 use crate::run::crew::{Crew, Done};
+use crate::run::lead::connected;
 use crate::run::ledger::Ledger;
-use crate::run::{IDLE_SUBSCRIPTIONS, RunError, Shared, Spec, Stage};
+use crate::run::{IDLE_SUBSCRIPTIONS, Part, RunError, Shape, Shared, Spec, Stage};
 use crate::target::Target;
 use crate::tokens::Tokens;
+use crate::watch::Watch;
 
-/// How often it is told how many have connected.
-const TELL_EVERY: Duration = Duration::from_secs(2);
 /// How often memory is looked at until it stands still.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Looks without a change worth mentioning after which memory stands still.
@@ -77,14 +77,16 @@ pub async fn idle(options: Options) -> Result<Report, RunError> {
     if options.connections == 0 {
         return Err(RunError::Options("there must be a connection"));
     }
-    open_files::make_room_for(options.connections as u64 + 1)?;
+    open_files::make_room_for(options.connections as u64 + 1, options.target.transport())?;
     let broker = options.broker;
     let target = options.target.to_string();
     let spec = Spec {
         connections: options.connections + 1,
         // Opens what the others follow, and is there before memory is measured.
         publishers: 1,
-        conversations: IDLE_SUBSCRIPTIONS,
+        parts: vec![Part::of(Shape::Channels {
+            count: IDLE_SUBSCRIPTIONS,
+        })],
         patience: options.patience,
         threads: options.threads.min(options.connections),
         ..Spec::now()?
@@ -94,8 +96,9 @@ pub async fn idle(options: Options) -> Result<Report, RunError> {
         options.tokens,
         options.roots,
         spec,
+        0,
     ));
-    let mut crew = Crew::start(&shared)?;
+    let mut crew = Crew::start(&shared, Vec::new())?;
     crew.all().await?;
     crew.begin(Stage::Join);
     crew.all().await?;
@@ -103,21 +106,8 @@ pub async fn idle(options: Options) -> Result<Report, RunError> {
     let begun = Instant::now();
     crew.begin(Stage::Follow);
     let mut counted = crew.take();
-    let mut told = tokio::time::interval(TELL_EVERY);
-    told.reset();
-    let mut connected = 0;
-    while connected < crew.len() {
-        tokio::select! {
-            done = crew.next() => {
-                done?;
-                connected += 1;
-            }
-            _ = told.tick() => {
-                counted.add(&crew.take());
-                eprintln!("{} of {} connected", counted.connected, options.connections + 1);
-            }
-        }
-    }
+    let all = options.connections + 1;
+    connected(&mut crew, &mut counted, all, &Watch::plain()).await?;
     let connect_s = begun.elapsed().as_secs_f64();
     eprintln!("connected; waiting until the broker's memory stands still");
     let after = still(&broker).await?;

@@ -6,6 +6,8 @@
 //! | [`replay`] | plays it, and has it judged |
 //! | [`checker`] | the judge of what readers got |
 //! | [`run`] | made load, measured |
+//! | [`scenario`], [`threshold`], [`units`] | what is asked for, as people write it |
+//! | [`compare`], [`page`], [`watch`] | what is shown of a run: two side by side, as HTML, while it lasts |
 //! | [`idle`] | what connections that do nothing cost |
 //! | [`catch_up`] | a reader who was away |
 //! | [`latency`], [`counters`], [`progress`] | figures while a run lasts and after it |
@@ -16,15 +18,21 @@
 pub mod broker_process;
 pub mod catch_up;
 pub mod checker;
+pub mod compare;
 pub mod corpus;
 pub mod counters;
 pub mod dial;
 pub mod idle;
 pub mod latency;
 pub mod open_files;
+pub mod page;
 pub mod progress;
 pub mod replay;
 pub mod run;
+pub mod scenario;
 pub mod target;
+pub mod threshold;
 pub mod tokens;
+pub mod units;
+pub mod watch;
 pub mod wire;

@@ -1,17 +1,23 @@
-//! The limit of open files: one connection is one of them.
+//! The limit of open files: a connection over TCP or TLS is one of them.
 
 use std::io;
 
-/// Files that are open beside connections: standard streams, the log, epoll, and room to spare.
-const BESIDE_CONNECTIONS: u64 = 64;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::target::Transport;
+
+/// Files that are open beside connections: standard streams, reports, epoll, shared UDP sockets, and room to spare.
+const BESIDE_CONNECTIONS: u64 = 256;
 
 /// More connections than files may be open.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenFilesError {
-    /// The hard limit is too low.
+    /// The hard limit is too low, and may not be raised.
     #[error(
-        "{connections} connections need {needed} open files, and this process may have {hard}: raise it (`ulimit -Hn`), \
-         or share connections"
+        "{connections} connections need {needed} open files, and this process may have {hard}. Raise the hard limit \
+         (`ulimit -Hn {needed}` as root, `nofile` in /etc/security/limits.conf, LimitNOFILE= of a systemd unit, or \
+         `docker run --ulimit nofile={needed}`), spread the load over several processes (`--processes`), or use fewer \
+         connections. The broker needs as many"
     )]
     TooFew {
         /// Asked for.
@@ -22,42 +28,39 @@ pub enum OpenFilesError {
         hard: u64,
     },
     /// The operating system refused.
-    #[error("the limit of open files cannot be changed: {0}")]
+    #[error("the limit of open files cannot be raised: {0}")]
     Refused(#[from] io::Error),
 }
 
-/// Makes sure that so many connections can be open, by raising the soft limit as far as needed.
+/// Makes sure that so many connections can be open, by raising the soft limit as far as needed, and the hard one if this
+/// process may. Over QUIC they share a few sockets.
 ///
 /// # Errors
-/// When the hard limit does not allow it.
-pub fn make_room_for(connections: u64) -> Result<(), OpenFilesError> {
-    let needed = connections.saturating_add(BESIDE_CONNECTIONS);
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
-    // SAFETY: the call writes to `limit`, which lives until it returns, and to nothing else.
-    #[allow(unsafe_code)]
-    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
-        return Err(io::Error::last_os_error().into());
-    }
-    if limit.rlim_cur >= needed {
+/// When the limits do not allow it.
+pub fn make_room_for(connections: u64, transport: Transport) -> Result<(), OpenFilesError> {
+    let each = u64::from(transport != Transport::Quic);
+    let needed = (connections * each).saturating_add(BESIDE_CONNECTIONS);
+    let limit = getrlimit(Resource::Nofile);
+    let (soft, hard) = (
+        limit.current.unwrap_or(u64::MAX),
+        limit.maximum.unwrap_or(u64::MAX),
+    );
+    if soft >= needed {
         return Ok(());
     }
-    if limit.rlim_max < needed {
-        return Err(OpenFilesError::TooFew {
+    let raised = Rlimit {
+        current: Some(needed),
+        maximum: Some(hard.max(needed)),
+    };
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => Ok(()),
+        Err(_) if hard < needed => Err(OpenFilesError::TooFew {
             connections,
             needed,
-            hard: limit.rlim_max,
-        });
+            hard,
+        }),
+        Err(error) => Err(io::Error::from(error).into()),
     }
-    limit.rlim_cur = needed;
-    // SAFETY: the call only reads `limit`.
-    #[allow(unsafe_code)]
-    if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } != 0 {
-        return Err(io::Error::last_os_error().into());
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -65,12 +68,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn more_than_the_hard_limit_is_refused_with_both_numbers() {
-        make_room_for(1).unwrap();
-        let error = make_room_for(u64::MAX / 2).unwrap_err().to_string();
+    fn more_than_can_ever_be_open_is_refused_with_both_numbers_and_what_to_do() {
+        make_room_for(1, Transport::Tcp).unwrap();
+        let error = make_room_for(u64::MAX / 2, Transport::Tls)
+            .unwrap_err()
+            .to_string();
         assert!(
             error.contains(&(u64::MAX / 2).to_string()) && error.contains("ulimit -Hn"),
             "{error}"
         );
+        make_room_for(u64::MAX / 2, Transport::Quic).unwrap();
     }
 }

@@ -30,7 +30,7 @@ use crate::counters::Counters;
 use crate::dial::Dialer;
 use crate::open_files::{self, OpenFilesError};
 use crate::progress::Progress;
-use crate::target::Target;
+use crate::target::{Target, Transport};
 use crate::tokens::Tokens;
 use crowd::Crowd;
 use follower::{CONVERSATIONS_MAX, Followed, Follower, Heads, Readers};
@@ -167,7 +167,13 @@ pub async fn replay(options: Options) -> Result<Report, ReplayError> {
     let (file, limit) = (options.file.clone(), options.limit);
     let corpus = Arc::new(tokio::task::spawn_blocking(move || Corpus::read(&file, limit)).await??);
     let counters = options.counters.clone();
-    open_files::make_room_for(connections(&corpus, &options))?;
+    // With a name for a host each QUIC connection has a socket of its own.
+    let carrier = if options.target.udp_from().is_some() {
+        Transport::Quic
+    } else {
+        Transport::Tcp
+    };
+    open_files::make_room_for(connections(&corpus, &options), carrier)?;
     let progress = Progress::show(counters.clone(), report::count(corpus.messages));
     progress.stage(&format!(
         "run {}: {} messages of {} users in {} conversations to {}",

@@ -3,32 +3,39 @@
 //! | module | what it holds |
 //! | --- | --- |
 //! | [`schedule`], [`clock`], [`ticker`] | when each message is due |
-//! | [`plan`] | who publishes where, and who follows what |
+//! | [`shape`], [`plan`], [`choice`] | conversations: who publishes where, and who follows what |
 //! | [`body`] | what stands in a message |
 //! | [`publisher`], [`window`], [`entrance`] | a connection that publishes |
 //! | [`reader`], [`followed`], [`ledger`] | a connection that reads, and what is judged |
 //! | [`crew`], [`worker`], [`local`] | threads, led through the same stages |
-//! | [`lead`], [`interval`], [`samples`], [`report`] | the coordinator, and what it tells |
+//! | [`remote`] | threads of other processes |
+//! | [`lead`], [`interval`], [`samples`], [`growth`], [`report`] | the coordinator, and what it tells |
 
 mod body;
+mod choice;
 mod clock;
 pub(crate) mod crew;
 mod entrance;
 mod followed;
+mod growth;
 mod interval;
-mod lead;
+pub(crate) mod lead;
 pub(crate) mod ledger;
 mod local;
 mod plan;
 mod publisher;
 mod reader;
+mod remote;
 mod report;
 mod samples;
 mod schedule;
+mod shape;
 mod ticker;
 mod window;
 mod worker;
 
+use std::net::SocketAddr;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,6 +47,7 @@ use crate::broker_process::{BrokerProcess, BrokerProcessError};
 use crate::open_files::{self, OpenFilesError};
 use crate::target::Target;
 use crate::tokens::Tokens;
+use crate::watch::Watch;
 use crate::wire::lost::Lost;
 use body::Bodies;
 use clock::Clock;
@@ -47,9 +55,12 @@ use ledger::Ledger;
 use plan::Plan;
 
 pub use body::{BODY_BYTES_MIN, Size, SizeError};
+pub use growth::Growth;
+pub use remote::serve;
 pub use report::{PhaseReport, Report};
-pub use samples::Sample;
-pub use schedule::{Pace, Phase};
+pub use samples::{BrokerSample, Sample};
+pub use schedule::{Pace, Phase, PhaseKind};
+pub use shape::{CONVERSATIONS_MAX, Part, Shape, ShapeError, ZIPF_DEFAULT};
 
 /// Subscriptions of an idle connection.
 pub const IDLE_SUBSCRIPTIONS: usize = 5;
@@ -67,6 +78,10 @@ pub struct Options {
     pub broker: Option<BrokerProcess>,
     /// The load.
     pub spec: Spec,
+    /// Processes that wait for their part of the load (`loadgen run --worker`).
+    pub workers: Vec<SocketAddr>,
+    /// What is told while it lasts.
+    pub watch: Watch,
 }
 
 /// How much of what readers get is examined.
@@ -80,6 +95,23 @@ pub enum Check {
     Off,
 }
 
+impl FromStr for Check {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "full" => Ok(Self::Full),
+            "off" => Ok(Self::Off),
+            _ => text
+                .strip_prefix("sampled=")
+                .and_then(|n| n.parse().ok())
+                .filter(|n| *n > 0)
+                .map(Self::Sampled)
+                .ok_or_else(|| format!("`{text}` is neither full nor sampled=N nor off")),
+        }
+    }
+}
+
 /// What load.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Spec {
@@ -91,10 +123,10 @@ pub struct Spec {
     pub connections: usize,
     /// Connections that publish, each as a user of its own to its share of the conversations.
     pub publishers: usize,
-    /// Connections that read, each all conversations.
+    /// Connections that read.
     pub readers: usize,
-    /// Public channels.
-    pub conversations: usize,
+    /// Conversations by shape.
+    pub parts: Vec<Part>,
     /// Bytes of a message's body.
     pub size: Size,
     /// What is published when.
@@ -105,8 +137,10 @@ pub struct Spec {
     pub settle: Duration,
     /// How long a connection may take to come about.
     pub patience: Duration,
-    /// Threads that carry the connections.
+    /// Threads of each process that carry the connections.
     pub threads: usize,
+    /// Processes, this one included.
+    pub processes: usize,
 }
 
 impl Spec {
@@ -121,21 +155,25 @@ impl Spec {
             connections: 1,
             publishers: 1,
             readers: 0,
-            conversations: 1,
+            parts: vec![Part::of(Shape::Channels { count: 1 })],
             size: Size::of(100),
             phases: Vec::new(),
             check: Check::Full,
             settle: Duration::from_secs(10),
             patience: Duration::from_secs(120),
             threads: 1,
+            processes: 1,
         })
     }
 
     fn check(&self) -> Result<(), RunError> {
-        if self.publishers == 0 || self.conversations == 0 {
+        if self.publishers == 0 || self.parts.is_empty() {
             return Err(RunError::Options(
                 "there must be a publisher and a conversation",
             ));
+        }
+        for part in &self.parts {
+            part.check()?;
         }
         if self.publishers + self.readers > self.connections {
             return Err(RunError::Options(
@@ -173,6 +211,12 @@ pub enum RunError {
     /// The numbers do not fit each other.
     #[error("{0}")]
     Options(&'static str),
+    /// A shape of conversations cannot be.
+    #[error(transparent)]
+    Shape(#[from] ShapeError),
+    /// Another process of the load is not there, or fails.
+    #[error("worker {0}: {1}")]
+    Worker(SocketAddr, String),
     /// Too few files may be open.
     #[error(transparent)]
     OpenFiles(#[from] OpenFilesError),
@@ -242,20 +286,35 @@ pub(crate) struct Shared {
     bodies: Bodies,
     /// The users of all publishers.
     senders: Vec<UserId>,
+    /// Number of this process, from 0.
+    process: usize,
 }
 
 impl Shared {
-    pub(crate) fn new(target: Target, tokens: Tokens, roots: Roots, spec: Spec) -> Self {
+    pub(crate) fn new(
+        target: Target,
+        tokens: Tokens,
+        roots: Roots,
+        spec: Spec,
+        process: usize,
+    ) -> Self {
         Self {
             target,
             tokens,
             roots,
             phases: spec.phases.clone().into(),
             clock: Clock::since(spec.epoch_us),
-            plan: Plan::new(spec.run, spec.epoch_us, spec.publishers, spec.conversations),
+            plan: Plan::new(
+                spec.run,
+                spec.epoch_us,
+                spec.publishers,
+                spec.readers,
+                &spec.parts,
+            ),
             bodies: Bodies::of(spec.run),
             senders: (0..spec.publishers).map(plan::publisher_user).collect(),
             spec,
+            process,
         }
     }
 }
@@ -265,14 +324,25 @@ impl Shared {
 /// # Errors
 /// When the load cannot be built up, or the broker goes away for good.
 pub async fn run(options: Options) -> Result<Report, RunError> {
-    options.spec.check()?;
-    open_files::make_room_for(options.spec.connections as u64)?;
-    let shared = Arc::new(Shared::new(
-        options.target,
-        options.tokens,
-        options.roots,
-        options.spec,
-    ));
-    let measured = lead::lead(&shared, options.broker.as_ref()).await?;
+    let Options {
+        target,
+        tokens,
+        roots,
+        broker,
+        mut spec,
+        workers,
+        watch,
+    } = options;
+    spec.processes = 1 + workers.len();
+    spec.check()?;
+    make_room(&spec, &target)?;
+    let shared = Arc::new(Shared::new(target, tokens, roots, spec, 0));
+    let measured = lead::lead(&shared, broker.as_ref(), &workers, watch).await?;
     Ok(report::report(&shared, measured))
+}
+
+/// Files for this process's part of the connections.
+fn make_room(spec: &Spec, target: &Target) -> Result<(), OpenFilesError> {
+    let mine = spec.connections.div_ceil(spec.processes);
+    open_files::make_room_for(mine as u64, target.transport())
 }

@@ -9,13 +9,17 @@ use std::time::Duration;
 
 use broker::Broker;
 use rialto_loadgen::broker_process::BrokerProcess;
-use rialto_loadgen::run::{Check, Options, Pace, Phase, Report, RunError, Spec, run};
+use rialto_loadgen::run::{
+    Check, Options, Pace, Part, Phase, PhaseKind, Report, RunError, Shape, Spec, run,
+};
 use rialto_loadgen::tokens::Tokens;
+use rialto_loadgen::watch::Watch;
 use rialto_sdk::Roots;
 
 fn phase(pace: Pace, duration_ms: u64) -> Phase {
     Phase {
         name: "load".into(),
+        kind: PhaseKind::Steady,
         pace,
         duration: Duration::from_millis(duration_ms),
         measured: true,
@@ -32,7 +36,7 @@ fn options(target: &str) -> Options {
             connections: 12,
             publishers: 6,
             readers: 3,
-            conversations: 4,
+            parts: vec![Part::of(Shape::Channels { count: 4 })],
             size: "32..200".parse().unwrap(),
             phases: vec![phase(Pace::Max { in_flight: 8 }, 500)],
             settle: Duration::from_secs(30),
@@ -40,6 +44,8 @@ fn options(target: &str) -> Options {
             threads: 2,
             ..Spec::now().unwrap()
         },
+        workers: Vec::new(),
+        watch: Watch::silent(),
     }
 }
 
@@ -101,6 +107,19 @@ async fn the_check_can_be_sampled_or_left_out() {
         let report = clean(options).await;
         assert_eq!(report.check, check.to_string());
     }
+}
+
+#[tokio::test]
+async fn groups_channels_and_threads_share_the_messages() {
+    let broker = Broker::start();
+    let mut options = options(&broker.target("tcp"));
+    options.spec.parts = ["channels:2", "groups:20:3", "threads:40:1:5"]
+        .map(|shape| Part::of(shape.parse().unwrap()))
+        .into();
+    let report = clean(options).await;
+    assert_eq!(report.conversations, 62);
+    // Each reader gets a part of what is published, and not all of it.
+    assert!(report.delivered < 3 * report.published, "{report:#?}");
 }
 
 #[tokio::test]

@@ -5,13 +5,17 @@ use std::thread;
 
 use tokio::sync::{mpsc, watch};
 
+use serde::{Deserialize, Serialize};
+
 use super::interval::{Interval, Tally};
 use super::ledger::Account;
+use super::remote::{self, Link};
 use super::worker::{self, Task};
 use super::{RunError, Shared, Stage};
 use crate::checker::Violations;
 
 /// What a thread says.
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Done {
     /// It has come to the end of a stage.
     Stage,
@@ -24,26 +28,28 @@ pub(crate) enum Done {
 /// Where a thread says it.
 pub(crate) type Reports = mpsc::UnboundedSender<Result<Done, RunError>>;
 
-/// All threads.
+/// All threads, those of other processes included.
 pub(crate) struct Crew {
     stage: watch::Sender<Stage>,
     done: mpsc::UnboundedReceiver<Result<Done, RunError>>,
     tallies: Vec<Tally>,
+    threads: usize,
 }
 
 impl Crew {
-    /// Starts them; they connect at once.
-    pub(crate) fn start(shared: &Arc<Shared>) -> Result<Self, RunError> {
+    /// Starts those of this process, and leads those behind the links; they connect at once.
+    pub(crate) fn start(shared: &Arc<Shared>, links: Vec<Link>) -> Result<Self, RunError> {
         let (stage, _) = watch::channel(Stage::Open);
         let (reports, done) = mpsc::unbounded_channel();
         let threads = shared.spec.threads.max(1);
-        let tallies = vec![(); threads]
-            .into_iter()
-            .map(|()| Tally::default())
-            .collect::<Vec<_>>();
+        let mut tallies: Vec<Tally> = std::iter::repeat_with(Tally::default)
+            .take(threads)
+            .collect();
+        let spec = &shared.spec;
+        let all = threads * spec.processes;
         for (thread, tally) in tallies.iter().enumerate() {
-            let spec = &shared.spec;
-            let mine = |count: usize| (thread..count).step_by(threads).collect();
+            let first = shared.process * threads + thread;
+            let mine = |count: usize| (first..count).step_by(all).collect();
             let task = Task {
                 shared: shared.clone(),
                 stage: stage.subscribe(),
@@ -58,10 +64,17 @@ impl Crew {
                 .spawn(move || worker::run(task))
                 .map_err(|error| RunError::System(format!("no thread: {error}")))?;
         }
+        let remote = links.len() * threads;
+        for link in links {
+            let tally = Tally::default();
+            tallies.push(tally.clone());
+            remote::lead(link, stage.subscribe(), tally, reports.clone());
+        }
         Ok(Self {
             stage,
             done,
             tallies,
+            threads: threads + remote,
         })
     }
 
@@ -80,8 +93,8 @@ impl Crew {
 
     /// Waits until each has said something.
     pub(crate) async fn all(&mut self) -> Result<Vec<Done>, RunError> {
-        let mut all = Vec::with_capacity(self.tallies.len());
-        while all.len() < self.tallies.len() {
+        let mut all = Vec::with_capacity(self.threads);
+        while all.len() < self.threads {
             all.push(self.next().await?);
         }
         Ok(all)
@@ -89,7 +102,7 @@ impl Crew {
 
     /// How many there are.
     pub(crate) const fn len(&self) -> usize {
-        self.tallies.len()
+        self.threads
     }
 
     /// What has happened since the last time.

@@ -11,7 +11,8 @@ use rialto_protocol::v1;
 use rialto_sdk::ClientIds;
 use tokio::sync::watch;
 
-use super::body::{Mark, mix};
+use super::body::Mark;
+use super::choice::Choice;
 use super::clock::micros;
 use super::entrance;
 use super::ledger::{Account, fingerprint};
@@ -40,12 +41,10 @@ pub(super) struct Publisher {
     /// Its place at the thread's ticker.
     place: usize,
     ids: ClientIds,
-    /// State of a random sequence.
-    random: u64,
     opens: Vec<(usize, ClientId)>,
     joins: Vec<(usize, ClientId)>,
     outlets: Vec<Outlet>,
-    turn: usize,
+    choice: Choice,
     window: Window,
     paused_until_us: u64,
     answered_us: u64,
@@ -85,6 +84,7 @@ impl Publisher {
             places.into_iter().map(name).collect::<Vec<_>>()
         };
         let (opens, joins) = (named(duties.opens), named(duties.joins));
+        let (outlets, choice) = plan.outlets(index);
         let outlet = |conversation| Outlet {
             id: plan.id(conversation),
             conversation,
@@ -99,11 +99,10 @@ impl Publisher {
             index: u32::try_from(index).unwrap_or(u32::MAX),
             place,
             ids,
-            random: mix(local.shared.spec.run ^ index as u64),
             opens,
             joins,
-            outlets: plan.outlets(index).into_iter().map(outlet).collect(),
-            turn: 0,
+            outlets: outlets.into_iter().map(outlet).collect(),
+            choice,
             window: Window::default(),
             paused_until_us: 0,
             answered_us: 0,
@@ -241,17 +240,16 @@ impl Publisher {
 
     #[inline]
     fn send(&mut self, connection: &mut Connection, due_us: u64, now_us: u64) {
-        let place = self.turn;
-        self.turn = (place + 1) % self.outlets.len();
-        self.random = self.random.wrapping_add(1);
+        let place = self.choice.next();
         let outlet = &mut self.outlets[place];
         outlet.numbers += 1;
         let shared = &self.local.shared;
+        let body_bytes = shared.spec.size.pick(self.choice.random());
         let sent = Sent {
             due_us,
             number: outlet.numbers,
             outlet: u32::try_from(place).unwrap_or(u32::MAX),
-            body_bytes: u32::try_from(shared.spec.size.pick(mix(self.random))).unwrap_or(u32::MAX),
+            body_bytes: u32::try_from(body_bytes).unwrap_or(u32::MAX),
             client_id: self.ids.next(shared.clock.unix_ms(now_us)),
             refusals: 0,
             state: State::UnderWay,

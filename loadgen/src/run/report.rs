@@ -2,10 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::growth::Growth;
 use super::interval::Interval;
 use super::lead::Measured;
 use super::samples::Sample;
-use super::schedule::{Pace, Phase};
+use super::schedule::{Pace, Phase, PhaseKind};
 use super::{Check, Shared};
 use crate::broker_process::Usage;
 use crate::checker::Violations;
@@ -15,7 +16,7 @@ use crate::latency::Percentiles;
 const PROBLEMS_MAX: usize = 10;
 
 /// The report, as it is written in JSON. Counts and latencies at its top are those of all measured phases together.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Report {
     /// Where to.
     pub target: String,
@@ -27,6 +28,10 @@ pub struct Report {
     pub readers: usize,
     /// Conversations.
     pub conversations: usize,
+    /// Their shapes.
+    pub shapes: Vec<String>,
+    /// Processes that made the load.
+    pub processes: usize,
     /// Messages a second that were asked for, if every measured phase had the same rate.
     pub rate: Option<f64>,
     /// Messages of a publisher that waited for acknowledgement at most, if every measured phase was as fast as acknowledged.
@@ -65,8 +70,12 @@ pub struct Report {
     pub broker: Option<Usage>,
     /// What this load generator used itself, over all phases.
     pub client: Option<Usage>,
+    /// What grew while the load lasted; none when it lasted less than 4 seconds.
+    pub growth: Option<Growth>,
     /// No violation, and nothing failed.
     pub clean: bool,
+    /// Thresholds that were passed, in words.
+    pub passed_thresholds: Vec<String>,
     /// Each phase.
     pub phases: Vec<PhaseReport>,
     /// Each second.
@@ -122,7 +131,13 @@ pub(super) fn report(shared: &Shared, mut measured: Measured) -> Report {
         connections: spec.connections,
         publishers: spec.publishers,
         readers: spec.readers,
-        conversations: spec.conversations,
+        conversations: shared.plan.conversations(),
+        shapes: spec
+            .parts
+            .iter()
+            .map(|part| part.shape.to_string())
+            .collect(),
+        processes: spec.processes,
         rate: common(&spec.phases, |pace| match pace {
             Pace::Rate { from, to } if from == to => Some(from),
             _ => None,
@@ -148,7 +163,9 @@ pub(super) fn report(shared: &Shared, mut measured: Measured) -> Report {
         reconnects: measured.total.reconnects,
         broker,
         client: measured.client,
+        growth: growth(&spec.phases, &measured.samples),
         clean: violations_total == 0 && measured.total.failed == 0,
+        passed_thresholds: Vec::new(),
         phases,
         samples: measured.samples,
     }
@@ -173,6 +190,20 @@ fn phase_report(
         delivery_ms: interval.deliveries.percentiles(),
         broker,
     }
+}
+
+/// Of the soak phases if there are any, else of all that is measured.
+fn growth(phases: &[Phase], samples: &[Sample]) -> Option<Growth> {
+    let soaks: Vec<&str> = phases
+        .iter()
+        .filter(|phase| phase.kind == PhaseKind::Soak)
+        .map(|phase| phase.name.as_str())
+        .collect();
+    let counts = |sample: &&Sample| {
+        sample.measured && (soaks.is_empty() || soaks.contains(&sample.phase.as_str()))
+    };
+    let samples: Vec<&Sample> = samples.iter().filter(counts).collect();
+    Growth::between(&samples)
 }
 
 /// What all measured phases have in common.

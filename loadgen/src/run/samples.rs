@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::interval::Interval;
+use super::schedule::Phase;
 use crate::broker_process::Usage;
 use crate::latency::Percentiles;
 
@@ -15,6 +16,8 @@ pub struct Sample {
     pub seconds: f64,
     /// The phase.
     pub phase: String,
+    /// Whether it counts in the totals.
+    pub measured: bool,
     /// Messages acknowledged a second.
     pub published_per_s: f64,
     /// Message events that readers got a second.
@@ -48,7 +51,7 @@ impl Sample {
     /// Of an interval that ended `at_s` seconds after the load began; `used` is what the broker used in it.
     pub(super) fn of(
         interval: &Interval,
-        phase: &str,
+        phase: &Phase,
         at_s: f64,
         seconds: f64,
         used: Option<Usage>,
@@ -57,7 +60,8 @@ impl Sample {
         Self {
             at_s,
             seconds,
-            phase: phase.to_owned(),
+            phase: phase.name.clone(),
+            measured: phase.measured,
             published_per_s: per_s(interval.published),
             delivered_per_s: per_s(interval.delivered),
             refused: interval.refused,

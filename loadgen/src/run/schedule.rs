@@ -33,11 +33,39 @@ impl std::fmt::Display for Pace {
     }
 }
 
+/// What a phase is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PhaseKind {
+    /// A rate that moves, to get there.
+    Ramp,
+    /// A rate that stands.
+    #[default]
+    Steady,
+    /// Far more for a while.
+    Spike,
+    /// A long time, in which nothing may grow.
+    Soak,
+}
+
+impl std::fmt::Display for PhaseKind {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(match self {
+            Self::Ramp => "ramp",
+            Self::Steady => "steady",
+            Self::Spike => "spike",
+            Self::Soak => "soak",
+        })
+    }
+}
+
 /// A part of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Phase {
     /// Its name in reports.
     pub name: String,
+    /// What it is for.
+    pub kind: PhaseKind,
     /// How fast it publishes.
     pub pace: Pace,
     /// How long it lasts.
@@ -149,6 +177,7 @@ mod tests {
     fn phase(pace: Pace, seconds: u64) -> Phase {
         Phase {
             name: "a".into(),
+            kind: PhaseKind::Steady,
             pace,
             duration: Duration::from_secs(seconds),
             measured: true,

@@ -111,7 +111,7 @@ fn serve(data: &Path, [tcp, tls, quic, ops]: &[String; 4], settings: &[String]) 
 }
 
 /// `RIALTO_BIN`, or the binary of this workspace, built as the tests are.
-fn binary() -> &'static Path {
+pub(crate) fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
         if let Some(path) = env::var_os("RIALTO_BIN") {

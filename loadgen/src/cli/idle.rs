@@ -1,0 +1,61 @@
+//! `loadgen idle`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use rialto_loadgen::broker_process::BrokerProcess;
+use rialto_loadgen::idle;
+use tokio::runtime::Builder;
+
+use super::target::{TargetArgs, duration};
+use super::telling::{check_report, write};
+
+#[derive(Debug, Args)]
+pub(super) struct IdleArgs {
+    #[command(flatten)]
+    to: TargetArgs,
+    /// Where the report goes, as JSON.
+    #[arg(long, value_name = "FILE")]
+    report: PathBuf,
+    /// Connections, each of a user of its own. On loopback they come from many addresses of 127.0.0.0/8.
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    connections: usize,
+    /// The broker's process.
+    #[arg(long, value_name = "PID")]
+    broker_pid: u32,
+    /// How long idle processor time is measured: seconds, or with ms, s, m, h.
+    #[arg(long, value_name = "S", default_value = "10", value_parser = duration)]
+    duration: Duration,
+    /// Threads that carry the connections. As many as processors by default.
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+}
+
+/// Opens the connections and measures; whether none was lost.
+pub(super) fn run(args: &IdleArgs) -> anyhow::Result<bool> {
+    check_report(&args.report)?;
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let options = idle::Options {
+        target: args.to.target.clone(),
+        tokens: args.to.tokens()?,
+        roots: args.to.roots()?,
+        connections: args.connections,
+        broker: BrokerProcess::of(args.broker_pid)?,
+        duration: args.duration,
+        patience: args.to.patience(),
+        threads: args.threads.unwrap_or(processors),
+    };
+    let coordinator = Builder::new_current_thread().enable_all().build()?;
+    let report = coordinator.block_on(idle::idle(options))?;
+    write(&args.report, &report)?;
+    println!(
+        "{} connections in {:.1} s: {:.0} bytes each, {:.2} % of a processor while idle, {} reconnects",
+        report.connections,
+        report.connect_s,
+        report.resident_bytes_per_connection,
+        report.idle_cpu * 100.0,
+        report.reconnects
+    );
+    Ok(report.reconnects == 0)
+}

@@ -1,0 +1,248 @@
+//! Threads of other processes: the coordinator sends the load and each stage, a worker sends what its threads say. JSON lines
+//! over TCP, a few a second.
+//!
+//! A worker chooses by its own command line where the load goes and as whom; whoever reaches its port can only start it, once.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+use super::crew::{Crew, Done, Reports};
+use super::interval::{Interval, Tally};
+use super::ledger::Ledger;
+use super::{RunError, Shared, Spec, Stage, make_room};
+use crate::target::Target;
+use crate::tokens::Tokens;
+use rialto_sdk::Roots;
+
+/// How often a worker tells what has happened.
+const TELL_EVERY: Duration = Duration::from_millis(100);
+/// How long the coordinator tries to reach a worker that is only starting.
+const REACH_MAX: Duration = Duration::from_secs(10);
+const REACH_AGAIN: Duration = Duration::from_millis(50);
+/// Both sides have to be of one version.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// What the coordinator sends.
+#[derive(Debug, Serialize, Deserialize)]
+enum Order {
+    /// The load, and which process the worker is.
+    Begin {
+        version: String,
+        spec: Box<Spec>,
+        process: usize,
+    },
+    /// See [`Stage`].
+    Join,
+    Follow,
+    Load(u64),
+    Drain(Ledger),
+}
+
+/// What a worker sends.
+#[derive(Debug, Serialize, Deserialize)]
+enum Word {
+    /// What has happened since the last time.
+    Interval(Box<Interval>),
+    /// What one of its threads said.
+    Done(Done),
+    /// Why there will be no more.
+    Failed(String),
+}
+
+/// A connection to a worker.
+pub(crate) struct Link {
+    address: SocketAddr,
+    lines: Lines,
+    writer: OwnedWriteHalf,
+}
+
+/// Lines of JSON.
+struct Lines(tokio::io::Lines<BufReader<OwnedReadHalf>>);
+
+impl Lines {
+    fn new(reader: OwnedReadHalf) -> Self {
+        Self(BufReader::new(reader).lines())
+    }
+
+    /// The next one; cancel safe.
+    async fn next<T: DeserializeOwned>(&mut self) -> Result<T, String> {
+        match self.0.next_line().await {
+            Ok(Some(line)) => serde_json::from_str(&line)
+                .map_err(|error| format!("it does not speak as this loadgen does: {error}")),
+            Ok(None) => Err("it has ended".into()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+async fn say(writer: &mut OwnedWriteHalf, what: &impl Serialize) -> Result<(), String> {
+    let mut line = serde_json::to_vec(what).map_err(|error| error.to_string())?;
+    line.push(b'\n');
+    writer
+        .write_all(&line)
+        .await
+        .map_err(|error| error.to_string())
+}
+
+impl Link {
+    /// Gives the worker its part of the load.
+    pub(super) async fn open(
+        address: SocketAddr,
+        spec: &Spec,
+        process: usize,
+    ) -> Result<Self, RunError> {
+        let failed = |problem: String| RunError::Worker(address, problem);
+        let begun = tokio::time::Instant::now();
+        let stream = loop {
+            match TcpStream::connect(address).await {
+                Ok(stream) => break stream,
+                Err(error) if begun.elapsed() > REACH_MAX => return Err(failed(error.to_string())),
+                Err(_) => tokio::time::sleep(REACH_AGAIN).await,
+            }
+        };
+        stream
+            .set_nodelay(true)
+            .map_err(|error| failed(error.to_string()))?;
+        let (reader, mut writer) = stream.into_split();
+        let begin = Order::Begin {
+            version: VERSION.to_owned(),
+            spec: Box::new(spec.clone()),
+            process,
+        };
+        say(&mut writer, &begin).await.map_err(failed)?;
+        Ok(Self {
+            address,
+            lines: Lines::new(reader),
+            writer,
+        })
+    }
+}
+
+/// Leads a worker through the stages, on a task of its own.
+pub(super) fn lead(link: Link, mut stage: watch::Receiver<Stage>, tally: Tally, reports: Reports) {
+    let Link {
+        address,
+        mut lines,
+        mut writer,
+    } = link;
+    tokio::spawn(async move {
+        let failure = loop {
+            tokio::select! {
+                word = lines.next() => match word {
+                    Ok(Word::Interval(interval)) => tally.current().add(&interval),
+                    Ok(Word::Done(done)) => drop(reports.send(Ok(done))),
+                    Ok(Word::Failed(problem)) | Err(problem) => break problem,
+                },
+                changed = stage.changed() => {
+                    // When the coordinator is gone, nobody waits for the worker.
+                    let Ok(()) = changed else { return };
+                    let order = match &*stage.borrow_and_update() {
+                        Stage::Open => continue,
+                        Stage::Join => Order::Join,
+                        Stage::Follow => Order::Follow,
+                        Stage::Load(start_us) => Order::Load(*start_us),
+                        Stage::Drain(ledger) => Order::Drain(ledger.as_ref().clone()),
+                    };
+                    if let Err(problem) = say(&mut writer, &order).await {
+                        break problem;
+                    }
+                }
+            }
+        };
+        let _ = reports.send(Err(RunError::Worker(address, failure)));
+    });
+}
+
+/// Waits for a coordinator, and carries its part of one load. `listening` hears the address.
+///
+/// # Errors
+/// When the address cannot be had, the coordinator goes away, or the load fails.
+pub async fn serve(
+    listen: SocketAddr,
+    target: Target,
+    tokens: Tokens,
+    roots: Roots,
+    listening: impl FnOnce(SocketAddr),
+) -> Result<(), RunError> {
+    let system = |error: std::io::Error| RunError::System(format!("{listen}: {error}"));
+    let listener = TcpListener::bind(listen).await.map_err(system)?;
+    listening(listener.local_addr().map_err(system)?);
+    let (stream, coordinator) = listener.accept().await.map_err(system)?;
+    drop(listener);
+    stream.set_nodelay(true).map_err(system)?;
+    let failed = |problem| RunError::Worker(coordinator, problem);
+    let (reader, mut writer) = stream.into_split();
+    let mut lines = Lines::new(reader);
+    let (spec, process) = match lines.next().await.map_err(failed)? {
+        Order::Begin {
+            version,
+            spec,
+            process,
+        } if version == VERSION => (spec, process),
+        Order::Begin { version, .. } => {
+            let problem = format!("this is loadgen {VERSION}, the coordinator is {version}");
+            let _ = say(&mut writer, &Word::Failed(problem.clone())).await;
+            return Err(failed(problem));
+        }
+        _ => return Err(failed("it did not begin with a load".into())),
+    };
+    let carried = async {
+        spec.check()?;
+        make_room(&spec, &target)?;
+        let shared = Arc::new(Shared::new(target, tokens, roots, *spec, process));
+        let mut crew = Crew::start(&shared, Vec::new())?;
+        carry(&mut crew, &mut lines, &mut writer)
+            .await
+            .map_err(|error| match error {
+                Ok(error) => error,
+                Err(problem) => failed(problem),
+            })
+    };
+    let carried = carried.await;
+    if let Err(error) = &carried {
+        // The coordinator may be what is gone.
+        let _ = say(&mut writer, &Word::Failed(error.to_string())).await;
+    }
+    carried
+}
+
+/// Passes on orders and words until the crew has judged.
+async fn carry(
+    crew: &mut Crew,
+    lines: &mut Lines,
+    writer: &mut OwnedWriteHalf,
+) -> Result<(), Result<RunError, String>> {
+    let mut ticks = tokio::time::interval(TELL_EVERY);
+    let mut judged = 0;
+    while judged < crew.len() {
+        tokio::select! {
+            order = lines.next() => crew.begin(match order.map_err(Err)? {
+                Order::Begin { .. } => return Err(Err("it began twice".into())),
+                Order::Join => Stage::Join,
+                Order::Follow => Stage::Follow,
+                Order::Load(start_us) => Stage::Load(start_us),
+                Order::Drain(ledger) => Stage::Drain(Arc::new(ledger)),
+            }),
+            done = crew.next() => {
+                let done = done.map_err(Ok)?;
+                judged += usize::from(matches!(done, Done::Judged(_)));
+                // First what the thread has counted.
+                let interval = Word::Interval(Box::new(crew.take()));
+                say(writer, &interval).await.map_err(Err)?;
+                say(writer, &Word::Done(done)).await.map_err(Err)?;
+            }
+            _ = ticks.tick() => {
+                let interval = Word::Interval(Box::new(crew.take()));
+                say(writer, &interval).await.map_err(Err)?;
+            }
+        }
+    }
+    Ok(())
+}
