@@ -84,7 +84,10 @@ fn every_scenario_that_is_shipped_is_read_and_runs() {
         let html = fs::read_to_string(&page).unwrap();
         assert_eq!(unbalanced(&html), [""; 0], "{name}");
         assert!(html.contains("<svg") && html.contains("Memory of the broker"));
-        assert!(!html.contains("<script") && !html.contains("http"), "{name}");
+        assert!(
+            !html.contains("<script") && !html.contains("http"),
+            "{name}"
+        );
     }
 }
 
@@ -101,7 +104,10 @@ fn several_processes_make_one_report() {
     ]);
     assert_eq!(status(&output), 0, "{output:?}");
     let report = read(&report);
-    assert_eq!((&report["processes"], &report["clean"]), (&3.into(), &true.into()));
+    assert_eq!(
+        (&report["processes"], &report["clean"]),
+        (&3.into(), &true.into())
+    );
     let published = report["published"].as_u64().unwrap();
     assert!((1..=300).contains(&published), "{report:#}");
     assert!(report["ack_ms"]["p50"].as_f64().unwrap() > 0.0);
@@ -148,17 +154,26 @@ fn thresholds_decide_the_exit_status_and_two_reports_are_compared() {
     assert_eq!(status(&run(&one, "100", "violations>0")), 0);
     let passed = run(&other, "400", "published<1M");
     let words = text(&passed.stdout);
-    assert!(status(&passed) == 1 && words.contains("passed published<1M"), "{words}");
+    assert!(
+        status(&passed) == 1 && words.contains("passed published<1M"),
+        "{words}"
+    );
     assert!(read(Path::new(&other))["passed_thresholds"][0].is_string());
 
     let compared = loadgen(&["compare", &one, &other, "--fail-if", "published<0.5x"]);
     let words = text(&compared.stdout);
     assert_eq!(status(&compared), 0, "{words}");
-    assert!(words.contains("not the same load: phases") && words.contains("published_per_s"), "{words}");
+    assert!(
+        words.contains("not the same load: phases") && words.contains("published_per_s"),
+        "{words}"
+    );
     let worse = loadgen(&["compare", &other, &one, "--fail-if", "published<0.9x"]);
     assert_eq!(status(&worse), 1, "{worse:?}");
     let none = loadgen(&["compare", &one, &path("c.json")]);
-    assert!(status(&none) == 2 && text(&none.stderr).contains("c.json"), "{none:?}");
+    assert!(
+        status(&none) == 2 && text(&none.stderr).contains("c.json"),
+        "{none:?}"
+    );
 }
 
 #[test]
@@ -187,7 +202,10 @@ fn what_cannot_be_is_refused_before_anything_is_opened() {
         arguments.extend(flags.split(' '));
         let output = loadgen(&arguments);
         let words = text(&output.stderr);
-        assert!(status(&output) == 2 && words.contains(says), "{flags}: {words}");
+        assert!(
+            status(&output) == 2 && words.contains(says),
+            "{flags}: {words}"
+        );
     }
 }
 
@@ -210,7 +228,14 @@ fn a_short_soak_is_clean_and_leaves_reports() {
         .unwrap();
     assert_eq!(status(&output), 0, "{output:?}");
     let report = read(&folder.path().join("soak.json"));
-    assert!(report["growth"]["rss"].as_f64().unwrap() > 0.0, "{report:#}");
+    assert!(
+        report["growth"]["rss"].as_f64().unwrap() > 0.0,
+        "{report:#}"
+    );
     assert_eq!(report["clean"], true);
-    assert!(fs::read_to_string(folder.path().join("soak.html")).unwrap().contains("<svg"));
+    assert!(
+        fs::read_to_string(folder.path().join("soak.html"))
+            .unwrap()
+            .contains("<svg")
+    );
 }

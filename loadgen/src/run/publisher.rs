@@ -48,6 +48,8 @@ pub(super) struct Publisher {
     window: Window,
     paused_until_us: u64,
     answered_us: u64,
+    /// When it was first seen that nothing more will be due.
+    ended_us: Option<u64>,
     unanswered: Vec<(u32, u64)>,
     pub(super) problems: Vec<String>,
 }
@@ -106,6 +108,7 @@ impl Publisher {
             window: Window::default(),
             paused_until_us: 0,
             answered_us: 0,
+            ended_us: None,
             unanswered: Vec::new(),
             problems: Vec::new(),
         })
@@ -221,9 +224,10 @@ impl Publisher {
         if self.window.open() == 0 {
             return Wait::Nothing;
         }
-        self.answered_us = self.answered_us.max(1);
+        // Patience begins now at the earliest: a process that was stopped has answers waiting that it has not read.
+        let ended_us = *self.ended_us.get_or_insert(now_us);
         let settle_us = micros(self.local.shared.spec.settle);
-        let patience_us = self.answered_us.saturating_add(settle_us);
+        let patience_us = self.answered_us.max(ended_us).saturating_add(settle_us);
         if now_us < patience_us {
             return Wait::Until(patience_us);
         }

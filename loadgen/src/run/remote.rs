@@ -59,6 +59,7 @@ enum Word {
 /// A connection to a worker.
 pub(crate) struct Link {
     address: SocketAddr,
+    threads: usize,
     lines: Lines,
     writer: OwnedWriteHalf,
 }
@@ -119,6 +120,7 @@ impl Link {
         say(&mut writer, &begin).await.map_err(failed)?;
         Ok(Self {
             address,
+            threads: spec.threads.max(1),
             lines: Lines::new(reader),
             writer,
         })
@@ -129,15 +131,24 @@ impl Link {
 pub(super) fn lead(link: Link, mut stage: watch::Receiver<Stage>, tally: Tally, reports: Reports) {
     let Link {
         address,
+        threads,
         mut lines,
         mut writer,
     } = link;
     tokio::spawn(async move {
+        let mut judged = 0;
         let failure = loop {
             tokio::select! {
                 word = lines.next() => match word {
                     Ok(Word::Interval(interval)) => tally.current().add(&interval),
-                    Ok(Word::Done(done)) => drop(reports.send(Ok(done))),
+                    Ok(Word::Done(done)) => {
+                        judged += usize::from(matches!(done, Done::Judged(_)));
+                        let _ = reports.send(Ok(done));
+                        // It ends by itself then.
+                        if judged == threads {
+                            return;
+                        }
+                    }
                     Ok(Word::Failed(problem)) | Err(problem) => break problem,
                 },
                 changed = stage.changed() => {

@@ -55,8 +55,11 @@ impl Window {
     /// The message with this request id, if it is not done with.
     #[inline]
     pub(super) fn find(&mut self, request_id: u32) -> Option<&mut Sent> {
-        let first = self.before % REQUEST_IDS;
-        let place = (u64::from(request_id).checked_sub(1)? + REQUEST_IDS - first) % REQUEST_IDS;
+        let place = u64::from(request_id).checked_sub(1)?;
+        if place >= REQUEST_IDS {
+            return None;
+        }
+        let place = (place + REQUEST_IDS - self.before % REQUEST_IDS) % REQUEST_IDS;
         let sent = self.sent.get_mut(usize::try_from(place).ok()?)?;
         (sent.state != State::Done).then_some(sent)
     }
