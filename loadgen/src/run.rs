@@ -5,7 +5,7 @@
 //! | [`schedule`], [`clock`], [`ticker`] | when each message is due |
 //! | [`shape`], [`plan`], [`choice`] | conversations: who publishes where, and who follows what |
 //! | [`body`] | what stands in a message |
-//! | [`publisher`], [`window`], [`entrance`] | a connection that publishes |
+//! | [`publisher`], [`window`], [`entrance`], [`patience`] | a connection that publishes |
 //! | [`reader`], [`followed`], [`ledger`] | a connection that reads, and what is judged |
 //! | [`crew`], [`worker`], [`local`] | threads, led through the same stages |
 //! | [`remote`] | threads of other processes |
@@ -22,6 +22,7 @@ mod interval;
 pub(crate) mod lead;
 pub(crate) mod ledger;
 mod local;
+mod patience;
 mod plan;
 mod publisher;
 mod reader;

@@ -6,7 +6,7 @@ use super::samples::Sample;
 
 /// Fewer samples than these say nothing about growth.
 const SAMPLES_MIN: usize = 4;
-/// The part of the samples that is its beginning, and its end.
+/// The part of the samples that is its beginning, and its end; it has two samples at least.
 const PART: usize = 4;
 
 /// The last quarter's median by the first quarter's, of the soak phases if there are any, else of all that is measured.
@@ -28,7 +28,7 @@ impl Growth {
         if samples.len() < SAMPLES_MIN {
             return None;
         }
-        let part = samples.len() / PART;
+        let part = (samples.len() / PART).max(2);
         let ratio = |of: &dyn Fn(&Sample) -> Option<f64>| {
             let before = median(samples[..part].iter().filter_map(|one| of(one)))?;
             let after = median(

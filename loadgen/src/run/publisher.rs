@@ -17,6 +17,7 @@ use super::clock::micros;
 use super::entrance;
 use super::ledger::{Account, fingerprint};
 use super::local::{Local, Person, random};
+use super::patience::Patience;
 use super::plan::publisher_user;
 use super::schedule::{Now, Pacing};
 use super::window::{Sent, State, Window};
@@ -48,8 +49,8 @@ pub(super) struct Publisher {
     window: Window,
     paused_until_us: u64,
     answered_us: u64,
-    /// When it was first seen that nothing more will be due.
-    ended_us: Option<u64>,
+    /// With answers, once nothing more will be due.
+    patience: Patience,
     unanswered: Vec<(u32, u64)>,
     pub(super) problems: Vec<String>,
 }
@@ -108,7 +109,7 @@ impl Publisher {
             window: Window::default(),
             paused_until_us: 0,
             answered_us: 0,
-            ended_us: None,
+            patience: Patience::new(local.shared.spec.settle),
             unanswered: Vec::new(),
             problems: Vec::new(),
         })
@@ -224,12 +225,8 @@ impl Publisher {
         if self.window.open() == 0 {
             return Wait::Nothing;
         }
-        // Patience begins now at the earliest: a process that was stopped has answers waiting that it has not read.
-        let ended_us = *self.ended_us.get_or_insert(now_us);
-        let settle_us = micros(self.local.shared.spec.settle);
-        let patience_us = self.answered_us.max(ended_us).saturating_add(settle_us);
-        if now_us < patience_us {
-            return Wait::Until(patience_us);
+        if self.patience.lasts(now_us, self.answered_us) {
+            return Wait::Until(self.patience.next_us());
         }
         for state in [State::UnderWay, State::Refused] {
             let left = self.window.in_state(state);

@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use super::followed::{Depth, Followed, News};
 use super::ledger::Ledger;
 use super::local::{Local, Person};
+use super::patience::STEPS;
 use super::plan::reader_user;
 use super::{Check, RunError, Stage};
 use crate::checker::Violations;
@@ -110,13 +111,14 @@ impl Reader {
                 }
             }
         };
-        let settle = self.local.shared.spec.settle;
-        while !self.is_complete(&ledger) {
+        let step = self.local.shared.spec.settle / STEPS;
+        let mut left = STEPS;
+        while left > 0 && !self.is_complete(&ledger) {
             let more = poll_fn(|context| self.poll_once(&mut connection, context));
-            match timeout(settle, more).await {
-                Ok(Ok(())) => {}
+            match timeout(step, more).await {
+                Ok(Ok(())) => left = STEPS,
                 Ok(Err(lost)) => self.again(&mut connection, lost).await?,
-                Err(_) => break,
+                Err(_) => left -= 1,
             }
         }
         let judged = self.followed.iter_mut().map(|one| {
