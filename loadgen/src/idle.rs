@@ -77,7 +77,10 @@ pub async fn idle(options: Options) -> Result<Report, RunError> {
     if options.connections == 0 {
         return Err(RunError::Options("there must be a connection"));
     }
-    open_files::make_room_for(options.connections as u64 + 1, options.target.transport())?;
+    open_files::make_room_for(open_files::files_of(
+        options.connections as u64 + 1,
+        options.target.transport(),
+    ))?;
     let broker = options.broker;
     let target = options.target.to_string();
     let spec = Spec {

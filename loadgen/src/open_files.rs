@@ -32,14 +32,22 @@ pub enum OpenFilesError {
     Refused(#[from] io::Error),
 }
 
-/// Makes sure that so many connections can be open, by raising the soft limit as far as needed, and the hard one if this
-/// process may. Over QUIC they share a few sockets.
+/// Files that so many connections take: over QUIC they share a few sockets.
+#[must_use]
+pub const fn files_of(connections: u64, transport: Transport) -> u64 {
+    match transport {
+        Transport::Quic => 0,
+        Transport::Tcp | Transport::Tls => connections,
+    }
+}
+
+/// Makes sure that so many connections with a file each can be open, by raising the soft limit as far as needed, and the
+/// hard one if this process may.
 ///
 /// # Errors
 /// When the limits do not allow it.
-pub fn make_room_for(connections: u64, transport: Transport) -> Result<(), OpenFilesError> {
-    let each = u64::from(transport != Transport::Quic);
-    let needed = (connections * each).saturating_add(BESIDE_CONNECTIONS);
+pub fn make_room_for(connections: u64) -> Result<(), OpenFilesError> {
+    let needed = connections.saturating_add(BESIDE_CONNECTIONS);
     let limit = getrlimit(Resource::Nofile);
     let (soft, hard) = (
         limit.current.unwrap_or(u64::MAX),
@@ -69,14 +77,13 @@ mod tests {
 
     #[test]
     fn more_than_can_ever_be_open_is_refused_with_both_numbers_and_what_to_do() {
-        make_room_for(1, Transport::Tcp).unwrap();
-        let error = make_room_for(u64::MAX / 2, Transport::Tls)
-            .unwrap_err()
-            .to_string();
+        make_room_for(1).unwrap();
+        let many = files_of(u64::MAX / 2, Transport::Tls);
+        let error = make_room_for(many).unwrap_err().to_string();
         assert!(
-            error.contains(&(u64::MAX / 2).to_string()) && error.contains("ulimit -Hn"),
+            error.contains(&many.to_string()) && error.contains("ulimit -Hn"),
             "{error}"
         );
-        make_room_for(u64::MAX / 2, Transport::Quic).unwrap();
+        make_room_for(files_of(many, Transport::Quic)).unwrap();
     }
 }

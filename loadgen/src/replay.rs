@@ -173,7 +173,10 @@ pub async fn replay(options: Options) -> Result<Report, ReplayError> {
     } else {
         Transport::Tcp
     };
-    open_files::make_room_for(connections(&corpus, &options), carrier)?;
+    open_files::make_room_for(open_files::files_of(
+        connections(&corpus, &options),
+        carrier,
+    ))?;
     let progress = Progress::show(counters.clone(), report::count(corpus.messages));
     progress.stage(&format!(
         "run {}: {} messages of {} users in {} conversations to {}",

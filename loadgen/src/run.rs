@@ -345,5 +345,5 @@ pub async fn run(options: Options) -> Result<Report, RunError> {
 /// Files for this process's part of the connections.
 fn make_room(spec: &Spec, target: &Target) -> Result<(), OpenFilesError> {
     let mine = spec.connections.div_ceil(spec.processes);
-    open_files::make_room_for(mine as u64, target.transport())
+    open_files::make_room_for(open_files::files_of(mine as u64, target.transport()))
 }
