@@ -25,6 +25,7 @@ pub(super) fn judge(
             _ => None,
         })
         .collect();
+    let faded = faded(book, log);
     readings.push(Reading {
         reader: "reader of history".to_owned(),
         events: log.iter().map(Observed::of).collect(),
@@ -34,6 +35,8 @@ pub(super) fn judge(
         for event in &mut reading.events {
             if deleted.contains(&event.seq) {
                 black_out(event);
+            } else if faded.contains(&event.seq) {
+                event.print = Fingerprint::of(b"deleted");
             }
         }
     }
@@ -44,6 +47,19 @@ pub(super) fn judge(
     findings.add_verdict(&verdict);
     receipts(book, log, findings);
     turns(book, findings);
+}
+
+/// Edits of messages that were deleted later: their text goes with the message. Nothing but what was sent as no message may.
+fn faded(book: &Book, log: &[v1::Event]) -> HashSet<Seq> {
+    let messages = book.entries.iter().filter(|line| line.said.is_some());
+    let messages: HashSet<ClientId> = messages.map(|line| line.client_id).collect();
+    log.iter()
+        .filter(|event| matches!(event.content, Some(Content::Redacted(_))))
+        .filter(|event| {
+            ClientId::from_slice(&event.client_id).is_ok_and(|id| !messages.contains(&id))
+        })
+        .map(|event| Seq(event.seq))
+        .collect()
 }
 
 /// What was acknowledged, in the order of its seqs, and what was not but stands in the log all the same. Deleted messages are
