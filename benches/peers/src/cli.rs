@@ -182,7 +182,7 @@ impl Writer {
     }
 }
 
-/// Shows a bar on a terminal and plain lines elsewhere, on standard error, and writes results after each repeat.
+/// Shows a bar on a terminal and plain lines elsewhere, on standard error, and writes results after each run.
 struct Teller {
     bar: ProgressBar,
     plain: bool,
@@ -238,7 +238,7 @@ impl Watch for Teller {
         }
     }
 
-    fn repeat_ends(&mut self, contest: &Contest) -> anyhow::Result<()> {
+    fn keep(&mut self, contest: &Contest) -> anyhow::Result<()> {
         self.write.write(contest)
     }
 }

@@ -71,11 +71,11 @@ pub(crate) trait Watch {
     fn run_begins(&mut self, words: &str);
     /// It is over.
     fn run_ends(&mut self, words: &str);
-    /// A repeat is over.
+    /// Keeps what was measured up to now.
     ///
     /// # Errors
-    /// When what was measured up to now cannot be written.
-    fn repeat_ends(&mut self, contest: &Contest) -> anyhow::Result<()>;
+    /// When it cannot be written.
+    fn keep(&mut self, contest: &Contest) -> anyhow::Result<()>;
 }
 
 impl Contest {
@@ -137,8 +137,8 @@ impl Contest {
                         entry.failures.push(format!("{error:#}"));
                     }
                 }
+                watch.keep(self)?;
             }
-            watch.repeat_ends(self)?;
         }
         Ok(())
     }
@@ -249,7 +249,7 @@ mod tests {
     struct Heard {
         runs: usize,
         ended: Vec<String>,
-        repeats: usize,
+        kept: usize,
     }
 
     impl Watch for Heard {
@@ -260,8 +260,8 @@ mod tests {
         fn run_ends(&mut self, words: &str) {
             self.ended.push(words.to_owned());
         }
-        fn repeat_ends(&mut self, _: &Contest) -> anyhow::Result<()> {
-            self.repeats += 1;
+        fn keep(&mut self, _: &Contest) -> anyhow::Result<()> {
+            self.kept += 1;
             Ok(())
         }
     }
@@ -288,7 +288,7 @@ mod tests {
             .collect();
         assert_eq!(samples, [3.0, 1.0, 2.0]);
         assert_eq!(contest.entries[0].failures, ["the port was taken"]);
-        assert_eq!((heard.runs, heard.ended.len(), heard.repeats), (4, 4, 2));
+        assert_eq!((heard.runs, heard.ended.len(), heard.kept), (4, 4, 4));
         assert!(heard.ended[0].contains("the port was taken"));
         assert_eq!(fs::read_dir(data.path()).unwrap().count(), 0);
     }

@@ -49,8 +49,8 @@ pub(crate) struct Setting {
     pub(crate) server: Vec<&'static str>,
     /// Arguments of the load generator.
     pub(crate) client: Vec<&'static str>,
-    /// `GOMAXPROCS` of server and load generator, where they are written in Go.
-    pub(crate) go_processors: Option<&'static str>,
+    /// Environment of server and load generator, beside what they inherit.
+    pub(crate) environment: Vec<(&'static str, &'static str)>,
     /// Into how many parts the work is divided: streams, pages, processes, whatever the peer divides.
     pub(crate) parts: usize,
 }
@@ -80,8 +80,8 @@ impl Setting {
         self
     }
 
-    fn go_processors(mut self, processors: &'static str) -> Self {
-        self.go_processors = Some(processors);
+    fn environment(mut self, name: &'static str, value: &'static str) -> Self {
+        self.environment.push((name, value));
         self
     }
 

@@ -23,7 +23,7 @@ pub(super) struct Running<'a> {
     nats: &'a Nats,
     port: u16,
     monitoring: u16,
-    go_processors: Option<&'static str>,
+    environment: Vec<(&'static str, &'static str)>,
 }
 
 impl<'a> Running<'a> {
@@ -44,7 +44,7 @@ impl<'a> Running<'a> {
         )?;
         let mut command = Command::new(&nats.server);
         command.arg("-c").arg(file);
-        limit_processors(&mut command, setting.go_processors);
+        command.envs(setting.environment.iter().copied());
         let mut server = Server::start("nats-server", run.folder, &command)?;
         server.wait_for(|| get(monitoring, "/healthz").ok())?;
         Ok(Self {
@@ -52,7 +52,7 @@ impl<'a> Running<'a> {
             nats,
             port,
             monitoring,
-            go_processors: setting.go_processors,
+            environment: setting.environment.clone(),
         })
     }
 
@@ -70,7 +70,7 @@ impl<'a> Running<'a> {
             .args(arguments)
             .env("HOME", folder)
             .env("XDG_CONFIG_HOME", folder);
-        limit_processors(&mut command, self.go_processors);
+        command.envs(self.environment.iter().copied());
         Tool::start(name, folder, &command)
     }
 
@@ -94,12 +94,6 @@ impl<'a> Running<'a> {
         json["num_subscriptions"]
             .as_u64()
             .context("/subsz does not tell the number of subscriptions")
-    }
-}
-
-fn limit_processors(command: &mut Command, processors: Option<&str>) {
-    if let Some(processors) = processors {
-        command.env("GOMAXPROCS", processors);
     }
 }
 

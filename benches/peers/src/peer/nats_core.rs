@@ -51,16 +51,17 @@ impl Peer for NatsCore {
     }
 
     fn settings(&self, case: &Case) -> Vec<Setting> {
-        let Load::FanOut { readers } = case.load else {
+        if !matches!(case.load, Load::FanOut { .. }) {
             return Vec::new();
-        };
-        let one_processor_each = Setting::named("GOMAXPROCS=1").go_processors("1");
-        let defaults = Setting::named("defaults");
-        if readers == 1 {
-            vec![defaults, one_processor_each]
-        } else {
-            vec![one_processor_each, defaults]
         }
+        let one_processor_each = || Setting::named("GOMAXPROCS=1").environment("GOMAXPROCS", "1");
+        vec![
+            one_processor_each(),
+            one_processor_each()
+                .and("GOGC=400")
+                .environment("GOGC", "400"),
+            Setting::named("defaults"),
+        ]
     }
 
     fn measure(&self, case: &Case, setting: &Setting, run: Run<'_>) -> anyhow::Result<Measured> {

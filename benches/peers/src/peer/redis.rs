@@ -166,23 +166,23 @@ impl Peer for Redis {
 
     fn settings(&self, case: &Case) -> Vec<Setting> {
         match case.load {
-            Load::Publish { connections: 1, .. } => vec![
-                Setting::named("defaults"),
-                Setting::named("server on processor 0").server(PINNED),
-                Setting::named("stream nodes of 2 KiB").server(SMALL_NODES),
-                Setting::named("no latency tracking").server(UNTRACKED),
-            ],
-            Load::Publish { .. } => {
+            Load::Publish {
+                connections,
+                in_flight,
+            } => {
+                let defaults = Setting::named("defaults");
                 let pinned = || Setting::named("server on processor 0").server(PINNED);
-                vec![
-                    pinned(),
-                    pinned().and("2 benchmark processes").parts(2),
-                    pinned().and("stream nodes of 2 KiB").server(SMALL_NODES),
-                    pinned().and("no latency tracking").server(UNTRACKED),
-                    Setting::named("defaults"),
-                    Setting::named("2 benchmark processes").parts(2),
-                    Setting::named("2 io-threads").server(&["--io-threads", "2"]),
-                ]
+                let two = pinned().and("2 benchmark processes").parts(2);
+                let small = Setting::named("stream nodes of 2 KiB").server(SMALL_NODES);
+                let untracked = Setting::named("no latency tracking").server(UNTRACKED);
+                let threads = Setting::named("2 io-threads").server(&["--io-threads", "2"]);
+                match (connections, in_flight) {
+                    (1, 1) => vec![defaults, untracked, small, pinned()],
+                    (1, _) => vec![small, pinned(), defaults, untracked],
+                    (_, 1) => vec![defaults, untracked, small, pinned(), two, threads],
+                    (_, 64..) => vec![two, pinned(), defaults, untracked, small, threads],
+                    _ => vec![pinned(), defaults, two, untracked, small, threads],
+                }
             }
             Load::FanOut { .. } => Vec::new(),
             Load::CatchUp => vec![

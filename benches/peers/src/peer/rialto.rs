@@ -129,8 +129,9 @@ impl Peer for Rialto {
                 Setting::named("loadgen with 1 thread").client(&["--threads", "1"]),
             ],
             Load::FanOut { .. } => vec![
-                Setting::named("64 in flight").client(&["--in-flight", "64"]),
                 Setting::named("256 in flight").client(&["--in-flight", "256"]),
+                Setting::named("1,000 in flight").client(&["--in-flight", "1000"]),
+                Setting::named("64 in flight").client(&["--in-flight", "64"]),
             ],
             Load::CatchUp => vec![Setting::named("defaults")],
         }
