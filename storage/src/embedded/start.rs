@@ -18,6 +18,9 @@ use super::{
 };
 use crate::journal::JournalError;
 
+/// By how much the thread that merges the views' tables stands back behind all others.
+const MERGING_NICE: i32 = 5;
+
 /// See [`EmbeddedStore::open`].
 pub(super) fn open(dir: &Path, options: EmbeddedOptions) -> Result<EmbeddedStore, JournalError> {
     options.check()?;
@@ -135,9 +138,15 @@ fn attempt(
     checkpoint: &Checkpoint,
 ) -> Result<ViewStore, String> {
     let path = directory(dir, checkpoint.generation);
+    let open = || {
+        // The thread that merges is started on this one and is as patient as it is. Without the right to, it is not.
+        if let Err(error) = rustix::process::nice(MERGING_NICE) {
+            tracing::debug!(%error, "the views are merged at the usual priority");
+        }
+        ViewStore::open(&path, cache_bytes, fixed, checkpoint)
+    };
     // fjall asserts where it finds files that it does not expect; that is damage like any other.
-    let opened =
-        std::panic::catch_unwind(|| ViewStore::open(&path, cache_bytes, fixed, checkpoint));
+    let opened = std::thread::scope(|scope| scope.spawn(open).join());
     match opened {
         Ok(opened) => opened.map_err(|fault| fault.to_string()),
         Err(_) => Err("opening them failed an assertion".to_owned()),

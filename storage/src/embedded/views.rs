@@ -52,6 +52,8 @@ const FIXED: [&str; 5] = ["heads", "windows", "rows", "devices", "seen"];
 /// Values of this length stand beside the tables. Shorter runs are found side by side in them, so that a page that is made of many
 /// is read in one place.
 const SEPARATED_BYTES: u32 = 4 << 10;
+/// Tables of one keyspace that have not been merged; each costs every read a look.
+const UNMERGED_TABLES_MAX: usize = 24;
 /// `seen` alone lives in memory tables; this many bytes of it at most.
 const SEEN_MEMTABLE_BYTES: u64 = 8 << 20;
 /// Sent ids are kept at least this long (guarantee G3), milliseconds.
@@ -245,6 +247,18 @@ impl ViewStore {
                 .read()
                 .unwrap_or_else(PoisonError::into_inner),
         )
+    }
+
+    /// Whether so much waits to be merged, and is being, that more should not come in before.
+    pub(super) fn is_crowded(&self) -> bool {
+        let crowded = |keyspace: &Keyspace| keyspace.l0_table_count() >= UNMERGED_TABLES_MAX;
+        let fixed = [&self.heads, &self.windows, &self.rows, &self.devices];
+        let any = fixed.into_iter().any(crowded)
+            || self.with_partitions(|partitions| {
+                let Partitions { events, sent } = partitions;
+                events.values().chain(sent.values()).any(crowded)
+            });
+        any && self.db.active_compactions() > 0
     }
 
     /// Windows of events that exist.

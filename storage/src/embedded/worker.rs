@@ -23,6 +23,8 @@ const SLICE: Duration = Duration::from_millis(2);
 const RECORDS_PER_LOOK: usize = 64;
 /// With so many segments waiting there is no rest: publishers are about to be slowed.
 const HURRY_SEGMENTS: u64 = 2;
+/// Between looks at tables that have to be merged before more come.
+const CROWDED: Duration = Duration::from_millis(20);
 /// Between attempts at a segment that could not be brought in.
 const RETRY: Duration = Duration::from_secs(2);
 
@@ -175,6 +177,7 @@ impl Work {
                 break;
             }
             match self.log.sealed_unviewed() {
+                Some(_) if self.views.is_crowded() => self.rest(CROWDED),
                 Some(segment) => match self.bring_in(&segment, &mut memory, &mut checkpoint) {
                     Ok(()) => {}
                     Err(Fault::Stopped) => break,

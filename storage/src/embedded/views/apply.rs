@@ -303,11 +303,12 @@ fn apply_sent(
         let Event {
             head, sent_window, ..
         } = at(number);
+        // As numbers they compare without a call.
         (
-            head.sender,
-            head.device,
+            u128::from_be_bytes(*head.sender.as_bytes()),
+            u128::from_be_bytes(*head.device.as_bytes()),
             *sent_window,
-            head.client_id,
+            u128::from_be_bytes(*head.client_id.as_bytes()),
             head.seq,
         )
     });
