@@ -122,7 +122,7 @@ pub enum ToOwner {
         /// Index of the first of them in the request.
         first: u32,
         /// What; at least one.
-        drafts: SmallVec<[Draft; 1]>,
+        drafts: Vec<Draft>,
     },
     /// Append messages; each is answered by a receipt of [`ToEdge::Receipts`], or by a [`ToEdge::Appended`] of its own.
     AppendPlain(PlainBatch),

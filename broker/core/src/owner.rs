@@ -99,6 +99,7 @@ impl Owner {
                         }
                     }
                     self.desk.pass_on(lane, &entry, fx);
+                    self.desk.lanes.take_back(entry);
                 }
                 self.release(now, lane, fx);
                 lane
@@ -350,6 +351,11 @@ impl Owner {
                 return;
             };
             match slot {
+                // Writing does not bring it to the front of the list: it has a second chance instead.
+                Slot::Present(mut conversation) if conversation.in_use => {
+                    conversation.in_use = false;
+                    self.conversations.insert(id, Slot::Present(conversation));
+                }
                 Slot::Present(mut conversation)
                     if !conversation.is_busy(&self.desk) && !self.conversations.is_empty() =>
                 {

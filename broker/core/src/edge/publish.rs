@@ -11,7 +11,6 @@ use rialto_protocol::{
     plain::{PlainPublish, PlainTarget},
     v1,
 };
-use smallvec::SmallVec;
 
 use super::{
     Edge,
@@ -131,10 +130,10 @@ impl Edge {
         author: UserId,
         drafts: Vec<v1::Draft>,
         fx: &mut Effects,
-    ) -> (SmallVec<[Draft; 1]>, Vec<RefusedDraft>) {
+    ) -> (Vec<Draft>, Vec<RefusedDraft>) {
         let body_bytes_max = self.config.body_bytes_max;
         let (allowed, wait_ms) = self.turns(now, call, drafts.len());
-        let mut accepted = SmallVec::with_capacity(allowed);
+        let mut accepted = Vec::with_capacity(allowed);
         let mut refused = Vec::new();
         for (index, draft) in drafts.into_iter().enumerate() {
             let (judged, retry_after_ms) = if index < allowed {

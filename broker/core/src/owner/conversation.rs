@@ -61,6 +61,8 @@ pub(super) struct Conversation {
     pub(super) last_position: Position,
     /// Where the last event stands in its entry.
     pub(super) touch: Option<(Position, usize)>,
+    /// It was written to since it was last looked at for leaving memory.
+    pub(super) in_use: bool,
     members: HashMap<UserId, Known, ahash::RandomState>,
     /// How many members there must be before some are looked for that may be forgotten.
     trim_at: usize,
@@ -111,6 +113,7 @@ impl Conversation {
             oldest,
             last_position: durable,
             touch: None,
+            in_use: false,
             members: HashMap::with_hasher(hasher.clone()),
             trim_at: TRIM_LEAST,
             recent: VecDeque::new(),

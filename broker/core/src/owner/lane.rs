@@ -28,6 +28,10 @@ use super::{outbox::Outbox, subscribe::Joining};
 /// Room that an entry's buffer keeps for the next one.
 const OPEN_KEPT_BYTES: usize = 16 << 10;
 
+/// Lists that wait to be used again, and how long one may be for that.
+const SPARE_LISTS_MAX: usize = 128;
+const SPARE_LENGTH_MAX: usize = 64;
+
 /// Something that may leave once a position is durable.
 #[derive(Debug)]
 pub(super) enum Waiting {
@@ -83,6 +87,31 @@ pub(super) struct Built {
     pub(super) outgoing: Vec<Outgoing>,
     /// Answers that rest on it.
     pub(super) receipts: Vec<(ShardId, Receipted)>,
+}
+
+/// Emptied lists of entries that are durable: the next entries need not let them grow anew.
+#[derive(Debug, Default)]
+struct Spare {
+    touched: Vec<Vec<Touched>>,
+    receipts: Vec<Vec<(ShardId, Receipted)>>,
+}
+
+impl Spare {
+    fn take_back(&mut self, built: Built) {
+        let Built {
+            mut touched,
+            mut receipts,
+            ..
+        } = built;
+        if self.touched.len() < SPARE_LISTS_MAX && touched.capacity() <= SPARE_LENGTH_MAX {
+            touched.clear();
+            self.touched.push(touched);
+        }
+        if self.receipts.len() < SPARE_LISTS_MAX && receipts.capacity() <= SPARE_LENGTH_MAX {
+            receipts.clear();
+            self.receipts.push(receipts);
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,9 +181,9 @@ impl Lane {
     }
 
     /// Makes the open entry ready for the records of one decision, which belong together: a full one is closed first.
-    pub(super) fn begin(&mut self, now: Now, entry_bytes_max: usize) {
+    fn begin(&mut self, now: Now, entry_bytes_max: usize, spare: &mut Spare) {
         if self.open.len() >= entry_bytes_max {
-            self.close();
+            self.close(spare);
         }
         if self.open.is_empty() {
             self.time_ms = self.time_ms.max(now.unix_ms);
@@ -230,7 +259,7 @@ impl Lane {
         self.outgoing.push((index, user, notice));
     }
 
-    fn close(&mut self) {
+    fn close(&mut self, spare: &mut Spare) {
         if let Some(through) = self.outbox.write_done() {
             record::put_outbox_done(&mut self.open, through);
         }
@@ -243,9 +272,12 @@ impl Lane {
             time_ms: self.time_ms,
             // The buffer stays with the lane, so that it does not grow anew from nothing with every entry.
             records: Bytes::copy_from_slice(&self.open),
-            touched: std::mem::take(&mut self.touched),
+            touched: std::mem::replace(&mut self.touched, spare.touched.pop().unwrap_or_default()),
             outgoing: std::mem::take(&mut self.outgoing),
-            receipts: std::mem::take(&mut self.receipts),
+            receipts: std::mem::replace(
+                &mut self.receipts,
+                spare.receipts.pop().unwrap_or_default(),
+            ),
         });
         self.open.clear();
         if self.open.capacity() > OPEN_KEPT_BYTES {
@@ -266,6 +298,7 @@ pub(super) struct Lanes {
     in_flight_max: usize,
     /// Lanes with something to flush; each once.
     dirty: Vec<LaneId>,
+    spare: Spare,
 }
 
 impl Lanes {
@@ -280,6 +313,7 @@ impl Lanes {
             entry_bytes_max: config.entry_bytes_max,
             in_flight_max: config.entries_in_flight_max,
             dirty: Vec::new(),
+            spare: Spare::default(),
         }
     }
 
@@ -296,7 +330,7 @@ impl Lanes {
             known.is_dirty = true;
             self.dirty.push(lane);
         }
-        known.begin(now, entry_bytes_max);
+        known.begin(now, entry_bytes_max, &mut self.spare);
         known
     }
 
@@ -361,7 +395,7 @@ impl Lanes {
             // While the lane may not send more, its open entry goes on filling: batches grow with load.
             while lane.in_flight.len() < in_flight_max {
                 if lane.closed.is_empty() {
-                    lane.close();
+                    lane.close(&mut self.spare);
                 }
                 let Some(built) = lane.closed.pop_front() else {
                     break;
@@ -398,9 +432,17 @@ impl Lanes {
         lane.in_flight.drain(..count).collect()
     }
 
+    /// An entry has been seen to: its lists may be used again.
+    pub(super) fn take_back(&mut self, built: Built) {
+        self.spare.take_back(built);
+    }
+
     /// What waited for positions that are durable now.
     pub(super) fn released(&mut self, lane: LaneId) -> Vec<Waiting> {
         let lane = self.get_mut(lane);
+        if lane.waiting.is_empty() {
+            return Vec::new();
+        }
         let later = lane.waiting.split_off(&lane.durable.next());
         std::mem::replace(&mut lane.waiting, later)
             .into_values()

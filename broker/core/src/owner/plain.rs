@@ -3,7 +3,6 @@
 
 use prost::Message as _;
 use rialto_protocol::{error::ErrorCode, v1};
-use smallvec::SmallVec;
 
 use crate::{
     effects::Effects,
@@ -26,8 +25,9 @@ impl Owner {
     pub(super) fn append_plain(&mut self, now: Now, batch: &PlainBatch, fx: &mut Effects) {
         for draft in &batch.drafts {
             let message = &batch.bytes[draft.message.clone()];
-            let receipt = match self.conversations.get_mut(&draft.conversation) {
+            let receipt = match self.conversations.peek_mut(&draft.conversation) {
                 Some(Slot::Present(conversation)) => {
+                    conversation.in_use = true;
                     let decided = self
                         .desk
                         .decide(now, conversation, batch.author, draft, message);
@@ -146,10 +146,10 @@ impl PlainBatch {
             author: self.author,
             conversation: draft.conversation,
             first: draft.draft,
-            drafts: SmallVec::from_iter([Draft {
+            drafts: vec![Draft {
                 client_id: draft.client_id,
                 content: v1::draft::Content::Message(message),
-            }]),
+            }],
         })
     }
 }

@@ -17,7 +17,6 @@ use rialto_protocol::{
     ids::{ClientId, ConversationId, DeviceId, LaneId, RequestId, Seq, UserId},
     v1::{self, draft::Content},
 };
-use smallvec::SmallVec;
 
 use crate::{
     config::CoreConfig,
@@ -270,7 +269,7 @@ impl World {
         client_id: ClientId,
         content: Content,
     ) {
-        let drafts = SmallVec::from_iter([Draft { client_id, content }]);
+        let drafts = vec![Draft { client_id, content }];
         let origin = self.origin();
         self.send(ToOwner::Append {
             origin,

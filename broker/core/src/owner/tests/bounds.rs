@@ -203,10 +203,10 @@ fn requests_that_wait_are_bounded_by_their_bytes() {
     world.hold_loads = true;
     let nowhere = ConversationId::of_direct(user("alice"), user("bob"));
     for _ in 0..2 {
-        let drafts = SmallVec::from_iter([Draft {
+        let drafts = vec![Draft {
             client_id: world.id(),
             content: text("hi"),
-        }]);
+        }];
         let origin = Origin {
             cost: 6_000,
             ..world.origin()
