@@ -21,7 +21,7 @@ DURATION ?= 1h
 FUZZ_S ?= 60
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: toolchain ## build and start a broker (ARGS="--data DIR …")
 	@cargo build --release -p rialto-server
@@ -45,6 +45,11 @@ replay: toolchain ## replay a log with kills, over every transport (CORPUS=FILE,
 faults: toolchain ## break the real broker in every way and judge it (CAMPAIGN=kill, FAULT_ARGS="--rounds 20"); root for power cuts
 	@cargo build --release -p rialto-server -p rialto-faults
 	@target/release/faults $(CAMPAIGN) --report target/faults.json $(FAULT_ARGS)
+
+faults-planted: toolchain ## show that the fault campaigns find mistakes that are planted into a broker of their own
+	@cargo build --release -p rialto-server -p rialto-faults
+	@cargo build --release -p rialto-server --features planted --target-dir target/planted
+	@faults/planted.sh target/planted/release/rialto
 
 soak: toolchain ## an hour at half load, in which nothing may be lost or grow (DURATION=1h)
 	@cargo build --release
@@ -88,4 +93,4 @@ toolchain:
 	if [ "$$(printf '%s\n' "$$wanted" "$$found" | sort -V | head -n 1)" != "$$wanted" ]; then \
 		echo "make: Rust $$found is too old, $$wanted is needed: rustup update stable" >&2; exit 1; fi
 
-.PHONY: help run test replay faults soak lint fmt docs bench peers fuzz toolchain
+.PHONY: help run test replay faults faults-planted soak lint fmt docs bench peers fuzz toolchain

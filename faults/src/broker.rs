@@ -13,10 +13,9 @@ use anyhow::{Context as _, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+use crate::patience::Patience;
 use crate::random::Dice;
 
-/// Between two looks at whether it serves or has ended.
-const LOOK_EVERY: Duration = Duration::from_millis(3);
 /// Lines of its log that are told when something goes wrong.
 const LOG_LINES: usize = 12;
 /// Below the range from which the kernel takes ports of outgoing connections: a client that looks for a broker which is away
@@ -140,6 +139,7 @@ impl Broker {
             log_from: usize::try_from(log_from).unwrap_or(0),
         };
         let begun = Instant::now();
+        let mut patience = Patience::of(launch.start_max);
         loop {
             if serves(&launch.data, broker.child.id()) {
                 return Ok(Started::Serving(broker, begun.elapsed()));
@@ -147,10 +147,9 @@ impl Broker {
             if let Some(ending) = broker.ended() {
                 return Ok(Started::Ended(ending));
             }
-            if begun.elapsed() > launch.start_max {
+            if !patience.wait().await {
                 return Ok(Started::Hung);
             }
-            tokio::time::sleep(LOOK_EVERY).await;
         }
     }
 
@@ -218,15 +217,14 @@ impl Broker {
 
     /// Waits for its end, not longer than this.
     pub async fn wait(&mut self, most: Duration) -> Option<Ending> {
-        let begun = Instant::now();
+        let mut patience = Patience::of(most);
         loop {
             if let Some(ending) = self.ended() {
                 return Some(ending);
             }
-            if begun.elapsed() > most {
+            if !patience.wait().await {
                 return None;
             }
-            tokio::time::sleep(LOOK_EVERY).await;
         }
     }
 

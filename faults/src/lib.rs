@@ -13,6 +13,7 @@ pub mod campaign;
 pub mod findings;
 pub mod load;
 mod mount;
+mod patience;
 mod progress;
 pub mod random;
 mod relay;

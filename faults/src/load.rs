@@ -13,7 +13,7 @@ mod reader;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use rialto_loadgen::checker::{Fingerprint, Reading};
@@ -22,9 +22,9 @@ use rialto_protocol::v1;
 use rialto_sdk::{Client, Content, Create};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
 
 use crate::findings::{Figures, Findings};
+use crate::patience::Patience;
 use crate::random::Dice;
 use dial::{connect, dial, user};
 use founding::{found, keep_founding};
@@ -123,12 +123,12 @@ pub struct Era {
 impl Era {
     /// Waits until so many more messages are acknowledged; says whether that happened in time.
     pub async fn acknowledges(&self, more: u64, patience: Duration) -> bool {
-        let (from, begun) = (self.ledger.acknowledged_count(), Instant::now());
+        let from = self.ledger.acknowledged_count();
+        let mut patience = Patience::of(patience);
         while self.ledger.acknowledged_count() < from + more {
-            if begun.elapsed() > patience {
+            if !patience.wait().await {
                 return false;
             }
-            sleep(Duration::from_millis(2)).await;
         }
         true
     }
@@ -247,16 +247,13 @@ impl Town {
         era.stop.send_replace(true);
         let patience = self.plan.patience;
         let mut findings = Findings::default();
-        let begun = Instant::now();
+        let mut left = Patience::of(patience);
         for task in era.talkers.drain(..).chain([std::mem::replace(
             &mut era.founder,
             tokio::spawn(std::future::ready(())),
         )]) {
             let abort = task.abort_handle();
-            if timeout(patience.saturating_sub(begun.elapsed()), task)
-                .await
-                .is_err()
-            {
+            if left.with(task).await.is_none() {
                 abort.abort();
                 findings.add(
                     "unanswered",
@@ -269,7 +266,7 @@ impl Town {
             }
         }
         let reading = self.read_and_judge(&era, &mut findings);
-        if timeout(4 * patience, reading).await.is_err() {
+        if Patience::of(4 * patience).with(reading).await.is_none() {
             findings.add(
                 "unanswered",
                 format!("{}: its logs could not be read in time", era.name),
@@ -297,7 +294,8 @@ impl Town {
             return Ok(());
         };
         let read = reader::history(&self.keeper, conversation);
-        let events = timeout(self.plan.patience, read)
+        let events = Patience::of(self.plan.patience)
+            .with(read)
             .await
             .context("a page of history was not answered")??;
         anyhow::ensure!(
@@ -317,16 +315,16 @@ impl Town {
                 ..
             } = archived;
             let read = reader::history(&self.keeper, *conversation);
-            match timeout(self.plan.patience, read).await {
-                Ok(Ok(log)) if print(&log) == archived.print => {}
-                Ok(Ok(log)) => {
+            match Patience::of(self.plan.patience).with(read).await {
+                Some(Ok(log)) if print(&log) == archived.print => {}
+                Some(Ok(log)) => {
                     return Reread::Other(format!(
                         "{name} had {events} events and has {}",
                         log.len()
                     ));
                 }
-                Ok(Err(error)) => return Reread::Refused(format!("{name}: {error}")),
-                Err(_) => return Reread::Refused(format!("{name} could not be read in time")),
+                Some(Err(error)) => return Reread::Refused(format!("{name}: {error}")),
+                None => return Reread::Refused(format!("{name} could not be read in time")),
             }
         }
         Reread::Same

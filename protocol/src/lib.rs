@@ -14,6 +14,7 @@
 //! | [`error`] | error codes |
 //! | [`limits`] | every limit of the wire |
 //! | [`record`] | records of the journal |
+//! | [`planted`] | mistakes on purpose, which no build that is shipped has |
 
 #![forbid(unsafe_code)]
 
@@ -24,6 +25,7 @@ pub mod frame;
 pub mod ids;
 pub mod limits;
 pub mod plain;
+pub mod planted;
 pub mod record;
 mod wire;
 

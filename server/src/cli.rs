@@ -9,9 +9,19 @@ use crate::config::{
     table::TOKEN_LIFE_S_MAX,
 };
 
+/// What `--version` says.
+pub const VERSION: &str = if cfg!(feature = "planted") {
+    concat!(
+        env!("CARGO_PKG_VERSION"),
+        " (makes mistakes on purpose: for tests of its tests alone)"
+    )
+} else {
+    env!("CARGO_PKG_VERSION")
+};
+
 /// A durable message broker for chat and forums.
 #[derive(Debug, Parser)]
-#[command(name = "rialto", version, about, propagate_version = true)]
+#[command(name = "rialto", version = VERSION, about, propagate_version = true)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]

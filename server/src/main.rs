@@ -16,6 +16,10 @@ const FAILED: u8 = 1;
 const MISCONFIGURED: u8 = 2;
 
 fn main() -> ExitCode {
+    #[cfg(feature = "planted")]
+    if let Err(error) = plant() {
+        return fail(&error);
+    }
     match Cli::parse().command {
         Command::Serve(args) => with(config::load(&args.layers(environment())), |loaded| {
             report(serve::run(&loaded.config))
@@ -42,6 +46,21 @@ fn main() -> ExitCode {
             },
         ),
     }
+}
+
+/// Chooses the mistake that this build is to make, and says so.
+#[cfg(feature = "planted")]
+fn plant() -> anyhow::Result<()> {
+    let Some(name) = std::env::var_os("RIALTO_PLANTED") else {
+        return Ok(());
+    };
+    let name = name.to_string_lossy();
+    anyhow::ensure!(
+        rialto_protocol::planted::choose(&name),
+        "RIALTO_PLANTED: there is no mistake called {name}"
+    );
+    eprintln!("rialto: makes the mistake {name} on purpose");
+    Ok(())
 }
 
 /// Prints the configuration even when it is wrong, so that one can see where a value came from.

@@ -4,12 +4,13 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use super::stage::Stage;
 use crate::broker::{Broker, Started};
 use crate::load::{Era, Pace, Plan, Town};
 use crate::mount::Disk;
+use crate::patience::Patience;
 
 /// Small, so that it is soon full.
 const DISK_BYTES: u64 = 48 << 20;
@@ -72,13 +73,12 @@ async fn fill_up(
     era: &Era,
     mut broker: Broker,
 ) -> anyhow::Result<Option<Broker>> {
-    let begun = Instant::now();
-    while era.refused() == 0 && begun.elapsed() < REFUSED_MAX {
+    let mut patience = Patience::of(REFUSED_MAX);
+    while era.refused() == 0 && patience.wait().await {
         if let Some(ending) = broker.ended() {
             stage.judge_ending(&ending, "while the disk was full");
             return Ok(None);
         }
-        sleep(Duration::from_millis(10)).await;
     }
     if era.refused() == 0 {
         stage.figures.add("times full without a refusal", 1);
@@ -116,18 +116,18 @@ async fn start_full(stage: &mut Stage) -> anyhow::Result<Option<Broker>> {
 /// There is room again: it has to go on, by itself if it runs.
 async fn go_on(stage: &mut Stage, era: &Era, running: Option<Broker>) -> anyhow::Result<Broker> {
     if let Some(mut broker) = running {
-        let (from, until) = (era.acknowledged(), Instant::now() + stage.patience());
+        let from = era.acknowledged();
+        let mut patience = Patience::of(stage.patience());
         while era.acknowledged() < from + 20 {
             if let Some(ending) = broker.ended() {
                 stage.judge_ending(&ending, "after the disk was freed");
                 break;
             }
-            if Instant::now() > until {
+            if !patience.wait().await {
                 let words = "with room on the disk again, nothing was acknowledged any more";
                 stage.findings.add("stuck", words);
                 break;
             }
-            sleep(Duration::from_millis(5)).await;
         }
         if broker.ended().is_none() && era.acknowledged() >= from + 20 {
             stage.figures.add("times it went on by itself", 1);

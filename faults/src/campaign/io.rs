@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep};
 use super::stage::Stage;
 use crate::broker::{Broker, Ports, Started};
 use crate::load::{Era, Pace, Plan, Town};
+use crate::patience::Patience;
 use crate::shim::{Shim, Site, Wrong, place};
 
 /// How long it serves, twice in each round.
@@ -134,20 +135,19 @@ async fn serve(stage: &mut Stage, era: &Era, mut broker: Broker, what: &str) -> 
         sleep(Duration::from_millis(10)).await;
     }
     let from = era.acknowledged();
-    let patience = Instant::now() + stage.patience();
+    let mut patience = Patience::of(stage.patience());
     while era.acknowledged() == from {
         if let Some(ending) = broker.ended() {
             stage.judge_ending(&ending, what);
             return None;
         }
-        if Instant::now() > patience {
+        if !patience.wait().await {
             stage.findings.add(
                 "stuck",
                 format!("{what}: it serves and acknowledges nothing"),
             );
             return None;
         }
-        sleep(Duration::from_millis(5)).await;
     }
     Some(broker)
 }

@@ -19,7 +19,7 @@ use crate::shim::Shim;
 /// How long answers may be missing while the broker serves: far beyond what any of them takes on a machine that is shared.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a broker may take to start before it counts as hanging.
-const START_MAX: Duration = Duration::from_secs(180);
+const START_MAX: Duration = Duration::from_secs(60);
 /// The start that is aimed at (docs/PERFORMANCE.md); slower ones are counted.
 const RESTART_BOUND: Duration = Duration::from_secs(2);
 /// Small segments, so that sealing, views and recycling happen all the time.

@@ -8,9 +8,10 @@ use rialto_loadgen::tokens::Tokens;
 use rialto_protocol::ids::{ConversationId, UserId};
 use rialto_sdk::{Client, Create, HistoryQuery, ReconnectPolicy, RequestError, Roots, Start};
 use rustix::process::Signal;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use super::stage::Stage;
+use crate::patience::Patience;
 
 /// Clients of the crowd, in full and in the short form.
 const CROWD: usize = 1_200;
@@ -92,10 +93,10 @@ impl Crowd {
         let patience = stage.patience();
         let asked = stream::iter(&self.clients).map(|client| async move {
             let page = client.history(self.room, HistoryQuery::latest());
-            match timeout(patience, page).await {
-                Ok(Ok(_) | Err(RequestError::Refused(_))) => None,
-                Ok(Err(error)) => Some(error.to_string()),
-                Err(_) => Some(format!("no answer: {:?}", *client.state().borrow())),
+            match Patience::of(patience).with(page).await {
+                Some(Ok(_) | Err(RequestError::Refused(_))) => None,
+                Some(Err(error)) => Some(error.to_string()),
+                None => Some(format!("no answer: {:?}", *client.state().borrow())),
             }
         });
         let answers: Vec<Option<String>> = asked.buffer_unordered(AT_ONCE).collect().await;

@@ -1,14 +1,12 @@
 //! Connections of a campaign's clients.
 
-use std::time::{Duration, Instant};
-
 use anyhow::Context as _;
 use rialto_loadgen::tokens::Tokens;
 use rialto_protocol::ids::UserId;
 use rialto_sdk::{Client, ConnectError, Events, ReconnectPolicy, Retry, Roots};
-use tokio::time::sleep;
 
 use super::Plan;
+use crate::patience::Patience;
 
 /// A campaign has no time for the patience of phones.
 const RECONNECT: ReconnectPolicy = ReconnectPolicy {
@@ -16,8 +14,6 @@ const RECONNECT: ReconnectPolicy = ReconnectPolicy {
     max_ms: 100,
     attempts_max: None,
 };
-/// Wait before another attempt.
-const AGAIN: Duration = Duration::from_millis(20);
 /// Longest time for one attempt to connect.
 const CONNECT_TIMEOUT_MS: u64 = 2_000;
 
@@ -31,7 +27,7 @@ pub(super) async fn dial(
     number: usize,
     user: UserId,
 ) -> anyhow::Result<(Client, Events)> {
-    let begun = Instant::now();
+    let mut patience = Patience::of(plan.patience);
     let endpoint = &plan.endpoints[number % plan.endpoints.len()];
     loop {
         let attempt: Result<_, ConnectError> = Box::pin(
@@ -46,9 +42,7 @@ pub(super) async fn dial(
         )
         .await;
         match attempt {
-            Err(error) if error.retry() != Retry::Never && begun.elapsed() < plan.patience => {
-                sleep(AGAIN).await;
-            }
+            Err(error) if error.retry() != Retry::Never && patience.wait().await => {}
             done => return done.with_context(|| format!("no connection to {endpoint}")),
         }
     }

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rialto_loadgen::checker::{Observed, Reading};
 use rialto_protocol::ids::{ConversationId, Cursor, Seq};
@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use super::ledger::Ledger;
+use crate::patience::Patience;
 
 /// Events that are taken at once.
 const BATCH: usize = 256;
@@ -22,8 +23,6 @@ const BATCH: usize = 256;
 const PAGE: u32 = 1_000;
 /// Wait before a read that was refused for now is tried again.
 const AGAIN: Duration = Duration::from_millis(50);
-/// Between two looks at whether a reader has come far enough.
-const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 type Seen = Arc<Mutex<HashMap<ConversationId, Reading>>>;
 
@@ -87,7 +86,7 @@ impl Follower {
         heads: &HashMap<ConversationId, Seq>,
         patience: Duration,
     ) -> bool {
-        let begun = Instant::now();
+        let mut patience = Patience::of(patience);
         loop {
             let missing = {
                 let seen = locked(&self.seen);
@@ -99,10 +98,9 @@ impl Follower {
             if !missing {
                 return true;
             }
-            if begun.elapsed() > patience {
+            if !patience.wait().await {
                 return false;
             }
-            sleep(LOOK_EVERY).await;
         }
     }
 

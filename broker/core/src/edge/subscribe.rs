@@ -7,6 +7,7 @@ use rialto_protocol::{
     error::ErrorCode,
     frame::{self, FrameKind},
     ids::{ConversationId, Cursor, Epoch, RequestId, Seq},
+    planted::{self, Mistake},
     v1,
 };
 
@@ -401,7 +402,10 @@ fn start_of(cursor: Option<Cursor>, standing: &Standing) -> Start {
     if cursor.seq > head.seq || cursor.epoch > head.epoch || other_head {
         return Start::Nowhere;
     }
-    let next = cursor.seq.next();
+    let mut next = cursor.seq.next();
+    if planted::strikes(Mistake::ResumeOffByOne) && cursor.seq < head.seq {
+        next = next.next();
+    }
     if standing.oldest > next {
         return Start::At {
             next: standing.oldest,

@@ -9,7 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rialto_protocol::ids::{Epoch, LaneId};
+use rialto_protocol::{
+    ids::{Epoch, LaneId},
+    planted::{self, Mistake},
+};
 
 use super::{
     Segment, Shared,
@@ -237,7 +240,9 @@ impl Writer {
         self.write(segment, end, seal)?;
         let counters = &self.shared.counters;
         let begun = Instant::now();
-        segment.file().sync_data()?;
+        if !planted::strikes(Mistake::AckBeforeSync) {
+            segment.file().sync_data()?;
+        }
         let sync_us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
         counters.sync_us.fetch_add(sync_us, Relaxed);
         counters.groups.fetch_add(1, Relaxed);
