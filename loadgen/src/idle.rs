@@ -67,6 +67,8 @@ pub struct Report {
     pub idle_cpu: f64,
     /// Connections that were lost and came back.
     pub reconnects: u64,
+    /// Connections that were lost and did not come back.
+    pub lost: u64,
 }
 
 /// Opens the connections and measures.
@@ -138,6 +140,7 @@ pub async fn idle(options: Options) -> Result<Report, RunError> {
         resident_bytes_per_connection: grown / options.connections as f64,
         idle_cpu,
         reconnects: counted.reconnects,
+        lost: counted.failed,
     })
 }
 

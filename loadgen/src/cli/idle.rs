@@ -50,12 +50,13 @@ pub(super) fn run(args: &IdleArgs) -> anyhow::Result<bool> {
     let report = coordinator.block_on(idle::idle(options))?;
     write(&args.report, &report)?;
     println!(
-        "{} connections in {:.1} s: {:.0} bytes each, {:.2} % of a processor while idle, {} reconnects",
+        "{} connections in {:.1} s: {:.0} bytes each, {:.2} % of a processor while idle, {} reconnects, {} lost",
         report.connections,
         report.connect_s,
         report.resident_bytes_per_connection,
         report.idle_cpu * 100.0,
-        report.reconnects
+        report.reconnects,
+        report.lost
     );
-    Ok(report.reconnects == 0)
+    Ok(report.reconnects + report.lost == 0)
 }

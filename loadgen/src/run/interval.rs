@@ -15,7 +15,7 @@ pub(crate) struct Interval {
     pub(crate) delivered: u64,
     /// Messages that were refused for now, and sent again.
     pub(crate) refused: u64,
-    /// Messages that were refused for good, or never answered.
+    /// Messages that were refused for good, or never answered, and connections that were lost for good.
     pub(crate) failed: u64,
     /// Connections that were lost and came back.
     pub(crate) reconnects: u64,

@@ -164,14 +164,21 @@ async fn idle(local: &Rc<Local>, indices: &[usize]) -> Result<Vec<JoinHandle<()>
 async fn stay(local: Rc<Local>, person: Person, mut connection: Connection) {
     loop {
         let lost = connection.keep().await;
-        let again = async {
-            local.reconnect(&person, lost).await?;
+        let again = if lost.is_for_good() {
+            Err(RunError::Connect(lost))
+        } else {
             linger(&local, &person).await
         };
-        match again.await {
-            Ok(again) => connection = again,
-            // Whoever publishes or reads meets the same, and says so.
-            Err(_) => return,
+        let mut tally = local.tally.current();
+        match again {
+            Ok(again) => {
+                tally.reconnects += 1;
+                connection = again;
+            }
+            Err(_) => {
+                tally.failed += 1;
+                return;
+            }
         }
     }
 }
@@ -188,15 +195,18 @@ async fn linger(local: &Local, person: &Person) -> Result<Connection, RunError> 
             .collect(),
     };
     let mut connection = local.connect(person).await?;
-    connection.put(FrameKind::Subscribe, 1, &subscribe);
-    connection
-        .until(|frame| match frame.kind {
+    loop {
+        connection.put(FrameKind::Subscribe, 1, &subscribe);
+        let subscribed = connection.until(|frame| match frame.kind {
             FrameKind::Subscribed => Ok(true),
             FrameKind::Deliver => Ok(false),
             _ => Err(unexpected(frame)),
-        })
-        .await?;
-    Ok(connection)
+        });
+        match subscribed.await {
+            Ok(()) => return Ok(connection),
+            Err(lost) => connection = local.reconnect(person, lost).await?,
+        }
+    }
 }
 
 impl Task {
