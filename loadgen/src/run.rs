@@ -2,14 +2,14 @@
 //!
 //! | module | what it holds |
 //! | --- | --- |
-//! | [`schedule`], [`clock`], [`ticker`] | when each message is due |
-//! | [`shape`], [`plan`], [`choice`] | conversations: who publishes where, and who follows what |
-//! | [`body`] | what stands in a message |
-//! | [`publisher`], [`window`], [`entrance`], [`patience`] | a connection that publishes |
-//! | [`reader`], [`followed`], [`ledger`] | a connection that reads, and what is judged |
-//! | [`crew`], [`worker`], [`local`] | threads, led through the same stages |
-//! | [`remote`] | threads of other processes |
-//! | [`lead`], [`interval`], [`samples`], [`growth`], [`report`] | the coordinator, and what it tells |
+//! | `schedule`, `clock`, `ticker` | when each message is due |
+//! | `shape`, `plan`, `choice` | conversations: who publishes where, and who follows what |
+//! | `body` | what stands in a message |
+//! | `publisher`, `window`, `entrance`, `patience` | a connection that publishes |
+//! | `reader`, `followed`, `ledger` | a connection that reads, and what is judged |
+//! | `crew`, `worker`, `local` | threads, led through the same stages |
+//! | `remote` | threads of other processes |
+//! | `lead`, `interval`, `samples`, `growth`, `report` | the coordinator, and what it tells |
 
 mod body;
 mod choice;

@@ -2,11 +2,11 @@
 //!
 //! | module | what it holds |
 //! | --- | --- |
-//! | [`dial`], [`stream`] | TCP, TLS and QUIC from addresses of one's own |
-//! | [`connection`] | a session: Hello, frames in, frames out, Ping |
-//! | [`publish`] | Publish frames of one draft, written in place |
-//! | [`walk`] | receipts and events as bytes |
-//! | [`lost`] | why a connection is gone |
+//! | `dial`, `stream` | TCP, TLS and QUIC from addresses of one's own |
+//! | `connection` | a session: Hello, frames in, frames out, Ping |
+//! | `publish` | Publish frames of one draft, written in place |
+//! | `walk` | receipts and events as bytes |
+//! | `lost` | why a connection is gone |
 
 pub(crate) mod connection;
 pub(crate) mod dial;
