@@ -57,7 +57,7 @@ pub(super) struct RunArgs {
     /// channels:N.
     #[arg(long, value_name = "N", conflicts_with = "shape")]
     conversations: Option<usize>,
-    /// Conversations: channels:COUNT, groups:COUNT:MEMBERS or threads:COUNT[:ZIPF[:FOLLOW]]. Given several times they share the
+    /// Conversations: channels:COUNT, groups:COUNT:MEMBERS or threads:COUNT:ZIPF:FOLLOW (the last two may be left out). Given several times they share the
     /// messages evenly.
     #[arg(long, value_name = "SHAPE")]
     shape: Vec<Shape>,
