@@ -42,7 +42,7 @@ limits! {
     /// Time from the connection to a valid Hello, unless configured otherwise.
     HANDSHAKE_MS_DEFAULT: u64 = 5_000;
     /// Silence after which a client sends Ping, unless configured otherwise.
-    KEEP_ALIVE_MS_DEFAULT: u64 = 30_000;
+    KEEP_ALIVE_MS_DEFAULT: u64 = 50_000;
     /// Keep-alive times of silence after which the server closes.
     KEEP_ALIVE_PATIENCE: u64 = 3;
 

@@ -82,7 +82,7 @@ impl Default for CoreConfig {
             requests_per_s: 100,
             requests_burst: 1_000,
             handshake_timeout_ms: 5_000,
-            keep_alive_ms: 30_000,
+            keep_alive_ms: 50_000,
             conversations_max: 50_000,
             members_max: 200_000,
             recent_events_max: 16,

@@ -327,7 +327,7 @@ pub const TABLE: &[Key] = &[
     ),
     number(
         "limits.keep_alive_ms",
-        "30000",
+        "50000",
         (1_000, 3_600_000),
         "milliseconds",
         "Silence after which a client pings; after three times that the connection is closed.",
