@@ -292,7 +292,10 @@ fn silence_before_hello_times_out_and_so_does_a_token_nobody_verifies() {
 
 #[test]
 fn a_session_that_is_heard_of_stays_and_a_silent_one_is_closed() {
-    let mut rig = Rig::new();
+    let mut rig = Rig::with(crate::config::CoreConfig {
+        keep_alive_ms: 30_000,
+        ..crate::config::CoreConfig::default()
+    });
     let (silent, alive) = (rig.connect("ann"), rig.connect("bob"));
     for request in 2..20 {
         rig.pass_ms(29_999);
