@@ -178,6 +178,11 @@ mod tests {
     }
 
     #[test]
+    fn a_build_that_nobody_asked_mistakes_of_makes_none() {
+        assert_eq!(VERSION, env!("CARGO_PKG_VERSION"));
+    }
+
+    #[test]
     fn every_flag_sets_a_key_that_exists() {
         let text = [
             "rialto",
