@@ -11,6 +11,7 @@ mod create;
 mod deliver;
 mod describe;
 mod desk;
+mod entry;
 mod inbox;
 mod lane;
 mod mark;

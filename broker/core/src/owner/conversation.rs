@@ -19,7 +19,7 @@ use crate::{
 
 use super::{
     desk::Desk,
-    lane::LogEnd,
+    entry::LogEnd,
     member::Member,
     profile::Profile,
     work::{Need, Target, Work},

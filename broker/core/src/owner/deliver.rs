@@ -15,7 +15,7 @@ use crate::{
 use super::{
     conversation::Conversation,
     desk::Desk,
-    lane::{Built, Touched},
+    entry::{Built, Touched},
 };
 
 /// What a `Deliver` frame holds beside its events, with room to spare.

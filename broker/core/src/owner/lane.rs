@@ -1,16 +1,13 @@
 //! Lanes: what a conversation decides becomes a record of its lane's open entry; entries go to the journal in order, and
 //! what rests on them waits until they are durable.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    ops::Range,
-};
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::{Bytes, BytesMut};
 use rialto_protocol::{
     error::ErrorCode,
     event::EventHead,
-    ids::{ConversationId, Cursor, Epoch, LaneId, Ordinal, Position, Seq, UserId},
+    ids::{ConversationId, Cursor, Epoch, LaneId, Position, Seq, UserId},
     record::{self, Table},
 };
 use smallvec::SmallVec;
@@ -23,14 +20,14 @@ use crate::{
     topology::ShardId,
 };
 
-use super::{outbox::Outbox, subscribe::Joining};
+use super::{
+    entry::{Built, LogEnd, Outgoing, Spare, Touched},
+    outbox::Outbox,
+    subscribe::Joining,
+};
 
 /// Room that an entry's buffer keeps for the next one.
 const OPEN_KEPT_BYTES: usize = 16 << 10;
-
-/// Lists that wait to be used again, and how long one may be for that.
-const SPARE_LISTS_MAX: usize = 128;
-const SPARE_LENGTH_MAX: usize = 64;
 
 /// Something that may leave once a position is durable.
 #[derive(Debug)]
@@ -41,77 +38,6 @@ pub(super) enum Waiting {
     Receipt(ShardId, Receipted),
     /// A subscription: how it stands is told as of the moment when it leaves.
     Subscribed(Joining),
-}
-
-/// What an entry holds of one conversation.
-#[derive(Debug)]
-pub(super) struct Touched {
-    /// Which.
-    pub(super) conversation: ConversationId,
-    /// Its first event in the entry.
-    pub(super) first: Seq,
-    /// The log's end after the entry.
-    pub(super) end: LogEnd,
-    /// Where its events stand in the records.
-    pub(super) events: SmallVec<[Range<usize>; 1]>,
-    /// Who may not read on, and from which event.
-    pub(super) ended: SmallVec<[(UserId, Seq, ErrorCode); 1]>,
-}
-
-/// The end of a conversation's log.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct LogEnd {
-    /// Last event.
-    pub(super) cursor: Cursor,
-    /// Countable messages so far.
-    pub(super) ordinal: Ordinal,
-    /// Journal time of the last event.
-    pub(super) time_ms: u64,
-}
-
-/// An outbox record: number in its entry, whose inbox, and the notice.
-pub(super) type Outgoing = (u16, UserId, Bytes);
-
-/// An entry that is closed.
-#[derive(Debug)]
-pub(super) struct Built {
-    /// Its position.
-    pub(super) position: Position,
-    /// Its journal time.
-    pub(super) time_ms: u64,
-    /// Its records.
-    pub(super) records: Bytes,
-    /// What it holds, by conversation.
-    pub(super) touched: Vec<Touched>,
-    /// What is to be passed on.
-    pub(super) outgoing: Vec<Outgoing>,
-    /// Answers that rest on it.
-    pub(super) receipts: Vec<(ShardId, Receipted)>,
-}
-
-/// Emptied lists of entries that are durable: the next entries need not let them grow anew.
-#[derive(Debug, Default)]
-struct Spare {
-    touched: Vec<Vec<Touched>>,
-    receipts: Vec<Vec<(ShardId, Receipted)>>,
-}
-
-impl Spare {
-    fn take_back(&mut self, built: Built) {
-        let Built {
-            mut touched,
-            mut receipts,
-            ..
-        } = built;
-        if self.touched.len() < SPARE_LISTS_MAX && touched.capacity() <= SPARE_LENGTH_MAX {
-            touched.clear();
-            self.touched.push(touched);
-        }
-        if self.receipts.len() < SPARE_LISTS_MAX && receipts.capacity() <= SPARE_LENGTH_MAX {
-            receipts.clear();
-            self.receipts.push(receipts);
-        }
-    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

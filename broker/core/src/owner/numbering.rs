@@ -15,7 +15,7 @@ use crate::{
 use super::{
     conversation::{Conversation, Recent},
     desk::Desk,
-    lane::LogEnd,
+    entry::LogEnd,
 };
 
 impl Desk {

@@ -12,7 +12,7 @@ use crate::{
     message::{Message, ToOwner},
 };
 
-use super::{desk::Desk, lane::Built};
+use super::{desk::Desk, entry::Built};
 
 /// How long an item that could not be kept waits before it is sent again.
 const RETRY_US: u64 = 1_000_000;

@@ -1,0 +1,87 @@
+//! What an entry of a lane holds, from the moment it is filled until it is durable.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use rialto_protocol::{
+    error::ErrorCode,
+    ids::{ConversationId, Cursor, Ordinal, Position, Seq, UserId},
+};
+use smallvec::SmallVec;
+
+use crate::{message::Receipted, topology::ShardId};
+
+/// Lists that wait to be used again, and how long one may be for that.
+const SPARE_LISTS_MAX: usize = 128;
+const SPARE_LENGTH_MAX: usize = 64;
+
+/// What an entry holds of one conversation.
+#[derive(Debug)]
+pub(super) struct Touched {
+    /// Which.
+    pub(super) conversation: ConversationId,
+    /// Its first event in the entry.
+    pub(super) first: Seq,
+    /// The log's end after the entry.
+    pub(super) end: LogEnd,
+    /// Where its events stand in the records.
+    pub(super) events: SmallVec<[Range<usize>; 1]>,
+    /// Who may not read on, and from which event.
+    pub(super) ended: SmallVec<[(UserId, Seq, ErrorCode); 1]>,
+}
+
+/// The end of a conversation's log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct LogEnd {
+    /// Last event.
+    pub(super) cursor: Cursor,
+    /// Countable messages so far.
+    pub(super) ordinal: Ordinal,
+    /// Journal time of the last event.
+    pub(super) time_ms: u64,
+}
+
+/// An outbox record: number in its entry, whose inbox, and the notice.
+pub(super) type Outgoing = (u16, UserId, Bytes);
+
+/// An entry that is closed.
+#[derive(Debug)]
+pub(super) struct Built {
+    /// Its position.
+    pub(super) position: Position,
+    /// Its journal time.
+    pub(super) time_ms: u64,
+    /// Its records.
+    pub(super) records: Bytes,
+    /// What it holds, by conversation.
+    pub(super) touched: Vec<Touched>,
+    /// What is to be passed on.
+    pub(super) outgoing: Vec<Outgoing>,
+    /// Answers that rest on it.
+    pub(super) receipts: Vec<(ShardId, Receipted)>,
+}
+
+/// Emptied lists of entries that are durable: the next entries need not let them grow anew.
+#[derive(Debug, Default)]
+pub(super) struct Spare {
+    pub(super) touched: Vec<Vec<Touched>>,
+    pub(super) receipts: Vec<Vec<(ShardId, Receipted)>>,
+}
+
+impl Spare {
+    pub(super) fn take_back(&mut self, built: Built) {
+        let Built {
+            mut touched,
+            mut receipts,
+            ..
+        } = built;
+        if self.touched.len() < SPARE_LISTS_MAX && touched.capacity() <= SPARE_LENGTH_MAX {
+            touched.clear();
+            self.touched.push(touched);
+        }
+        if self.receipts.len() < SPARE_LISTS_MAX && receipts.capacity() <= SPARE_LENGTH_MAX {
+            receipts.clear();
+            self.receipts.push(receipts);
+        }
+    }
+}
