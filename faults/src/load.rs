@@ -28,6 +28,7 @@ use crate::patience::Patience;
 use crate::random::Dice;
 use dial::{connect, dial, user};
 use founding::{found, keep_founding};
+pub use judge::Turns;
 use ledger::Ledger;
 pub use publisher::Pace;
 use publisher::Publisher;
@@ -51,6 +52,8 @@ pub struct Plan {
     pub readers: usize,
     /// Conversations that an era begins with.
     pub conversations: usize,
+    /// Whether each author's own order is judged.
+    pub turns: Turns,
     /// How long answers may be missing while the broker serves.
     pub patience: Duration,
 }
@@ -69,6 +72,7 @@ impl Plan {
             },
             readers: 3,
             conversations: 6,
+            turns: Turns::Count,
             patience,
         }
     }
@@ -414,7 +418,7 @@ impl Town {
                 .iter()
                 .filter_map(|follower| follower.reading(book.conversation))
                 .collect();
-            judge::judge(book, log, readings, findings);
+            judge::judge(book, log, readings, self.plan.turns, findings);
             self.archive.push(Archived {
                 name: book.name.clone(),
                 conversation: book.conversation,

@@ -8,7 +8,7 @@ use tokio::time::sleep;
 
 use super::stage::Stage;
 use crate::broker::{Broker, Started};
-use crate::load::{Era, Pace, Plan, Town};
+use crate::load::{Era, Pace, Plan, Town, Turns};
 use crate::mount::Disk;
 use crate::patience::Patience;
 
@@ -63,6 +63,7 @@ fn busy(mut plan: Plan) -> Plan {
         large_per_mille: 200,
     };
     plan.conversations = 3;
+    plan.turns = Turns::DoNotCount;
     plan
 }
 

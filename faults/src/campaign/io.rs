@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 
 use super::stage::Stage;
 use crate::broker::{Broker, Ports, Started};
-use crate::load::{Era, Pace, Plan, Town};
+use crate::load::{Era, Pace, Plan, Town, Turns};
 use crate::patience::Patience;
 use crate::shim::{Shim, Site, Wrong, place};
 
@@ -96,6 +96,7 @@ fn busy(mut plan: Plan) -> Plan {
     plan.publishers = 6;
     plan.readers = 2;
     plan.conversations = 3;
+    plan.turns = Turns::DoNotCount;
     plan
 }
 

@@ -11,11 +11,21 @@ use rialto_protocol::v1::event::Content;
 use super::ledger::{Book, Line};
 use crate::findings::Findings;
 
+/// Whether what one device sent has to stand in the order of its sending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turns {
+    /// It has to.
+    Count,
+    /// Not where storage fails: the SDK by itself sends again later what was refused for that, behind what came after it.
+    DoNotCount,
+}
+
 /// Judges one conversation. `log` is its whole history, `readings` what its readers got.
 pub(super) fn judge(
     book: &Book,
     log: &[v1::Event],
     mut readings: Vec<Reading>,
+    turns_count: Turns,
     findings: &mut Findings,
 ) {
     let deleted: HashSet<Seq> = log
@@ -46,7 +56,9 @@ pub(super) fn judge(
     }
     findings.add_verdict(&verdict);
     receipts(book, log, findings);
-    turns(book, findings);
+    if turns_count == Turns::Count {
+        turns(book, findings);
+    }
 }
 
 /// Edits of messages that were deleted later: their text goes with the message. Nothing but what was sent as no message may.
@@ -241,7 +253,7 @@ mod tests {
             entries: lines,
         };
         let mut findings = Findings::default();
-        judge(&book, log, Vec::new(), &mut findings);
+        judge(&book, log, Vec::new(), Turns::Count, &mut findings);
         findings.violations.into_keys().collect()
     }
 

@@ -252,6 +252,11 @@ impl Log {
         self.shared.segments.viewed(segment);
     }
 
+    /// Takes nothing any more, for this reason: the process has to be started again.
+    pub(crate) fn give_up(&self, reason: String) {
+        self.shared.poison(reason);
+    }
+
     /// Figures since the log was opened.
     pub(crate) fn status(&self) -> JournalStatus {
         let counters = &self.shared.counters;

@@ -28,6 +28,10 @@ const CROWDED: Duration = Duration::from_millis(20);
 /// Between attempts at a segment that could not be brought in.
 const RETRY: Duration = Duration::from_secs(2);
 
+/// File by which it is found out whether there is room, and as much as a start needs to go on.
+const PROBE: &str = "room.tmp";
+const PROBE_BYTES: usize = 4 << 20;
+
 type Settled = Result<(), JournalError>;
 
 /// A test's way to let the work on a segment die at a step: called at each, `false` ends the worker for good.
@@ -219,7 +223,27 @@ impl Work {
                 segment.number()
             ))));
         }
+        // fjall takes nothing any more once a write of its own has failed. It does after a start, and a start needs room.
+        if matches!(
+            fault,
+            Fault::Store {
+                cause: fjall::Error::Poisoned,
+                ..
+            }
+        ) && self.has_room()
+        {
+            self.log
+                .give_up(format!("the views take nothing any more: {fault}"));
+        }
         self.rest(RETRY);
+    }
+
+    /// Whether the disk takes something again.
+    fn has_room(&self) -> bool {
+        let probe = self.data.join(PROBE);
+        let written = std::fs::write(&probe, vec![0; PROBE_BYTES]).is_ok();
+        let removed = std::fs::remove_file(&probe).is_ok();
+        written && removed
     }
 
     /// One segment: in, durable, noted in the checkpoint, reported. Cut off anywhere, it is simply repeated.
