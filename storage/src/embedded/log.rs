@@ -3,6 +3,7 @@
 //! | file | what it holds |
 //! | --- | --- |
 //! | `format` | bytes of a segment's header and of an entry's header |
+//! | `blocks` | memory for direct I/O |
 //! | `disk` | the few calls by which files are reached; tests put faults and power cuts there |
 //! | `segment` | an open segment, and the states that segments go through |
 //! | `spare` | the thread that prepares, recycles and removes segments, away from the hot path |
@@ -14,6 +15,7 @@
 //!
 //! What stands in the log but not yet in the views is found through [`super::tail`].
 
+mod blocks;
 mod disk;
 mod epoch;
 mod format;
@@ -44,6 +46,7 @@ use rialto_protocol::ids::LaneId;
 
 use self::{
     disk::{Disk, RealDisk},
+    format::FIRST_ENTRY,
     outbox::Outbox,
     queue::{Command, Queue},
     segment::Segments,
@@ -54,6 +57,7 @@ pub(crate) use self::{
 };
 use super::tail::TailIndex;
 use crate::journal::{AppendError, Claim, Entry, JournalError, JournalStatus};
+pub(crate) use blocks::Blocks;
 
 /// How a log is kept.
 #[derive(Clone, Debug)]
@@ -62,7 +66,7 @@ pub(crate) struct LogOptions {
     pub(crate) data_set: u128,
     /// Lanes of the data set.
     pub(crate) lanes: u16,
-    /// Bytes of a segment file, header included.
+    /// Bytes of a segment file, header included; rounded down to whole blocks of 4 KiB.
     pub(crate) segment_bytes: u32,
     /// Bytes that may wait for the journal thread; beyond it `append` blocks its caller.
     pub(crate) queue_bytes_max: usize,
@@ -156,9 +160,11 @@ impl Log {
     fn open_on(
         disk: Arc<dyn Disk>,
         directory: &Path,
-        options: LogOptions,
+        mut options: LogOptions,
         viewed: &ViewCheckpoint,
     ) -> Result<(Self, Recovered), JournalError> {
+        // Whole blocks, as the space before the first entry is.
+        options.segment_bytes -= options.segment_bytes % FIRST_ENTRY;
         let directory = directory.join("journal");
         let tail = Arc::new(TailIndex::new(options.lanes));
         let recovery = recovery::recover(&*disk, &directory, &options, viewed, &tail)?;

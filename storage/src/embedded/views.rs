@@ -24,6 +24,7 @@ mod gather;
 pub(super) mod merge;
 mod read;
 mod sink;
+mod values;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -40,7 +41,10 @@ use fjall::{
 };
 use rialto_protocol::ids::UserId;
 
-use super::{format::Fixed, log::SealedSegment};
+use super::{
+    format::Fixed,
+    log::{Blocks, SealedSegment},
+};
 use crate::views::ViewsError;
 use apply::Known;
 use checkpoint::Checkpoint;
@@ -126,7 +130,7 @@ pub(super) trait Pace {
 /// What the work on a segment needs, kept for the next one.
 #[derive(Default)]
 pub(super) struct Memory {
-    segment: Vec<u8>,
+    segment: Blocks,
     scratch: Scratch,
     known: Known,
 }

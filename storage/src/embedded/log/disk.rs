@@ -3,14 +3,15 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, IoSlice, Seek, SeekFrom, Write},
-    os::unix::fs::FileExt,
+    io,
+    os::unix::fs::{FileExt, OpenOptionsExt},
     path::Path,
     time::UNIX_EPOCH,
 };
 
-/// Slices that one vectored write takes (`IOV_MAX` on Linux).
-pub(super) const SLICES_MAX: usize = 1024;
+use rustix::fs::OFlags;
+
+use super::blocks::{BLOCK_BYTES, Blocks};
 
 /// A file system.
 pub(super) trait Disk: Send + Sync + 'static {
@@ -20,6 +21,9 @@ pub(super) trait Disk: Send + Sync + 'static {
     /// Creates the file, or empties it.
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
+    /// Opens it past the page cache, where the file system can: of what is read and written addresses, offsets and lengths
+    /// are multiples of a block ([`Blocks`]).
+    fn open_direct(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Makes created, renamed and removed names durable.
@@ -32,8 +36,8 @@ pub(super) trait DiskFile: Send + Sync + 'static {
     /// When it was last written, milliseconds since 1970.
     fn modified_ms(&self) -> io::Result<u64>;
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;
-    /// One write of at most [`SLICES_MAX`] slices; says how many bytes went.
-    fn write_vectored_at(&self, slices: &[IoSlice<'_>], offset: u64) -> io::Result<usize>;
+    /// One write; says how many bytes went.
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize>;
     fn sync_data(&self) -> io::Result<()>;
 }
 
@@ -44,13 +48,34 @@ pub(super) fn write_all_at(
     mut offset: u64,
 ) -> io::Result<()> {
     while !bytes.is_empty() {
-        let written = file.write_vectored_at(&[IoSlice::new(bytes)], offset)?;
+        let written = file.write_at(bytes, offset)?;
         if written == 0 {
             return Err(io::ErrorKind::WriteZero.into());
         }
         bytes = &bytes[written..];
         offset += written as u64;
     }
+    Ok(())
+}
+
+/// Bytes of one read or write of what nobody waits for: an append that comes meanwhile waits for one of these at most.
+pub(super) const STEP_BYTES: usize = 256 << 10;
+
+/// Reads the first bytes of a file that was opened for direct I/O, in place of what the buffer held: whole blocks, of which
+/// the last is cut, `step_bytes` at a time.
+pub(super) fn read_blocks(
+    file: &dyn DiskFile,
+    bytes: usize,
+    step_bytes: usize,
+    blocks: &mut Blocks,
+) -> io::Result<()> {
+    blocks.set_len(bytes.next_multiple_of(BLOCK_BYTES));
+    let mut offset = 0;
+    for step in blocks.chunks_mut(step_bytes) {
+        file.read_exact_at(step, offset)?;
+        offset += step.len() as u64;
+    }
+    blocks.set_len(bytes);
     Ok(())
 }
 
@@ -101,6 +126,19 @@ impl Disk for RealDisk {
         )))
     }
 
+    fn open_direct(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true);
+        let direct = OFlags::DIRECT.bits().cast_signed();
+        match options.clone().custom_flags(direct).open(path) {
+            // Some file systems have no other way than through the page cache.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                Ok(Box::new(RealFile(options.open(path)?)))
+            }
+            opened => Ok(Box::new(RealFile(opened?))),
+        }
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         fs::rename(from, to)
     }
@@ -133,11 +171,8 @@ impl DiskFile for RealFile {
         self.0.read_exact_at(buf, offset)
     }
 
-    fn write_vectored_at(&self, slices: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
-        // Reads are positioned and leave the file's own position to the one thread that writes.
-        let mut file = &self.0;
-        file.seek(SeekFrom::Start(offset))?;
-        file.write_vectored(slices)
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        self.0.write_at(bytes, offset)
     }
 
     fn sync_data(&self) -> io::Result<()> {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{
-    LogOptions, Recovered, Segment, TailIndex, ViewCheckpoint,
+    Blocks, LogOptions, Recovered, Segment, TailIndex, ViewCheckpoint,
     disk::{Disk, write_all_at},
     format::{
         ENTRY_HEADER_BYTES, EntryCodec, EntryHeader, FILE_HEADER_BYTES, FIRST_ENTRY,
@@ -20,7 +20,7 @@ use super::{
     lanes::Lanes,
     outbox::{Outbox, Pending},
     scan::{End, Scan, scan},
-    segment::{Sealed, States, Viewed, file_name, number_of},
+    segment::{Ready, Sealed, States, Viewed, file_name, number_of},
 };
 use crate::{
     embedded::tail::{EntryAt, OutboxSeen, outbox_of},
@@ -38,7 +38,7 @@ pub(super) struct Recovery {
 /// A segment whose bytes have been read.
 struct Loaded {
     segment: Arc<Segment>,
-    bytes: Vec<u8>,
+    bytes: Blocks,
     scan: Scan,
 }
 
@@ -51,6 +51,8 @@ struct Last {
     scan: Scan,
 }
 
+/// Bytes of one read: nobody else uses the disk yet.
+const READ_BYTES: usize = 8 << 20;
 /// Threads that index a segment read back; more of them would wait for the one that reads.
 const INDEX_THREADS_MAX: usize = 4;
 /// Smallest and largest segment: an offset has 32 bits, and an entry of some size must fit.
@@ -76,6 +78,7 @@ pub(super) fn recover(
     check_none_missing(viewed, &to_read)?;
 
     let mut replay = Replay {
+        place: (disk, directory),
         tail,
         viewed,
         segment_bytes: options.segment_bytes,
@@ -94,9 +97,11 @@ pub(super) fn recover(
     for segment in segments.into_values() {
         replay.keep(segment)?;
     }
-    read_ahead(to_read.into_values().collect(), |loaded| {
-        replay.take(loaded)
-    })?;
+    read_ahead(
+        (disk, directory),
+        to_read.into_values().collect(),
+        |loaded| replay.take(loaded),
+    )?;
     replay.finish()
 }
 
@@ -182,8 +187,9 @@ fn check_none_missing(
 /// Reads segments on a thread of its own, one ahead of the work that `take` does on this one. Two buffers are enough: what
 /// `take` gives back is read into again.
 fn read_ahead(
+    place: (&dyn Disk, &Path),
     segments: Vec<Arc<Segment>>,
-    mut take: impl FnMut(Loaded) -> Result<Vec<u8>, JournalError>,
+    mut take: impl FnMut(Loaded) -> Result<Blocks, JournalError>,
 ) -> Result<(), JournalError> {
     thread::scope(|scope| {
         let (sender, receiver) = mpsc::sync_channel(0);
@@ -191,7 +197,7 @@ fn read_ahead(
         scope.spawn(move || {
             segments.into_iter().try_for_each(|segment| {
                 let buffer = buffers.try_recv().unwrap_or_default();
-                match sender.send(load(segment, buffer)) {
+                match sender.send(load(place, segment, buffer)) {
                     Ok(()) => ControlFlow::Continue(()),
                     Err(_) => ControlFlow::Break(()),
                 }
@@ -205,8 +211,12 @@ fn read_ahead(
     })
 }
 
-fn load(segment: Arc<Segment>, mut bytes: Vec<u8>) -> Result<Loaded, JournalError> {
-    let read = segment.read_into(segment.capacity(), &mut bytes);
+fn load(
+    place: (&dyn Disk, &Path),
+    segment: Arc<Segment>,
+    mut bytes: Blocks,
+) -> Result<Loaded, JournalError> {
+    let read = segment.read_into(place, segment.capacity(), READ_BYTES, &mut bytes);
     read.map_err(|error| io_error(format!("read {}", segment.name()), &error))?;
     let scan = scan(&bytes, segment.codec());
     Ok(Loaded {
@@ -217,6 +227,7 @@ fn load(segment: Arc<Segment>, mut bytes: Vec<u8>) -> Result<Loaded, JournalErro
 }
 
 struct Replay<'a> {
+    place: (&'a dyn Disk, &'a Path),
     tail: &'a TailIndex,
     viewed: &'a ViewCheckpoint,
     segment_bytes: u32,
@@ -240,7 +251,7 @@ impl Replay<'_> {
     }
 
     /// Takes a segment in, giving its buffer back.
-    fn take(&mut self, loaded: Loaded) -> Result<Vec<u8>, JournalError> {
+    fn take(&mut self, loaded: Loaded) -> Result<Blocks, JournalError> {
         let Loaded { segment, scan, .. } = &loaded;
         let name = segment.name();
         let anything = !scan.entries.is_empty() || matches!(scan.end, End::Sealed(_));
@@ -294,7 +305,8 @@ impl Replay<'_> {
                     && segment.capacity() == self.segment_bytes =>
             {
                 self.states.next_number = next;
-                self.states.ready.push_back(Arc::clone(segment));
+                let ready = self.ready(Arc::clone(segment))?;
+                self.states.ready.push_back(ready);
             }
             End::Open { end, torn_bytes } => self.note_cut(&name, end, torn_bytes),
             End::Damaged(_) => {}
@@ -302,8 +314,16 @@ impl Replay<'_> {
         Ok(loaded.bytes)
     }
 
+    fn ready(&self, segment: Arc<Segment>) -> Result<Ready, JournalError> {
+        let (disk, directory) = self.place;
+        let blocks = disk
+            .open_direct(&directory.join(file_name(segment.number())))
+            .map_err(|error| io_error(format!("open {}", segment.name()), &error))?;
+        Ok(Ready { segment, blocks })
+    }
+
     /// Keeps what the end of the log may be, and gives the buffer back.
-    fn remember(&mut self, loaded: Loaded, end: u32) -> Vec<u8> {
+    fn remember(&mut self, loaded: Loaded, end: u32) -> Blocks {
         let Loaded {
             segment,
             bytes,

@@ -6,7 +6,8 @@ use bytes::{Buf, BufMut};
 use rialto_protocol::ids::{Epoch, LaneId, Position};
 
 use super::{
-    Segment, Shared,
+    Blocks, Segment, Shared,
+    disk::STEP_BYTES,
     format::{ENTRY_HEADER_BYTES, EntryCodec, FIRST_ENTRY, damaged},
     io_error, locked,
     segment::Sealed,
@@ -143,9 +144,12 @@ impl SealedSegment {
     ///
     /// # Errors
     /// [`JournalError::Io`] when it cannot be read.
-    pub(crate) fn read(&self, buffer: &mut Vec<u8>) -> Result<(), JournalError> {
+    pub(crate) fn read(&self, buffer: &mut Blocks) -> Result<(), JournalError> {
+        let Shared {
+            disk, directory, ..
+        } = &*self.shared;
         self.sealed
-            .read_into(self.sealed.end, buffer)
+            .read_into((&**disk, directory), self.sealed.end, STEP_BYTES, buffer)
             .map_err(|error| io_error(format!("read {}", self.sealed.name()), &error))
     }
 

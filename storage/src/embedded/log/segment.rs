@@ -4,13 +4,20 @@ use std::{
     collections::VecDeque,
     io,
     ops::Deref,
+    path::Path,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
 
 use bytes::Bytes;
 
-use super::{disk::DiskFile, format::EntryCodec, locked, sealed::LaneTail};
+use super::{
+    blocks::{BLOCK_BYTES, Blocks},
+    disk::{Disk, DiskFile, read_blocks},
+    format::EntryCodec,
+    locked,
+    sealed::LaneTail,
+};
 
 /// A segment file that is open. Whoever holds it can read from it: its file is not reused before everybody has let go.
 pub(crate) struct Segment {
@@ -67,13 +74,24 @@ impl Segment {
         Ok(buf.into())
     }
 
-    /// Reads the first bytes of it, in place of what the buffer held.
+    /// Reads the first bytes of it, in place of what the buffer held: past the page cache, which live readers have better use for.
     ///
     /// # Errors
     /// What the operating system says.
-    pub(super) fn read_into(&self, bytes: u32, buffer: &mut Vec<u8>) -> io::Result<()> {
-        buffer.resize(bytes as usize, 0);
-        self.file.read_exact_at(buffer, 0)
+    pub(super) fn read_into(
+        &self,
+        (disk, directory): (&dyn Disk, &Path),
+        bytes: u32,
+        step_bytes: usize,
+        buffer: &mut Blocks,
+    ) -> io::Result<()> {
+        if !(self.capacity as usize).is_multiple_of(BLOCK_BYTES) {
+            // A file that was cut short ends within a block.
+            buffer.set_len(bytes as usize);
+            return self.file.read_exact_at(buffer, 0);
+        }
+        let direct = disk.open_direct(&directory.join(file_name(self.number)))?;
+        read_blocks(&*direct, bytes as usize, step_bytes, buffer)
     }
 
     /// What an error message calls it.
@@ -92,6 +110,13 @@ pub(super) fn number_of(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".seg")?;
     (digits.len() >= 10 && digits.bytes().all(|byte| byte.is_ascii_digit()))
         .then(|| digits.parse().ok())?
+}
+
+/// An empty segment, prepared.
+pub(super) struct Ready {
+    pub(super) segment: Arc<Segment>,
+    /// The way to write it: past the page cache, in whole blocks.
+    pub(super) blocks: Box<dyn DiskFile>,
 }
 
 /// A segment that is written to its end and not in the views yet.
@@ -117,7 +142,7 @@ pub(super) struct Viewed {
 #[derive(Default)]
 pub(super) struct States {
     /// Empty ones, prepared, in the order of their numbers.
-    pub(super) ready: VecDeque<Arc<Segment>>,
+    pub(super) ready: VecDeque<Ready>,
     /// The one being written and how far, once something was.
     pub(super) active: Option<(Arc<Segment>, u32)>,
     /// Oldest first.

@@ -2,19 +2,19 @@
 //! otherwise, so that appending neither allocates blocks nor changes a file's length. It also removes what is kept no
 //! longer.
 
-use std::{path::Path, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 use super::{
-    Segment, Shared,
-    disk::{Disk, DiskFile, write_all_at},
+    Blocks, Segment, Shared,
+    blocks::BLOCK_BYTES,
+    disk::{DiskFile, STEP_BYTES, write_all_at},
     format::{EntryCodec, FILE_HEADER_BYTES, FIRST_ENTRY, file_header},
     locked, now_ms,
-    segment::{States, Viewed, file_name},
+    segment::{Ready, States, Viewed, file_name},
 };
 
 /// Ready segments beyond which old ones are removed rather than recycled.
 const READY_MAX: usize = 2;
-const ZEROES_BYTES: usize = 1 << 20;
 /// Name of a file on its way to become a segment.
 pub(super) const TEMPORARY: &str = "next.tmp";
 
@@ -111,8 +111,8 @@ fn prepare_and_publish(shared: &Shared, number: u64, old: Option<Segment>) {
         let _ = shared.disk.remove(&shared.directory.join(TEMPORARY));
     }
     shared.segments.change(|states| match prepared {
-        Ok(segment) => {
-            states.ready.push_back(Arc::new(segment));
+        Ok(ready) => {
+            states.ready.push_back(ready);
             states.next_number = number + 1;
             states.full_until = None;
             if states.ready.len() >= states.wanted {
@@ -128,7 +128,7 @@ fn prepare_and_publish(shared: &Shared, number: u64, old: Option<Segment>) {
     });
 }
 
-fn prepare(shared: &Shared, number: u64, old: Option<Segment>) -> std::io::Result<Segment> {
+fn prepare(shared: &Shared, number: u64, old: Option<Segment>) -> std::io::Result<Ready> {
     let Shared {
         disk,
         directory,
@@ -144,32 +144,38 @@ fn prepare(shared: &Shared, number: u64, old: Option<Segment>) -> std::io::Resul
             disk.sync_directory(directory)?;
             old.into_file()
         }
-        None => create(&**disk, &temporary, capacity)?,
+        None => disk.create(&temporary)?,
     };
+    let blocks = disk.open_direct(&temporary)?;
+    if file.bytes()? < u64::from(capacity) {
+        fill(&*blocks, capacity)?;
+    }
     // Stale entries behind it carry another segment's number.
-    write_all_at(&*file, &file_header(options.data_set, number), 0)?;
-    file.sync_data()?;
+    let mut header = Blocks::default();
+    header.extend_from_slice(&file_header(options.data_set, number));
+    header.pad();
+    write_all_at(&*blocks, &header, 0)?;
+    blocks.sync_data()?;
     disk.rename(&temporary, &directory.join(file_name(number)))?;
     disk.sync_directory(directory)?;
-    Ok(Segment::new(
-        number,
-        capacity,
-        EntryCodec::new(options.data_set, number),
-        file,
-    ))
+    let codec = EntryCodec::new(options.data_set, number);
+    Ok(Ready {
+        segment: Arc::new(Segment::new(number, capacity, codec, file)),
+        blocks,
+    })
 }
 
-fn create(disk: &dyn Disk, path: &Path, capacity: u32) -> std::io::Result<Box<dyn DiskFile>> {
-    let file = disk.create(path)?;
-    let zeroes = vec![0; ZEROES_BYTES.min(capacity as usize)];
+fn fill(file: &dyn DiskFile, capacity: u32) -> std::io::Result<()> {
+    let mut zeroes = Blocks::default();
+    zeroes.set_len(STEP_BYTES.min(capacity as usize));
     let mut offset = 0;
     while offset < u64::from(capacity) {
         let left = u64::from(capacity) - offset;
         let count = usize::try_from(left).map_or(zeroes.len(), |left| left.min(zeroes.len()));
-        write_all_at(&*file, &zeroes[..count], offset)?;
+        write_all_at(file, &zeroes[..count], offset)?;
         offset += count as u64;
     }
-    Ok(file)
+    Ok(())
 }
 
 /// Whether this thread was told to end or has panicked: nobody waits for segments that it would have made.
@@ -182,3 +188,5 @@ impl Drop for CloseAtEnd<'_> {
 }
 
 const _: () = assert!(FILE_HEADER_BYTES <= FIRST_ENTRY as usize);
+// No write of an entry touches the header.
+const _: () = assert!((FIRST_ENTRY as usize).is_multiple_of(BLOCK_BYTES));

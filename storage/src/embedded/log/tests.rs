@@ -148,7 +148,7 @@ fn sealed_entries(log: &Log) -> Vec<Entry> {
 }
 
 fn entries_of(segment: &super::SealedSegment) -> Vec<Entry> {
-    let mut bytes = Vec::new();
+    let mut bytes = super::Blocks::default();
     segment.read(&mut bytes).unwrap();
     segment
         .entries(&bytes)
@@ -157,8 +157,7 @@ fn entries_of(segment: &super::SealedSegment) -> Vec<Entry> {
 }
 
 fn entries_in(segment: &super::Segment, end: u32) -> Result<Vec<Entry>, JournalError> {
-    let mut bytes = Vec::new();
-    segment.read_into(end, &mut bytes).unwrap();
+    let bytes = segment.read(0, end).unwrap();
     super::sealed::Entries::of(segment, &bytes)
         .map(|entry| Ok(owned(&entry?)))
         .collect()

@@ -2,8 +2,7 @@
 //! answers. While it syncs the next group gathers by itself: no timer is needed.
 
 use std::{
-    io::{self, IoSlice},
-    mem,
+    io, mem,
     sync::{Arc, atomic::Ordering::Relaxed},
     thread,
     time::{Duration, Instant},
@@ -15,8 +14,9 @@ use rialto_protocol::{
 };
 
 use super::{
-    Segment, Shared,
-    disk::SLICES_MAX,
+    Blocks, Segment, Shared,
+    blocks::BLOCK_BYTES,
+    disk::DiskFile,
     epoch::EpochFile,
     format::{ENTRY_HEADER_BYTES, EntryHeader, FIRST_ENTRY},
     io_error,
@@ -24,7 +24,7 @@ use super::{
     locked, now_ms,
     outbox::Pending,
     queue::{Command, Done},
-    segment::Sealed,
+    segment::{Ready, Sealed},
 };
 use crate::{
     embedded::tail::EntryAt,
@@ -41,10 +41,28 @@ pub(super) struct Writer {
     shared: Arc<Shared>,
     lanes: Lanes,
     epochs: EpochFile,
-    /// The segment being written and where its next entry goes, those of the open group counted.
-    active: Option<(Arc<Segment>, u32)>,
+    active: Option<Active>,
     group: Group,
+    /// What is written: the block in which the group begins, as far as it stands in the file, the group, and zeroes up to the
+    /// end of its last block.
+    blocks: Blocks,
 }
+
+/// The segment being written.
+struct Active {
+    ready: Ready,
+    /// Where its next entry goes, those of the open group counted.
+    offset: u32,
+}
+
+impl Active {
+    fn room(&self) -> u32 {
+        self.ready.segment.capacity() - self.offset
+    }
+}
+
+/// Memory for what is written that is kept between groups.
+const BLOCKS_KEPT_BYTES: usize = 1 << 20;
 
 /// What the next write brings.
 #[derive(Default)]
@@ -55,7 +73,6 @@ struct Group {
     bytes: usize,
     /// Calls whose last entry is in this group or was in an earlier one.
     done: Vec<Done<(), AppendError>>,
-    headers: Vec<[u8; ENTRY_HEADER_BYTES as usize]>,
 }
 
 impl Writer {
@@ -66,6 +83,7 @@ impl Writer {
             epochs,
             active: None,
             group: Group::default(),
+            blocks: Blocks::default(),
         }
     }
 
@@ -160,10 +178,7 @@ impl Writer {
 
     /// How many new segments it takes to place these entries behind what is there.
     fn segments_needed(&self, entries: &[Entry]) -> usize {
-        let mut room = self
-            .active
-            .as_ref()
-            .map_or(0, |(segment, offset)| segment.capacity() - offset);
+        let mut room = self.active.as_ref().map_or(0, Active::room);
         let mut needed = 0;
         for entry in entries {
             let bytes = entry_bytes(entry);
@@ -181,12 +196,12 @@ impl Writer {
     fn place(&mut self, entry: Entry) -> bool {
         let bytes = entry_bytes(&entry);
         loop {
-            if let Some((segment, offset)) = &mut self.active {
-                if *offset + bytes + ENTRY_HEADER_BYTES <= segment.capacity() {
+            if let Some(active) = &mut self.active {
+                if bytes + ENTRY_HEADER_BYTES <= active.room() {
                     if self.group.entries.is_empty() {
-                        self.group.start = *offset;
+                        self.group.start = active.offset;
                     }
-                    *offset += bytes;
+                    active.offset += bytes;
                     self.group.bytes += bytes as usize;
                     self.group.entries.push(entry);
                     return true;
@@ -195,12 +210,16 @@ impl Writer {
             }
             let next = self.shared.segments.change(|states| {
                 let next = states.ready.pop_front()?;
-                states.active = Some((Arc::clone(&next), FIRST_ENTRY));
+                states.active = Some((Arc::clone(&next.segment), FIRST_ENTRY));
                 Some(next)
             });
             match next {
-                Some(segment) if self.poisoned().is_none() => {
-                    self.active = Some((segment, FIRST_ENTRY));
+                Some(ready) if self.poisoned().is_none() => {
+                    self.blocks.clear();
+                    self.active = Some(Active {
+                        ready,
+                        offset: FIRST_ENTRY,
+                    });
                 }
                 _ => return false,
             }
@@ -212,7 +231,7 @@ impl Writer {
         if self
             .active
             .as_ref()
-            .is_some_and(|(_, offset)| *offset > FIRST_ENTRY)
+            .is_some_and(|active| active.offset > FIRST_ENTRY)
         {
             self.flush(true);
         }
@@ -221,11 +240,12 @@ impl Writer {
     /// Makes the group durable and findable, then answers. With `seal` the active segment ends with it.
     fn flush(&mut self, seal: bool) {
         let done = mem::take(&mut self.group.done);
-        let result = match self.active.clone() {
-            Some((segment, end)) if seal || !self.group.entries.is_empty() => {
-                self.commit(&segment, end, seal)
+        let result = match self.active.take() {
+            Some(active) if seal || !self.group.entries.is_empty() => self.commit(active, seal),
+            active => {
+                self.active = active;
+                Ok(())
             }
-            _ => Ok(()),
         };
         self.group.entries.clear();
         self.group.bytes = 0;
@@ -236,12 +256,17 @@ impl Writer {
         }
     }
 
-    fn commit(&mut self, segment: &Arc<Segment>, end: u32, seal: bool) -> io::Result<()> {
-        self.write(segment, end, seal)?;
+    fn commit(&mut self, active: Active, seal: bool) -> io::Result<()> {
+        let Active {
+            ready: Ready { segment, blocks },
+            offset: end,
+        } = &active;
+        let end = *end;
+        self.write(segment, &**blocks, end, seal)?;
         let counters = &self.shared.counters;
         let begun = Instant::now();
         if !planted::strikes(Mistake::AckBeforeSync) {
-            segment.file().sync_data()?;
+            blocks.sync_data()?;
         }
         let sync_us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
         counters.sync_us.fetch_add(sync_us, Relaxed);
@@ -259,7 +284,6 @@ impl Writer {
                 lanes,
                 time_ms: self.lanes.time_max(),
             };
-            self.active = None;
             self.shared.segments.change(|states| {
                 states.active = None;
                 states.last_sealed = sealed.segment.number();
@@ -268,47 +292,46 @@ impl Writer {
         } else {
             // Nobody waits for this.
             self.shared.segments.lock().active = Some((Arc::clone(segment), end));
+            self.active = Some(active);
         }
         Ok(())
     }
 
-    /// Writes the group; a write that is not whole is an error.
-    fn write(&mut self, segment: &Segment, end: u32, seal: bool) -> io::Result<()> {
-        let Group {
-            start,
-            entries,
-            headers,
-            ..
-        } = &mut self.group;
-        if entries.is_empty() {
-            *start = end;
+    /// Writes the group, which ends at `end`, in whole blocks; a write that is not whole is an error.
+    fn write(
+        &mut self,
+        segment: &Segment,
+        file: &dyn DiskFile,
+        end: u32,
+        seal: bool,
+    ) -> io::Result<()> {
+        let (group, blocks) = (&mut self.group, &mut self.blocks);
+        if group.entries.is_empty() {
+            group.start = end;
         }
         let codec = segment.codec();
-        headers.clear();
-        headers.extend(
-            entries
-                .iter()
-                .map(|entry| codec.encode(&header(entry, *start), &entry.records)),
-        );
-        let seal = seal.then(|| codec.encode(&EntryHeader::seal(*start), &[]));
-        let mut slices = Vec::with_capacity(2 * entries.len() + 1);
-        for (header, entry) in headers.iter().zip(entries.iter()) {
-            slices.extend([IoSlice::new(header), IoSlice::new(&entry.records)]);
+        // The blocks hold the beginning of the first block already.
+        let first = u64::from(group.start) - blocks.len() as u64;
+        for entry in &group.entries {
+            blocks.extend_from_slice(&codec.encode(&header(entry, group.start), &entry.records));
+            blocks.extend_from_slice(&entry.records);
         }
-        slices.extend(seal.iter().map(|seal| IoSlice::new(seal)));
-        let mut offset = u64::from(*start);
-        for slices in slices.chunks(SLICES_MAX) {
-            let bytes: usize = slices.iter().map(|slice| slice.len()).sum();
-            let written = segment.file().write_vectored_at(slices, offset)?;
-            if written != bytes {
-                let text = format!(
-                    "{}: {written} of {bytes} bytes were written",
-                    segment.name()
-                );
-                return Err(io::Error::new(io::ErrorKind::WriteZero, text));
-            }
-            offset += bytes as u64;
+        if seal {
+            blocks.extend_from_slice(&codec.encode(&EntryHeader::seal(group.start), &[]));
         }
+        let bytes = blocks.len();
+        blocks.pad();
+        let written = file.write_at(blocks, first)?;
+        if written != blocks.len() {
+            let text = format!(
+                "{}: {written} of {} bytes were written",
+                segment.name(),
+                blocks.len()
+            );
+            return Err(io::Error::new(io::ErrorKind::WriteZero, text));
+        }
+        blocks.keep(bytes - bytes % BLOCK_BYTES..bytes);
+        blocks.shrink_to(BLOCKS_KEPT_BYTES);
         Ok(())
     }
 

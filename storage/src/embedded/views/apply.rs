@@ -15,14 +15,14 @@ use rialto_protocol::{
 };
 
 use super::{
-    Doing, Fault, Pace, Step, ViewStore,
+    Fault, Pace, Step, ViewStore,
     codec::{
         DeviceValue, HeadValue, LENGTH_BYTES, RUN_BYTES_MAX, Run, device_key, put_sent, row_key,
         row_value, run_key, sent_key, window_key,
     },
     gather::{Gathered, RowRef},
     sink::Sink,
-    window,
+    values, window,
 };
 use crate::views::SentEvent;
 
@@ -67,7 +67,7 @@ struct Buffers {
 fn sinks(keyspaces: &BTreeMap<u32, Keyspace>) -> BTreeMap<u32, Sink<'_>> {
     keyspaces
         .iter()
-        .map(|(window, keyspace)| (*window, Sink::new(keyspace)))
+        .map(|(window, keyspace)| (*window, Sink::of_long_values(keyspace)))
         .collect()
 }
 
@@ -113,10 +113,10 @@ impl ViewStore {
         }
         // Windows and heads last: what they name is there.
         sinks.events.into_values().try_for_each(Sink::finish)?;
-        sync_values(&events)?;
+        values::sync_names(&events)?;
         pace.reached(Step::Events)?;
         sinks.sent.into_values().try_for_each(Sink::finish)?;
-        sync_values(&sent)?;
+        values::sync_names(&sent)?;
         sinks.devices.finish()?;
         sinks.windows.finish()?;
         sinks.heads.finish()?;
@@ -239,18 +239,6 @@ impl ViewStore {
         }
         sink.finish()
     }
-}
-
-/// Makes the names of the files durable in which long values stand: fjall syncs these files and not their folder.
-fn sync_values(windows: &BTreeMap<u32, Keyspace>) -> Result<(), Fault> {
-    for keyspace in windows.values() {
-        let folder = keyspace.path().join("blobs");
-        std::fs::File::open(folder)
-            .and_then(|folder| folder.sync_all())
-            .map_err(fjall::Error::from)
-            .doing("syncing a folder of the views")?;
-    }
-    Ok(())
 }
 
 /// Consecutive events as runs of [`RUN_BYTES_MAX`] at most.

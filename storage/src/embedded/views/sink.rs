@@ -2,7 +2,7 @@
 
 use fjall::Keyspace;
 
-use super::{Doing, Fault};
+use super::{Doing, Fault, values::Trickle};
 
 enum Item<'a> {
     Put(&'a [u8], &'a [u8]),
@@ -16,6 +16,8 @@ type Write<'k> = dyn FnMut(Item<'_>) -> Result<(), fjall::Error> + 'k;
 /// An ingestion that begins with its first key.
 pub(super) struct Sink<'k> {
     write: Box<Write<'k>>,
+    /// Where long values have files of their own.
+    trickle: Option<Trickle>,
 }
 
 impl<'k> Sink<'k> {
@@ -40,12 +42,25 @@ impl<'k> Sink<'k> {
         };
         Self {
             write: Box::new(write),
+            trickle: None,
+        }
+    }
+
+    /// Into a keyspace whose long values have files of their own.
+    pub(super) fn of_long_values(keyspace: &'k Keyspace) -> Self {
+        Self {
+            trickle: Some(Trickle::new(keyspace)),
+            ..Self::new(keyspace)
         }
     }
 
     /// Writes a pair; keys must rise.
     pub(super) fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), Fault> {
-        (self.write)(Item::Put(key, value)).doing("writing to the views")
+        (self.write)(Item::Put(key, value)).doing("writing to the views")?;
+        match &mut self.trickle {
+            Some(trickle) => trickle.wrote(value.len()),
+            None => Ok(()),
+        }
     }
 
     /// Deletes a key; keys must rise.

@@ -2,12 +2,13 @@
 
 use std::{
     collections::BTreeMap,
-    io::{self, IoSlice},
+    io,
     path::Path,
     sync::{Arc, Condvar, Mutex},
 };
 
 use super::super::{
+    blocks::BLOCK_BYTES,
     disk::{Disk, DiskFile},
     locked,
 };
@@ -56,6 +57,8 @@ struct Gate {
 
 struct FakeFile {
     number: usize,
+    /// Addresses, offsets and lengths are those of whole blocks.
+    direct: bool,
     state: Arc<Mutex<State>>,
     gate: Arc<Gate>,
 }
@@ -150,9 +153,15 @@ impl FakeDisk {
         locked(&self.state).names.keys().cloned().collect()
     }
 
-    fn file(&self, number: usize) -> Box<dyn DiskFile> {
+    fn number(&self, path: &Path) -> io::Result<usize> {
+        let state = locked(&self.state);
+        state.names.get(&name(path)).copied().ok_or_else(missing)
+    }
+
+    fn file(&self, number: usize, direct: bool) -> Box<dyn DiskFile> {
         Box::new(FakeFile {
             number,
+            direct,
             state: Arc::clone(&self.state),
             gate: Arc::clone(&self.gate),
         })
@@ -210,15 +219,15 @@ impl Disk for FakeDisk {
         let number = state.files.len();
         state.files.push(File::default());
         state.names.insert(name(path), number);
-        Ok(self.file(number))
+        Ok(self.file(number, false))
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        let number = *locked(&self.state)
-            .names
-            .get(&name(path))
-            .ok_or_else(missing)?;
-        Ok(self.file(number))
+        Ok(self.file(self.number(path)?, false))
+    }
+
+    fn open_direct(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        Ok(self.file(self.number(path)?, true))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -246,6 +255,20 @@ impl Disk for FakeDisk {
     }
 }
 
+impl FakeFile {
+    /// As the kernel refuses what is no whole block.
+    fn check(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let whole = |number: usize| number.is_multiple_of(BLOCK_BYTES);
+        let aligned = whole(bytes.len())
+            && whole(usize::try_from(offset).unwrap())
+            && bytes.as_ptr().align_offset(BLOCK_BYTES) == 0;
+        if self.direct && !aligned {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        Ok(())
+    }
+}
+
 impl DiskFile for FakeFile {
     fn bytes(&self) -> io::Result<u64> {
         Ok(locked(&self.state).files[self.number].seen.len() as u64)
@@ -256,6 +279,7 @@ impl DiskFile for FakeFile {
     }
 
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        self.check(buf, offset)?;
         let state = locked(&self.state);
         let offset = usize::try_from(offset).unwrap();
         let bytes = state.files[self.number]
@@ -265,13 +289,11 @@ impl DiskFile for FakeFile {
         Ok(())
     }
 
-    fn write_vectored_at(&self, slices: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        self.check(bytes, offset)?;
         let mut state = locked(&self.state);
         state.change()?;
-        let mut bytes: Vec<u8> = slices
-            .iter()
-            .flat_map(|slice| slice.iter().copied())
-            .collect();
+        let mut bytes = bytes.to_vec();
         match state.take_fault(
             self.number,
             &[Fault::Write, Fault::WriteOutOfSpace, Fault::ShortWrite],

@@ -223,12 +223,14 @@ fn entries_of_a_recycled_segment_never_come_back() {
     let disk = FakeDisk::new();
     let options = LogOptions {
         keep_bytes: 0,
+        segment_bytes: 16 << 10,
         ..small()
     };
     let mut checkpoint = ViewCheckpoint::default();
     let (log, _) = open_with(&disk, options.clone(), &checkpoint).unwrap();
     let mut owner = Owner::of(&log);
-    let stale: Vec<_> = (0..6).map(|key| owner.row(0, key, 500)).collect();
+    // Over more blocks than the fresh ones are written with.
+    let stale: Vec<_> = (0..18).map(|key| owner.row(0, key, 500)).collect();
     append(&log, stale).unwrap();
     let first = seal(&log);
     // Only with one ready already does the recycled one come second.
