@@ -2,7 +2,17 @@
 
 use std::collections::VecDeque;
 
-use crate::{counters::Counters, io::Output, message::Message, topology::ShardId};
+use crate::{
+    counters::Counters,
+    io::Output,
+    message::{Message, Plain, PlainBatch},
+    topology::ShardId,
+};
+
+/// Emptied batches that are kept.
+const BATCHES_MAX: usize = 64;
+/// Bytes that one of them may have room for.
+const BATCH_BYTES_MAX: usize = 64 << 10;
 
 /// What the halves of a shard write to while they handle an input.
 #[derive(Debug, Default)]
@@ -13,11 +23,28 @@ pub struct Effects {
     pub messages: VecDeque<(ShardId, Message)>,
     /// Counted along the way.
     pub counters: Counters,
+    /// Batches that an owner is done with: their lists serve the next ones.
+    batches: Vec<PlainBatch>,
 }
 
 impl Effects {
     /// Sends a message to a shard, be it this one.
     pub fn send(&mut self, shard: ShardId, message: Message) {
         self.messages.push_back((shard, message));
+    }
+
+    /// Keeps a batch's lists for the next one.
+    pub fn take_back(&mut self, mut batch: PlainBatch) {
+        let room = batch.bytes.capacity() + batch.drafts.capacity() * size_of::<Plain>();
+        if self.batches.len() < BATCHES_MAX && room <= BATCH_BYTES_MAX {
+            batch.drafts.clear();
+            batch.bytes.clear();
+            self.batches.push(batch);
+        }
+    }
+
+    /// An emptied batch, if one is there.
+    pub fn spare_batch(&mut self) -> Option<PlainBatch> {
+        self.batches.pop()
     }
 }

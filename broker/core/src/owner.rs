@@ -78,7 +78,10 @@ impl Owner {
             ToOwner::Detach { edge, conversation } => {
                 self.desk.attachments.detach(&conversation, edge);
             }
-            ToOwner::AppendPlain(batch) => self.append_plain(now, &batch, fx),
+            ToOwner::AppendPlain(batch) => {
+                self.append_plain(now, &batch, fx);
+                fx.take_back(batch);
+            }
             ToOwner::PassedOn { lane, item, kept } => self.desk.passed_on(now, lane, item, kept),
             message => self.start(now, Work::new(message), fx),
         }

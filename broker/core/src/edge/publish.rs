@@ -225,15 +225,24 @@ impl Edge {
             self.send_batch(shard, fx);
         }
         let edge = self.id;
-        self.batches[place].get_or_insert_with(|| PlainBatch {
-            edge,
-            conn: call.conn,
-            author: Author {
-                user: call.user,
-                device: call.device,
-            },
-            drafts: Vec::with_capacity(BATCH_DRAFTS),
-            bytes: Vec::with_capacity(BATCH_BYTES),
+        self.batches[place].get_or_insert_with(|| {
+            let (drafts, bytes) = match fx.spare_batch() {
+                Some(spare) => (spare.drafts, spare.bytes),
+                None => (
+                    Vec::with_capacity(BATCH_DRAFTS),
+                    Vec::with_capacity(BATCH_BYTES),
+                ),
+            };
+            PlainBatch {
+                edge,
+                conn: call.conn,
+                author: Author {
+                    user: call.user,
+                    device: call.device,
+                },
+                drafts,
+                bytes,
+            }
         })
     }
 

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use rialto_protocol::{
     error::ErrorCode,
     ids::{ConversationId, Cursor, Ordinal, Position, Seq, UserId},
@@ -61,14 +61,27 @@ pub(super) struct Built {
     pub(super) receipts: Vec<(ShardId, Receipted)>,
 }
 
-/// Emptied lists of entries that are durable: the next entries need not let them grow anew.
+/// Memory that the records of entries are taken from: one allocation serves many, whichever thread frees the last of them.
+const RECORDS_BYTES: usize = 64 << 10;
+
+/// What new entries are made with: emptied lists of entries that are durable, and memory for records.
 #[derive(Debug, Default)]
 pub(super) struct Spare {
+    records: BytesMut,
     pub(super) touched: Vec<Vec<Touched>>,
     pub(super) receipts: Vec<Vec<(ShardId, Receipted)>>,
 }
 
 impl Spare {
+    /// A copy of an entry's records.
+    pub(super) fn records(&mut self, records: &[u8]) -> Bytes {
+        if self.records.capacity() < records.len() {
+            self.records = BytesMut::with_capacity(RECORDS_BYTES.max(records.len()));
+        }
+        self.records.extend_from_slice(records);
+        self.records.split().freeze()
+    }
+
     pub(super) fn take_back(&mut self, built: Built) {
         let Built {
             mut touched,

@@ -197,7 +197,7 @@ impl Lane {
             position: self.closed_tail,
             time_ms: self.time_ms,
             // The buffer stays with the lane, so that it does not grow anew from nothing with every entry.
-            records: Bytes::copy_from_slice(&self.open),
+            records: spare.records(&self.open),
             touched: std::mem::replace(&mut self.touched, spare.touched.pop().unwrap_or_default()),
             outgoing: std::mem::take(&mut self.outgoing),
             receipts: std::mem::replace(
