@@ -83,14 +83,15 @@ impl std::fmt::Debug for TlsIdentity {
 }
 
 impl Default for BrokerConfig {
-    /// Plain TCP and the operations port on loopback, both on free ports; a shard for each processor.
+    /// Plain TCP and the operations port on loopback, both on free ports; a shard for each processor but one, which is left to
+    /// the threads of storage (docs/decisions/0015-where-the-time-goes.md).
     fn default() -> Self {
         let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let processors = thread::available_parallelism().map_or(1, usize::from);
         Self {
-            shards: u16::try_from(processors)
+            shards: u16::try_from(processors - 1)
                 .unwrap_or(SHARDS_MAX)
-                .min(SHARDS_MAX),
+                .clamp(1, SHARDS_MAX),
             pin: true,
             core: CoreConfig::default(),
             tcp: Some(loopback),

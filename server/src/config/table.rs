@@ -198,7 +198,7 @@ pub const TABLE: &[Key] = &[
         "0",
         (0, 256),
         "threads",
-        "Shards, each a thread with a core of its own; 0: one a core.",
+        "Shards, each a thread with a core of its own; 0: one a core, and one core left to the threads of storage.",
     ),
     choice(
         "broker.pin",
@@ -386,7 +386,7 @@ pub const TABLE: &[Key] = &[
         "67108864",
         (MIB, GIB),
         "bytes",
-        "Size of a journal file.",
+        "Size of a journal file; rounded down to a multiple of 4096.",
     ),
     number(
         "storage.journal_keep_bytes",
