@@ -75,7 +75,7 @@ impl Default for CoreConfig {
             in_flight_bytes_max: 1 << 20,
             queue_bytes_max: 1 << 20,
             shard_bytes_max: 512 << 20,
-            catch_up_bytes_max: 128 << 10,
+            catch_up_bytes_max: 256 << 10,
             subscriptions_max: 10_000,
             publish_per_s: 10,
             publish_burst: 30,

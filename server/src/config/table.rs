@@ -278,7 +278,7 @@ pub const TABLE: &[Key] = &[
     ),
     number(
         "limits.catch_up_bytes_max",
-        "131072",
+        "262144",
         (16 * KIB, 16 * MIB),
         "bytes",
         "Events that one catch-up read may bring.",
