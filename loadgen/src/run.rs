@@ -132,6 +132,8 @@ pub struct Spec {
     pub size: Size,
     /// What is published when.
     pub phases: Vec<Phase>,
+    /// At a rate, messages that a publisher sends together when its turn comes.
+    pub burst: usize,
     /// How much is examined.
     pub check: Check,
     /// How long readers wait for what is missing when nothing comes, and publishers for an answer.
@@ -159,6 +161,7 @@ impl Spec {
             parts: vec![Part::of(Shape::Channels { count: 1 })],
             size: Size::of(100),
             phases: Vec::new(),
+            burst: 1,
             check: Check::Full,
             settle: Duration::from_secs(10),
             patience: Duration::from_secs(120),
@@ -198,6 +201,9 @@ impl Spec {
             .any(|phase| phase.measured && !phase.duration.is_zero())
         {
             return Err(RunError::Options("no phase is measured"));
+        }
+        if self.burst == 0 {
+            return Err(RunError::Options("a turn has 1 message or more"));
         }
         if self.check == Check::Sampled(0) {
             return Err(RunError::Options("a sample is one of 1 or more"));

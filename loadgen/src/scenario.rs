@@ -24,6 +24,8 @@ pub struct Scenario {
     pub publishers: Option<usize>,
     /// Connections that read.
     pub readers: Option<usize>,
+    /// Messages of a publisher's turn, at a rate.
+    pub burst: Option<usize>,
     /// Bytes of a body.
     pub size: Option<Size>,
     /// How much readers examine.
@@ -57,6 +59,7 @@ struct File {
     publishers: Option<usize>,
     readers: Option<usize>,
     in_flight: Option<usize>,
+    burst: Option<usize>,
     size: Option<NumberOrText>,
     check: Option<String>,
     #[serde(default)]
@@ -195,6 +198,7 @@ impl File {
             connections: self.connections,
             publishers: self.publishers,
             readers: self.readers,
+            burst: self.burst,
             size,
             check,
             parts,

@@ -68,6 +68,9 @@ pub(super) struct RunArgs {
     /// Messages of a publisher that wait for acknowledgement, at the rate max.
     #[arg(long, value_name = "N", default_value_t = IN_FLIGHT_DEFAULT)]
     in_flight: usize,
+    /// Messages that a publisher sends together when its turn comes, at a rate; 1 by default.
+    #[arg(long, value_name = "N")]
+    burst: Option<usize>,
     /// Bytes of a message, 32 at least: a number, or FROM..TO; 100 by default.
     #[arg(long, value_name = "BYTES")]
     size: Option<Size>,
@@ -265,6 +268,7 @@ fn spec(args: &RunArgs, scenario: Option<Scenario>) -> anyhow::Result<Spec> {
             .or(scenario.size)
             .unwrap_or(Size::of(SIZE_DEFAULT)),
         phases: scenario.phases,
+        burst: args.burst.or(scenario.burst).unwrap_or(1),
         check: args.check.or(scenario.check).unwrap_or(Check::Full),
         settle: Duration::from_secs(args.settle_s),
         patience: args.to.patience(),

@@ -156,8 +156,8 @@ impl Publisher {
             connection = self.local.reconnect(&self.person, lost).await?;
         };
         let shared = &self.local.shared;
-        let (index, publishers) = (self.index as usize, shared.spec.publishers);
-        let mut pacing = Pacing::new(shared.phases.clone(), start_us, index, publishers);
+        let who = (self.index as usize, shared.spec.publishers);
+        let mut pacing = Pacing::new(shared.phases.clone(), start_us, who, shared.spec.burst);
         loop {
             match poll_fn(|context| self.poll(&mut connection, &mut pacing, context)).await {
                 Ok(()) => break,

@@ -36,6 +36,9 @@ pub struct Report {
     pub rate: Option<f64>,
     /// Messages of a publisher that waited for acknowledgement at most, if every measured phase was as fast as acknowledged.
     pub in_flight: Option<usize>,
+    /// At a rate, messages that a publisher sent together.
+    #[serde(default = "one")]
+    pub burst: usize,
     /// Bytes of a body.
     pub size: String,
     /// How much was examined: full, sampled=N or off.
@@ -146,6 +149,7 @@ pub(super) fn report(shared: &Shared, mut measured: Measured) -> Report {
             Pace::Max { in_flight } => Some(in_flight),
             Pace::Rate { .. } => None,
         }),
+        burst: spec.burst,
         size: spec.size.to_string(),
         check: spec.check.to_string(),
         duration_s,
@@ -224,4 +228,9 @@ impl std::fmt::Display for Check {
             Self::Off => out.write_str("off"),
         }
     }
+}
+
+/// What reports say of turns that were made before there were any.
+fn one() -> usize {
+    1
 }

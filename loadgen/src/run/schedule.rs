@@ -84,6 +84,9 @@ pub(super) struct Pacing {
     next: u64,
     first: u64,
     stride: u64,
+    /// Messages of a turn, which are due together, and those that are left of this one.
+    burst: u64,
+    left: u64,
 }
 
 /// What a publisher is to do now.
@@ -100,20 +103,24 @@ pub(super) enum Now {
 }
 
 impl Pacing {
-    /// Of the publisher `index` of so many, in phases that begin at `start_us`.
+    /// Of the publisher `index` of so many, who take turns of so many messages, in phases that begin at `start_us`.
     pub(super) fn new(
         phases: Arc<[Phase]>,
         start_us: u64,
-        index: usize,
-        publishers: usize,
+        (index, publishers): (usize, usize),
+        burst: usize,
     ) -> Self {
+        let burst = burst as u64;
+        let first = index as u64 * burst;
         Self {
             phases,
             at: 0,
             start_us,
-            next: index as u64,
-            first: index as u64,
-            stride: publishers as u64,
+            next: first,
+            first,
+            stride: publishers as u64 * burst,
+            burst,
+            left: burst,
         }
     }
 
@@ -139,7 +146,11 @@ impl Pacing {
                         if due_us > now_us {
                             return Now::Wait(due_us);
                         }
-                        self.next += self.stride;
+                        self.left -= 1;
+                        if self.left == 0 {
+                            self.next += self.stride;
+                            self.left = self.burst;
+                        }
                         return Now::Send(due_us);
                     }
                 }
@@ -147,6 +158,7 @@ impl Pacing {
             self.at += 1;
             self.start_us += duration_us;
             self.next = self.first;
+            self.left = self.burst;
         }
         Now::End
     }
@@ -186,7 +198,11 @@ mod tests {
 
     /// Every time at which a publisher sends, when it is never late and everything is acknowledged at once.
     fn times(phases: &[Phase], index: usize, publishers: usize) -> Vec<u64> {
-        let mut pacing = Pacing::new(phases.into(), 1_000_000, index, publishers);
+        times_in_turns(phases, (index, publishers), 1)
+    }
+
+    fn times_in_turns(phases: &[Phase], who: (usize, usize), burst: usize) -> Vec<u64> {
+        let mut pacing = Pacing::new(phases.into(), 1_000_000, who, burst);
         let (mut now_us, mut times) = (0, Vec::new());
         loop {
             match pacing.next(now_us, 0) {
@@ -210,6 +226,22 @@ mod tests {
         assert_eq!(first.len(), 50);
         assert_eq!(&first[..3], [1_000_000, 1_040_000, 1_080_000]);
         assert_eq!(times(&phases, 3, 4)[0], 1_030_000);
+    }
+
+    #[test]
+    fn the_messages_of_a_turn_are_due_together_and_the_rate_stays() {
+        let phases = [phase(
+            Pace::Rate {
+                from: 100.0,
+                to: 100.0,
+            },
+            2,
+        )];
+        let first = times_in_turns(&phases, (0, 4), 5);
+        assert_eq!(first.len(), 50);
+        assert_eq!(first[..5], [1_000_000; 5]);
+        assert_eq!(first[5..10], [1_200_000; 5]);
+        assert_eq!(times_in_turns(&phases, (3, 4), 5)[0], 1_150_000);
     }
 
     #[test]
@@ -254,7 +286,7 @@ mod tests {
     #[test]
     fn at_the_rate_max_a_publisher_waits_for_answers_and_for_its_phase() {
         let max = phase(Pace::Max { in_flight: 2 }, 1);
-        let mut pacing = Pacing::new([max].into(), 1_000_000, 0, 1);
+        let mut pacing = Pacing::new([max].into(), 1_000_000, (0, 1), 1);
         assert_eq!(pacing.next(5, 0), Now::Wait(1_000_000));
         assert_eq!(pacing.next(1_000_000, 1), Now::Send(1_000_000));
         assert_eq!(pacing.next(1_000_001, 2), Now::Answer);
@@ -270,7 +302,7 @@ mod tests {
             },
             1,
         )];
-        let mut pacing = Pacing::new(phases.into(), 0, 0, 1);
+        let mut pacing = Pacing::new(phases.into(), 0, (0, 1), 1);
         let mut sent = 0;
         while let Now::Send(due_us) = pacing.next(9_000_000, sent) {
             assert_eq!(due_us, 100_000 * sent as u64);
