@@ -270,6 +270,13 @@ pub const TABLE: &[Key] = &[
         "Frames queued for one connection; past it its subscriptions read from the log.",
     ),
     number(
+        "limits.node_bytes_max",
+        "1073741824",
+        (4 * MIB, 1024 * GIB),
+        "bytes",
+        "What the node holds for its connections: frames queued, requests in flight, and frames that have not arrived in whole. Each shard has an equal part.",
+    ),
+    number(
         "limits.shard_bytes_max",
         "536870912",
         (MIB, 1024 * GIB),
