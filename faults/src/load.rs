@@ -10,6 +10,7 @@ mod judge;
 mod ledger;
 mod publisher;
 mod reader;
+mod steady;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -33,6 +34,7 @@ use ledger::Ledger;
 pub use publisher::Pace;
 use publisher::Publisher;
 use reader::Follower;
+pub use steady::{Measured, Phase, Steady};
 
 /// Long enough that what comes before them is in other sectors.
 const LAST_WORDS_BYTES: usize = 2_000;
