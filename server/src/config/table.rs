@@ -281,7 +281,7 @@ pub const TABLE: &[Key] = &[
         "536870912",
         (MIB, 1024 * GIB),
         "bytes",
-        "Frames queued for all connections of a shard, and again requests of all of them in flight; past it each has 64 KiB. A quarter of it is for frames that have not arrived in whole.",
+        "The same for one shard, where its part of the node's is more.",
     ),
     number(
         "limits.catch_up_bytes_max",
