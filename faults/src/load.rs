@@ -363,6 +363,14 @@ impl Town {
         Ok(())
     }
 
+    /// Ends all connections: a client that is only let go of would look for the next broker.
+    pub async fn leave(self) {
+        self.keeper.close().await;
+        for (_, client) in &self.devices {
+            client.close().await;
+        }
+    }
+
     async fn read_and_judge(&mut self, era: &Era, findings: &mut Findings) {
         let ids: Vec<ConversationId> = {
             let pages = era.ledger.pages();

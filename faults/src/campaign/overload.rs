@@ -14,13 +14,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rialto_loadgen::open_files;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use super::stage::Stage;
 use crate::broker::Broker;
 use crate::load::{Measured, Phase, Plan, Steady};
 use crate::patience::Patience;
-use attack::{ATTACKS, Attack};
+use attack::{ATTACKS, Attack, Shed};
 use site::{Assault, Tally};
 use watch::Sheds;
 
@@ -30,9 +30,15 @@ const NEIGHBOURS_SHORT: usize = 12;
 const EVERY: Duration = Duration::from_millis(200);
 /// What the broker may keep for its connections' queues, requests and frames, by its settings.
 const BUDGET_BYTES: u64 = 16 << 20;
+const BUDGET_BYTES_SHORT: u64 = 4 << 20;
+/// In the short form these stand for settings of an attack: so little that its few attackers are too many.
+const SETTINGS_SHORT: [&str; 2] = [
+    "broker.handshakes_max=20",
+    "broker.connections_per_address_max=40",
+];
 /// Beside it, whatever the attack: what a quiet broker grows by when it has work to do at all (journal buffers, tables of the
-/// views, heaps of its threads).
-const BASE_BYTES: u64 = 48 << 20;
+/// views, heaps of its threads). With these settings and 150,000 messages a second of 50 publishers who behave that is 88 MiB.
+const BASE_BYTES: u64 = 96 << 20;
 /// What a connection takes beside the budget: its task, its session, and the 4 KiB that it may hold past the budget.
 const CONNECTION_BYTES: u64 = 12 << 10;
 /// How many times as long an attack may make an acknowledgement or a delivery take, at the 99th percentile.
@@ -42,8 +48,8 @@ const SLOWER_MAX: f64 = 3.0;
 const QUIET_FLOOR_MS: f64 = 10.0;
 /// Open files that attackers use at most, of the 20,000 that many machines give a process.
 const FILES: u64 = 19_000;
-/// Between two looks at the broker's memory.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Steps of patience between two looks at the broker's metrics.
+const LOOK_EVERY: u32 = 20;
 
 /// How long the parts of a round last.
 struct Times {
@@ -87,12 +93,12 @@ struct Seen {
 
 async fn play(stage: &mut Stage, attack: Attack) -> anyhow::Result<()> {
     let (clients, times, connections) = if stage.options.short {
-        let connections = (attack.connections / 50).clamp(8, 60);
+        let connections = (attack.connections / 4).clamp(8, 250);
         (NEIGHBOURS_SHORT, TIMES_SHORT, connections)
     } else {
         (NEIGHBOURS, TIMES, attack.connections)
     };
-    stage.launch.settings = settings(attack);
+    stage.launch.settings = settings(attack, stage.options.short);
     stage.launch.data = stage.path(&attack.name.replace(' ', "-"));
     let broker = stage.start().await?;
     let plan = Plan {
@@ -106,12 +112,8 @@ async fn play(stage: &mut Stage, attack: Attack) -> anyhow::Result<()> {
 
     steady.enter(Phase::Attacked);
     let assault = Assault::begin(attack, stage.launch.ports, connections)?;
-    let end = Instant::now() + times.attacked;
-    while Instant::now() < end {
-        sleep(LOOK_EVERY).await;
-        watch::memory(&broker)?;
-    }
-    let after = watch::sheds(&broker).await?;
+    sleep(times.attacked).await;
+    let after = expected(stage, &broker, attack, &before).await?;
     let tally = assault.end().await?;
     let peak = watch::memory(&broker)?.peak;
 
@@ -131,13 +133,48 @@ async fn play(stage: &mut Stage, attack: Attack) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn settings(attack: Attack) -> Vec<String> {
+/// The attack goes on until all is refused that it must lead to, or patience is over; what was counted by then comes back.
+async fn expected(
+    stage: &Stage,
+    broker: &Broker,
+    attack: Attack,
+    before: &Sheds,
+) -> anyhow::Result<Sheds> {
+    let mut patience = Patience::of(stage.patience());
+    loop {
+        let now = watch::sheds(broker).await?;
+        let seen = since(before, now.clone());
+        if attack.expected.iter().all(|shed| is_in(&seen, *shed)) {
+            return Ok(now);
+        }
+        for _ in 0..LOOK_EVERY {
+            if !patience.wait().await {
+                return Ok(now);
+            }
+        }
+    }
+}
+
+fn is_in(sheds: &Sheds, (queue, reason): Shed) -> bool {
+    sheds.contains_key(&(queue.to_owned(), reason.to_owned()))
+}
+
+fn settings(attack: Attack, short: bool) -> Vec<String> {
+    let (budget, few): (u64, &[&str]) = if short {
+        (BUDGET_BYTES_SHORT, &SETTINGS_SHORT)
+    } else {
+        (BUDGET_BYTES, &[])
+    };
     let always = [
-        format!("limits.node_bytes_max={BUDGET_BYTES}"),
+        format!("limits.node_bytes_max={budget}"),
         "storage.cache_bytes=8388608".to_owned(),
         "storage.segment_bytes=16777216".to_owned(),
     ];
-    let own = attack.settings.iter().map(|&setting| setting.to_owned());
+    let key = |setting: &str| setting.split('=').next().map(str::to_owned);
+    let own = attack.settings.iter().map(|&setting| {
+        let fewer = few.iter().find(|&&fewer| key(fewer) == key(setting));
+        fewer.map_or(setting, |&fewer| fewer).to_owned()
+    });
     always.into_iter().chain(own).collect()
 }
 
@@ -162,7 +199,11 @@ async fn is_well(stage: &mut Stage, broker: &Broker, attack: Attack, plan: &Plan
         })))
         .await;
     let said = match served {
-        Some(Ok(town)) => town.say_last_words().await,
+        Some(Ok(town)) => {
+            let said = town.say_last_words().await;
+            town.leave().await;
+            said
+        }
         Some(Err(error)) => Err(error),
         None => Err(anyhow::anyhow!("nobody was let in")),
     };
@@ -185,8 +226,7 @@ fn judge(stage: &mut Stage, attack: Attack, seen: &Seen, measured: &[Measured; 3
     }
     stage.figures.add("shed in all", total);
     for (queue, reason) in attack.expected {
-        let counted = seen.sheds.get(&((*queue).to_owned(), (*reason).to_owned()));
-        if counted.is_none() {
+        if !is_in(&seen.sheds, (queue, reason)) {
             let words = format!("{}: {queue}/{reason} stayed 0", attack.name);
             stage.findings.add("refusals that nobody counted", words);
         }

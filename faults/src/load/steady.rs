@@ -220,6 +220,10 @@ impl Steady {
             logs.insert(id, log);
         }
         self.judge_all(&logs, findings, figures).await;
+        for follower in self.followers.drain(..) {
+            follower.close().await;
+        }
+        self.keeper.close().await;
         Ok(Phase::ALL.map(|phase| {
             let measured = &self.clock.measured[phase as usize];
             measured

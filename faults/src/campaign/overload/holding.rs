@@ -92,7 +92,7 @@ async fn dribble(stream: &mut TcpStream, bytes: &[u8], pause: Duration) {
                 return;
             }
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     };
     let mut heard = [0; 512];
     let hear = async { while read.read(&mut heard).await.is_ok_and(|count| count > 0) {} };

@@ -56,7 +56,7 @@ impl Site {
         for number in 0..self.connections {
             tokio::task::spawn_local(act(self.clone(), number));
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     /// A client without limits, which has founded a public conversation.

@@ -42,7 +42,7 @@ fn a_connection_with_too_much_in_flight_is_not_read_until_half_is_answered() {
     while !rig.was_resumed(conn) {
         let append = rig.append();
         let receipt = Receipt::Refused {
-            code: rialto_protocol::error::ErrorCode::Overloaded,
+            code: ErrorCode::Overloaded,
             retry_after_ms: 1,
         };
         rig.receipts(&append, &[receipt]);
