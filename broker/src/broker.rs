@@ -97,6 +97,7 @@ impl Broker {
         if config.core.hash_seed == 0 {
             config.core.hash_seed = random_seed();
         }
+        config.core.shard_bytes_max = config.shard_bytes_max();
         let certificates = config
             .tls_identity
             .clone()

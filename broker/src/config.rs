@@ -37,6 +37,9 @@ pub struct BrokerConfig {
     pub connections_per_address_max: usize,
     /// Open connections of one user; service tokens have no limit.
     pub connections_per_user_max: usize,
+    /// Bytes that all shards together may hold for their connections. Each has an equal part of it, if
+    /// [`CoreConfig::shard_bytes_max`] does not give it less.
+    pub node_bytes_max: usize,
     /// Bytes of messages that wait for a shard; past it those who send to it stop reading from their connections.
     pub forward_bytes_max: usize,
     /// Connections of one shard that have not shown who they are, past which a QUIC client has to prove its address first.
@@ -102,6 +105,7 @@ impl Default for BrokerConfig {
             connections_max: 200_000,
             connections_per_address_max: 20_000,
             connections_per_user_max: 100,
+            node_bytes_max: 1 << 30,
             forward_bytes_max: 16 << 20,
             quic_retry_above: 128,
             handshakes_max: 2_048,
@@ -112,6 +116,13 @@ impl Default for BrokerConfig {
 }
 
 impl BrokerConfig {
+    /// What one shard may hold for its connections.
+    #[must_use]
+    pub fn shard_bytes_max(&self) -> usize {
+        let part = self.node_bytes_max / usize::from(self.shards.max(1));
+        self.core.shard_bytes_max.min(part)
+    }
+
     /// What is wrong with it, all at once, as text for the operator; empty: nothing.
     #[must_use]
     pub fn problems(&self) -> Vec<String> {
@@ -185,6 +196,18 @@ mod tests {
             ..BrokerConfig::default()
         };
         assert_eq!(config.problems().len(), 3, "{:?}", config.problems());
+    }
+
+    #[test]
+    fn a_shard_has_its_part_of_the_node_or_less() {
+        let mut config = BrokerConfig {
+            shards: 4,
+            node_bytes_max: 400,
+            ..BrokerConfig::default()
+        };
+        assert_eq!(config.shard_bytes_max(), 100);
+        config.core.shard_bytes_max = 30;
+        assert_eq!(config.shard_bytes_max(), 30);
     }
 
     #[test]

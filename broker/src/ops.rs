@@ -16,7 +16,7 @@ use std::{io, net::TcpListener, sync::Arc, thread, time::Duration};
 
 use tokio::sync::oneshot;
 
-pub use metrics::METRICS;
+pub use metrics::{METRICS, sheds};
 pub(crate) use shared::{Phase, Shared};
 pub use status::{ConnectionCounts, JournalFigures, Status, StatusAddresses};
 

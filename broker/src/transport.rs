@@ -19,8 +19,14 @@ use crate::shard::link::Outbox;
 
 /// A two-way stream of bytes to a client.
 pub(crate) trait Wire: Unpin {
-    /// Appends what has arrived; 0: nothing will arrive any more.
-    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut) -> Poll<io::Result<usize>>;
+    /// Appends what has arrived, no more than `bytes_max` if the transport can tell beforehand; 0: nothing will arrive any
+    /// more.
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut BytesMut,
+        bytes_max: usize,
+    ) -> Poll<io::Result<usize>>;
 
     /// Takes from the front of the outbox, which is not empty, what can be taken now.
     fn poll_write(&mut self, cx: &mut Context<'_>, outbox: &mut Outbox) -> Poll<io::Result<usize>>;

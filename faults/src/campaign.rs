@@ -6,6 +6,7 @@ mod corrupt;
 mod full;
 mod io;
 mod kill;
+mod overload;
 mod pause;
 mod power;
 mod relay;
@@ -82,6 +83,8 @@ campaigns! {
     Certificate "certificate" 40 3
     /// Restarts every few hundred milliseconds while a crowd reconnects
     Storm "storm" 40 3
+    /// Thirteen kinds of attack on a small budget while others go on as before; one a round
+    Overload "overload" 13 13
 }
 
 /// How a campaign is run.
@@ -133,6 +136,7 @@ pub async fn run(campaign: Campaign, options: &Options) -> Report {
         Campaign::Relay => Box::pin(relay::run(stage)).await,
         Campaign::Certificate => Box::pin(certificate::run(stage)).await,
         Campaign::Storm => Box::pin(storm::run(stage)).await,
+        Campaign::Overload => Box::pin(overload::run(stage)).await,
     };
     set.report(done, begun.elapsed())
 }

@@ -10,6 +10,7 @@ mod judge;
 mod ledger;
 mod publisher;
 mod reader;
+mod steady;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -33,6 +34,7 @@ use ledger::Ledger;
 pub use publisher::Pace;
 use publisher::Publisher;
 use reader::Follower;
+pub use steady::{Measured, Phase, Steady};
 
 /// Long enough that what comes before them is in other sectors.
 const LAST_WORDS_BYTES: usize = 2_000;
@@ -359,6 +361,14 @@ impl Town {
             .await?
             .await?;
         Ok(())
+    }
+
+    /// Ends all connections: a client that is only let go of would look for the next broker.
+    pub async fn leave(self) {
+        self.keeper.close().await;
+        for (_, client) in &self.devices {
+            client.close().await;
+        }
     }
 
     async fn read_and_judge(&mut self, era: &Era, findings: &mut Findings) {

@@ -107,3 +107,8 @@ fn certificates_are_replaced_under_load() {
 fn everybody_is_served_after_a_storm_of_restarts() {
     passes(Campaign::Storm);
 }
+
+#[test]
+fn attacks_are_refused_and_counted_and_those_who_behave_lose_nothing() {
+    passes(Campaign::Overload);
+}

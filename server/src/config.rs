@@ -106,6 +106,8 @@ pub struct Shell {
     pub connections_per_user_max: usize,
     /// Connections of a shard that have not shown who they are.
     pub handshakes_max: usize,
+    /// Bytes that all shards together may hold for their connections.
+    pub node_bytes_max: usize,
 }
 
 /// Log lines.
@@ -221,6 +223,7 @@ impl Values<'_> {
                 connections_per_address_max: self.number("broker.connections_per_address_max"),
                 connections_per_user_max: self.number("broker.connections_per_user_max"),
                 handshakes_max: self.number("broker.handshakes_max"),
+                node_bytes_max: self.number("limits.node_bytes_max"),
             },
             limits: self.limits(),
             storage: self.storage(),
@@ -337,6 +340,7 @@ mod tests {
             broker.connections_per_user_max
         );
         assert_eq!(loaded.config.broker.handshakes_max, broker.handshakes_max);
+        assert_eq!(loaded.config.broker.node_bytes_max, broker.node_bytes_max);
         assert!(
             loaded
                 .config

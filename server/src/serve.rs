@@ -186,6 +186,7 @@ fn broker_config(config: &Config, identity: &Identity) -> BrokerConfig {
         connections_per_address_max: config.broker.connections_per_address_max,
         connections_per_user_max: config.broker.connections_per_user_max,
         handshakes_max: config.broker.handshakes_max,
+        node_bytes_max: config.broker.node_bytes_max,
         ..defaults
     }
 }

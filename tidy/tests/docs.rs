@@ -51,6 +51,26 @@ fn the_table_of_metrics_is_that_of_the_code() {
     );
 }
 
+/// Operators find out there what a count means; a row may name several reasons.
+#[test]
+fn every_queue_and_reason_of_refusals_is_explained() {
+    let text = fs::read_to_string(tree::root().join("docs/OPERATIONS.md")).unwrap();
+    let cells = |line: &str| -> Vec<String> { line.split('|').map(str::to_owned).collect() };
+    let rows: Vec<Vec<String>> = text.lines().map(cells).collect();
+    let missing: Vec<_> = rialto_broker::ops::sheds()
+        .filter(|(queue, reason)| {
+            !rows.iter().any(|row| {
+                let of =
+                    |cell: usize, word: &str| row.get(cell).is_some_and(|cell| cell.contains(word));
+                of(1, &format!("`{queue}`"))
+                    && (of(2, &format!("`{reason}`"))
+                        || of(2, "error code") && reason.contains("error code"))
+            })
+        })
+        .collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
 #[test]
 fn paths_that_pages_name_exist() {
     let mut wrong = Vec::new();

@@ -13,8 +13,8 @@ pub struct CoreConfig {
     pub in_flight_bytes_max: usize,
     /// Frames queued for one connection; past it its subscriptions read from the log once it has drained.
     pub queue_bytes_max: usize,
-    /// Frames queued for all connections of a shard, and again requests of all of them that wait for answers; past it each
-    /// connection has 64 KiB of either.
+    /// What a shard holds for its connections: half of it in frames queued and requests that wait for answers; past that each
+    /// connection has an equal part of an eighth, from 4 to 64 KiB. A quarter is for beginnings of frames.
     pub shard_bytes_max: usize,
     /// Events that one catch-up read may bring.
     pub catch_up_bytes_max: usize,

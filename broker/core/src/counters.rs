@@ -1,5 +1,27 @@
 //! What a shard counts; the shell shows them as metrics.
 
+use rialto_protocol::error::ErrorCode;
+
+/// In [`SHED`] the reason that stands for the name of any error code.
+pub const ANY_ERROR: &str = "an error code";
+
+/// Every queue and reason that the core counts. docs/OPERATIONS.md is checked against it.
+pub const SHED: &[(&str, &str)] = &[
+    ("owner", ANY_ERROR),
+    ("parked", "full"),
+    ("presence", "queue_full"),
+    ("queue", "shard_budget"),
+    ("session", ANY_ERROR),
+    ("signals", "queue_full"),
+    ("subscription", ANY_ERROR),
+];
+
+fn is_listed(queue: &str, reason: &str) -> bool {
+    let is_error = || ErrorCode::ALL.iter().any(|code| code.name() == reason);
+    SHED.iter()
+        .any(|&(known, why)| known == queue && (why == reason || (why == ANY_ERROR && is_error())))
+}
+
 /// Where something was dropped or refused (the queue), and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Shed {
@@ -47,10 +69,22 @@ pub struct Counters {
 impl Counters {
     /// Counts a drop or refusal.
     pub fn shed(&mut self, queue: &'static str, reason: &'static str) {
+        debug_assert!(is_listed(queue, reason), "{queue}/{reason} is in no table");
         let what = Shed { queue, reason };
         match self.shed.iter_mut().find(|(shed, _)| *shed == what) {
             Some((_, count)) => *count += 1,
             None => self.shed.push((what, 1)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_those_of_the_table_or_error_codes_where_it_says_so() {
+        assert!(is_listed("parked", "full") && is_listed("session", "rate_limited"));
+        assert!(!is_listed("parked", "rate_limited") && !is_listed("session", "full"));
     }
 }

@@ -103,6 +103,12 @@ impl Edge {
         }
     }
 
+    /// Whether connections hold so much that each has a small share, and little is to be read at once.
+    #[must_use]
+    pub fn is_crowded(&self) -> bool {
+        self.conns.are_crowded()
+    }
+
     /// Takes in what happened to a connection, or to the node.
     pub fn handle(&mut self, now: Now, input: Input, fx: &mut Effects) {
         match input {

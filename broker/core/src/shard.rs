@@ -73,8 +73,9 @@ impl Shard {
         self.settle(now);
     }
 
-    /// Takes in what was read from a connection: all whole frames of it, in order. Returns how many bytes they had; the rest
-    /// is the beginning of a frame, and is to be brought again with what follows it.
+    /// Takes in what was read from a connection: whole frames, in order, as long as it has credit and its turn lasts. Returns
+    /// how many bytes they had; the rest is to be brought again, with what follows it: at once if the connection may be read,
+    /// else once [`Output::Resume`] tells.
     ///
     /// # Errors
     /// What arrived is no frame. The connection was told so and will be closed; nothing more is to be read from it.
@@ -122,6 +123,12 @@ impl Shard {
     #[must_use]
     pub fn may_read(&self, conn: ConnId) -> bool {
         self.edge.may_read(conn)
+    }
+
+    /// Whether connections hold so much that little is to be read of each at once.
+    #[must_use]
+    pub fn is_crowded(&self) -> bool {
+        self.edge.is_crowded()
     }
 
     /// What was counted so far, gauges included.

@@ -71,6 +71,12 @@ metrics! {
     "rialto_uptime_seconds" "Time since the start." = |f| Samples::Fraction(f.uptime.as_secs_f64());
 }
 
+/// Every queue and reason that `rialto_shed_total` can have.
+pub fn sheds() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let core = rialto_core::counters::SHED.iter();
+    core.chain(crate::shard::figures::SHED).copied()
+}
+
 /// All metrics in OpenMetrics text.
 pub(super) fn text(figures: Figures) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
@@ -176,7 +182,7 @@ mod tests {
     fn figures() -> Figures {
         let mut shard = ShardFigures::default();
         shard.core.events_appended = 20;
-        shard.core.shed("outbox", "full");
+        shard.core.shed("parked", "full");
         shard.shell.shed(Stage::Accept, "total");
         let journal = JournalStatus {
             sync_us: 1_500_000,
@@ -210,7 +216,7 @@ mod tests {
         let text = text(figures()).unwrap();
         for line in [
             "rialto_events_appended_total 40",
-            "rialto_shed_total{queue=\"outbox\",reason=\"full\"} 2",
+            "rialto_shed_total{queue=\"parked\",reason=\"full\"} 2",
             "rialto_shed_total{queue=\"accept\",reason=\"total\"} 2",
             "rialto_journal_sync_seconds_total 1.5",
             "rialto_connections_open 4",

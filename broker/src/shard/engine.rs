@@ -224,6 +224,11 @@ impl Engine {
         }
     }
 
+    /// Whether connections hold so much that little is to be read of each at once.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.core.borrow().is_crowded()
+    }
+
     /// Where connections read into. What they leave in it they take out again.
     pub(crate) fn read_buffer(&self) -> RefMut<'_, BytesMut> {
         let mut buffer = self.read_buffer.borrow_mut();

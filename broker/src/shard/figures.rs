@@ -36,6 +36,23 @@ pub(crate) enum Stage {
     Seen,
 }
 
+/// Every queue and reason that the shell counts, as in [`rialto_core::counters::SHED`].
+pub(crate) const SHED: &[(&str, &str)] = &[
+    ("accept", "address"),
+    ("accept", "total"),
+    ("connection", "panic"),
+    ("datagram", "connection_lost"),
+    ("datagram", "full"),
+    ("datagram", "too_large"),
+    ("handshake", "alpn"),
+    ("handshake", "pending"),
+    ("handshake", "quic"),
+    ("handshake", "timeout"),
+    ("handshake", "tls"),
+    ("partial_frame", "shard_budget"),
+    ("seen", "full"),
+];
+
 impl Stage {
     fn name(self) -> &'static str {
         match self {
@@ -78,6 +95,10 @@ impl ShellFigures {
             queue: stage.name(),
             reason,
         };
+        debug_assert!(
+            SHED.contains(&(what.queue, reason)),
+            "{what:?} is in no table"
+        );
         match self.shed.iter_mut().find(|(shed, _)| *shed == what) {
             Some((_, count)) => *count += 1,
             None => self.shed.push((what, 1)),

@@ -42,8 +42,10 @@ enum End {
 pub(crate) struct Connection<W> {
     registration: Registration,
     wire: W,
-    /// The beginning of a frame.
+    /// What the core has not taken: the beginning of a frame as a rule.
     rest: BytesMut,
+    /// In `rest` is a whole frame: the core had no credit or no time for it.
+    held: bool,
     /// Something may be held back below.
     flush_due: bool,
     /// What arrives is not looked at any more: something in it was no frame.
@@ -90,6 +92,7 @@ impl<W: Wire> Connection<W> {
             registration,
             wire,
             rest: BytesMut::new(),
+            held: false,
             flush_due: false,
             deaf: false,
             closing: None,
@@ -199,28 +202,36 @@ impl<W: Wire> Connection<W> {
         };
         let mut bytes = 0;
         let result = loop {
-            if own {
-                buf.reserve(frame::needed(buf).unwrap_or(0).min(REST_STEP_BYTES));
-            }
-            match self.wire.poll_read(cx, buf) {
-                Poll::Pending => break Ok(Read::Paused),
-                Poll::Ready(Err(error)) => break Err(error),
-                Poll::Ready(Ok(0)) if buf.is_empty() => break Ok(Read::Ended),
-                // It has not left, it has been cut off.
-                Poll::Ready(Ok(0)) => break Ok(Read::Refused(ErrorCode::MalformedFrame)),
-                Poll::Ready(Ok(count)) => {
-                    bytes += count;
-                    engine.count_read(count);
-                    match engine.receive(conn, buf) {
-                        Ok(taken) => buf.advance(taken),
-                        Err(_) => break Ok(Read::Broken),
-                    }
-                    // An own buffer ends with its frame, so that it does not grow into a second shared one.
-                    if bytes >= READ_TURN_BYTES || (own && buf.len() <= REST_COPIED_MAX) {
-                        cx.waker().wake_by_ref();
-                        break Ok(Read::Paused);
+            if !std::mem::take(&mut self.held) {
+                if own {
+                    buf.reserve(frame::needed(buf).unwrap_or(0).min(REST_STEP_BYTES));
+                }
+                let bytes_max = if engine.is_crowded() {
+                    REST_COPIED_MAX
+                } else {
+                    usize::MAX
+                };
+                match self.wire.poll_read(cx, buf, bytes_max) {
+                    Poll::Pending => break Ok(Read::Paused),
+                    Poll::Ready(Err(error)) => break Err(error),
+                    Poll::Ready(Ok(0)) if buf.is_empty() => break Ok(Read::Ended),
+                    // It has not left, it has been cut off.
+                    Poll::Ready(Ok(0)) => break Ok(Read::Refused(ErrorCode::MalformedFrame)),
+                    Poll::Ready(Ok(count)) => {
+                        bytes += count;
+                        engine.count_read(count);
                     }
                 }
+            }
+            match engine.receive(conn, buf) {
+                Ok(taken) => buf.advance(taken),
+                Err(_) => break Ok(Read::Broken),
+            }
+            self.held = !buf.is_empty() && frame::needed(buf).is_none();
+            // An own buffer ends with its frame, so that it does not grow into a second shared one.
+            if self.held || bytes >= READ_TURN_BYTES || (own && buf.len() <= REST_COPIED_MAX) {
+                cx.waker().wake_by_ref();
+                break Ok(Read::Paused);
             }
         };
         if !own {
@@ -229,9 +240,13 @@ impl<W: Wire> Connection<W> {
         }
         if self.rest.is_empty() {
             self.rest = BytesMut::new();
+        } else if self.rest.len() <= REST_COPIED_MAX && self.rest.capacity() > REST_COPIED_MAX {
+            self.rest = BytesMut::from(&self.rest[..]);
         }
         let kept_now = self.rest.capacity();
+        // Whole frames wait for credit: there is less of them than of what holds it.
         if !engine.keep_partial(kept_before, kept_now, REST_COPIED_MAX)
+            && !self.held
             && matches!(result, Ok(Read::Paused))
         {
             engine.shed(Stage::PartialFrame, "shard_budget");

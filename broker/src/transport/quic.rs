@@ -12,7 +12,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use quinn::{Endpoint, Incoming, RecvStream, SendStream, TokioRuntime, VarInt};
 use rialto_core::{io::Transport, topology::ShardId};
 use tokio::io::AsyncReadExt;
@@ -152,9 +152,14 @@ struct Quic {
 }
 
 impl Wire for Quic {
-    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut) -> Poll<io::Result<usize>> {
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut BytesMut,
+        bytes_max: usize,
+    ) -> Poll<io::Result<usize>> {
         // The future keeps nothing between polls.
-        pin!(self.recv.read_buf(buf)).poll(cx)
+        pin!(self.recv.read_buf(&mut buf.limit(bytes_max))).poll(cx)
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, outbox: &mut Outbox) -> Poll<io::Result<usize>> {

@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::BytesMut;
+use bytes::{BufMut, BytesMut};
 use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
@@ -41,9 +41,14 @@ impl Plain {
 }
 
 impl Wire for Plain {
-    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut) -> Poll<io::Result<usize>> {
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut BytesMut,
+        bytes_max: usize,
+    ) -> Poll<io::Result<usize>> {
         // The future keeps nothing between polls.
-        pin!(self.stream.read_buf(buf)).poll(cx)
+        pin!(self.stream.read_buf(&mut buf.limit(bytes_max))).poll(cx)
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, outbox: &mut Outbox) -> Poll<io::Result<usize>> {

@@ -2,7 +2,7 @@
 
 use std::{io, net::SocketAddr, rc::Rc, time::Duration};
 
-use rialto_core::io::Transport;
+use rialto_core::{advice::retry_hint_ms, io::Transport};
 use rialto_protocol::{error::ErrorCode, frame, ids::RequestId};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -17,6 +17,8 @@ use crate::{
 
 /// First and longest pause after the system had no descriptor or memory for a connection.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+/// What a client learns for which there is no room.
+const REFUSAL: ErrorCode = ErrorCode::TooManyConnections;
 
 /// Accepts and serves plain connections for as long as it is polled.
 pub(crate) async fn serve(engine: Rc<Engine>, listener: TcpListener) {
@@ -25,8 +27,8 @@ pub(crate) async fn serve(engine: Rc<Engine>, listener: TcpListener) {
             // As much as the socket takes at once: nobody waits for a client that was refused.
             let _ = stream.try_write(&frame::error(
                 RequestId::PUSH,
-                ErrorCode::TooManyConnections,
-                0,
+                REFUSAL,
+                retry_hint_ms(REFUSAL),
             ));
         })
         .await;

@@ -633,7 +633,13 @@ impl World {
 
     fn receive(&mut self, shard: usize, conn: ConnId, bytes: &[u8]) {
         let taken = self.shards[shard].receive(self.now, conn, bytes);
-        assert_eq!(taken, Ok(bytes.len()), "clients send whole frames");
+        let taken = taken.expect("clients send whole frames");
+        // The rest has to wait for credit, or for the next turn.
+        if taken < bytes.len()
+            && let Some(conn) = self.conns.get_mut(&(conn.index as usize))
+        {
+            conn.up.push_front(Bytes::copy_from_slice(&bytes[taken..]));
+        }
         self.after_input(shard);
     }
 

@@ -27,6 +27,15 @@ pub(super) async fn dial(
     number: usize,
     user: UserId,
 ) -> anyhow::Result<(Client, Events)> {
+    dial_as(plan, number, Tokens::Development.of(user)).await
+}
+
+/// The same, for whoever the token names.
+pub(super) async fn dial_as(
+    plan: &Plan,
+    number: usize,
+    token: String,
+) -> anyhow::Result<(Client, Events)> {
     let mut patience = Patience::of(plan.patience);
     let endpoint = &plan.endpoints[number % plan.endpoints.len()];
     loop {
@@ -34,7 +43,7 @@ pub(super) async fn dial(
             Client::builder()
                 .endpoint(endpoint)
                 .roots(Roots::InsecureLoopbackOnly)
-                .token(Tokens::Development.of(user))
+                .token(token.clone())
                 .sdk_name("rialto-faults")
                 .connect_timeout_ms(CONNECT_TIMEOUT_MS)
                 .reconnect(RECONNECT)

@@ -49,6 +49,17 @@ fn locked(seen: &Seen) -> MutexGuard<'_, HashMap<ConversationId, Reading>> {
 impl Follower {
     /// Takes whatever this client gets from now on.
     pub(super) fn start(name: String, client: Client, events: Events, ledger: Arc<Ledger>) -> Self {
+        Self::start_noting(name, client, events, ledger, |_| {})
+    }
+
+    /// The same, and has each event noted at its arrival.
+    pub(super) fn start_noting(
+        name: String,
+        client: Client,
+        events: Events,
+        ledger: Arc<Ledger>,
+        note: impl Fn(&v1::Event) + Send + 'static,
+    ) -> Self {
         let seen = Seen::default();
         let task = tokio::spawn(record(
             name.clone(),
@@ -56,6 +67,7 @@ impl Follower {
             events,
             seen.clone(),
             ledger.clone(),
+            note,
         ));
         Self {
             name,
@@ -128,7 +140,14 @@ fn last(reading: &Reading) -> Seq {
     seqs.map(|event| event.seq).max().unwrap_or_default()
 }
 
-async fn record(name: String, client: Client, mut events: Events, seen: Seen, ledger: Arc<Ledger>) {
+async fn record(
+    name: String,
+    client: Client,
+    mut events: Events,
+    seen: Seen,
+    ledger: Arc<Ledger>,
+    note: impl Fn(&v1::Event) + Send + 'static,
+) {
     let mut cursors: HashMap<ConversationId, Cursor> = HashMap::new();
     let mut batch = Vec::with_capacity(BATCH);
     while events.next_batch(&mut batch, BATCH).await > 0 {
@@ -138,6 +157,7 @@ async fn record(name: String, client: Client, mut events: Events, seen: Seen, le
                     conversation,
                     events,
                 } => {
+                    events.iter().for_each(&note);
                     if let Some(newest) = events.last() {
                         cursors.insert(conversation, cursor(newest));
                     }

@@ -79,6 +79,13 @@ fn check_sizes(config: &Config, problems: &mut Vec<Problem>) {
             );
             problems.push(Problem::Conflict { key, text });
         }
+        if bytes > config.broker.node_bytes_max {
+            let text = format!(
+                "{bytes} is more than the whole node may hold (limits.node_bytes_max is {})",
+                config.broker.node_bytes_max
+            );
+            problems.push(Problem::Conflict { key, text });
+        }
     }
 }
 

@@ -270,11 +270,18 @@ pub const TABLE: &[Key] = &[
         "Frames queued for one connection; past it its subscriptions read from the log.",
     ),
     number(
+        "limits.node_bytes_max",
+        "1073741824",
+        (4 * MIB, 1024 * GIB),
+        "bytes",
+        "What the node holds for its connections: frames queued, requests in flight, and frames that have not arrived in whole. Each shard has an equal part.",
+    ),
+    number(
         "limits.shard_bytes_max",
         "536870912",
         (MIB, 1024 * GIB),
         "bytes",
-        "Frames queued for all connections of a shard, and again requests of all of them in flight; past it each has 64 KiB. A quarter of it is for frames that have not arrived in whole.",
+        "The same for one shard, where its part of the node's is more.",
     ),
     number(
         "limits.catch_up_bytes_max",

@@ -44,7 +44,7 @@ impl Edge {
 
     /// Reads on for a session's subscriptions that are behind, as far as its queue allows.
     pub(super) fn pump(&mut self, conn: ConnId, fx: &mut Effects) {
-        let bytes_max = self.config.catch_up_bytes_max;
+        let bytes_max = self.conns.answer_bytes_max(self.config.catch_up_bytes_max);
         if !self.conns.has_room(conn) {
             return;
         }

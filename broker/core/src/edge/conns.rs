@@ -1,8 +1,10 @@
 //! The connections by slot, and how many bytes each has queued. What delivery looks at for every reader stands in the slot
 //! itself, beside the session, not in it.
 //!
-//! A connection may hold much as long as few do: past the budget of the shard each has the same small share, so that readers
-//! read from the log instead of from a queue, and publishers are not read until they are answered.
+//! A connection may hold much as long as few do. Of the shard's budget, half goes to whoever comes; past that each connection
+//! has an equal part of an eighth, so that readers read from the log instead of from a queue, publishers are not read until
+//! they are answered, and pages are short. With answers that are longer than such a part, the shares take a quarter at most;
+//! the last quarter is for beginnings of frames, which the shell keeps.
 
 use bytes::Bytes;
 
@@ -13,8 +15,14 @@ use crate::{
     io::{ConnId, Output, Via},
 };
 
-/// What a connection may hold, queued or in flight, while the shard is over its budget.
-const SHARE_BYTES: usize = 64 << 10;
+/// What a connection may hold, queued or in flight, while the shard is over its budget: at least and at most. With so many
+/// connections that the least is too much, they hold more than the budget by that.
+const SHARE_BYTES: (usize, usize) = (4 << 10, 64 << 10);
+/// What of the shard's budget is for whoever comes, and what is shared out in equal parts past that.
+const FREE_PART: usize = 2;
+const SHARED_PART: usize = 8;
+/// With so many parts of so many held there is room for no new requests: three quarters, the fourth is the shell's.
+const FULL_PARTS: (usize, usize) = (3, 4);
 
 #[derive(Debug, Default)]
 struct Slot {
@@ -31,41 +39,48 @@ struct Slot {
 #[derive(Debug)]
 pub(super) struct Conns {
     slots: Vec<Slot>,
-    queue: Budget,
-    in_flight: Budget,
+    /// Slots with a session.
+    count: usize,
+    held: Held,
+    /// What one connection may have queued, and in flight, while there is room.
+    queue_bytes_max: usize,
+    in_flight_bytes_max: usize,
 }
 
-/// Bytes that all connections hold together.
+/// Bytes that all connections hold together, queued and in flight.
 #[derive(Clone, Copy, Debug)]
-struct Budget {
+struct Held {
     bytes: usize,
-    bytes_max: usize,
-    /// What one connection may have of it.
-    each_max: usize,
+    /// Of the shard's budget.
+    budget: usize,
 }
 
-impl Budget {
-    /// What one connection may have of it now.
-    fn share(self) -> usize {
-        if self.bytes > self.bytes_max {
-            self.each_max.min(SHARE_BYTES)
-        } else {
-            self.each_max
+impl Held {
+    fn is_crowded(self) -> bool {
+        self.bytes > self.budget / FREE_PART
+    }
+
+    /// What one of so many connections may have, of `each_max` when there is room.
+    fn share(self, each_max: usize, connections: usize) -> usize {
+        if !self.is_crowded() {
+            return each_max;
         }
+        let part = self.budget / SHARED_PART / connections.max(1);
+        each_max.min(part.clamp(SHARE_BYTES.0, SHARE_BYTES.1))
     }
 }
 
 impl Conns {
     pub(super) fn new(config: &CoreConfig) -> Self {
-        let budget = |each_max| Budget {
-            bytes: 0,
-            bytes_max: config.shard_bytes_max,
-            each_max,
-        };
         Self {
             slots: Vec::new(),
-            queue: budget(config.queue_bytes_max),
-            in_flight: budget(config.in_flight_bytes_max),
+            count: 0,
+            held: Held {
+                bytes: 0,
+                budget: config.shard_bytes_max,
+            },
+            queue_bytes_max: config.queue_bytes_max,
+            in_flight_bytes_max: config.in_flight_bytes_max,
         }
     }
 
@@ -75,6 +90,7 @@ impl Conns {
         if self.slots.len() <= index {
             self.slots.resize_with(index + 1, Slot::default);
         }
+        self.count += 1;
         self.slots[index] = Slot {
             session: Some(Box::new(session)),
             generation: conn.generation,
@@ -86,7 +102,8 @@ impl Conns {
     pub(super) fn remove(&mut self, conn: ConnId) -> Option<Box<Session>> {
         let slot = self.slot_mut(conn)?;
         let (session, queued_bytes) = (slot.session.take(), std::mem::take(&mut slot.queued_bytes));
-        self.queue.bytes -= queued_bytes;
+        self.held.bytes -= queued_bytes;
+        self.count -= usize::from(session.is_some());
         session
     }
 
@@ -146,7 +163,7 @@ impl Conns {
 
     /// Lets it be read again, if the queue allows; `below`: its requests in flight do.
     pub(super) fn resume(&mut self, conn: ConnId, below: bool, fx: &mut Effects) {
-        let share = self.queue.share();
+        let share = self.queue_share();
         if let Some(slot) = self.slot_mut(conn)
             && slot.throttled
             && below
@@ -161,7 +178,7 @@ impl Conns {
     /// Whether half of what it may queue is free.
     pub(super) fn has_room(&self, conn: ConnId) -> bool {
         self.queued_bytes(conn)
-            .is_some_and(|queued| queued <= self.queue.share() / 2)
+            .is_some_and(|queued| queued <= self.queue_share() / 2)
     }
 
     /// Bytes queued for it; none: it is gone.
@@ -176,33 +193,53 @@ impl Conns {
         if let Some(slot) = find(&mut self.slots, conn) {
             let bytes = bytes.min(slot.queued_bytes);
             slot.queued_bytes -= bytes;
-            self.queue.bytes -= bytes;
+            self.held.bytes -= bytes;
         }
     }
 
     /// Takes in that requests of a connection are under way, or answered.
     pub(super) fn charge(&mut self, bytes: usize) {
-        self.in_flight.bytes += bytes;
+        self.held.bytes += bytes;
     }
 
     pub(super) fn credit(&mut self, bytes: usize) {
-        self.in_flight.bytes -= bytes;
+        self.held.bytes -= bytes;
+    }
+
+    /// Whether so much is held that new requests are refused; messages are taken as far as each connection's share goes.
+    pub(super) fn are_full(&self) -> bool {
+        self.held.bytes > self.held.budget / FULL_PARTS.1 * FULL_PARTS.0
+    }
+
+    /// Whether more is held than is for whoever comes.
+    pub(super) fn are_crowded(&self) -> bool {
+        self.held.is_crowded()
     }
 
     /// What a connection may have under way now.
     pub(super) fn in_flight_share(&self) -> usize {
-        self.in_flight.share()
+        self.held.share(self.in_flight_bytes_max, self.count)
+    }
+
+    /// How long an answer may be that would have so many bytes while there is room.
+    pub(super) fn answer_bytes_max(&self, bytes: usize) -> usize {
+        self.held.share(bytes, self.count)
+    }
+
+    /// What it may have queued now.
+    fn queue_share(&self) -> usize {
+        self.held.share(self.queue_bytes_max, self.count)
     }
 
     /// Queues a frame that may not be lost.
     pub(super) fn send(&mut self, conn: ConnId, frame: Bytes, via: Via, fx: &mut Effects) {
-        let share = self.queue.share();
+        let share = self.queue_share();
         let Some(slot) =
             find(&mut self.slots, conn).filter(|slot| !slot.closing && slot.session.is_some())
         else {
             return;
         };
-        self.queue.bytes += frame.len();
+        self.held.bytes += frame.len();
         push(slot, conn, frame, via, share, fx);
     }
 
@@ -214,7 +251,7 @@ impl Conns {
         via: Via,
         fx: &mut Effects,
     ) -> bool {
-        let (share, each_max) = (self.queue.share(), self.queue.each_max);
+        let (share, each_max) = (self.queue_share(), self.queue_bytes_max);
         let Some(slot) = find(&mut self.slots, conn).filter(|slot| !slot.closing) else {
             return false;
         };
@@ -224,7 +261,7 @@ impl Conns {
             }
             return false;
         }
-        self.queue.bytes += frame.len();
+        self.held.bytes += frame.len();
         push(slot, conn, frame.clone(), via, share, fx);
         true
     }

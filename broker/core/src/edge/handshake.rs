@@ -15,6 +15,7 @@ use super::{
     session::{Agreed, State, WaitingRefresh},
 };
 use crate::{
+    advice::retry_hint_ms,
     effects::Effects,
     io::{ConnId, Identity, Now, Output, Transport},
 };
@@ -100,7 +101,8 @@ impl Edge {
             (State::Authenticating, Err(code)) => {
                 // Whatever the reason, there is no session: the connection is of no use.
                 fx.counters.shed("session", code.name());
-                self.send(conn, frame::error(request, code, 0), fx);
+                let error = frame::error(request, code, retry_hint_ms(code));
+                self.send(conn, error, fx);
                 self.close(now, conn, fx);
             }
             (State::Open, result) => self.refreshed(now, conn, result, fx),

@@ -14,6 +14,7 @@ use super::{
     session::{Session, State},
 };
 use crate::{
+    advice::retry_hint_ms,
     effects::Effects,
     io::{ConnId, Now, Output, Transport, Via},
     message::Origin,
@@ -23,6 +24,9 @@ use crate::{
 const TOKEN_GRACE_MS: u64 = 60_000;
 /// How soon a token that ended is looked at again while a new one is being verified.
 const REFRESH_WAIT_US: u64 = 1_000_000;
+/// Requests and refused messages of a connection before others have their turn; accepted messages are bounded by what is read
+/// at once. A request of a dozen bytes costs as much time as a message of hundreds.
+const TURN_REQUESTS_MAX: usize = 256;
 /// Bytes of frames kept while the token is being verified.
 const PARKED_BYTES_MAX: usize = 4 * limits::FRAME_BYTES_MAX_UNAUTHENTICATED;
 
@@ -42,7 +46,8 @@ impl Edge {
         self.arm(now, conn);
     }
 
-    /// Takes in what was read from a connection: all whole frames of it. Returns how many bytes they had.
+    /// Takes in what was read from a connection: whole frames of it, as long as it has credit and its turn lasts. Returns how
+    /// many bytes they had.
     ///
     /// # Errors
     /// What follows is no frame: the connection was told, and nothing more is to be read from it.
@@ -54,10 +59,18 @@ impl Edge {
         fx: &mut Effects,
     ) -> Result<usize, ErrorCode> {
         let mut taken = 0;
+        let mut requests = 0;
+        let receipts_before = self.receipts.len();
         let result = loop {
+            // Messages that are refused here are answered here, like requests.
+            let refused = self.receipts.len() - receipts_before;
+            if requests + refused >= TURN_REQUESTS_MAX || !self.conns.may_read(conn) {
+                break Ok(taken);
+            }
             match frame::peek(&bytes[taken..], self.frame_bytes_max(conn)) {
                 Ok(Some(frame)) => {
                     taken += frame.bytes();
+                    requests += usize::from(frame.kind != FrameKind::Publish);
                     fx.counters.frames_in += 1;
                     self.frame(now, conn, frame, fx);
                 }
@@ -120,7 +133,8 @@ impl Edge {
             return;
         }
         fx.counters.shed("session", code.name());
-        self.send(conn, frame::error(RequestId::PUSH, code, 0), fx);
+        let error = frame::error(RequestId::PUSH, code, retry_hint_ms(code));
+        self.send(conn, error, fx);
         self.close(now, conn, fx);
     }
 
@@ -277,6 +291,7 @@ impl Edge {
         fx: &mut Effects,
     ) {
         self.credit(origin.conn, origin.cost, fx);
+        fx.counters.shed("owner", code.name());
         self.take_merge(origin);
         // A signal without a request id did not ask to hear of it.
         if origin.request != RequestId::PUSH {

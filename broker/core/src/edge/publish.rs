@@ -280,6 +280,7 @@ impl Edge {
                 receipt,
             } = receipted;
             self.credit(conn, cost, fx);
+            count_refusal(receipt, fx);
             if self.conns.open(conn).is_some() {
                 self.gather(conn, request, draft, receipt);
             }
@@ -313,6 +314,7 @@ impl Edge {
             }
         };
         for receipt in receipts {
+            count_refusal(*receipt, fx);
             here(self, &mut index);
             self.gather(origin.conn, origin.request, clamped(index), *receipt);
             index += 1;
@@ -402,6 +404,13 @@ impl Gathered {
             } => receipt.error = Some(code.to_proto(retry_after_ms)),
         }
         receipt
+    }
+}
+
+/// What the owner refused.
+fn count_refusal(receipt: Receipt, fx: &mut Effects) {
+    if let Receipt::Refused { code, .. } = receipt {
+        fx.counters.shed("owner", code.name());
     }
 }
 

@@ -13,6 +13,7 @@ use rialto_protocol::{
 
 use super::{Edge, check, check::clamped, session::Session};
 use crate::{
+    advice::retry_hint_ms,
     effects::Effects,
     io::{ConnId, Now},
     message::{Author, Message, Origin, ToOwner},
@@ -106,6 +107,10 @@ impl Edge {
             if taken.allowed == 0 {
                 return self.refuse(call, ErrorCode::RateLimited, taken.retry_after_ms, fx);
             }
+        }
+        if asks_much(frame.kind) && self.conns.are_full() {
+            let code = ErrorCode::Overloaded;
+            return self.refuse(call, code, retry_hint_ms(code), fx);
         }
         let result = if frame.kind == FrameKind::Publish
             && frame.flags == Flags::NONE
@@ -254,7 +259,8 @@ impl Edge {
             limits::HISTORY_EVENTS_DEFAULT,
             limits::HISTORY_EVENTS_MAX,
         )?;
-        let bytes_max = self.config.frame_bytes_max.saturating_sub(PAGE_HEAD_BYTES);
+        let frame_bytes_max = self.conns.answer_bytes_max(self.config.frame_bytes_max);
+        let bytes_max = frame_bytes_max.saturating_sub(PAGE_HEAD_BYTES);
         let call = call.expecting(bytes_max.min(limit as usize * EVENT_BYTES_GUESS));
         let (origin, user, from) = (self.origin(call), call.user, Seq(request.from_seq));
         let ask = ToOwner::History {
@@ -364,6 +370,7 @@ impl Edge {
             limits::MEMBERS_PAGE_DEFAULT,
             limits::MEMBERS_PAGE_MAX,
         )?;
+        let limit = self.rows_of_a_page(limit);
         let call = call.expecting(limit as usize * ROW_BYTES_GUESS);
         let (origin, user) = (self.origin(call), call.user);
         self.ask(
@@ -381,6 +388,12 @@ impl Edge {
         Ok(())
     }
 
+    /// Pages are short while the shard is over its budget.
+    fn rows_of_a_page(&self, limit: u32) -> u32 {
+        let bytes = limit as usize * ROW_BYTES_GUESS;
+        clamped(self.conns.answer_bytes_max(bytes) / ROW_BYTES_GUESS).max(1)
+    }
+
     fn conversations(
         &mut self,
         call: Call,
@@ -393,6 +406,7 @@ impl Edge {
             limits::CONVERSATIONS_PAGE_DEFAULT,
             limits::CONVERSATIONS_PAGE_MAX,
         )?;
+        let limit = self.rows_of_a_page(limit);
         let call = call.expecting(limit as usize * ROW_BYTES_GUESS);
         let (origin, user) = (self.origin(call), call.user);
         let inbox = ConversationId::of_inbox(user);
@@ -440,6 +454,19 @@ impl Edge {
         );
         Ok(())
     }
+}
+
+/// Whether the answer, or what has to be kept until it comes, is larger than the request.
+fn asks_much(kind: FrameKind) -> bool {
+    matches!(
+        kind,
+        FrameKind::Subscribe
+            | FrameKind::History
+            | FrameKind::Watch
+            | FrameKind::Describe
+            | FrameKind::Members
+            | FrameKind::Conversations
+    )
 }
 
 /// The frame as it was before compression.

@@ -11,6 +11,7 @@ use rialto_protocol::{
 use smallvec::SmallVec;
 
 use crate::{
+    advice::retry_hint_ms,
     config::CoreConfig,
     effects::Effects,
     io::{LaneClaim, Now, Output, Query, Ticket},
@@ -26,8 +27,10 @@ use super::{
     work::{Need, Outcome, Work},
 };
 
-/// Bytes of work that may wait for a read, beside the limit on its pieces.
-const PARKED_BYTES_MAX: usize = 64 << 20;
+/// What of the shard's budget may be work that waits for a read, beside the limit on its pieces.
+const PARKED_PART: usize = 4;
+/// What a piece takes beside itself: its place in a queue, the read, and the conversation that is being read.
+const PARKED_OVERHEAD_BYTES: usize = 1 << 10;
 
 /// A read under way.
 #[derive(Debug)]
@@ -86,7 +89,7 @@ impl Desk {
             receipts: Vec::new(),
             parked: 0,
             parked_bytes: 0,
-            parked_bytes_max: PARKED_BYTES_MAX,
+            parked_bytes_max: config.shard_bytes_max / PARKED_PART,
             members: 0,
             outbox_retry_us: None,
             config,
@@ -250,7 +253,7 @@ impl Desk {
 
     /// Counts one more piece of work as waiting, unless too much waits.
     fn has_room(&mut self, work: &Work, fx: &mut Effects) -> bool {
-        let bytes = self.parked_bytes + work.bytes();
+        let bytes = self.parked_bytes + work.bytes() + PARKED_OVERHEAD_BYTES;
         let has_room = self.parked < self.config.parked_max && bytes <= self.parked_bytes_max;
         if has_room {
             self.parked += 1;
@@ -264,7 +267,7 @@ impl Desk {
     /// A piece of work waits no more.
     pub(super) fn unpark(&mut self, work: &Work) {
         self.parked -= 1;
-        self.parked_bytes -= work.bytes();
+        self.parked_bytes -= work.bytes() + PARKED_OVERHEAD_BYTES;
     }
 
     /// Refuses at once.
@@ -474,14 +477,5 @@ pub(super) fn require_member(conversation: &Conversation, user: &UserId) -> Resu
     match conversation.member(user) {
         Some(_) => Ok(()),
         None => Err(Need::Member(*user).into()),
-    }
-}
-
-/// When a refusal that will pass by itself is worth another try, milliseconds.
-pub(super) fn retry_hint_ms(code: ErrorCode) -> u32 {
-    match code {
-        ErrorCode::Overloaded => 1_000,
-        ErrorCode::StorageUnavailable => 2_000,
-        _ => 0,
     }
 }

@@ -5,6 +5,7 @@ use prost::Message as _;
 use rialto_protocol::{error::ErrorCode, v1};
 
 use crate::{
+    advice::retry_hint_ms,
     effects::Effects,
     io::Now,
     message::{Author, Draft, Origin, Plain, PlainBatch, Receipt, Receipted, ToOwner},
@@ -15,7 +16,7 @@ use super::{
     Owner,
     append::{Body, Refusal},
     conversation::{Conversation, Slot},
-    desk::{Desk, retry_hint_ms},
+    desk::Desk,
     member::Novelty,
     work::Work,
 };

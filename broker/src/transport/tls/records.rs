@@ -232,7 +232,12 @@ impl Encrypted {
 }
 
 impl Wire for Encrypted {
-    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut) -> Poll<io::Result<usize>> {
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut BytesMut,
+        _bytes_max: usize,
+    ) -> Poll<io::Result<usize>> {
         let before = buf.len();
         if !self.early.is_empty() {
             let early = std::mem::take(&mut self.early);

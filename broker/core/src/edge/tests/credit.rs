@@ -1,6 +1,11 @@
 //! Byte credit: what a connection may have under way before it is read no further.
 
-use rialto_protocol::{frame::FrameKind, v1};
+use rialto_protocol::{
+    error::ErrorCode,
+    frame::{self, FrameKind},
+    ids::RequestId,
+    v1,
+};
 
 use super::rig::{Log, Rig, conversation, message, publish};
 use crate::{
@@ -37,7 +42,7 @@ fn a_connection_with_too_much_in_flight_is_not_read_until_half_is_answered() {
     while !rig.was_resumed(conn) {
         let append = rig.append();
         let receipt = Receipt::Refused {
-            code: rialto_protocol::error::ErrorCode::Overloaded,
+            code: ErrorCode::Overloaded,
             retry_after_ms: 1,
         };
         rig.receipts(&append, &[receipt]);
@@ -124,7 +129,7 @@ fn a_subscribe_holds_its_credit_until_all_of_it_is_answered() {
 fn connections_have_little_in_flight_each_while_the_shard_is_over_its_budget() {
     let mut rig = Rig::with(CoreConfig {
         in_flight_bytes_max: 1 << 20,
-        shard_bytes_max: 200_000,
+        shard_bytes_max: 400_000,
         ..config()
     });
     let mut frames_until_stopped = |user: &str| {
@@ -142,6 +147,79 @@ fn connections_have_little_in_flight_each_while_the_shard_is_over_its_budget() {
         }
         sent
     };
-    assert_eq!(frames_until_stopped("ann"), 21, "the whole budget");
-    assert_eq!(frames_until_stopped("bob"), 7, "64 KiB");
+    assert_eq!(frames_until_stopped("ann"), 21, "half of the budget");
+    assert_eq!(frames_until_stopped("bob"), 3, "a half of an eighth");
+    let eve = rig.connect("eve");
+    let history = v1::History {
+        conversation: conversation(1).to_proto(),
+        direction: v1::Direction::Backward as i32,
+        limit: 1_000,
+        ..v1::History::default()
+    };
+    rig.send(eve, FrameKind::History, 2, &history);
+    let page = loop {
+        if let ToOwner::History { bytes_max, .. } = rig.ask() {
+            break bytes_max;
+        }
+    };
+    assert!(page <= 400_000 / 8 / 3, "{page}");
+}
+
+#[test]
+fn a_full_shard_refuses_requests_with_advice_and_goes_on_with_messages() {
+    let mut rig = Rig::with(CoreConfig {
+        in_flight_bytes_max: 1 << 20,
+        publish_per_s: 0,
+        shard_bytes_max: 20_000,
+        ..config()
+    });
+    let draft = || message(&"x".repeat(9_900));
+    for user in ["ann", "bob"] {
+        let conn = rig.connect(user);
+        rig.send(
+            conn,
+            FrameKind::Publish,
+            2,
+            &publish(conversation(1), vec![draft()]),
+        );
+    }
+    let eve = rig.connect("eve");
+    rig.frames(eve);
+    let request = super::rig::subscribe(&[(conversation(1), None)]);
+    rig.send(eve, FrameKind::Subscribe, 2, &request);
+    let refusal = rig.frames(eve).remove(0);
+    let error: v1::Error = rialto_protocol::body::decode(&refusal.body).unwrap();
+    assert_eq!(ErrorCode::from_proto(&error), Some(ErrorCode::Overloaded));
+    assert!(error.retry_after_ms > 0);
+    assert_eq!(rig.shed("session", "overloaded"), 1);
+    let asked = rig.asked.len();
+    rig.send(
+        eve,
+        FrameKind::Publish,
+        3,
+        &publish(conversation(1), vec![draft()]),
+    );
+    assert_eq!(rig.asked.len(), asked + 1);
+}
+
+#[test]
+fn a_turn_ends_after_some_requests_and_the_rest_is_brought_again() {
+    let mut rig = Rig::with(CoreConfig {
+        queue_bytes_max: 1 << 20,
+        requests_per_s: 0,
+        ..config()
+    });
+    let conn = rig.connect("ann");
+    let ping = frame::encode(FrameKind::Ping, RequestId(2), &v1::Ping {});
+    let bytes = ping.repeat(400);
+    let taken = rig
+        .edge
+        .receive(rig.now, conn, &bytes, &mut rig.fx)
+        .unwrap();
+    assert_eq!(taken, 256 * ping.len());
+    assert!(rig.edge.may_read(conn));
+    let rest = rig
+        .edge
+        .receive(rig.now, conn, &bytes[taken..], &mut rig.fx);
+    assert_eq!(rest.unwrap(), 144 * ping.len());
 }

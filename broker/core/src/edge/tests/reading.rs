@@ -401,6 +401,10 @@ fn take_step(rig: &mut Rig, log: &mut Log, clients: &mut [Client], step: &Step) 
         }
         Step::Resubscribe { client } => {
             let client = &mut clients[client];
+            // One that does not read its answers is not read.
+            if !rig.edge.may_read(client.conn) {
+                return;
+            }
             let last = client.received.last().copied().unwrap_or(0);
             let cursor = if last == 0 {
                 Cursor::default()

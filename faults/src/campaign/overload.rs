@@ -1,0 +1,305 @@
+//! Overload: each round another attack on a broker with a small budget, while clients that behave go on as before. Judged are
+//! the broker's memory, the latencies of those clients, that each refusal is counted, that nothing acknowledged is lost, and
+//! that the broker is well afterwards.
+
+mod attack;
+mod crowding;
+mod flooding;
+mod holding;
+mod line;
+mod site;
+mod watch;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rialto_loadgen::open_files;
+use tokio::time::sleep;
+
+use super::stage::Stage;
+use crate::broker::Broker;
+use crate::load::{Measured, Phase, Plan, Steady};
+use crate::patience::Patience;
+use attack::{ATTACKS, Attack, Shed};
+use site::{Assault, Tally};
+use watch::Sheds;
+
+/// Clients that behave, and how often each says something.
+const NEIGHBOURS: usize = 60;
+const NEIGHBOURS_SHORT: usize = 12;
+const EVERY: Duration = Duration::from_millis(200);
+/// What the broker may keep for its connections' queues, requests and frames, by its settings.
+const BUDGET_BYTES: u64 = 16 << 20;
+const BUDGET_BYTES_SHORT: u64 = 4 << 20;
+/// In the short form these stand for settings of an attack: so little that its few attackers are too many.
+const SETTINGS_SHORT: [&str; 2] = [
+    "broker.handshakes_max=20",
+    "broker.connections_per_address_max=40",
+];
+/// Beside it, whatever the attack: what a quiet broker grows by when it has work to do at all (journal buffers, tables of the
+/// views, heaps of its threads). With these settings and 150,000 messages a second of 50 publishers who behave that is 88 MiB.
+const BASE_BYTES: u64 = 96 << 20;
+/// What a connection takes beside the budget: its task, its session, and the 4 KiB that it may hold past the budget.
+const CONNECTION_BYTES: u64 = 12 << 10;
+/// How many times as long an attack may make an acknowledgement or a delivery take, at the 99th percentile.
+const SLOWER_MAX: f64 = 3.0;
+/// A quiet 99th percentile below this counts as this, milliseconds: attackers, broker and clients share two processors, and
+/// who waits for one waits for a turn of the scheduler.
+const QUIET_FLOOR_MS: f64 = 10.0;
+/// Open files that attackers use at most, of the 20,000 that many machines give a process.
+const FILES: u64 = 19_000;
+/// Steps of patience between two looks at the broker's metrics.
+const LOOK_EVERY: u32 = 20;
+
+/// How long the parts of a round last.
+struct Times {
+    quiet: Duration,
+    attacked: Duration,
+    after: Duration,
+}
+
+const TIMES: Times = Times {
+    quiet: Duration::from_secs(4),
+    attacked: Duration::from_secs(8),
+    after: Duration::from_secs(2),
+};
+const TIMES_SHORT: Times = Times {
+    quiet: Duration::from_millis(200),
+    attacked: Duration::from_millis(1_200),
+    after: Duration::from_millis(200),
+};
+
+pub(super) async fn run(stage: &mut Stage) -> anyhow::Result<()> {
+    if !stage.options.short {
+        open_files::make_room_for(FILES)?;
+    }
+    for round in 0..stage.options.rounds {
+        let attack = ATTACKS[round as usize % ATTACKS.len()];
+        stage.progress.at(attack.name);
+        Box::pin(play(stage, attack)).await?;
+        stage.progress.step(round + 1);
+    }
+    Ok(())
+}
+
+/// What a round saw.
+struct Seen {
+    quiet: u64,
+    peak: u64,
+    after: u64,
+    sheds: Sheds,
+    connections: u64,
+}
+
+async fn play(stage: &mut Stage, attack: Attack) -> anyhow::Result<()> {
+    let (clients, times, connections) = if stage.options.short {
+        let connections = (attack.connections / 4).clamp(8, 250);
+        (NEIGHBOURS_SHORT, TIMES_SHORT, connections)
+    } else {
+        (NEIGHBOURS, TIMES, attack.connections)
+    };
+    stage.launch.settings = settings(attack, stage.options.short);
+    stage.launch.data = stage.path(&attack.name.replace(' ', "-"));
+    let broker = stage.start().await?;
+    let plan = Plan {
+        readers: 0,
+        ..stage.plan()
+    };
+    let steady = Steady::settle(&plan, clients, EVERY).await?;
+    sleep(times.quiet).await;
+    let quiet = watch::memory(&broker)?.resident;
+    let before = watch::sheds(&broker).await?;
+
+    steady.enter(Phase::Attacked);
+    let assault = Assault::begin(attack, stage.launch.ports, connections)?;
+    sleep(times.attacked).await;
+    let after = expected(stage, &broker, attack, &before).await?;
+    let tally = assault.end().await?;
+    let peak = watch::memory(&broker)?.peak;
+
+    steady.enter(Phase::After);
+    sleep(times.after).await;
+    is_well(stage, &broker, attack, &plan).await;
+    let measured = steady.end(&mut stage.findings, &mut stage.figures).await?;
+    let seen = Seen {
+        quiet,
+        peak,
+        after: watch::memory(&broker)?.resident,
+        sheds: since(&before, after),
+        connections: connections as u64,
+    };
+    judge(stage, attack, &seen, &measured, &tally);
+    broker.kill();
+    Ok(())
+}
+
+/// The attack goes on until all is refused that it must lead to, or patience is over; what was counted by then comes back.
+async fn expected(
+    stage: &Stage,
+    broker: &Broker,
+    attack: Attack,
+    before: &Sheds,
+) -> anyhow::Result<Sheds> {
+    let mut patience = Patience::of(stage.patience());
+    loop {
+        let now = watch::sheds(broker).await?;
+        let seen = since(before, now.clone());
+        if attack.expected.iter().all(|shed| is_in(&seen, *shed)) {
+            return Ok(now);
+        }
+        for _ in 0..LOOK_EVERY {
+            if !patience.wait().await {
+                return Ok(now);
+            }
+        }
+    }
+}
+
+fn is_in(sheds: &Sheds, (queue, reason): Shed) -> bool {
+    sheds.contains_key(&(queue.to_owned(), reason.to_owned()))
+}
+
+fn settings(attack: Attack, short: bool) -> Vec<String> {
+    let (budget, few): (u64, &[&str]) = if short {
+        (BUDGET_BYTES_SHORT, &SETTINGS_SHORT)
+    } else {
+        (BUDGET_BYTES, &[])
+    };
+    let always = [
+        format!("limits.node_bytes_max={budget}"),
+        "storage.cache_bytes=8388608".to_owned(),
+        "storage.segment_bytes=16777216".to_owned(),
+    ];
+    let key = |setting: &str| setting.split('=').next().map(str::to_owned);
+    let own = attack.settings.iter().map(|&setting| {
+        let fewer = few.iter().find(|&&fewer| key(fewer) == key(setting));
+        fewer.map_or(setting, |&fewer| fewer).to_owned()
+    });
+    always.into_iter().chain(own).collect()
+}
+
+fn since(before: &Sheds, after: Sheds) -> Sheds {
+    let more = after.into_iter().map(|(shed, count)| {
+        let count = count - before.get(&shed).copied().unwrap_or_default();
+        (shed, count)
+    });
+    more.filter(|(_, count)| *count > 0).collect()
+}
+
+/// Ready, and at the service of whoever comes.
+async fn is_well(stage: &mut Stage, broker: &Broker, attack: Attack, plan: &Plan) {
+    if !watch::is_ready(broker).await {
+        let words = format!("{}: /health/ready says no", attack.name);
+        stage.findings.add("not ready after the attack", words);
+    }
+    let served = Patience::of(stage.patience())
+        .with(Box::pin(stage.town(Plan {
+            publishers: 3,
+            ..plan.clone()
+        })))
+        .await;
+    let said = match served {
+        Some(Ok(town)) => {
+            let said = town.say_last_words().await;
+            town.leave().await;
+            said
+        }
+        Some(Err(error)) => Err(error),
+        None => Err(anyhow::anyhow!("nobody was let in")),
+    };
+    if let Err(error) = said {
+        let words = format!("{}: {error:#}", attack.name);
+        stage
+            .findings
+            .add("new clients are not served after the attack", words);
+    }
+}
+
+fn judge(stage: &mut Stage, attack: Attack, seen: &Seen, measured: &[Measured; 3], tally: &Tally) {
+    judge_memory(stage, attack, seen);
+    judge_latencies(stage, attack, measured);
+    let mut total = 0;
+    for ((queue, reason), count) in &seen.sheds {
+        let name = format!("{}: shed {queue}/{reason}", attack.name);
+        stage.figures.add(&name, *count);
+        total += count;
+    }
+    stage.figures.add("shed in all", total);
+    for (queue, reason) in attack.expected {
+        if !is_in(&seen.sheds, (queue, reason)) {
+            let words = format!("{}: {queue}/{reason} stayed 0", attack.name);
+            stage.findings.add("refusals that nobody counted", words);
+        }
+    }
+    let counts = BTreeMap::from([
+        ("connections opened", &tally.opened),
+        ("connections turned away", &tally.turned_away),
+        (
+            "requests refused with advice when to come back",
+            &tally.advised,
+        ),
+    ]);
+    for (name, count) in counts {
+        let count = count.load(std::sync::atomic::Ordering::Relaxed);
+        stage
+            .figures
+            .add(&format!("{}: {name}", attack.name), count);
+    }
+}
+
+fn judge_memory(stage: &mut Stage, attack: Attack, seen: &Seen) {
+    let allowed = seen.quiet + BASE_BYTES + BUDGET_BYTES + seen.connections * CONNECTION_BYTES;
+    let kib = |bytes: u64| bytes >> 10;
+    for (name, bytes) in [
+        ("KiB resident, quiet", seen.quiet),
+        ("KiB resident, peak", seen.peak),
+        ("KiB resident, allowed", allowed),
+        ("KiB resident, afterwards", seen.after),
+    ] {
+        let name = format!("{}: {name}", attack.name);
+        stage.figures.add(&name, kib(bytes));
+    }
+    if seen.peak > allowed {
+        let words = format!(
+            "{}: {} KiB of {}",
+            attack.name,
+            kib(seen.peak),
+            kib(allowed)
+        );
+        stage.findings.add("more memory than allowed", words);
+    }
+    // What is free again may stay with the allocator, but not more than the budget and the base.
+    if seen.after > seen.quiet + BASE_BYTES + BUDGET_BYTES {
+        let words = format!("{}: {} KiB stayed", attack.name, kib(seen.after));
+        stage.findings.add("memory that does not fall back", words);
+    }
+}
+
+fn judge_latencies(stage: &mut Stage, attack: Attack, measured: &[Measured; 3]) {
+    let [quiet, attacked, _] = measured;
+    for (what, quiet, attacked) in [
+        ("acks", &quiet.acks, &attacked.acks),
+        ("deliveries", &quiet.deliveries, &attacked.deliveries),
+    ] {
+        let (quiet_ms, attacked_ms) = (quiet.percentiles().p99, attacked.percentiles().p99);
+        let ratio = attacked_ms / quiet_ms.max(QUIET_FLOOR_MS);
+        for (name, value) in [
+            ("p99 µs, quiet", quiet_ms * 1_000.0),
+            ("p99 µs, attacked", attacked_ms * 1_000.0),
+            ("p99, times quiet, in %", ratio * 100.0),
+        ] {
+            // Far below what a u64 holds.
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+            let value = value as u64;
+            let name = format!("{}: {what} {name}", attack.name);
+            stage.figures.add(&name, value);
+        }
+        if ratio > SLOWER_MAX && !stage.options.short {
+            let words = format!(
+                "{}: p99 of {what} {attacked_ms:.1} ms, quiet {quiet_ms:.1} ms",
+                attack.name
+            );
+            stage.findings.add("slowed by the attack", words);
+        }
+    }
+}

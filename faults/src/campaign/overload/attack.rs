@@ -1,0 +1,170 @@
+//! The attacks: what each is called, how many connections it has, what it has the broker refuse or drop, and by which settings
+//! that comes soon.
+
+use std::rc::Rc;
+
+use super::site::Site;
+use super::{crowding, flooding, holding};
+
+/// Where something is refused or dropped, and why, as in `rialto_shed_total`.
+pub(super) type Shed = (&'static str, &'static str);
+
+/// One of them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Attack {
+    /// In reports.
+    pub(super) name: &'static str,
+    kind: Kind,
+    /// Connections that it holds at a time, or tries to.
+    pub(super) connections: usize,
+    /// What it must lead to: refusals that nobody counts are as bad as none.
+    pub(super) expected: &'static [Shed],
+    /// Settings of its broker, beside those of every round.
+    pub(super) settings: &'static [&'static str],
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    SlowHandshakes,
+    SlowReaders,
+    SlowSenders,
+    BegunFrames,
+    TinyWrites,
+    Pipelines,
+    DeafPublishers,
+    DeafReaders,
+    SubscribeStorm,
+    ReconnectStorm,
+    HotConversation,
+    Flood,
+    Garbage,
+}
+
+/// A part of a connection's life that a round can wait for.
+const SOON: &str = "limits.handshake_timeout_ms=1000";
+
+/// All of them, in the order of the rounds.
+pub(super) const ATTACKS: [Attack; 13] = [
+    Attack {
+        name: "slow handshakes",
+        kind: Kind::SlowHandshakes,
+        connections: 3_000,
+        expected: &[
+            ("handshake", "pending"),
+            ("handshake", "timeout"),
+            ("session", "handshake_timeout"),
+        ],
+        settings: &[SOON, "broker.handshakes_max=500"],
+    },
+    Attack {
+        name: "slow readers",
+        kind: Kind::SlowReaders,
+        connections: 1_000,
+        expected: &[("queue", "shard_budget")],
+        settings: &[],
+    },
+    Attack {
+        name: "slow senders",
+        kind: Kind::SlowSenders,
+        connections: 1_000,
+        expected: &[("session", "idle_timeout")],
+        settings: &["limits.keep_alive_ms=1000"],
+    },
+    Attack {
+        name: "begun frames",
+        kind: Kind::BegunFrames,
+        connections: 3_000,
+        expected: &[("partial_frame", "shard_budget")],
+        settings: &[],
+    },
+    Attack {
+        name: "tiny writes",
+        kind: Kind::TinyWrites,
+        connections: 100,
+        expected: &[("session", "rate_limited")],
+        settings: &[],
+    },
+    Attack {
+        name: "pipelines",
+        kind: Kind::Pipelines,
+        connections: 50,
+        expected: &[("session", "rate_limited")],
+        settings: &[],
+    },
+    Attack {
+        name: "deaf publishers",
+        kind: Kind::DeafPublishers,
+        connections: 100,
+        expected: &[("session", "rate_limited")],
+        settings: &[],
+    },
+    Attack {
+        name: "deaf readers of history",
+        kind: Kind::DeafReaders,
+        connections: 1_000,
+        expected: &[("session", "overloaded")],
+        settings: &[],
+    },
+    Attack {
+        name: "subscribe storm",
+        kind: Kind::SubscribeStorm,
+        connections: 100,
+        expected: &[("session", "subscription_limit"), ("parked", "full")],
+        settings: &["limits.subscriptions_max=500"],
+    },
+    Attack {
+        name: "reconnect storm",
+        kind: Kind::ReconnectStorm,
+        connections: 18_000,
+        expected: &[("accept", "address")],
+        settings: &["broker.connections_per_address_max=900"],
+    },
+    Attack {
+        name: "hot conversation",
+        kind: Kind::HotConversation,
+        connections: 10_000,
+        expected: &[],
+        settings: &[],
+    },
+    Attack {
+        name: "flood",
+        kind: Kind::Flood,
+        connections: 200,
+        expected: &[("session", "rate_limited")],
+        settings: &[],
+    },
+    Attack {
+        name: "garbage",
+        kind: Kind::Garbage,
+        connections: 200,
+        expected: &[
+            ("session", "malformed_frame"),
+            ("session", "frame_too_large"),
+            ("session", "unknown_kind"),
+            ("session", "malformed_body"),
+            ("session", "not_authenticated"),
+        ],
+        settings: &[],
+    },
+];
+
+impl Attack {
+    /// Goes on until it is dropped.
+    pub(super) async fn act(self, site: Rc<Site>) {
+        match self.kind {
+            Kind::SlowHandshakes => holding::slow_handshakes(&site).await,
+            Kind::SlowSenders => holding::slow_senders(&site).await,
+            Kind::BegunFrames => holding::begun_frames(&site).await,
+            Kind::TinyWrites => flooding::tiny_writes(&site).await,
+            Kind::Pipelines => flooding::pipelines(&site).await,
+            Kind::DeafPublishers => flooding::deaf_publishers(&site).await,
+            Kind::DeafReaders => flooding::deaf_readers(&site).await,
+            Kind::Flood => flooding::flood(&site).await,
+            Kind::Garbage => flooding::garbage(&site).await,
+            Kind::SlowReaders => crowding::slow_readers(&site).await,
+            Kind::SubscribeStorm => crowding::subscribe_storm(&site).await,
+            Kind::ReconnectStorm => crowding::reconnect_storm(&site).await,
+            Kind::HotConversation => crowding::hot_conversation(&site).await,
+        }
+    }
+}

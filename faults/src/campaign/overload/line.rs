@@ -1,0 +1,206 @@
+//! A connection over plain TCP whose bytes are the attacker's own business.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use prost::Message;
+use rialto_protocol::frame::{self, FrameKind};
+use rialto_protocol::ids::{ClientId, ConversationId, DeviceId, RequestId, UserId};
+use rialto_protocol::limits::FRAME_BYTES_MAX_CEILING;
+use rialto_protocol::v1;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::sleep;
+
+use super::site::{Site, Tally};
+
+/// Connections from one address: far fewer than it has ports.
+const PER_SOURCE: usize = 1_000;
+/// Before a connection that was turned away is tried again.
+const AGAIN: Duration = Duration::from_millis(100);
+/// The receive buffer of somebody who does not read, as small as the system allows.
+const DEAF_BUFFER_BYTES: u32 = 4 << 10;
+
+/// How well a connection listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hearing {
+    /// As usual.
+    Usual,
+    /// The system takes in as little as possible for it.
+    Deaf,
+}
+
+/// Who speaks on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Caller {
+    /// A user, with the limits of one.
+    User,
+    /// A service, without.
+    Service,
+}
+
+/// A stream of the connection with this number.
+pub(super) async fn open(
+    site: &Site,
+    port: u16,
+    number: usize,
+    hearing: Hearing,
+) -> io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_nodelay(true)?;
+    if hearing == Hearing::Deaf {
+        socket.set_recv_buffer_size(DEAF_BUFFER_BYTES)?;
+    }
+    let place = u16::try_from(number / PER_SOURCE).unwrap_or(0);
+    let [third, fourth] = place.to_be_bytes();
+    socket.bind(SocketAddr::from((
+        Ipv4Addr::new(127, 9, third, fourth + 1),
+        0,
+    )))?;
+    let stream = socket
+        .connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+        .await?;
+    Tally::add(&site.tally.opened);
+    Ok(stream)
+}
+
+/// A session.
+pub(super) struct Line {
+    pub(super) stream: TcpStream,
+    pub(super) user: UserId,
+    buf: BytesMut,
+}
+
+impl Line {
+    /// Who has this number.
+    pub(super) fn user(number: usize) -> UserId {
+        UserId::from_name(&format!("stranger {number}"))
+    }
+
+    /// A session, as soon as the broker lets the connection in.
+    pub(super) async fn enter(
+        site: &Site,
+        number: usize,
+        caller: Caller,
+        hearing: Hearing,
+    ) -> Self {
+        loop {
+            let entered = {
+                let _turn = site.opening.acquire().await;
+                Self::try_enter(site, number, caller, hearing).await
+            };
+            match entered {
+                Ok(line) => return line,
+                Err(_) => {
+                    Tally::add(&site.tally.turned_away);
+                    sleep(AGAIN).await;
+                }
+            }
+        }
+    }
+
+    async fn try_enter(
+        site: &Site,
+        number: usize,
+        caller: Caller,
+        hearing: Hearing,
+    ) -> io::Result<Self> {
+        let user = Self::user(number);
+        let mut line = Self {
+            stream: open(site, site.ports.tcp, number, hearing).await?,
+            user,
+            buf: BytesMut::new(),
+        };
+        line.send(&hello(user, caller)).await?;
+        let (kind, _) = line.answer().await?;
+        if kind == FrameKind::Welcome {
+            Ok(line)
+        } else {
+            Err(io::ErrorKind::ConnectionRefused.into())
+        }
+    }
+
+    pub(super) async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(bytes).await
+    }
+
+    /// The next frame: its kind and its body.
+    pub(super) async fn answer(&mut self) -> io::Result<(FrameKind, bytes::Bytes)> {
+        loop {
+            let split = frame::split(&mut self.buf, FRAME_BYTES_MAX_CEILING);
+            if let Some(frame) = split.map_err(io::Error::other)? {
+                return Ok((frame.kind, frame.body));
+            }
+            if self.stream.read_buf(&mut self.buf).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+    }
+
+    /// Takes what comes, without looking at it, until the connection ends.
+    pub(super) async fn drain(stream: &mut (impl tokio::io::AsyncRead + Unpin), tally: &Tally) {
+        let mut buf = BytesMut::with_capacity(64 << 10);
+        while stream.read_buf(&mut buf).await.is_ok_and(|count| count > 0) {
+            while let Ok(Some(frame)) = frame::split(&mut buf, FRAME_BYTES_MAX_CEILING) {
+                if frame.kind == FrameKind::Error
+                    && v1::Error::decode(frame.body).is_ok_and(|error| error.retry_after_ms > 0)
+                {
+                    Tally::add(&tally.advised);
+                }
+            }
+            if buf.is_empty() {
+                buf.clear();
+            }
+        }
+        buf.advance(buf.len());
+    }
+}
+
+/// The Hello of a user, or of a service.
+pub(super) fn hello(user: UserId, caller: Caller) -> Vec<u8> {
+    let prefix = match caller {
+        Caller::User => "dev",
+        Caller::Service => "dev-service",
+    };
+    let hello = v1::Hello {
+        token: format!("{prefix}:{user}"),
+        device: DeviceId::from_bytes(*user.as_bytes()).to_proto(),
+        sdk: "attacker".to_owned(),
+        capabilities: Vec::new(),
+    };
+    request(FrameKind::Hello, 1, &hello)
+}
+
+/// A frame.
+pub(super) fn request(kind: FrameKind, id: u32, body: &impl Message) -> Vec<u8> {
+    frame::encode(kind, RequestId(id), body).to_vec()
+}
+
+/// A message of so many bytes, with the idempotency key of this number.
+pub(super) fn publish(conversation: ConversationId, id: u32, bytes: usize) -> Vec<u8> {
+    let [a, b, c, d] = id.to_be_bytes();
+    let now_ms = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0));
+    let client_id = ClientId::v7(now_ms, [a, b, c, d, 7, 7, 7, 7, 7, 7]);
+    let publish = v1::Publish {
+        target: Some(v1::publish::Target::Conversation(conversation.to_proto())),
+        drafts: vec![v1::Draft {
+            client_id: client_id.to_proto(),
+            content: Some(v1::draft::Content::Message(v1::Message {
+                body: vec![b'x'; bytes].into(),
+                ..v1::Message::default()
+            })),
+        }],
+        ..v1::Publish::default()
+    };
+    request(FrameKind::Publish, id, &publish)
+}
+
+/// Waits before another attempt, and counts that one was ended.
+pub(super) async fn turned_away(site: &Site) {
+    Tally::add(&site.tally.turned_away);
+    sleep(AGAIN).await;
+}
