@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -13,7 +13,7 @@ use rialto_loadgen::latency::Latencies;
 use rialto_protocol::ids::{ConversationId, Seq, UserId};
 use rialto_protocol::v1;
 use rialto_sdk::{Client, Content, PublishError, Retry};
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -62,7 +62,7 @@ pub struct Measured {
 struct Clock {
     begun: Instant,
     phase: AtomicUsize,
-    measured: [Mutex<Measured>; Phase::ALL.len()],
+    measured: [std::sync::Mutex<Measured>; Phase::ALL.len()],
 }
 
 impl Clock {
@@ -153,6 +153,7 @@ impl Steady {
                     interval,
                     ledger: steady.ledger.clone(),
                     clock: steady.clock.clone(),
+                    again: Mutex::default(),
                 };
                 let begin = Instant::now() + offset;
                 let task = tokio::spawn(talker.talk(begin, stopped.clone()));
@@ -274,6 +275,8 @@ struct Talker {
     interval: Duration,
     ledger: Arc<Ledger>,
     clock: Arc<Clock>,
+    /// What was refused is sent again one by one: all at the advised moment would be a storm of its own.
+    again: Mutex<()>,
 }
 
 impl Talker {
@@ -342,6 +345,7 @@ impl Talker {
                 Err(PublishError::Refused(error)) if error.retry() != Retry::Never => {
                     let advice = error.retry_after();
                     self.ledger.refused(place, advice.is_some());
+                    let _turn = self.again.lock().await;
                     sleep(advice.unwrap_or(AGAIN)).await;
                 }
                 Err(error) => {
