@@ -16,6 +16,7 @@ mod presence;
 mod publish;
 mod rate;
 mod requests;
+mod rest;
 mod session;
 mod subscribe;
 mod subscription;
@@ -25,7 +26,7 @@ mod topic;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 use bytes::BytesMut;
 use rialto_protocol::{ids::UserId, limits, v1};
@@ -69,6 +70,8 @@ pub struct Edge {
     receipt_buf: BytesMut,
     /// Messages of the read that is being handled, by the shard that they are for.
     batches: Vec<Option<PlainBatch>>,
+    /// Connections that are not read for a while, and until when, monotonic microseconds; rising.
+    resting: VecDeque<(u64, ConnId)>,
     /// Sessions that are open.
     open: u64,
     draining: bool,
@@ -96,6 +99,7 @@ impl Edge {
             receipts: Vec::new(),
             receipt_buf: BytesMut::new(),
             batches: (0..topology.shards).map(|_| None).collect(),
+            resting: VecDeque::new(),
             open: 0,
             draining: false,
             leaving: None,
@@ -206,6 +210,7 @@ impl Edge {
         while let Some((at_us, conn)) = self.timers.pop_due(now.mono_us) {
             self.timed(now, at_us, conn, fx);
         }
+        self.end_rests(now, fx);
         self.send_away(now, fx);
     }
 
@@ -218,7 +223,8 @@ impl Edge {
     #[must_use]
     pub fn deadline_us(&self) -> Option<u64> {
         let timers = self.timers.next_us().into_iter();
-        timers.chain(self.next_leave_us()).min()
+        let rests = self.resting.front().map(|(until_us, _)| *until_us);
+        timers.chain(self.next_leave_us()).chain(rests).min()
     }
 
     /// Largest frame that the connection may send now, header included.

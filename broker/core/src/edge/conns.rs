@@ -32,6 +32,9 @@ struct Slot {
     throttled: bool,
     /// Takes no more frames.
     closing: bool,
+    /// Was refused too often, and is not read for a while; and how often since the last time.
+    resting: bool,
+    refusals: u8,
     queued_bytes: usize,
 }
 
@@ -161,11 +164,38 @@ impl Conns {
         }
     }
 
+    /// Counts refusals.
+    pub(super) fn note_refusals(&mut self, conn: ConnId, count: usize) {
+        if let Some(slot) = self.slot_mut(conn) {
+            let count = u8::try_from(count).unwrap_or(u8::MAX);
+            slot.refusals = slot.refusals.saturating_add(count);
+        }
+    }
+
+    /// After so many of them it is not read until [`Conns::end_rest`]; whether that begins now.
+    pub(super) fn rests_after(&mut self, conn: ConnId, refusals: u8) -> bool {
+        let Some(slot) = self
+            .slot_mut(conn)
+            .filter(|slot| slot.refusals >= refusals && !slot.resting)
+        else {
+            return false;
+        };
+        (slot.throttled, slot.resting, slot.refusals) = (true, true, 0);
+        true
+    }
+
+    pub(super) fn end_rest(&mut self, conn: ConnId) {
+        if let Some(slot) = self.slot_mut(conn) {
+            slot.resting = false;
+        }
+    }
+
     /// Lets it be read again, if the queue allows; `below`: its requests in flight do.
     pub(super) fn resume(&mut self, conn: ConnId, below: bool, fx: &mut Effects) {
         let share = self.queue_share();
         if let Some(slot) = self.slot_mut(conn)
             && slot.throttled
+            && !slot.resting
             && below
             && slot.queued_bytes <= share
             && !slot.closing

@@ -64,7 +64,10 @@ impl Edge {
         let result = loop {
             // Messages that are refused here are answered here, like requests.
             let refused = self.receipts.len() - receipts_before;
-            if requests + refused >= TURN_REQUESTS_MAX || !self.conns.may_read(conn) {
+            if requests + refused >= TURN_REQUESTS_MAX
+                || self.rests(now, conn)
+                || !self.conns.may_read(conn)
+            {
                 break Ok(taken);
             }
             match frame::peek(&bytes[taken..], self.frame_bytes_max(conn)) {
@@ -292,6 +295,7 @@ impl Edge {
     ) {
         self.credit(origin.conn, origin.cost, fx);
         fx.counters.shed("owner", code.name());
+        self.note_refusals(origin.conn, code, 1);
         self.take_merge(origin);
         // A signal without a request id did not ask to hear of it.
         if origin.request != RequestId::PUSH {

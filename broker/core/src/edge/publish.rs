@@ -133,6 +133,7 @@ impl Edge {
     ) -> (Vec<Draft>, Vec<RefusedDraft>) {
         let body_bytes_max = self.config.body_bytes_max;
         let (allowed, wait_ms) = self.turns(now, call, drafts.len());
+        self.note_refusals(call.conn, ErrorCode::RateLimited, drafts.len() - allowed);
         let mut accepted = Vec::with_capacity(allowed);
         let mut refused = Vec::new();
         for (index, draft) in drafts.into_iter().enumerate() {
@@ -171,6 +172,8 @@ impl Edge {
             PlainTarget::Handle(handle) => self.followed(call.conn, handle)?,
         };
         let (allowed, wait_ms) = self.turns(now, call, publish.drafts.len());
+        let refused = publish.drafts.len() - allowed;
+        self.note_refusals(call.conn, ErrorCode::RateLimited, refused);
         let shard = self.topology.shard_of(&conversation);
         let mut charged = 0;
         for (draft, index) in publish.drafts.iter().zip(0_u32..) {

@@ -151,6 +151,7 @@ impl Edge {
     /// Answers a request with an error.
     fn refuse(&mut self, call: Call, code: ErrorCode, retry_after_ms: u32, fx: &mut Effects) {
         fx.counters.shed("session", code.name());
+        self.note_refusals(call.conn, code, 1);
         if call.request != RequestId::PUSH {
             self.send(
                 call.conn,

@@ -86,9 +86,10 @@ impl Edge {
                 (!is_refused).then_some(slot),
             );
             waiting.results.push(if is_refused {
-                fx.counters
-                    .shed("session", ErrorCode::SubscriptionLimit.name());
-                Some(denied(conversation, ErrorCode::SubscriptionLimit))
+                let code = ErrorCode::SubscriptionLimit;
+                fx.counters.shed("session", code.name());
+                self.note_refusals(call.conn, code, 1);
+                Some(denied(conversation, code))
             } else {
                 room -= usize::from(is_new);
                 waiting.missing += 1;
@@ -218,8 +219,9 @@ impl Edge {
         };
         let topic = self.topics.at_mut(key);
         topic.asked = topic.asked.saturating_sub(1);
-        if let Ok(standing) = &result {
-            self.topics.attach(key, standing);
+        match &result {
+            Ok(standing) => self.topics.attach(key, standing),
+            Err(code) => self.note_refusals(origin.conn, *code, 1),
         }
         if let Some((start, serial)) = self.settle(origin, slot, conversation, cursor, result) {
             if let Some(start) = start {

@@ -10,7 +10,7 @@ use rialto_protocol::{
 use super::rig::{Log, Rig, conversation, message, publish};
 use crate::{
     config::CoreConfig,
-    io::Input,
+    io::{Input, Output},
     message::{Receipt, ToOwner},
 };
 
@@ -200,6 +200,36 @@ fn a_full_shard_refuses_requests_with_advice_and_goes_on_with_messages() {
         &publish(conversation(1), vec![draft()]),
     );
     assert_eq!(rig.asked.len(), asked + 1);
+}
+
+#[test]
+fn a_connection_that_is_refused_again_and_again_for_its_rate_is_not_read_for_a_while() {
+    let mut rig = Rig::with(CoreConfig {
+        queue_bytes_max: 1 << 20,
+        requests_per_s: 1,
+        requests_burst: 1,
+        ..config()
+    });
+    let (conn, other) = (rig.connect("ann"), rig.connect("bob"));
+    let ping = frame::encode(FrameKind::Ping, RequestId(2), &v1::Ping {});
+    let bytes = ping.repeat(100);
+    let taken = rig.edge.receive(rig.now, conn, &bytes, &mut rig.fx);
+    assert_eq!(
+        taken,
+        Ok(65 * ping.len()),
+        "one is answered, 64 are refused"
+    );
+    assert!(!rig.edge.may_read(conn) && rig.edge.may_read(other));
+    let due_us = rig.edge.deadline_us().unwrap();
+    assert_eq!(due_us, rig.now.mono_us + 100_000);
+    rig.now.mono_us = due_us - 1;
+    rig.edge.handle_tick(rig.now, &mut rig.fx);
+    assert!(!rig.edge.may_read(conn));
+    rig.now.mono_us = due_us;
+    rig.edge.handle_tick(rig.now, &mut rig.fx);
+    assert!(rig.edge.may_read(conn));
+    let resumed = |output: &Output| matches!(output, Output::Resume { conn: of } if *of == conn);
+    assert!(rig.fx.outputs.iter().any(resumed));
 }
 
 #[test]
