@@ -10,11 +10,12 @@
 //! | `queue` | what waits for the journal thread, bounded in bytes |
 //! | `writer` | the journal thread: checks, groups, writes, syncs, indexes, answers |
 //! | `lanes`, `outbox`, `epoch` | tails of lanes, what they still have to pass on, the last epoch |
-//! | `scan`, `recovery` | reading segments back, and what to make of bad bytes |
+//! | `ahead`, `scan`, `recovery` | reading segments back, and what to make of bad bytes |
 //! | `sealed` | segments on their way into the views |
 //!
 //! What stands in the log but not yet in the views is found through [`super::tail`].
 
+mod ahead;
 mod blocks;
 mod disk;
 mod epoch;

@@ -1,16 +1,10 @@
 //! Reading a log back: what the views do not hold is indexed again, a torn end is cut, and damage is refused.
 
-use std::{
-    collections::BTreeMap,
-    ops::ControlFlow,
-    panic::resume_unwind,
-    path::Path,
-    sync::{Arc, mpsc},
-    thread,
-};
+use std::{collections::BTreeMap, panic::resume_unwind, path::Path, sync::Arc, thread};
 
 use super::{
     Blocks, LogOptions, Recovered, Segment, TailIndex, ViewCheckpoint,
+    ahead::{Loaded, read_ahead},
     disk::{Disk, write_all_at},
     format::{
         ENTRY_HEADER_BYTES, EntryCodec, EntryHeader, FILE_HEADER_BYTES, FIRST_ENTRY,
@@ -19,7 +13,7 @@ use super::{
     io_error,
     lanes::Lanes,
     outbox::{Outbox, Pending},
-    scan::{End, Scan, scan},
+    scan::{End, Scan},
     segment::{Ready, Sealed, States, Viewed, file_name, number_of},
 };
 use crate::{
@@ -35,13 +29,6 @@ pub(super) struct Recovery {
     pub(super) found: Recovered,
 }
 
-/// A segment whose bytes have been read.
-struct Loaded {
-    segment: Arc<Segment>,
-    bytes: Blocks,
-    scan: Scan,
-}
-
 /// The last segment in which anything was written.
 struct Last {
     segment: Arc<Segment>,
@@ -51,8 +38,6 @@ struct Last {
     scan: Scan,
 }
 
-/// Bytes of one read: nobody else uses the disk yet.
-const READ_BYTES: usize = 8 << 20;
 /// Threads that index a segment read back; more of them would wait for the one that reads.
 const INDEX_THREADS_MAX: usize = 4;
 /// Smallest and largest segment: an offset has 32 bits, and an entry of some size must fit.
@@ -182,48 +167,6 @@ fn check_none_missing(
         )),
         None => Ok(()),
     }
-}
-
-/// Reads segments on a thread of its own, one ahead of the work that `take` does on this one. Two buffers are enough: what
-/// `take` gives back is read into again.
-fn read_ahead(
-    place: (&dyn Disk, &Path),
-    segments: Vec<Arc<Segment>>,
-    mut take: impl FnMut(Loaded) -> Result<Blocks, JournalError>,
-) -> Result<(), JournalError> {
-    thread::scope(|scope| {
-        let (sender, receiver) = mpsc::sync_channel(0);
-        let (give_back, buffers) = mpsc::channel();
-        scope.spawn(move || {
-            segments.into_iter().try_for_each(|segment| {
-                let buffer = buffers.try_recv().unwrap_or_default();
-                match sender.send(load(place, segment, buffer)) {
-                    Ok(()) => ControlFlow::Continue(()),
-                    Err(_) => ControlFlow::Break(()),
-                }
-            })
-        });
-        receiver.into_iter().try_for_each(|loaded| {
-            // The last one is read into no more.
-            let _ = give_back.send(take(loaded?)?);
-            Ok(())
-        })
-    })
-}
-
-fn load(
-    place: (&dyn Disk, &Path),
-    segment: Arc<Segment>,
-    mut bytes: Blocks,
-) -> Result<Loaded, JournalError> {
-    let read = segment.read_into(place, segment.capacity(), READ_BYTES, &mut bytes);
-    read.map_err(|error| io_error(format!("read {}", segment.name()), &error))?;
-    let scan = scan(&bytes, segment.codec());
-    Ok(Loaded {
-        segment,
-        bytes,
-        scan,
-    })
 }
 
 struct Replay<'a> {
