@@ -61,8 +61,9 @@ impl Active {
     }
 }
 
-/// Memory for what is written that is kept between groups.
-const BLOCKS_KEPT_BYTES: usize = 1 << 20;
+/// Memory for what is written that is kept between groups: more than one of thousands of messages takes, which would have to find it
+/// anew each time.
+const BLOCKS_KEPT_BYTES: usize = 4 << 20;
 
 /// What the next write brings.
 #[derive(Default)]
