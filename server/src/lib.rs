@@ -9,6 +9,7 @@
 //! | [`keys`], [`identity`] | signing key and certificate, made when they are needed |
 //! | [`addresses`] | the file that says where a broker listens |
 //! | [`token`], [`status`] | operator commands |
+//! | `scheduling` | which thread has a processor first |
 //! | [`banner`], [`logging`], [`signals`], [`limits`] | what surrounds a running broker |
 
 pub mod addresses;
@@ -20,6 +21,7 @@ pub mod identity;
 pub mod keys;
 pub mod limits;
 pub mod logging;
+mod scheduling;
 pub mod serve;
 pub mod signals;
 pub mod status;

@@ -12,7 +12,7 @@ use rialto_broker::{
     Authenticator, Broker, BrokerConfig, StopReason, TlsIdentity,
     auth::{DevelopmentTokens, KeyFile, LoopbackOnly, Reload},
 };
-use rialto_storage::embedded::EmbeddedStore;
+use rialto_storage::embedded::{EmbeddedOptions, EmbeddedStore};
 
 use crate::{
     addresses,
@@ -21,7 +21,7 @@ use crate::{
     identity::{self, Identity},
     keys,
     limits::{self, OpenFiles},
-    logging,
+    logging, scheduling,
     signals::{Asked, Signals},
 };
 
@@ -140,7 +140,11 @@ fn end(config: &Config, reason: &StopReason) -> ! {
 fn open_store(config: &Config) -> anyhow::Result<EmbeddedStore> {
     let data = &config.data_dir;
     fs::create_dir_all(data).map_err(|error| anyhow::anyhow!(cannot_write(data, &error)))?;
-    Ok(EmbeddedStore::open(data, config.storage.clone())?)
+    let options = EmbeddedOptions {
+        on_thread: Some(scheduling::arrange),
+        ..config.storage.clone()
+    };
+    Ok(EmbeddedStore::open(data, options)?)
 }
 
 /// The key set, the certificate, and the proof for development tokens if they may be taken.

@@ -8,6 +8,7 @@
 //! | `worker` | the thread that brings segments into the views |
 //! | `readers` | the threads that reads run on |
 //! | `directory` | when users were last seen |
+//! | `threads` | what the threads are, for whoever shares out the processors |
 //! | `format`, `lock` | what a data directory is, and whose |
 //!
 //! The journal is the only truth. Views that are lost or damaged are made again from it as long as its first segment is
@@ -21,6 +22,7 @@ mod options;
 mod readers;
 mod start;
 mod tail;
+mod threads;
 mod views;
 mod worker;
 
@@ -36,7 +38,12 @@ use rialto_protocol::{
     record::Table,
 };
 
-pub use self::{options::EmbeddedOptions, views::Step, worker::StepHook};
+pub use self::{
+    options::EmbeddedOptions,
+    threads::{StoreThread, ThreadHook},
+    views::Step,
+    worker::StepHook,
+};
 use self::{
     readers::{Readers, Refused},
     views::merge,

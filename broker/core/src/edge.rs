@@ -66,6 +66,8 @@ pub struct Edge {
     home: Home,
     /// Receipts of the batch that is being handled, sent by [`Edge::flush`].
     receipts: Vec<publish::Gathered>,
+    /// Room to put them in order.
+    receipt_order: Vec<(u32, u32)>,
     /// Frames of receipts are written here.
     receipt_buf: BytesMut,
     /// Messages of the read that is being handled, by the shard that they are for.
@@ -97,6 +99,7 @@ impl Edge {
             presence: Presence::new(config.hasher()),
             home: Home::new(config.hasher()),
             receipts: Vec::new(),
+            receipt_order: Vec::new(),
             receipt_buf: BytesMut::new(),
             batches: (0..topology.shards).map(|_| None).collect(),
             resting: VecDeque::new(),

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use crate::{
     counters::Counters,
     io::Output,
-    message::{Message, Plain, PlainBatch},
+    message::{Message, Plain, PlainBatch, Receipted},
     topology::ShardId,
 };
 
@@ -13,6 +13,10 @@ use crate::{
 const BATCHES_MAX: usize = 64;
 /// Bytes that one of them may have room for.
 const BATCH_BYTES_MAX: usize = 64 << 10;
+/// Emptied lists of receipts that are kept.
+const RECEIPT_LISTS_MAX: usize = 4;
+/// Receipts that one of them may have room for: those of a large group of the journal.
+const RECEIPTS_MAX: usize = 4_096;
 
 /// What the halves of a shard write to while they handle an input.
 #[derive(Debug, Default)]
@@ -25,6 +29,8 @@ pub struct Effects {
     pub counters: Counters,
     /// Batches that an owner is done with: their lists serve the next ones.
     batches: Vec<PlainBatch>,
+    /// Lists of receipts that an edge is done with.
+    receipts: Vec<Vec<Receipted>>,
 }
 
 impl Effects {
@@ -41,6 +47,19 @@ impl Effects {
             batch.bytes.clear();
             self.batches.push(batch);
         }
+    }
+
+    /// Keeps a list of receipts for the next ones.
+    pub fn take_back_receipts(&mut self, mut receipts: Vec<Receipted>) {
+        if self.receipts.len() < RECEIPT_LISTS_MAX && receipts.capacity() <= RECEIPTS_MAX {
+            receipts.clear();
+            self.receipts.push(receipts);
+        }
+    }
+
+    /// An empty list for receipts.
+    pub fn spare_receipts(&mut self) -> Vec<Receipted> {
+        self.receipts.pop().unwrap_or_default()
     }
 
     /// An emptied batch, if one is there.

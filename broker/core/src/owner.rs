@@ -178,7 +178,7 @@ impl Owner {
         let mut receipts = std::mem::take(&mut self.desk.receipts);
         // Most often they are all for one edge, or for two in runs.
         while let Some((edge, _)) = receipts.first().copied() {
-            let mut of_edge = Vec::with_capacity(receipts.len());
+            let mut of_edge = fx.spare_receipts();
             receipts.retain(|(of, receipted)| {
                 let is_ours = *of == edge;
                 if is_ours {

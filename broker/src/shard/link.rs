@@ -157,6 +157,14 @@ impl Outbox {
         }
     }
 
+    /// The frame, if there is but one.
+    pub(crate) fn only(&self) -> Option<&[u8]> {
+        match self.frames.len() {
+            1 => self.frames.front().map(|frame| &frame[..]),
+            _ => None,
+        }
+    }
+
     /// Forgets so many bytes from the front, which were written.
     pub(crate) fn consume(&mut self, mut bytes: usize) {
         while let Some(frame) = self.frames.front_mut() {

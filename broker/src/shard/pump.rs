@@ -101,9 +101,12 @@ impl Pump {
         let mut any = false;
         while let Poll::Ready(Some(done)) = self.appending.poll_next_unpin(cx) {
             any = true;
-            for input in done.into_inputs(&self.engine) {
-                self.tell(input);
-            }
+            let inputs = done.into_inputs(&self.engine);
+            self.engine.with_core(|core, now| {
+                for input in inputs {
+                    core.handle(now, input);
+                }
+            });
         }
         any
     }

@@ -52,9 +52,16 @@ impl Wire for Plain {
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, outbox: &mut Outbox) -> Poll<io::Result<usize>> {
-        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-        let count = outbox.slices(&mut slices);
-        let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, &slices[..count]))?;
+        let stream = Pin::new(&mut self.stream);
+        // Most often it is one frame, for which there is a shorter way through the kernel.
+        let written = ready!(match outbox.only() {
+            Some(frame) => stream.poll_write(cx, frame),
+            None => {
+                let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+                let count = outbox.slices(&mut slices);
+                stream.poll_write_vectored(cx, &slices[..count])
+            }
+        })?;
         outbox.consume(written);
         Poll::Ready(Ok(written))
     }

@@ -33,6 +33,9 @@ async fn what_was_accepted_is_answered_before_the_end() {
     store.set_durability(Durability::Stepped);
     let frame = ann.message_frame(conversation, "just in time");
     ann.send_bytes(&frame).await;
+    // What waits may be her inbox's; an answer to what comes after the message says that it was taken in.
+    ann.send(FrameKind::Ping, &v1::Ping {}).await;
+    let _: v1::Pong = ann.expect(FrameKind::Pong).await;
     while store.waiting() == 0 {
         tokio::task::yield_now().await;
     }

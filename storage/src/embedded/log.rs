@@ -56,7 +56,10 @@ pub(crate) use self::{
     sealed::{LaneTail, SealedSegment, StoredEntry, ViewCheckpoint},
     segment::Segment,
 };
-use super::tail::TailIndex;
+use super::{
+    tail::TailIndex,
+    threads::{self, StoreThread, ThreadHook},
+};
 use crate::journal::{AppendError, Claim, Entry, JournalError, JournalStatus};
 pub(crate) use blocks::Blocks;
 
@@ -81,6 +84,8 @@ pub(crate) struct LogOptions {
     pub(crate) lag_segments_hard: usize,
     /// With the disk full, how long until the next attempt to make a segment.
     pub(crate) full_retry: Duration,
+    /// Called on each thread as it starts.
+    pub(crate) on_thread: Option<ThreadHook>,
 }
 
 impl LogOptions {
@@ -96,6 +101,7 @@ impl LogOptions {
             lag_segments_soft: 4,
             lag_segments_hard: 16,
             full_retry: Duration::from_secs(1),
+            on_thread: None,
         }
     }
 }
@@ -186,13 +192,24 @@ impl Log {
             threads: Mutex::new(Vec::new()),
         };
         let writer = writer::Writer::new(Arc::clone(&shared), recovery.lanes, epochs);
-        log.spawn("rialto-journal", move || writer.run())?;
-        log.spawn("rialto-segments", move || spare::run(&shared))?;
+        log.spawn("rialto-journal", StoreThread::Journal, move || writer.run())?;
+        log.spawn("rialto-segments", StoreThread::Segments, move || {
+            spare::run(&shared);
+        })?;
         Ok((log, recovery.found))
     }
 
-    fn spawn(&self, name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), JournalError> {
-        let thread = thread::Builder::new().name(name.to_owned()).spawn(body);
+    fn spawn(
+        &self,
+        name: &str,
+        role: StoreThread,
+        body: impl FnOnce() + Send + 'static,
+    ) -> Result<(), JournalError> {
+        let hook = self.shared.options.on_thread;
+        let thread = thread::Builder::new().name(name.to_owned()).spawn(move || {
+            threads::begin(hook, role);
+            body();
+        });
         let thread = thread.map_err(|error| io_error("start a thread", &error))?;
         locked(&self.threads).push(thread);
         Ok(())

@@ -3,6 +3,7 @@
 use super::{
     format::Fixed,
     log::LogOptions,
+    threads::ThreadHook,
     views::SENT_KEEP_MS,
     worker::{StepHook, WorkerOptions},
 };
@@ -43,6 +44,8 @@ pub struct EmbeddedOptions {
     pub views_duty_percent: u32,
     /// How often it is written when users were last seen, milliseconds.
     pub seen_flush_ms: u64,
+    /// Called on each thread of the store as it starts.
+    pub on_thread: Option<ThreadHook>,
     /// Lets tests end the views' thread in the middle of its work.
     #[doc(hidden)]
     pub on_step: Option<StepHook>,
@@ -67,6 +70,7 @@ impl Default for EmbeddedOptions {
             reads_waiting_max: 8192,
             views_duty_percent: 50,
             seen_flush_ms: 5000,
+            on_thread: None,
             on_step: None,
         }
     }
@@ -110,6 +114,7 @@ impl EmbeddedOptions {
             keep_ms: self.journal_keep_ms,
             lag_segments_soft: self.lag_segments_soft,
             lag_segments_hard: self.lag_segments_hard,
+            on_thread: self.on_thread,
             ..LogOptions::new(data_set, lanes)
         }
     }

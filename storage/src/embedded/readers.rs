@@ -6,6 +6,7 @@ use std::{
     thread::JoinHandle,
 };
 
+use super::threads::{StoreThread, ThreadHook, begin};
 use crate::promise::{Promise, promise};
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -44,7 +45,11 @@ pub(super) enum Refused {
 
 impl Readers {
     /// Starts the threads. At most `jobs_max` reads wait for one of them.
-    pub(super) fn start(threads: usize, jobs_max: usize) -> std::io::Result<Self> {
+    pub(super) fn start(
+        threads: usize,
+        jobs_max: usize,
+        hook: Option<ThreadHook>,
+    ) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             queue: Mutex::new(Queue {
                 jobs: VecDeque::new(),
@@ -61,7 +66,10 @@ impl Readers {
             let shared = Arc::clone(&readers.shared);
             let thread = std::thread::Builder::new()
                 .name(format!("rialto-read-{number}"))
-                .spawn(move || run(&shared));
+                .spawn(move || {
+                    begin(hook, StoreThread::Reader);
+                    run(&shared);
+                });
             match thread {
                 Ok(thread) => readers
                     .threads
@@ -145,7 +153,7 @@ mod tests {
 
     #[test]
     fn a_full_queue_refuses_and_a_closed_pool_answers_nobody() {
-        let readers = Readers::start(1, 1).unwrap();
+        let readers = Readers::start(1, 1, None).unwrap();
         let (started, has_started) = channel();
         let (go, may_go) = channel::<()>();
         let first = readers

@@ -13,6 +13,7 @@ use super::{
     log::Log,
     options::EmbeddedOptions,
     readers::Readers,
+    threads::{self, StoreThread},
     views::{ViewStore, checkpoint::Checkpoint, directory},
     worker::Work,
 };
@@ -43,7 +44,8 @@ pub(super) fn open(dir: &Path, options: EmbeddedOptions) -> Result<EmbeddedStore
     tracing::info!(dir = %dir.display(), generation, segment, ?recovered, "opened the store");
     remove_other_generations(dir, checkpoint.generation);
     let viewed = checkpoint.segment.saturating_sub(1);
-    let readers = Readers::start(options.reader_threads, options.reads_waiting_max)
+    let hook = options.on_thread;
+    let readers = Readers::start(options.reader_threads, options.reads_waiting_max, hook)
         .map_err(|error| thread_error("the readers", &error))?;
     let work = Arc::new(Work::new(
         dir.to_owned(),
@@ -56,7 +58,10 @@ pub(super) fn open(dir: &Path, options: EmbeddedOptions) -> Result<EmbeddedStore
         let work = Arc::clone(&work);
         let thread = std::thread::Builder::new().name("rialto-views".to_owned());
         thread
-            .spawn(move || work.run(checkpoint))
+            .spawn(move || {
+                threads::begin(hook, StoreThread::Views);
+                work.run(checkpoint);
+            })
             .map_err(|error| thread_error("the views", &error))?
     };
     Ok(EmbeddedStore(Arc::new(Handle {

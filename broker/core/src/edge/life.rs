@@ -61,16 +61,17 @@ impl Edge {
         let mut taken = 0;
         let mut requests = 0;
         let receipts_before = self.receipts.len();
+        let frame_bytes_max = self.frame_bytes_max(conn);
         let result = loop {
             // Messages that are refused here are answered here, like requests.
             let refused = self.receipts.len() - receipts_before;
             if requests + refused >= TURN_REQUESTS_MAX
-                || self.rests(now, conn)
+                || ((taken == 0 || requests + refused > 0) && self.rests(now, conn))
                 || !self.conns.may_read(conn)
             {
                 break Ok(taken);
             }
-            match frame::peek(&bytes[taken..], self.frame_bytes_max(conn)) {
+            match frame::peek(&bytes[taken..], frame_bytes_max) {
                 Ok(Some(frame)) => {
                     taken += frame.bytes();
                     requests += usize::from(frame.kind != FrameKind::Publish);

@@ -1,6 +1,6 @@
 //! Publish and its receipts. Drafts are judged one by one: what is refused here is answered here, and the others go on.
 
-use std::mem;
+use std::{iter::Peekable, mem};
 
 use bytes::Bytes;
 use rialto_protocol::{
@@ -39,6 +39,8 @@ pub(super) struct Gathered {
     conn: ConnId,
     request: RequestId,
     draft: u32,
+    /// Byte credit that comes back with it.
+    cost: u32,
     receipt: Receipt,
 }
 
@@ -274,20 +276,24 @@ impl Edge {
 
     /// Receipts of messages, of any connections.
     pub(super) fn receipts(&mut self, receipts: Vec<Receipted>, fx: &mut Effects) {
-        for receipted in receipts {
+        for receipted in &receipts {
             let Receipted {
                 conn,
                 request,
                 draft,
                 cost,
                 receipt,
-            } = receipted;
-            self.credit(conn, cost, fx);
+            } = *receipted;
             count_refusal(receipt, fx);
-            if self.conns.open(conn).is_some() {
-                self.gather(conn, request, draft, receipt);
-            }
+            self.receipts.push(Gathered {
+                conn,
+                request,
+                draft,
+                cost,
+                receipt,
+            });
         }
+        fx.take_back_receipts(receipts);
     }
 
     /// The owner's receipts, among which those of here find their places.
@@ -342,6 +348,7 @@ impl Edge {
             conn,
             request,
             draft,
+            cost: 0,
             receipt,
         });
     }
@@ -352,33 +359,46 @@ impl Edge {
             return;
         }
         let mut gathered = mem::take(&mut self.receipts);
-        gathered.sort_by_key(|gathered| gathered.conn);
-        for of_one in gathered.chunk_by(|one, other| one.conn == other.conn) {
-            let mut rest = of_one;
-            while !rest.is_empty() {
-                let (frame, later) = self.published(rest);
-                rest = later;
-                self.send(of_one[0].conn, frame, fx);
+        let mut order = mem::take(&mut self.receipt_order);
+        // Numbers are sorted sooner than what they stand for.
+        let places = (0_u32..).zip(&gathered);
+        order.extend(places.map(|(place, gathered)| (gathered.conn.index, place)));
+        order.sort_unstable();
+        let conn = |(_, place): &(u32, u32)| gathered[*place as usize].conn;
+        for of_one in order.chunk_by(|one, other| conn(one) == conn(other)) {
+            let conn = conn(&of_one[0]);
+            let of_one = of_one.iter().map(|(_, place)| &gathered[*place as usize]);
+            if self.conns.open(conn).is_some() {
+                let mut rest = of_one.clone().peekable();
+                while rest.peek().is_some() {
+                    let frame = self.published(&mut rest);
+                    self.send(conn, frame, fx);
+                }
             }
+            let cost = of_one.fold(0, |cost, gathered| gathered.cost.saturating_add(cost));
+            self.credit(conn, cost, fx);
         }
         gathered.clear();
-        self.receipts = gathered;
+        order.clear();
+        (self.receipts, self.receipt_order) = (gathered, order);
     }
 
-    /// A frame with as many of these receipts as it may hold, and those that remain.
-    fn published<'a>(&mut self, receipts: &'a [Gathered]) -> (Bytes, &'a [Gathered]) {
+    /// A frame with as many of these receipts as it may hold.
+    fn published<'a>(
+        &mut self,
+        receipts: &mut Peekable<impl Iterator<Item = &'a Gathered>>,
+    ) -> Bytes {
         let bytes_max = self.config.frame_bytes_max - RECEIPT_BYTES_MAX;
         let buf = &mut self.receipt_buf;
         let mut frame = ReceiptBatch::begin(buf);
-        for gathered in receipts {
-            if frame.receipts() == limits::RECEIPTS_MAX || frame.bytes(buf) > bytes_max {
-                break;
-            }
+        while frame.receipts() < limits::RECEIPTS_MAX
+            && frame.bytes(buf) <= bytes_max
+            && let Some(gathered) = receipts.next()
+        {
             frame.push(buf, &gathered.to_proto());
         }
-        let (_, later) = receipts.split_at(frame.receipts());
         frame.finish(buf);
-        (buf.split().freeze(), later)
+        buf.split().freeze()
     }
 }
 

@@ -3,7 +3,7 @@
 use prost::Message as _;
 use rialto_protocol::{
     error::ErrorCode,
-    ids::{ClientId, Seq, UserId},
+    ids::{ClientId, LaneId, Seq, UserId},
     planted::{self, Mistake},
     record::Table,
     v1::{self, draft::Content as DraftContent, event::Content},
@@ -19,7 +19,8 @@ use crate::{
 use super::{
     conversation::Conversation,
     desk::{Desk, Stop, require_member},
-    member::Novelty,
+    member::{Member, Novelty},
+    profile::Profile,
     rules,
     work::{Known, Need, Outcome, Target, Work},
 };
@@ -190,24 +191,43 @@ impl Desk {
         author: Author,
         body: &Body<'_>,
     ) -> Result<Receipt, Refusal> {
-        let journal_ms = self
-            .lanes
-            .get_mut(conversation.lane)
-            .time_ms()
-            .max(now.unix_ms);
         let (profile, member) = conversation.parties(&author.user)?;
+        let pace = self.may_write(now, conversation.lane, profile, member)?;
+        self.write_message(now, conversation, author, body, pace)
+    }
+
+    /// Whether the member may write a message now.
+    pub(super) fn may_write(
+        &mut self,
+        now: Now,
+        lane: LaneId,
+        profile: &Profile,
+        member: &Member,
+    ) -> Result<MayWrite, Refusal> {
+        let journal_ms = self.lanes.get_mut(lane).time_ms().max(now.unix_ms);
         rules::may_write(profile, member, journal_ms)
             .map_err(|(code, ms)| Refusal::Code(code, ms))?;
-        let is_slow = profile.slow_mode_s > 0 && member.role() < v1::Role::Moderator;
+        let is_slowed = profile.slow_mode_s > 0 && member.role() < v1::Role::Moderator;
+        Ok(MayWrite { is_slowed })
+    }
+
+    /// Appends a message whose author may write. A part of its caller: as a function of its own it hands its answer back through
+    /// memory, and reading that waits until all that it wrote elsewhere is written.
+    #[inline(always)]
+    pub(super) fn write_message(
+        &mut self,
+        now: Now,
+        conversation: &mut Conversation,
+        author: Author,
+        body: &Body<'_>,
+        MayWrite { is_slowed }: MayWrite,
+    ) -> Result<Receipt, Refusal> {
         if body.newest_reply > conversation.head.cursor.seq {
             return Err(ErrorCode::TargetNotFound.into());
         }
         let mentioned = mentioned_members(conversation, author.user, body.mentions)?;
         let receipt = self.log_message(now, conversation, author, body.client_id, body.message);
-        if let Some(member) = conversation.member_mut(&author.user) {
-            member.row.last_message_ms = journal_ms;
-        }
-        if is_slow {
+        if is_slowed {
             self.write_member(conversation, &author.user);
         }
         let seq = conversation.head.cursor.seq;
@@ -321,6 +341,13 @@ impl Desk {
     }
 }
 
+/// Its author may write the message.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct MayWrite {
+    /// And not again before some time is over, which has to be remembered.
+    is_slowed: bool,
+}
+
 /// A message to be judged and appended.
 pub(super) struct Body<'a> {
     pub(super) client_id: ClientId,
@@ -383,6 +410,9 @@ fn mentioned_members(
     author: UserId,
     mentions: &[bytes::Bytes],
 ) -> Result<Vec<UserId>, Stop> {
+    if mentions.is_empty() {
+        return Ok(Vec::new());
+    }
     let mut users: Vec<UserId> = mentions
         .iter()
         .filter_map(|user| UserId::from_slice(user).ok())
@@ -398,11 +428,7 @@ fn mentioned_members(
     if !missing.is_empty() {
         return Err(Stop::Needs(missing));
     }
-    users.retain(|user| {
-        conversation
-            .member(user)
-            .is_some_and(super::member::Member::is_joined)
-    });
+    users.retain(|user| conversation.member(user).is_some_and(Member::is_joined));
     Ok(users)
 }
 

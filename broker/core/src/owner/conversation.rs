@@ -190,15 +190,22 @@ impl Conversation {
     /// Keeps the essentials of an event that was just numbered. The oldest leave, but none that is not durable: storage
     /// would not find its `client_id` yet.
     pub(super) fn note_event(&mut self, recent: Recent, events_max: usize) {
+        // They follow each other without a gap: the oldest one's number is known without a look at it, which would have to wait
+        // for memory.
+        let oldest = |kept: usize| recent.head.seq.0 - kept as u64;
         while self.recent.len() >= events_max
-            && self
-                .recent
-                .front()
-                .is_some_and(|oldest| oldest.head.seq <= self.durable.cursor.seq)
+            && oldest(self.recent.len()) <= self.durable.cursor.seq.0
         {
             self.recent.pop_front();
         }
         self.recent.push_back(recent);
+    }
+
+    /// Something of all that appending a message changes: it is worth nothing, looking at it is.
+    pub(super) fn look(&self, author: &UserId) -> (u64, Option<u64>, Option<u64>) {
+        let oldest = self.recent.front().map(|recent| recent.head.seq.0);
+        let member = self.member(author).map(|member| member.position.0);
+        (self.head.cursor.seq.0, oldest, member)
     }
 
     /// The event that this `client_id` became, if it is one of the newest.

@@ -344,10 +344,10 @@ impl Lanes {
     }
 
     /// Entries up to `through` are durable; they come back in order.
-    pub(super) fn durable(&mut self, lane: LaneId, through: Position) -> Vec<Built> {
+    pub(super) fn durable(&mut self, lane: LaneId, through: Position) -> SmallVec<[Built; 1]> {
         let lane = self.get_mut(lane);
         if lane.state == State::Lost {
-            return Vec::new();
+            return SmallVec::new();
         }
         let count = lane
             .in_flight

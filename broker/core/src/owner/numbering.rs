@@ -41,7 +41,8 @@ impl Desk {
         )
     }
 
-    /// The same for a message that is encoded already.
+    /// The same for a message that is encoded already; why inlined, [`Desk::write_message`] says.
+    #[inline(always)]
     pub(super) fn log_message(
         &mut self,
         now: Now,
@@ -55,6 +56,7 @@ impl Desk {
         })
     }
 
+    #[inline(always)]
     fn number(
         &mut self,
         now: Now,
@@ -101,6 +103,9 @@ impl Desk {
             member.last_sent = (seq, ordinal);
             member.note_device(device, client_id);
             member.position = position;
+            if is_message {
+                member.row.last_message_ms = time_ms;
+            }
         }
         Receipt::Kept {
             epoch,

@@ -1,6 +1,8 @@
 //! Messages in their usual form: decided in one go where all that they need is in memory, as nearly always. Whatever is not
 //! so clear (a conversation or member to be read, a retry, work of the user that waits) becomes a piece of work like any other.
 
+use std::hint::black_box;
+
 use prost::Message as _;
 use rialto_protocol::{error::ErrorCode, v1};
 
@@ -24,6 +26,7 @@ use super::{
 impl Owner {
     /// Appends messages, each by itself.
     pub(super) fn append_plain(&mut self, now: Now, batch: &PlainBatch, fx: &mut Effects) {
+        self.bring_near(batch);
         for draft in &batch.drafts {
             let message = &batch.bytes[draft.message.clone()];
             let receipt = match self.conversations.peek_mut(&draft.conversation) {
@@ -57,10 +60,22 @@ impl Owner {
         }
         self.evict();
     }
+
+    /// Looks at the conversations of a batch, so that the processor fetches them from memory side by side. Deciding on one
+    /// message after the other, it would wait for each by itself.
+    fn bring_near(&self, batch: &PlainBatch) {
+        for draft in &batch.drafts {
+            if let Some(Slot::Present(conversation)) = self.conversations.peek(&draft.conversation)
+            {
+                black_box(conversation.look(&batch.author.user));
+            }
+        }
+    }
 }
 
 impl Desk {
     /// The answer to a message, if nothing has to be read for it.
+    #[inline]
     fn decide(
         &mut self,
         now: Now,
@@ -69,13 +84,10 @@ impl Desk {
         draft: &Plain,
         message: &[u8],
     ) -> Option<Receipt> {
-        if !conversation.exists()
-            || conversation.has_queue(&author.user)
-            || self.lanes.is_lost(conversation.lane)
-        {
+        if conversation.has_queue(&author.user) || self.lanes.is_lost(conversation.lane) {
             return None;
         }
-        let member = conversation.member(&author.user)?;
+        let (profile, member) = conversation.parties(&author.user).ok()?;
         if member.novelty(author.device, draft.client_id) != Novelty::New {
             return None;
         }
@@ -85,7 +97,11 @@ impl Desk {
             mentions: &[],
             message,
         };
-        match self.append_message(now, conversation, author, &body) {
+        let lane = conversation.lane;
+        let appended = self
+            .may_write(now, lane, profile, member)
+            .and_then(|may| self.write_message(now, conversation, author, &body, may));
+        match appended {
             Ok(receipt) => Some(receipt),
             Err(Refusal::Code(code, retry_after_ms)) => Some(Receipt::Refused {
                 code,

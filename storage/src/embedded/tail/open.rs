@@ -1,10 +1,13 @@
 //! What a lane has appended last, in the order in which it came. Short enough to be searched from end to end, so that the
 //! journal's thread has nothing to do for an event but to put it behind the others.
 
-use std::ops::Range;
+use std::{cmp::Reverse, ops::Range};
 
 use bytes::Bytes;
-use rialto_protocol::{ids::ClientId, record::Table};
+use rialto_protocol::{
+    ids::{ClientId, Seq},
+    record::Table,
+};
 
 use super::chunk::{Chunk, EventPlace, RowPlace, SenderPlace};
 
@@ -157,16 +160,19 @@ impl Open {
     /// Numbers of the events by conversation and seq. The owner numbers events without gaps; should one come twice, the later
     /// one is kept.
     fn order_of_events(&self) -> Vec<u32> {
-        let seq_of = |number: u32| {
-            let EventPlace {
-                conversation, seq, ..
-            } = self.event(number).place;
-            (conversation, seq)
-        };
-        let mut order: Vec<u32> = numbers(0..self.events.len());
-        order.sort_unstable_by_key(|number| (seq_of(*number), std::cmp::Reverse(*number)));
-        order.dedup_by_key(|number| seq_of(*number));
+        // What is compared stands in what is sorted: the events themselves fill more than the processor's nearest memory.
+        let mut order: Vec<(u64, Seq, Reverse<u32>)> = self
+            .events
+            .iter()
+            .zip(numbers(0..self.events.len()))
+            .map(|(event, number)| (event.place.conversation, event.place.seq, Reverse(number)))
+            .collect();
+        order.sort_unstable();
+        order.dedup_by_key(|(conversation, seq, _)| (*conversation, *seq));
         order
+            .into_iter()
+            .map(|(.., Reverse(number))| number)
+            .collect()
     }
 
     fn frozen_senders(&self, order: &[u32]) -> Box<[SenderPlace]> {

@@ -46,6 +46,7 @@ fn a_connection_with_too_much_in_flight_is_not_read_until_half_is_answered() {
             retry_after_ms: 1,
         };
         rig.receipts(&append, &[receipt]);
+        rig.flush();
         answered += 1;
     }
     assert_eq!(answered, 6);
