@@ -124,10 +124,17 @@ impl Peer for Rialto {
 
     fn settings(&self, case: &Case) -> Vec<Setting> {
         match case.load {
-            Load::Publish { .. } => vec![
-                Setting::named("defaults"),
-                Setting::named("loadgen with 1 thread").client(&["--threads", "1"]),
-            ],
+            Load::Publish { in_flight, .. } => {
+                let mut settings = vec![
+                    Setting::named("defaults"),
+                    Setting::named("loadgen with 1 thread").client(&["--threads", "1"]),
+                ];
+                // Where each message is a way to the disk and back, a second thread of clients only takes its processor away.
+                if in_flight == 1 {
+                    settings.reverse();
+                }
+                settings
+            }
             Load::FanOut { .. } => vec![
                 Setting::named("256 in flight").client(&["--in-flight", "256"]),
                 Setting::named("1,000 in flight").client(&["--in-flight", "1000"]),

@@ -26,7 +26,9 @@ use super::{
 impl Owner {
     /// Appends messages, each by itself.
     pub(super) fn append_plain(&mut self, now: Now, batch: &PlainBatch, fx: &mut Effects) {
-        self.bring_near(batch);
+        if batch.drafts.len() > 1 {
+            self.bring_near(batch);
+        }
         for draft in &batch.drafts {
             let message = &batch.bytes[draft.message.clone()];
             let receipt = match self.conversations.peek_mut(&draft.conversation) {
