@@ -146,7 +146,7 @@ impl ShardRig {
     pub fn frames(&mut self, conn: ConnId, frames: &[u8]) {
         self.now.mono_us += 10;
         self.shard
-            .receive(self.now, conn, frames)
+            .receive(self.now, conn, frames, usize::MAX)
             .expect("whole frames");
         self.settle();
     }

@@ -190,6 +190,8 @@ pub enum Output {
 pub enum Via {
     /// The stream that the client opened.
     Main,
+    /// The same, for one of so many who are sent the same that others may go first.
+    Crowd,
     /// Stored events for a subscription that is behind: a stream of their own, the same one for the same key.
     CatchUp(ConversationId),
     /// May be lost.

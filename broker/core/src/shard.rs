@@ -73,14 +73,22 @@ impl Shard {
         self.settle(now);
     }
 
-    /// Takes in what was read from a connection: whole frames, in order, as long as it has credit and its turn lasts. Returns
-    /// how many bytes they had; the rest is to be brought again, with what follows it: at once if the connection may be read,
+    /// Takes in what was read from a connection: whole frames, in order, as long as it has credit and its turn lasts, which is
+    /// for `work_max` short frames or fewer long ones. Returns how many bytes they had; the rest is to be brought again, with what follows it: at once if the connection may be read,
     /// else once [`Output::Resume`] tells.
     ///
     /// # Errors
     /// What arrived is no frame. The connection was told so and will be closed; nothing more is to be read from it.
-    pub fn receive(&mut self, now: Now, conn: ConnId, bytes: &[u8]) -> Result<usize, ErrorCode> {
-        let result = self.edge.receive(now, conn, bytes, &mut self.effects);
+    pub fn receive(
+        &mut self,
+        now: Now,
+        conn: ConnId,
+        bytes: &[u8],
+        work_max: usize,
+    ) -> Result<usize, ErrorCode> {
+        let result = self
+            .edge
+            .receive(now, conn, bytes, work_max, &mut self.effects);
         self.settle(now);
         result
     }

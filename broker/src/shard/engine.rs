@@ -4,6 +4,7 @@
 
 use std::{
     cell::{Cell, RefCell, RefMut},
+    collections::VecDeque,
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -39,6 +40,19 @@ const READ_BUFFER_BYTES: usize = 256 << 10;
 /// Least room to read into: that of a TLS record.
 const READ_ROOM_MIN: usize = 16 << 10;
 
+/// Those of a crowd that write in one turn of the pump, and what they have to write together, about: some 2 ms.
+const CROWD_AT_ONCE: usize = 256;
+const CROWD_BYTES_AT_ONCE: usize = 1 << 20;
+
+/// Short frames that all connections together may have taken in before each of them has had a turn, as far as the least of a
+/// turn allows: some 3 ms.
+const ROUND_WORK: usize = 2_048;
+/// Those of one connection's turn, at least and at most.
+const TURN_WORK: (usize, usize) = (16, 512);
+/// How long a short frame is taken to be, for what is read at once; and what is read in any case.
+const SHORT_FRAME_BYTES: usize = 128;
+const TURN_BYTES_MIN: usize = 4 << 10;
+
 /// What beginnings of frames may take of the shard's budget for queues.
 const PARTIAL_SHARE: usize = 4;
 
@@ -68,6 +82,10 @@ pub(crate) struct Engine {
     read_buffer: RefCell<BytesMut>,
     figures: RefCell<ShellFigures>,
     strangers: Strangers,
+    /// Connections that were sent what many are sent, and have not been called to write it.
+    crowd: RefCell<VecDeque<Rc<Link>>>,
+    /// Connections that have said more than their turn was for.
+    eager: Cell<usize>,
     /// Held by all connections as beginnings of frames.
     partial_bytes: Cell<usize>,
     /// To be written to the directory.
@@ -109,6 +127,8 @@ impl Engine {
             read_buffer: RefCell::default(),
             figures: RefCell::default(),
             strangers: Strangers::default(),
+            crowd: RefCell::default(),
+            eager: Cell::new(0),
             partial_bytes: Cell::new(0),
             seen: RefCell::default(),
             turn: Bell::default(),
@@ -150,7 +170,8 @@ impl Engine {
 
     /// Hands what was read to the core; see [`Shard::receive`].
     pub(crate) fn receive(&self, conn: ConnId, bytes: &[u8]) -> Result<usize, ErrorCode> {
-        let result = self.with_core(|core, now| Received(core.receive(now, conn, bytes)));
+        let work_max = self.turn_work();
+        let result = self.with_core(|core, now| Received(core.receive(now, conn, bytes, work_max)));
         self.turn.ring();
         result.0
     }
@@ -192,6 +213,7 @@ impl Engine {
             engine: Rc::clone(self),
             link,
             carrier,
+            eager: Cell::new(false),
             _permit: permit,
         }
     }
@@ -209,6 +231,11 @@ impl Engine {
     pub(crate) fn send(self: &Rc<Self>, conn: ConnId, frame: Bytes, via: Via) {
         let Some(link) = self.link(conn) else { return };
         match (via, link.catch_ups()) {
+            (Via::Crowd, _) => {
+                if link.push_unhurried(frame) {
+                    self.crowd.borrow_mut().push_back(link);
+                }
+            }
             (Via::Main, _) | (_, None) => link.push(frame),
             (Via::CatchUp(conversation), Some(streams)) => {
                 streams.send(self, &link, conversation, frame);
@@ -224,9 +251,34 @@ impl Engine {
         }
     }
 
-    /// Whether connections hold so much that little is to be read of each at once.
-    pub(crate) fn is_crowded(&self) -> bool {
-        self.core.borrow().is_crowded()
+    /// Short frames of a connection before others have their turn. All who have more to say share a round out, so that who says
+    /// little waits for a round at most.
+    fn turn_work(&self) -> usize {
+        (ROUND_WORK / (1 + self.eager.get())).clamp(TURN_WORK.0, TURN_WORK.1)
+    }
+
+    /// Bytes to be read of a connection at once.
+    pub(crate) fn turn_bytes(&self) -> usize {
+        if self.core.borrow().is_crowded() {
+            TURN_BYTES_MIN
+        } else {
+            (self.turn_work() * SHORT_FRAME_BYTES).max(TURN_BYTES_MIN)
+        }
+    }
+
+    /// Has the next of a crowd write what they were sent; whether there are more.
+    pub(crate) fn call_crowd(&self) -> bool {
+        let mut crowd = self.crowd.borrow_mut();
+        let (mut called, mut bytes) = (0, 0);
+        while called < CROWD_AT_ONCE
+            && bytes < CROWD_BYTES_AT_ONCE
+            && let Some(link) = crowd.pop_front()
+        {
+            called += 1;
+            bytes += link.outbox().bytes();
+            link.call();
+        }
+        !crowd.is_empty()
     }
 
     /// Where connections read into. What they leave in it they take out again.
@@ -395,6 +447,7 @@ pub(crate) struct Registration {
     engine: Rc<Engine>,
     link: Rc<Link>,
     carrier: Carrier,
+    eager: Cell<bool>,
     _permit: Permit,
 }
 
@@ -405,6 +458,12 @@ impl Registration {
 
     pub(crate) fn link(&self) -> &Link {
         &self.link
+    }
+
+    /// Notes whether the connection has more to say than its turn was for.
+    pub(crate) fn set_eager(&self, eager: bool) {
+        let others = self.engine.eager.get() - usize::from(self.eager.replace(eager));
+        self.engine.eager.set(others + usize::from(eager));
     }
 
     /// Whether the connection may read now; if not, its bell rings when it may.
@@ -428,6 +487,7 @@ impl Drop for Registration {
         if std::thread::panicking() {
             self.engine.shed(Stage::Connection, "panic");
         }
+        self.set_eager(false);
         let conn = self.link.id();
         let mut links = self.engine.links.borrow_mut();
         links.try_remove(conn.index as usize);

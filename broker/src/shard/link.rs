@@ -25,6 +25,7 @@ pub(crate) struct Link {
     paused: Cell<bool>,
     closing: Cell<bool>,
     waits_for_shard: Cell<bool>,
+    waits_in_crowd: Cell<bool>,
     who: RefCell<Who>,
     /// What QUIC has beside the main stream.
     catch_ups: Option<Box<CatchUps>>,
@@ -47,6 +48,7 @@ impl Link {
             paused: Cell::new(false),
             closing: Cell::new(false),
             waits_for_shard: Cell::new(false),
+            waits_in_crowd: Cell::new(false),
             who: RefCell::new(Who::Stranger(stranger)),
             catch_ups: catch_ups.map(Box::new),
         }
@@ -85,6 +87,20 @@ impl Link {
     /// Queues a frame on the main stream.
     pub(crate) fn push(&self, frame: Bytes) {
         self.outbox.borrow_mut().push(frame);
+        if !planted::strikes(Mistake::LostWakeUp) {
+            self.bell.ring();
+        }
+    }
+
+    /// Queues a frame that others may go before; whether the connection now waits to be called.
+    pub(crate) fn push_unhurried(&self, frame: Bytes) -> bool {
+        self.outbox.borrow_mut().push(frame);
+        !self.waits_in_crowd.replace(true)
+    }
+
+    /// Its turn to write, after [`Self::push_unhurried`].
+    pub(crate) fn call(&self) {
+        self.waits_in_crowd.set(false);
         if !planted::strikes(Mistake::LostWakeUp) {
             self.bell.ring();
         }
@@ -135,6 +151,11 @@ impl Outbox {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.frames.is_empty()
+    }
+
+    /// What is left to be written.
+    pub(crate) fn bytes(&self) -> usize {
+        self.frames.iter().map(Bytes::len).sum()
     }
 
     /// Fills the slices from the front and tells how many it filled.

@@ -20,10 +20,10 @@ use tokio::time::Sleep;
 use super::Wire;
 use crate::shard::{engine::Registration, figures::Stage};
 
-/// Read of one connection before others have their turn.
+/// Read of one connection before others have their turn, however little they want.
 const READ_TURN_BYTES: usize = 64 << 10;
 /// Written to one connection before others have their turn.
-const WRITE_TURN_BYTES: usize = 1 << 20;
+const WRITE_TURN_BYTES: usize = 128 << 10;
 /// A frame's beginning up to this size is copied back into the shared buffer; a longer one is read on in its own.
 const REST_COPIED_MAX: usize = 4 << 10;
 /// Room made at once for the rest of a frame: memory follows what has arrived, not what its length promises.
@@ -168,6 +168,7 @@ impl<W: Wire> Connection<W> {
     /// Reads what has arrived and hands it to the core.
     fn read(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
         if self.deaf || !self.registration.may_read() {
+            self.registration.set_eager(false);
             return Ok(());
         }
         match self.read_frames(cx).map_err(|_| End::Gone)? {
@@ -200,18 +201,13 @@ impl<W: Wire> Connection<W> {
             self.rest.clear();
             &mut *shared
         };
-        let mut bytes = 0;
+        let (mut bytes, mut eager) = (0, false);
         let result = loop {
             if !std::mem::take(&mut self.held) {
                 if own {
                     buf.reserve(frame::needed(buf).unwrap_or(0).min(REST_STEP_BYTES));
                 }
-                let bytes_max = if engine.is_crowded() {
-                    REST_COPIED_MAX
-                } else {
-                    usize::MAX
-                };
-                match self.wire.poll_read(cx, buf, bytes_max) {
+                match self.wire.poll_read(cx, buf, engine.turn_bytes()) {
                     Poll::Pending => break Ok(Read::Paused),
                     Poll::Ready(Err(error)) => break Err(error),
                     Poll::Ready(Ok(0)) if buf.is_empty() => break Ok(Read::Ended),
@@ -231,9 +227,11 @@ impl<W: Wire> Connection<W> {
             // An own buffer ends with its frame, so that it does not grow into a second shared one.
             if self.held || bytes >= READ_TURN_BYTES || (own && buf.len() <= REST_COPIED_MAX) {
                 cx.waker().wake_by_ref();
+                eager = true;
                 break Ok(Read::Paused);
             }
         };
+        self.registration.set_eager(eager);
         if !own {
             self.rest.extend_from_slice(&shared);
             shared.clear();

@@ -4,6 +4,7 @@ use std::{io, net::SocketAddr, rc::Rc, time::Duration};
 
 use rialto_core::{advice::retry_hint_ms, io::Transport};
 use rialto_protocol::{error::ErrorCode, frame, ids::RequestId};
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::{connection::Connection, socket::Plain};
@@ -65,6 +66,9 @@ pub(crate) async fn accept(
     }
 }
 
+/// What the kernel keeps of a connection's frames before it has sent them. The rest waits with the shard, where it counts.
+const UNSENT_BYTES_MAX: u32 = 128 << 10;
+
 fn admit(
     engine: &Rc<Engine>,
     stream: &TcpStream,
@@ -79,6 +83,11 @@ fn admit(
     };
     // Frames are gathered before they are written: waiting for more would only delay them.
     stream.set_nodelay(true).ok()?;
+    // Without this bound the kernel keeps up to 4 MiB for a client that does not read.
+    #[cfg(any(target_os = "linux", target_os = "macos"))]
+    SockRef::from(stream)
+        .set_tcp_notsent_lowat(UNSENT_BYTES_MAX)
+        .ok()?;
     Some((permit, engine.admit_stranger()?))
 }
 

@@ -38,6 +38,8 @@ use super::{
 };
 
 const SHARDS: u16 = 2;
+/// Short frames of a turn.
+const TURN_WORK: usize = 4;
 const LANES: u16 = 5;
 const CLIENTS: usize = 5;
 const CONVERSATIONS: usize = 3;
@@ -632,7 +634,7 @@ impl World {
     }
 
     fn receive(&mut self, shard: usize, conn: ConnId, bytes: &[u8]) {
-        let taken = self.shards[shard].receive(self.now, conn, bytes);
+        let taken = self.shards[shard].receive(self.now, conn, bytes, TURN_WORK);
         let taken = taken.expect("clients send whole frames");
         // The rest has to wait for credit, or for the next turn.
         if taken < bytes.len()

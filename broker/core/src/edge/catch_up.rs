@@ -44,10 +44,10 @@ impl Edge {
 
     /// Reads on for a session's subscriptions that are behind, as far as its queue allows.
     pub(super) fn pump(&mut self, conn: ConnId, fx: &mut Effects) {
-        let bytes_max = self.conns.answer_bytes_max(self.config.catch_up_bytes_max);
         if !self.conns.has_room(conn) {
             return;
         }
+        let bytes_max = self.conns.answer_bytes_max(self.config.catch_up_bytes_max);
         while let Some(session) = self.conns.open_mut(conn) {
             let user = session.user;
             let Some(work) = session
@@ -69,7 +69,9 @@ impl Edge {
                 conversation,
                 from,
                 sub: Some(key),
+                bytes: bytes_max,
             });
+            self.conns.reserve(bytes_max);
             let read = ToOwner::CatchUp {
                 edge: self.id,
                 conn,
@@ -118,7 +120,9 @@ impl Edge {
             .iter()
             .position(|read| fits(read) && read.sub.is_none())
             .or_else(|| reads.iter().position(fits))?;
-        reads.remove(place).sub
+        let read = reads.remove(place);
+        self.conns.release(read.bytes);
+        read.sub
     }
 
     /// Sends the events of a read to its subscription.

@@ -24,6 +24,10 @@ const SHARED_PART: usize = 8;
 /// With so many parts of so many held there is room for no new requests: three quarters, the fourth is the shell's.
 const FULL_PARTS: (usize, usize) = (3, 4);
 
+/// What all connections may have in flight before each has an equal part of it: what a shard and its disk do in some 10 ms. More
+/// would only wait longer.
+const IN_FLIGHT_FREE_BYTES: usize = 3 << 20;
+
 #[derive(Debug, Default)]
 struct Slot {
     session: Option<Box<Session>>,
@@ -45,6 +49,10 @@ pub(super) struct Conns {
     /// Slots with a session.
     count: usize,
     held: Held,
+    /// What readers that are behind have asked storage for: held once it comes.
+    awaited_bytes: usize,
+    /// Of what is held, in flight.
+    in_flight_bytes: usize,
     /// What one connection may have queued, and in flight, while there is room.
     queue_bytes_max: usize,
     in_flight_bytes_max: usize,
@@ -82,6 +90,8 @@ impl Conns {
                 bytes: 0,
                 budget: config.shard_bytes_max,
             },
+            awaited_bytes: 0,
+            in_flight_bytes: 0,
             queue_bytes_max: config.queue_bytes_max,
             in_flight_bytes_max: config.in_flight_bytes_max,
         }
@@ -230,10 +240,22 @@ impl Conns {
     /// Takes in that requests of a connection are under way, or answered.
     pub(super) fn charge(&mut self, bytes: usize) {
         self.held.bytes += bytes;
+        self.in_flight_bytes += bytes;
     }
 
     pub(super) fn credit(&mut self, bytes: usize) {
         self.held.bytes -= bytes;
+        self.in_flight_bytes -= bytes;
+    }
+
+    /// So many bytes at most will come from storage for a reader.
+    pub(super) fn reserve(&mut self, bytes: usize) {
+        self.awaited_bytes += bytes;
+    }
+
+    /// They have come, or nobody waits for them any more.
+    pub(super) fn release(&mut self, bytes: usize) {
+        self.awaited_bytes -= bytes;
     }
 
     /// Whether so much is held that new requests are refused; messages are taken as far as each connection's share goes.
@@ -248,12 +270,21 @@ impl Conns {
 
     /// What a connection may have under way now.
     pub(super) fn in_flight_share(&self) -> usize {
-        self.held.share(self.in_flight_bytes_max, self.count)
+        let share = self.held.share(self.in_flight_bytes_max, self.count);
+        if self.in_flight_bytes <= IN_FLIGHT_FREE_BYTES {
+            return share;
+        }
+        let part = IN_FLIGHT_FREE_BYTES / self.count.max(1);
+        share.min(part.clamp(SHARE_BYTES.0, SHARE_BYTES.1))
     }
 
     /// How long an answer may be that would have so many bytes while there is room.
     pub(super) fn answer_bytes_max(&self, bytes: usize) -> usize {
-        self.held.share(bytes, self.count)
+        let soon = Held {
+            bytes: self.held.bytes + self.awaited_bytes,
+            ..self.held
+        };
+        soon.share(bytes, self.count)
     }
 
     /// What it may have queued now.

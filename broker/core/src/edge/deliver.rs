@@ -23,6 +23,10 @@ use crate::{
     io::{ConnId, Via},
 };
 
+/// More readers of a shard than these are a crowd: writing to all of them takes so long that whoever is sent something else would
+/// notice.
+const CROWD: usize = 64;
+
 impl Edge {
     /// Events `first..=last` in one frame, to all who wait for just these.
     pub(super) fn deliver(
@@ -80,10 +84,15 @@ impl Edge {
         fx: &mut Effects,
     ) {
         let events = last.0 - first.0 + 1;
+        let via = if self.topics.at(key).live.len() > CROWD {
+            Via::Crowd
+        } else {
+            Via::Main
+        };
         let mut index = 0;
         let mut served = 0;
         while let Some(reader) = self.topics.at(key).live.get(index).copied() {
-            if self.conns.offer(reader.conn, frame, Via::Main, fx) {
+            if self.conns.offer(reader.conn, frame, via, fx) {
                 served += 1;
                 index += 1;
             } else {

@@ -24,9 +24,8 @@ use crate::{
 const TOKEN_GRACE_MS: u64 = 60_000;
 /// How soon a token that ended is looked at again while a new one is being verified.
 const REFRESH_WAIT_US: u64 = 1_000_000;
-/// Requests and refused messages of a connection before others have their turn; accepted messages are bounded by what is read
-/// at once. A request of a dozen bytes costs as much time as a message of hundreds.
-const TURN_REQUESTS_MAX: usize = 256;
+/// Bytes of a frame that take about as long as a frame as such.
+const WORK_BYTES: usize = 512;
 /// Bytes of frames kept while the token is being verified.
 const PARKED_BYTES_MAX: usize = 4 * limits::FRAME_BYTES_MAX_UNAUTHENTICATED;
 
@@ -46,8 +45,8 @@ impl Edge {
         self.arm(now, conn);
     }
 
-    /// Takes in what was read from a connection: whole frames of it, as long as it has credit and its turn lasts. Returns how
-    /// many bytes they had.
+    /// Takes in what was read from a connection: whole frames of it, as long as it has credit and its turn lasts, which is for
+    /// `work_max` short frames. Returns how many bytes they had.
     ///
     /// # Errors
     /// What follows is no frame: the connection was told, and nothing more is to be read from it.
@@ -56,16 +55,18 @@ impl Edge {
         now: Now,
         conn: ConnId,
         bytes: &[u8],
+        work_max: usize,
         fx: &mut Effects,
     ) -> Result<usize, ErrorCode> {
         let mut taken = 0;
+        let mut work = 0;
         let mut requests = 0;
         let receipts_before = self.receipts.len();
         let frame_bytes_max = self.frame_bytes_max(conn);
         let result = loop {
             // Messages that are refused here are answered here, like requests.
             let refused = self.receipts.len() - receipts_before;
-            if requests + refused >= TURN_REQUESTS_MAX
+            if work + refused >= work_max
                 || ((taken == 0 || requests + refused > 0) && self.rests(now, conn))
                 || !self.conns.may_read(conn)
             {
@@ -74,6 +75,7 @@ impl Edge {
             match frame::peek(&bytes[taken..], frame_bytes_max) {
                 Ok(Some(frame)) => {
                     taken += frame.bytes();
+                    work += 1 + frame.bytes() / WORK_BYTES;
                     requests += usize::from(frame.kind != FrameKind::Publish);
                     fx.counters.frames_in += 1;
                     self.frame(now, conn, frame, fx);
@@ -159,6 +161,10 @@ impl Edge {
         left.state = State::Closing;
         std::mem::swap(session, &mut left);
         self.conns.credit(left.in_flight_bytes);
+        let reads = left
+            .work_if_any()
+            .map_or(0, |work| work.reads.iter().map(|read| read.bytes).sum());
+        self.conns.release(reads);
         if was_open {
             self.open -= 1;
             self.drop_subs(&left.subs, fx);

@@ -24,8 +24,8 @@ use crate::{
     topology::ShardId,
 };
 
-/// What a request is taken to hold beside its messages.
-const DRAFT_OVERHEAD_BYTES: u32 = 64;
+/// What a message holds beside its own bytes until it is answered: who wrote it, its place in an entry, its receipt.
+const MESSAGE_OVERHEAD_BYTES: u32 = 256;
 /// Room that a batch begins with.
 const BATCH_DRAFTS: usize = 16;
 /// The same for its bytes.
@@ -71,6 +71,8 @@ impl Edge {
         if publish.drafts.is_empty() {
             return Err(ErrorCode::InvalidField.into());
         }
+        let overhead = publish.drafts.len() * MESSAGE_OVERHEAD_BYTES as usize;
+        let call = call.holding(overhead);
         let (drafts, refused) = self.judge(now, call, author.user, publish.drafts, fx);
         if drafts.is_empty() {
             for RefusedDraft { index, receipt } in refused {
@@ -195,13 +197,7 @@ impl Edge {
                 self.gather(call.conn, call.request, index, receipt);
                 continue;
             }
-            // What the request took stands with the first of its messages.
-            let cost = clamped(draft.message.len())
-                + if charged == 0 {
-                    DRAFT_OVERHEAD_BYTES
-                } else {
-                    0
-                };
+            let cost = clamped(draft.message.len()).saturating_add(MESSAGE_OVERHEAD_BYTES);
             charged += cost as usize;
             let batch = self.open_batch(call, shard, fx);
             let start = batch.bytes.len();

@@ -46,10 +46,10 @@ impl Call {
         }
     }
 
-    /// With credit for the answer too, where a small request asks for much.
-    fn expecting(self, answer_bytes: usize) -> Self {
+    /// With credit for more than its own bytes, where it asks for much or makes much.
+    pub(super) fn holding(self, more_bytes: usize) -> Self {
         Self {
-            cost: self.cost.saturating_add(clamped(answer_bytes)),
+            cost: self.cost.saturating_add(clamped(more_bytes)),
             ..self
         }
     }
@@ -262,7 +262,7 @@ impl Edge {
         )?;
         let frame_bytes_max = self.conns.answer_bytes_max(self.config.frame_bytes_max);
         let bytes_max = frame_bytes_max.saturating_sub(PAGE_HEAD_BYTES);
-        let call = call.expecting(bytes_max.min(limit as usize * EVENT_BYTES_GUESS));
+        let call = call.holding(bytes_max.min(limit as usize * EVENT_BYTES_GUESS));
         let (origin, user, from) = (self.origin(call), call.user, Seq(request.from_seq));
         let ask = ToOwner::History {
             origin,
@@ -372,7 +372,7 @@ impl Edge {
             limits::MEMBERS_PAGE_MAX,
         )?;
         let limit = self.rows_of_a_page(limit);
-        let call = call.expecting(limit as usize * ROW_BYTES_GUESS);
+        let call = call.holding(limit as usize * ROW_BYTES_GUESS);
         let (origin, user) = (self.origin(call), call.user);
         self.ask(
             call,
@@ -408,7 +408,7 @@ impl Edge {
             limits::CONVERSATIONS_PAGE_MAX,
         )?;
         let limit = self.rows_of_a_page(limit);
-        let call = call.expecting(limit as usize * ROW_BYTES_GUESS);
+        let call = call.holding(limit as usize * ROW_BYTES_GUESS);
         let (origin, user) = (self.origin(call), call.user);
         let inbox = ConversationId::of_inbox(user);
         self.ask(

@@ -102,6 +102,8 @@ pub(super) struct Read {
     pub(super) from: Seq,
     /// `None`: the subscription ended or began anew, and the answer is of no use.
     pub(super) sub: Option<SubKey>,
+    /// Room of the shard's budget that is kept for the answer.
+    pub(super) bytes: usize,
 }
 
 /// What is under way.

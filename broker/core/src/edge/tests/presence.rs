@@ -291,7 +291,7 @@ fn an_answer_from_several_homes_holds_what_was_told_last() {
         &watch(&["ann", "eve", "max", "zoe"]),
     );
     rig.edge
-        .receive(rig.now, bob, &watch, &mut rig.fx)
+        .receive(rig.now, bob, &watch, usize::MAX, &mut rig.fx)
         .expect("a frame");
     let asked: Vec<_> = std::mem::take(&mut rig.fx.messages)
         .into_iter()

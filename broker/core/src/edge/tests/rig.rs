@@ -180,7 +180,9 @@ impl Rig {
     /// Bytes arrive, whole frames as a rule.
     pub(super) fn receive(&mut self, conn: ConnId, bytes: &[u8]) {
         // What is wrong with them the connection is told.
-        let _ = self.edge.receive(self.now, conn, bytes, &mut self.fx);
+        let _ = self
+            .edge
+            .receive(self.now, conn, bytes, usize::MAX, &mut self.fx);
         self.settle();
     }
 
