@@ -22,6 +22,7 @@ mod subscribe;
 mod subscription;
 mod timers;
 mod topic;
+mod window;
 
 #[cfg(test)]
 mod tests;
@@ -218,8 +219,9 @@ impl Edge {
     }
 
     /// Sends the receipts gathered since the last time.
-    pub fn flush(&mut self, _now: Now, fx: &mut Effects) {
+    pub fn flush(&mut self, now: Now, fx: &mut Effects) {
         self.flush_receipts(fx);
+        self.conns.look(now.mono_us);
     }
 
     /// When [`Edge::handle_tick`] is due, monotonic microseconds.

@@ -185,6 +185,15 @@ pub enum Output {
     },
 }
 
+/// What became of bytes that were read from a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TakenIn {
+    /// How many were taken in, in whole frames; the rest is to be brought again, with what follows it.
+    pub bytes: usize,
+    /// What that took, in short messages.
+    pub work: usize,
+}
+
 /// By which way a frame leaves; a transport that has only one sends all by it, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Via {

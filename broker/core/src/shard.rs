@@ -9,7 +9,7 @@ use crate::{
     counters::Counters,
     edge::Edge,
     effects::Effects,
-    io::{ConnId, Input, LaneClaim, Now, Output},
+    io::{ConnId, Input, LaneClaim, Now, Output, TakenIn},
     message::Message,
     owner::Owner,
     topology::{ShardId, Topology},
@@ -74,8 +74,8 @@ impl Shard {
     }
 
     /// Takes in what was read from a connection: whole frames, in order, as long as it has credit and its turn lasts, which is
-    /// for `work_max` short frames or fewer long ones. Returns how many bytes they had; the rest is to be brought again, with what follows it: at once if the connection may be read,
-    /// else once [`Output::Resume`] tells.
+    /// for `work_max` short messages or less that takes more. The rest is to be brought again, with what follows it: when its
+    /// next turn comes if the connection may be read, else once [`Output::Resume`] tells.
     ///
     /// # Errors
     /// What arrived is no frame. The connection was told so and will be closed; nothing more is to be read from it.
@@ -85,7 +85,7 @@ impl Shard {
         conn: ConnId,
         bytes: &[u8],
         work_max: usize,
-    ) -> Result<usize, ErrorCode> {
+    ) -> Result<TakenIn, ErrorCode> {
         let result = self
             .edge
             .receive(now, conn, bytes, work_max, &mut self.effects);

@@ -13,7 +13,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use rialto_core::{
     Shard,
-    io::{ConnId, Identity, Input, Now, Transport, Via},
+    io::{ConnId, Identity, Input, Now, TakenIn, Transport, Via},
     topology::ShardId,
 };
 use rialto_protocol::error::ErrorCode;
@@ -44,13 +44,12 @@ const READ_ROOM_MIN: usize = 16 << 10;
 const CROWD_AT_ONCE: usize = 256;
 const CROWD_BYTES_AT_ONCE: usize = 1 << 20;
 
-/// Short frames that all connections together may have taken in before each of them has had a turn, as far as the least of a
-/// turn allows: some 3 ms.
+/// What is done for connections that have more to say before all others have had a turn, in short messages: some 2 ms.
 const ROUND_WORK: usize = 2_048;
-/// Those of one connection's turn, at least and at most.
+/// Of it, in one connection's turn, at least and at most.
 const TURN_WORK: (usize, usize) = (16, 512);
-/// How long a short frame is taken to be, for what is read at once; and what is read in any case.
-const SHORT_FRAME_BYTES: usize = 128;
+/// How long a short message is taken to be, for what is read at once; and what is read in any case.
+const SHORT_MESSAGE_BYTES: usize = 128;
 const TURN_BYTES_MIN: usize = 4 << 10;
 
 /// What beginnings of frames may take of the shard's budget for queues.
@@ -84,8 +83,8 @@ pub(crate) struct Engine {
     strangers: Strangers,
     /// Connections that were sent what many are sent, and have not been called to write it.
     crowd: RefCell<VecDeque<Rc<Link>>>,
-    /// Connections that have said more than their turn was for.
-    eager: Cell<usize>,
+    /// Connections that have said more than their turn was for, and wait for the next.
+    eager: RefCell<VecDeque<Rc<Link>>>,
     /// Held by all connections as beginnings of frames.
     partial_bytes: Cell<usize>,
     /// To be written to the directory.
@@ -108,7 +107,7 @@ pub(crate) struct Engine {
 }
 
 /// What became of bytes; nothing, once the core is gone.
-struct Received(Result<usize, ErrorCode>);
+struct Received(Result<TakenIn, ErrorCode>);
 
 impl Default for Received {
     fn default() -> Self {
@@ -128,7 +127,7 @@ impl Engine {
             figures: RefCell::default(),
             strangers: Strangers::default(),
             crowd: RefCell::default(),
-            eager: Cell::new(0),
+            eager: RefCell::default(),
             partial_bytes: Cell::new(0),
             seen: RefCell::default(),
             turn: Bell::default(),
@@ -169,7 +168,7 @@ impl Engine {
     }
 
     /// Hands what was read to the core; see [`Shard::receive`].
-    pub(crate) fn receive(&self, conn: ConnId, bytes: &[u8]) -> Result<usize, ErrorCode> {
+    pub(crate) fn receive(&self, conn: ConnId, bytes: &[u8]) -> Result<TakenIn, ErrorCode> {
         let work_max = self.turn_work();
         let result = self.with_core(|core, now| Received(core.receive(now, conn, bytes, work_max)));
         self.turn.ring();
@@ -213,7 +212,6 @@ impl Engine {
             engine: Rc::clone(self),
             link,
             carrier,
-            eager: Cell::new(false),
             _permit: permit,
         }
     }
@@ -251,10 +249,10 @@ impl Engine {
         }
     }
 
-    /// Short frames of a connection before others have their turn. All who have more to say share a round out, so that who says
-    /// little waits for a round at most.
-    fn turn_work(&self) -> usize {
-        (ROUND_WORK / (1 + self.eager.get())).clamp(TURN_WORK.0, TURN_WORK.1)
+    /// What a connection's turn is for, in short messages. All who have more to say share a round out, so that who says little
+    /// waits for a round at most.
+    pub(crate) fn turn_work(&self) -> usize {
+        (ROUND_WORK / (1 + self.eager.borrow().len())).clamp(TURN_WORK.0, TURN_WORK.1)
     }
 
     /// Bytes to be read of a connection at once.
@@ -262,7 +260,7 @@ impl Engine {
         if self.core.borrow().is_crowded() {
             TURN_BYTES_MIN
         } else {
-            (self.turn_work() * SHORT_FRAME_BYTES).max(TURN_BYTES_MIN)
+            (self.turn_work() * SHORT_MESSAGE_BYTES).max(TURN_BYTES_MIN)
         }
     }
 
@@ -279,6 +277,18 @@ impl Engine {
             link.call();
         }
         !crowd.is_empty()
+    }
+
+    /// Lets those who have more to say go on, as many as a round is for; whether there are more.
+    pub(crate) fn call_eager(&self) -> bool {
+        let mut eager = self.eager.borrow_mut();
+        let mut work = 0;
+        while work < ROUND_WORK
+            && let Some(link) = eager.pop_front()
+        {
+            work += link.call_eager();
+        }
+        !eager.is_empty()
     }
 
     /// Where connections read into. What they leave in it they take out again.
@@ -447,7 +457,6 @@ pub(crate) struct Registration {
     engine: Rc<Engine>,
     link: Rc<Link>,
     carrier: Carrier,
-    eager: Cell<bool>,
     _permit: Permit,
 }
 
@@ -460,10 +469,21 @@ impl Registration {
         &self.link
     }
 
-    /// Notes whether the connection has more to say than its turn was for.
-    pub(crate) fn set_eager(&self, eager: bool) {
-        let others = self.engine.eager.get() - usize::from(self.eager.replace(eager));
-        self.engine.eager.set(others + usize::from(eager));
+    /// Puts the connection, whose turn took so much work, behind all others that have more to say; its bell rings when it is its
+    /// turn again.
+    pub(crate) fn wait_for_turn(&self, work: usize) {
+        if self.link.wait_for_turn(work) {
+            self.engine
+                .eager
+                .borrow_mut()
+                .push_back(Rc::clone(&self.link));
+            self.engine.turn.ring();
+        }
+    }
+
+    /// Whether the connection waits for its turn.
+    pub(crate) fn waits_for_turn(&self) -> bool {
+        self.link.waits_for_turn()
     }
 
     /// Whether the connection may read now; if not, its bell rings when it may.
@@ -487,7 +507,6 @@ impl Drop for Registration {
         if std::thread::panicking() {
             self.engine.shed(Stage::Connection, "panic");
         }
-        self.set_eager(false);
         let conn = self.link.id();
         let mut links = self.engine.links.borrow_mut();
         links.try_remove(conn.index as usize);

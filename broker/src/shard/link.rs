@@ -26,6 +26,8 @@ pub(crate) struct Link {
     closing: Cell<bool>,
     waits_for_shard: Cell<bool>,
     waits_in_crowd: Cell<bool>,
+    /// It waits for its turn to be read, and what its last turn took; 0: it does not wait.
+    last_turn: Cell<usize>,
     who: RefCell<Who>,
     /// What QUIC has beside the main stream.
     catch_ups: Option<Box<CatchUps>>,
@@ -49,6 +51,7 @@ impl Link {
             closing: Cell::new(false),
             waits_for_shard: Cell::new(false),
             waits_in_crowd: Cell::new(false),
+            last_turn: Cell::new(0),
             who: RefCell::new(Who::Stranger(stranger)),
             catch_ups: catch_ups.map(Box::new),
         }
@@ -104,6 +107,22 @@ impl Link {
         if !planted::strikes(Mistake::LostWakeUp) {
             self.bell.ring();
         }
+    }
+
+    /// Notes that it waits for another turn, and what the last one took; whether that is new.
+    pub(crate) fn wait_for_turn(&self, work: usize) -> bool {
+        self.last_turn.replace(work.max(1)) == 0
+    }
+
+    /// Whether it waits for another turn.
+    pub(crate) fn waits_for_turn(&self) -> bool {
+        self.last_turn.get() > 0
+    }
+
+    /// Its turn; what it may be expected to take.
+    pub(crate) fn call_eager(&self) -> usize {
+        self.bell.ring();
+        self.last_turn.take()
     }
 
     /// Whether the connection has used its byte credit up.

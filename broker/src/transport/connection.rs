@@ -167,8 +167,7 @@ impl<W: Wire> Connection<W> {
 
     /// Reads what has arrived and hands it to the core.
     fn read(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
-        if self.deaf || !self.registration.may_read() {
-            self.registration.set_eager(false);
+        if self.deaf || self.registration.waits_for_turn() || !self.registration.may_read() {
             return Ok(());
         }
         match self.read_frames(cx).map_err(|_| End::Gone)? {
@@ -201,7 +200,7 @@ impl<W: Wire> Connection<W> {
             self.rest.clear();
             &mut *shared
         };
-        let (mut bytes, mut eager) = (0, false);
+        let (mut bytes, mut work) = (0, 0);
         let result = loop {
             if !std::mem::take(&mut self.held) {
                 if own {
@@ -220,18 +219,23 @@ impl<W: Wire> Connection<W> {
                 }
             }
             match engine.receive(conn, buf) {
-                Ok(taken) => buf.advance(taken),
+                Ok(taken) => {
+                    buf.advance(taken.bytes);
+                    work += taken.work;
+                }
                 Err(_) => break Ok(Read::Broken),
             }
             self.held = !buf.is_empty() && frame::needed(buf).is_none();
             // An own buffer ends with its frame, so that it does not grow into a second shared one.
-            if self.held || bytes >= READ_TURN_BYTES || (own && buf.len() <= REST_COPIED_MAX) {
-                cx.waker().wake_by_ref();
-                eager = true;
+            if self.held
+                || bytes >= READ_TURN_BYTES
+                || work >= engine.turn_work()
+                || (own && buf.len() <= REST_COPIED_MAX)
+            {
+                self.registration.wait_for_turn(work);
                 break Ok(Read::Paused);
             }
         };
-        self.registration.set_eager(eager);
         if !own {
             self.rest.extend_from_slice(&shared);
             shared.clear();

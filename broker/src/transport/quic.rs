@@ -17,7 +17,7 @@ use quinn::{Endpoint, Incoming, RecvStream, SendStream, TokioRuntime, VarInt};
 use rialto_core::{io::Transport, topology::ShardId};
 use tokio::io::AsyncReadExt;
 
-use super::{Wire, connection::Connection, steering::ShardIds};
+use super::{Wire, connection::Connection, steering::ShardIds, tcp::Pace};
 use crate::{
     admission::{Permit, Stranger},
     shard::{
@@ -54,10 +54,12 @@ pub(crate) fn endpoint(
 
 /// Accepts and serves connections until the endpoint is closed.
 pub(crate) async fn serve(engine: Rc<Engine>, endpoint: Endpoint) {
+    let mut pace = Pace::default();
     while let Some(incoming) = endpoint.accept().await {
         if let Some((incoming, admitted)) = admit(&engine, incoming) {
             tokio::task::spawn_local(shake_hands(Rc::clone(&engine), incoming, admitted));
         }
+        pace.keep().await;
     }
 }
 

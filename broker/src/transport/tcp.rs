@@ -23,6 +23,7 @@ const REFUSAL: ErrorCode = ErrorCode::TooManyConnections;
 
 /// Accepts and serves plain connections for as long as it is polled.
 pub(crate) async fn serve(engine: Rc<Engine>, listener: TcpListener) {
+    let mut pace = Pace::default();
     loop {
         let (stream, admitted) = accept(&engine, &listener, |stream| {
             // As much as the socket takes at once: nobody waits for a client that was refused.
@@ -35,6 +36,22 @@ pub(crate) async fn serve(engine: Rc<Engine>, listener: TcpListener) {
         .await;
         let registration = engine.open(Carrier::Tcp, admitted, Transport::default(), None);
         tokio::task::spawn_local(Connection::new(registration, Plain::new(stream)));
+        pace.keep().await;
+    }
+}
+
+/// Who accepts connections lets everybody else have a turn after every few: what follows from them comes no faster then.
+#[derive(Default)]
+pub(super) struct Pace(u32);
+
+impl Pace {
+    /// One more was accepted.
+    pub(super) async fn keep(&mut self) {
+        self.0 += 1;
+        if self.0 == ACCEPTED_AT_ONCE {
+            self.0 = 0;
+            tokio::task::yield_now().await;
+        }
     }
 }
 
@@ -66,6 +83,8 @@ pub(crate) async fn accept(
     }
 }
 
+/// Connections of a listener that are accepted before everybody else has a turn.
+const ACCEPTED_AT_ONCE: u32 = 8;
 /// What the kernel keeps of a connection's frames before it has sent them. The rest waits with the shard, where it counts.
 const UNSENT_BYTES_MAX: u32 = 128 << 10;
 

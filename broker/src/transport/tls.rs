@@ -24,6 +24,7 @@ const REFUSED: [u8; 7] = [21, 3, 3, 0, 2, 2, 80];
 /// Accepts and serves connections for as long as it is polled.
 pub(crate) async fn serve(engine: Rc<Engine>, listener: TcpListener, config: Arc<ServerConfig>) {
     let scratch = Scratch::shared();
+    let mut pace = tcp::Pace::default();
     loop {
         let (stream, admitted) = tcp::accept(&engine, &listener, |stream| {
             // More than that could be said after a handshake only.
@@ -39,6 +40,7 @@ pub(crate) async fn serve(engine: Rc<Engine>, listener: TcpListener, config: Arc
                 engine.shed(Stage::Handshake, "tls");
             }
         }
+        pace.keep().await;
     }
 }
 

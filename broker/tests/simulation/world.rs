@@ -635,7 +635,7 @@ impl World {
 
     fn receive(&mut self, shard: usize, conn: ConnId, bytes: &[u8]) {
         let taken = self.shards[shard].receive(self.now, conn, bytes, TURN_WORK);
-        let taken = taken.expect("clients send whole frames");
+        let taken = taken.expect("clients send whole frames").bytes;
         // The rest has to wait for credit, or for the next turn.
         if taken < bytes.len()
             && let Some(conn) = self.conns.get_mut(&(conn.index as usize))

@@ -8,7 +8,10 @@
 
 use bytes::Bytes;
 
-use super::session::{Session, State};
+use super::{
+    session::{Session, State},
+    window::Window,
+};
 use crate::{
     config::CoreConfig,
     effects::Effects,
@@ -23,10 +26,6 @@ const FREE_PART: usize = 2;
 const SHARED_PART: usize = 8;
 /// With so many parts of so many held there is room for no new requests: three quarters, the fourth is the shell's.
 const FULL_PARTS: (usize, usize) = (3, 4);
-
-/// What all connections may have in flight before each has an equal part of it: what a shard and its disk do in some 10 ms. More
-/// would only wait longer.
-const IN_FLIGHT_FREE_BYTES: usize = 3 << 20;
 
 #[derive(Debug, Default)]
 struct Slot {
@@ -52,7 +51,7 @@ pub(super) struct Conns {
     /// What readers that are behind have asked storage for: held once it comes.
     awaited_bytes: usize,
     /// Of what is held, in flight.
-    in_flight_bytes: usize,
+    window: Window,
     /// What one connection may have queued, and in flight, while there is room.
     queue_bytes_max: usize,
     in_flight_bytes_max: usize,
@@ -91,7 +90,7 @@ impl Conns {
                 budget: config.shard_bytes_max,
             },
             awaited_bytes: 0,
-            in_flight_bytes: 0,
+            window: Window::default(),
             queue_bytes_max: config.queue_bytes_max,
             in_flight_bytes_max: config.in_flight_bytes_max,
         }
@@ -240,12 +239,12 @@ impl Conns {
     /// Takes in that requests of a connection are under way, or answered.
     pub(super) fn charge(&mut self, bytes: usize) {
         self.held.bytes += bytes;
-        self.in_flight_bytes += bytes;
+        self.window.charge(bytes);
     }
 
     pub(super) fn credit(&mut self, bytes: usize) {
         self.held.bytes -= bytes;
-        self.in_flight_bytes -= bytes;
+        self.window.credit(bytes);
     }
 
     /// So many bytes at most will come from storage for a reader.
@@ -271,11 +270,15 @@ impl Conns {
     /// What a connection may have under way now.
     pub(super) fn in_flight_share(&self) -> usize {
         let share = self.held.share(self.in_flight_bytes_max, self.count);
-        if self.in_flight_bytes <= IN_FLIGHT_FREE_BYTES {
-            return share;
+        match self.window.part(self.count) {
+            Some(part) => share.min(part.clamp(SHARE_BYTES.0, SHARE_BYTES.1)),
+            None => share,
         }
-        let part = IN_FLIGHT_FREE_BYTES / self.count.max(1);
-        share.min(part.clamp(SHARE_BYTES.0, SHARE_BYTES.1))
+    }
+
+    /// Looks at how long answers take.
+    pub(super) fn look(&mut self, mono_us: u64) {
+        self.window.look(mono_us);
     }
 
     /// How long an answer may be that would have so many bytes while there is room.

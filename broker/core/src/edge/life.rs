@@ -16,7 +16,7 @@ use super::{
 use crate::{
     advice::retry_hint_ms,
     effects::Effects,
-    io::{ConnId, Now, Output, Transport, Via},
+    io::{ConnId, Now, Output, TakenIn, Transport, Via},
     message::Origin,
 };
 
@@ -24,8 +24,10 @@ use crate::{
 const TOKEN_GRACE_MS: u64 = 60_000;
 /// How soon a token that ended is looked at again while a new one is being verified.
 const REFRESH_WAIT_US: u64 = 1_000_000;
-/// Bytes of a frame that take about as long as a frame as such.
-const WORK_BYTES: usize = 512;
+/// Bytes of messages that take about as long as a short message as such.
+const MESSAGE_WORK_BYTES: usize = 512;
+/// Bytes of a request that do: what it takes to follow one more conversation.
+const REQUEST_WORK_BYTES: usize = 18;
 /// Bytes of frames kept while the token is being verified.
 const PARKED_BYTES_MAX: usize = 4 * limits::FRAME_BYTES_MAX_UNAUTHENTICATED;
 
@@ -46,7 +48,7 @@ impl Edge {
     }
 
     /// Takes in what was read from a connection: whole frames of it, as long as it has credit and its turn lasts, which is for
-    /// `work_max` short frames. Returns how many bytes they had.
+    /// `work_max` short messages.
     ///
     /// # Errors
     /// What follows is no frame: the connection was told, and nothing more is to be read from it.
@@ -57,7 +59,7 @@ impl Edge {
         bytes: &[u8],
         work_max: usize,
         fx: &mut Effects,
-    ) -> Result<usize, ErrorCode> {
+    ) -> Result<TakenIn, ErrorCode> {
         let mut taken = 0;
         let mut work = 0;
         let mut requests = 0;
@@ -70,17 +72,23 @@ impl Edge {
                 || ((taken == 0 || requests + refused > 0) && self.rests(now, conn))
                 || !self.conns.may_read(conn)
             {
-                break Ok(taken);
+                break Ok(());
             }
             match frame::peek(&bytes[taken..], frame_bytes_max) {
                 Ok(Some(frame)) => {
                     taken += frame.bytes();
-                    work += 1 + frame.bytes() / WORK_BYTES;
-                    requests += usize::from(frame.kind != FrameKind::Publish);
+                    let is_publish = frame.kind == FrameKind::Publish;
+                    requests += usize::from(!is_publish);
+                    work += 1 + frame.bytes()
+                        / if is_publish {
+                            MESSAGE_WORK_BYTES
+                        } else {
+                            REQUEST_WORK_BYTES
+                        };
                     fx.counters.frames_in += 1;
                     self.frame(now, conn, frame, fx);
                 }
-                Ok(None) => break Ok(taken),
+                Ok(None) => break Ok(()),
                 Err(error) => {
                     self.fail(now, conn, error.code(), fx);
                     break Err(error.code());
@@ -93,7 +101,7 @@ impl Edge {
             session.heard_us = now.mono_us;
         }
         self.send_batches(fx);
-        result
+        result.map(|()| TakenIn { bytes: taken, work })
     }
 
     fn frame(&mut self, now: Now, conn: ConnId, frame: FrameRef<'_>, fx: &mut Effects) {
