@@ -10,6 +10,7 @@ pub(crate) mod link;
 pub mod lookup;
 pub(crate) mod mailbox;
 pub(crate) mod pump;
+pub(crate) mod turns;
 
 use std::{
     future::poll_fn,

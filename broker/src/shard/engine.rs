@@ -4,7 +4,6 @@
 
 use std::{
     cell::{Cell, RefCell, RefMut},
-    collections::VecDeque,
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -25,6 +24,7 @@ use super::{
     figures::{Carrier, ShardFigures, ShellFigures, Stage},
     link::Link,
     mailbox::Mailbox,
+    turns::Turns,
 };
 use crate::{
     Authenticator,
@@ -40,14 +40,6 @@ const READ_BUFFER_BYTES: usize = 256 << 10;
 /// Least room to read into: that of a TLS record.
 const READ_ROOM_MIN: usize = 16 << 10;
 
-/// Those of a crowd that write in one turn of the pump, and what they have to write together, about: some 2 ms.
-const CROWD_AT_ONCE: usize = 256;
-const CROWD_BYTES_AT_ONCE: usize = 1 << 20;
-
-/// What is done for connections that have more to say before all others have had a turn, in short messages: some 2 ms.
-const ROUND_WORK: usize = 2_048;
-/// Of it, in one connection's turn, at least and at most.
-const TURN_WORK: (usize, usize) = (16, 512);
 /// How long a short message is taken to be, for what is read at once; and what is read in any case.
 const SHORT_MESSAGE_BYTES: usize = 128;
 const TURN_BYTES_MIN: usize = 4 << 10;
@@ -81,10 +73,8 @@ pub(crate) struct Engine {
     read_buffer: RefCell<BytesMut>,
     figures: RefCell<ShellFigures>,
     strangers: Strangers,
-    /// Connections that were sent what many are sent, and have not been called to write it.
-    crowd: RefCell<VecDeque<Rc<Link>>>,
-    /// Connections that have said more than their turn was for, and wait for the next.
-    eager: RefCell<VecDeque<Rc<Link>>>,
+    /// Who waits while others have their turn.
+    turns: Turns,
     /// Held by all connections as beginnings of frames.
     partial_bytes: Cell<usize>,
     /// To be written to the directory.
@@ -126,8 +116,7 @@ impl Engine {
             read_buffer: RefCell::default(),
             figures: RefCell::default(),
             strangers: Strangers::default(),
-            crowd: RefCell::default(),
-            eager: RefCell::default(),
+            turns: Turns::default(),
             partial_bytes: Cell::new(0),
             seen: RefCell::default(),
             turn: Bell::default(),
@@ -169,7 +158,7 @@ impl Engine {
 
     /// Hands what was read to the core; see [`Shard::receive`].
     pub(crate) fn receive(&self, conn: ConnId, bytes: &[u8]) -> Result<TakenIn, ErrorCode> {
-        let work_max = self.turn_work();
+        let work_max = self.turns.work();
         let result = self.with_core(|core, now| Received(core.receive(now, conn, bytes, work_max)));
         self.turn.ring();
         result.0
@@ -229,11 +218,7 @@ impl Engine {
     pub(crate) fn send(self: &Rc<Self>, conn: ConnId, frame: Bytes, via: Via) {
         let Some(link) = self.link(conn) else { return };
         match (via, link.catch_ups()) {
-            (Via::Crowd, _) => {
-                if link.push_unhurried(frame) {
-                    self.crowd.borrow_mut().push_back(link);
-                }
-            }
+            (Via::Crowd, _) => self.turns.send_to_crowd(link, frame),
             (Via::Main, _) | (_, None) => link.push(frame),
             (Via::CatchUp(conversation), Some(streams)) => {
                 streams.send(self, &link, conversation, frame);
@@ -249,10 +234,9 @@ impl Engine {
         }
     }
 
-    /// What a connection's turn is for, in short messages. All who have more to say share a round out, so that who says little
-    /// waits for a round at most.
-    pub(crate) fn turn_work(&self) -> usize {
-        (ROUND_WORK / (1 + self.eager.borrow().len())).clamp(TURN_WORK.0, TURN_WORK.1)
+    /// Who waits while others have their turn.
+    pub(crate) fn turns(&self) -> &Turns {
+        &self.turns
     }
 
     /// Bytes to be read of a connection at once.
@@ -260,35 +244,8 @@ impl Engine {
         if self.core.borrow().is_crowded() {
             TURN_BYTES_MIN
         } else {
-            (self.turn_work() * SHORT_MESSAGE_BYTES).max(TURN_BYTES_MIN)
+            (self.turns.work() * SHORT_MESSAGE_BYTES).max(TURN_BYTES_MIN)
         }
-    }
-
-    /// Has the next of a crowd write what they were sent; whether there are more.
-    pub(crate) fn call_crowd(&self) -> bool {
-        let mut crowd = self.crowd.borrow_mut();
-        let (mut called, mut bytes) = (0, 0);
-        while called < CROWD_AT_ONCE
-            && bytes < CROWD_BYTES_AT_ONCE
-            && let Some(link) = crowd.pop_front()
-        {
-            called += 1;
-            bytes += link.outbox().bytes();
-            link.call();
-        }
-        !crowd.is_empty()
-    }
-
-    /// Lets those who have more to say go on, as many as a round is for; whether there are more.
-    pub(crate) fn call_eager(&self) -> bool {
-        let mut eager = self.eager.borrow_mut();
-        let mut work = 0;
-        while work < ROUND_WORK
-            && let Some(link) = eager.pop_front()
-        {
-            work += link.call_eager();
-        }
-        !eager.is_empty()
     }
 
     /// Where connections read into. What they leave in it they take out again.
@@ -472,13 +429,8 @@ impl Registration {
     /// Puts the connection, whose turn took so much work, behind all others that have more to say; its bell rings when it is its
     /// turn again.
     pub(crate) fn wait_for_turn(&self, work: usize) {
-        if self.link.wait_for_turn(work) {
-            self.engine
-                .eager
-                .borrow_mut()
-                .push_back(Rc::clone(&self.link));
-            self.engine.turn.ring();
-        }
+        self.engine.turns.wait(&self.link, work);
+        self.engine.turn.ring();
     }
 
     /// Whether the connection waits for its turn.

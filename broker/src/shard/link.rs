@@ -25,7 +25,8 @@ pub(crate) struct Link {
     paused: Cell<bool>,
     closing: Cell<bool>,
     waits_for_shard: Cell<bool>,
-    waits_in_crowd: Cell<bool>,
+    /// Frames that wait until it is called, as one of a crowd.
+    unhurried: Cell<usize>,
     /// It waits for its turn to be read, and what its last turn took; 0: it does not wait.
     last_turn: Cell<usize>,
     who: RefCell<Who>,
@@ -50,7 +51,7 @@ impl Link {
             paused: Cell::new(false),
             closing: Cell::new(false),
             waits_for_shard: Cell::new(false),
-            waits_in_crowd: Cell::new(false),
+            unhurried: Cell::new(0),
             last_turn: Cell::new(0),
             who: RefCell::new(Who::Stranger(stranger)),
             catch_ups: catch_ups.map(Box::new),
@@ -98,15 +99,15 @@ impl Link {
     /// Queues a frame that others may go before; whether the connection now waits to be called.
     pub(crate) fn push_unhurried(&self, frame: Bytes) -> bool {
         self.outbox.borrow_mut().push(frame);
-        !self.waits_in_crowd.replace(true)
+        self.unhurried.replace(self.unhurried.get() + 1) == 0
     }
 
-    /// Its turn to write, after [`Self::push_unhurried`].
-    pub(crate) fn call(&self) {
-        self.waits_in_crowd.set(false);
+    /// Its turn to write, after [`Self::push_unhurried`]; how often that was.
+    pub(crate) fn call_unhurried(&self) -> usize {
         if !planted::strikes(Mistake::LostWakeUp) {
             self.bell.ring();
         }
+        self.unhurried.take()
     }
 
     /// Notes that it waits for another turn, and what the last one took; whether that is new.

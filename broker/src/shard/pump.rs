@@ -88,22 +88,16 @@ impl Pump {
             self.append();
             self.deliver();
             if !worked {
-                let more = self.call_next();
+                let more = self.engine.turns().call();
                 if more || !self.tokens.is_empty() {
                     cx.waker().wake_by_ref();
                 }
                 return Poll::Pending;
             }
         }
-        self.call_next();
+        self.engine.turns().call();
         cx.waker().wake_by_ref();
         Poll::Pending
-    }
-
-    /// Has connections go on that others went before; whether there are more.
-    fn call_next(&self) -> bool {
-        let readers = self.engine.call_crowd();
-        self.engine.call_eager() | readers
     }
 
     /// Verifies the next few tokens.

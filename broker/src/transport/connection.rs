@@ -22,6 +22,8 @@ use crate::shard::{engine::Registration, figures::Stage};
 
 /// Read of one connection before others have their turn, however little they want.
 const READ_TURN_BYTES: usize = 64 << 10;
+/// Bytes that are read in the time that a short message takes.
+const READ_WORK_BYTES: usize = 512;
 /// Written to one connection before others have their turn.
 const WRITE_TURN_BYTES: usize = 128 << 10;
 /// A frame's beginning up to this size is copied back into the shared buffer; a longer one is read on in its own.
@@ -229,10 +231,11 @@ impl<W: Wire> Connection<W> {
             // An own buffer ends with its frame, so that it does not grow into a second shared one.
             if self.held
                 || bytes >= READ_TURN_BYTES
-                || work >= engine.turn_work()
+                || work >= engine.turns().work()
                 || (own && buf.len() <= REST_COPIED_MAX)
             {
-                self.registration.wait_for_turn(work);
+                self.registration
+                    .wait_for_turn(work + bytes / READ_WORK_BYTES);
                 break Ok(Read::Paused);
             }
         };

@@ -26,8 +26,8 @@ const TOKEN_GRACE_MS: u64 = 60_000;
 const REFRESH_WAIT_US: u64 = 1_000_000;
 /// Bytes of messages that take about as long as a short message as such.
 const MESSAGE_WORK_BYTES: usize = 512;
-/// Bytes of a request that do: what it takes to follow one more conversation.
-const REQUEST_WORK_BYTES: usize = 18;
+/// Bytes of a request that do: half of what it takes to name one more conversation.
+const REQUEST_WORK_BYTES: usize = 10;
 /// Bytes of frames kept while the token is being verified.
 const PARKED_BYTES_MAX: usize = 4 * limits::FRAME_BYTES_MAX_UNAUTHENTICATED;
 
@@ -79,7 +79,7 @@ impl Edge {
                     taken += frame.bytes();
                     let is_publish = frame.kind == FrameKind::Publish;
                     requests += usize::from(!is_publish);
-                    work += 1 + frame.bytes()
+                    work += 1 + frame.body.len()
                         / if is_publish {
                             MESSAGE_WORK_BYTES
                         } else {

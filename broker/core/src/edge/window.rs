@@ -5,8 +5,8 @@
 const LOOK_EVERY_US: u64 = 20_000;
 /// How long they are to take at most, on average, microseconds.
 const ANSWERED_WITHIN_US: u64 = 12_000;
-/// The window at least and at most. With the least a disk that takes 25 ms for a sync still writes 40 MB/s.
-const BYTES: (usize, usize) = (1 << 20, 8 << 20);
+/// The window at least and at most. With the least a disk that takes 25 ms for a sync still writes 20 MB/s.
+const BYTES: (usize, usize) = (512 << 10, 8 << 20);
 
 /// The window, and what is in it.
 #[derive(Debug)]
@@ -91,7 +91,7 @@ mod tests {
     fn one_that_does_not_takes_in_less_until_it_does() {
         let mut window = after(8 << 20, 1 << 20);
         assert_eq!(window.bytes_max, BYTES.0);
-        assert_eq!(window.part(10), Some((1 << 20) / 10));
+        assert_eq!(window.part(10), Some(BYTES.0 / 10));
         window.credit(8 << 20);
         assert_eq!(window.part(10), None);
         for look in 51..=100 {

@@ -1,0 +1,159 @@
+//! Who may wait while others have their turn: connections with more to say than a turn is for, and readers of what a crowd is
+//! told. The pump calls the next of them once a round, so that who says little waits for a short round at most.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    rc::Rc,
+};
+
+use bytes::Bytes;
+
+use super::link::Link;
+
+/// What is done in a round for connections that have more to say, in short messages: some 2 ms.
+const ROUND_WORK: usize = 2_048;
+/// Of it, in one connection's turn, at least and at most.
+const TURN_WORK: (usize, usize) = (16, 512);
+/// Those of a crowd that write in a round, and what they have to write together, about: some 0.5 ms.
+const CROWD_CALLED_MAX: usize = 48;
+const CROWD_BYTES_MAX: usize = 1 << 20;
+
+/// See the module.
+#[derive(Default)]
+pub(crate) struct Turns {
+    /// Connections that have more to say.
+    eager: RefCell<VecDeque<Rc<Link>>>,
+    /// Connections that were sent what many are sent, and have not been called to write it.
+    crowd: RefCell<VecDeque<Rc<Link>>>,
+    /// Frames that wait with them.
+    crowd_frames: Cell<usize>,
+}
+
+impl Turns {
+    /// What a connection's turn is for, in short messages: all who have more to say share a round out.
+    pub(crate) fn work(&self) -> usize {
+        (ROUND_WORK / (1 + self.eager.borrow().len())).clamp(TURN_WORK.0, TURN_WORK.1)
+    }
+
+    /// Puts a connection, whose turn took so much work, behind all others that have more to say.
+    pub(crate) fn wait(&self, link: &Rc<Link>, work: usize) {
+        if link.wait_for_turn(work) {
+            self.eager.borrow_mut().push_back(Rc::clone(link));
+        }
+    }
+
+    /// Queues a frame that many are sent.
+    pub(crate) fn send_to_crowd(&self, link: Rc<Link>, frame: Bytes) {
+        self.crowd_frames.set(self.crowd_frames.get() + 1);
+        if link.push_unhurried(frame) {
+            self.crowd.borrow_mut().push_back(link);
+        }
+    }
+
+    /// Lets the next go on; whether there are more.
+    pub(crate) fn call(&self) -> bool {
+        self.call_crowd() | self.call_eager()
+    }
+
+    fn call_crowd(&self) -> bool {
+        let mut crowd = self.crowd.borrow_mut();
+        let waiting = self.crowd_frames.get();
+        // The next is here before the last was written: whoever publishes faster than a crowd can be told waits with it.
+        let hurry = waiting > crowd.len() / 2 * 3;
+        let (mut called, mut frames, mut bytes) = (0, 0, 0);
+        while (hurry || (called < CROWD_CALLED_MAX && bytes < CROWD_BYTES_MAX))
+            && let Some(link) = crowd.pop_front()
+        {
+            called += 1;
+            bytes += link.outbox().bytes();
+            frames += link.call_unhurried();
+        }
+        self.crowd_frames.set(waiting - frames);
+        !crowd.is_empty()
+    }
+
+    fn call_eager(&self) -> bool {
+        let mut eager = self.eager.borrow_mut();
+        let mut work = 0;
+        while work < ROUND_WORK
+            && let Some(link) = eager.pop_front()
+        {
+            work += link.call_eager();
+        }
+        !eager.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rialto_core::io::ConnId;
+
+    use super::*;
+    use crate::admission::Strangers;
+
+    fn links(count: u32) -> Vec<Rc<Link>> {
+        let strangers = Strangers::default();
+        (0..count)
+            .map(|index| {
+                let conn = ConnId {
+                    index,
+                    generation: 0,
+                };
+                let stranger = strangers.admit(usize::MAX).expect("room");
+                Rc::new(Link::new(conn, None, stranger))
+            })
+            .collect()
+    }
+
+    fn tell(turns: &Turns, crowd: &[Rc<Link>]) {
+        for link in crowd {
+            turns.send_to_crowd(Rc::clone(link), Bytes::from_static(b"news"));
+        }
+    }
+
+    fn waiting(queue: &RefCell<VecDeque<Rc<Link>>>) -> Vec<u32> {
+        queue.borrow().iter().map(|link| link.id().index).collect()
+    }
+
+    #[test]
+    fn a_crowd_is_called_a_few_at_a_time() {
+        let (turns, crowd) = (Turns::default(), links(100));
+        tell(&turns, &crowd);
+        assert!(turns.call());
+        assert_eq!(waiting(&turns.crowd), (48..100).collect::<Vec<_>>());
+        assert!(turns.call());
+        assert!(!turns.call());
+        assert_eq!(turns.crowd_frames.get(), 0);
+        assert!(crowd.iter().all(|link| link.outbox().bytes() == 4));
+    }
+
+    #[test]
+    fn a_crowd_that_is_told_more_before_it_has_read_is_called_as_a_whole() {
+        let (turns, crowd) = (Turns::default(), links(100));
+        tell(&turns, &crowd);
+        assert!(turns.call());
+        tell(&turns, &crowd);
+        assert_eq!(turns.crowd_frames.get(), 152);
+        tell(&turns, &crowd[..20]);
+        assert!(!turns.call());
+        assert_eq!(turns.crowd_frames.get(), 0);
+    }
+
+    #[test]
+    fn who_has_more_to_say_comes_again_after_all_others() {
+        let (turns, links) = (Turns::default(), links(6));
+        assert_eq!(turns.work(), TURN_WORK.1);
+        for link in &links {
+            turns.wait(link, 512);
+            turns.wait(link, 512);
+        }
+        assert_eq!(turns.work(), ROUND_WORK / 7);
+        assert!(turns.call());
+        assert_eq!(waiting(&turns.eager), [4, 5]);
+        assert!(!links[0].waits_for_turn() && links[4].waits_for_turn());
+        turns.wait(&links[0], 1);
+        assert_eq!(waiting(&turns.eager), [4, 5, 0]);
+        assert!(!turns.call());
+    }
+}
