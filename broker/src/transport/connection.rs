@@ -25,7 +25,7 @@ const READ_TURN_BYTES: usize = 64 << 10;
 /// Bytes that are read in the time that a short message takes.
 const READ_WORK_BYTES: usize = 512;
 /// Written to one connection before others have their turn.
-const WRITE_TURN_BYTES: usize = 128 << 10;
+const WRITE_TURN_BYTES: usize = 1 << 20;
 /// A frame's beginning up to this size is copied back into the shared buffer; a longer one is read on in its own.
 const REST_COPIED_MAX: usize = 4 << 10;
 /// Room made at once for the rest of a frame: memory follows what has arrived, not what its length promises.
