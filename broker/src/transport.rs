@@ -2,6 +2,7 @@
 
 pub(crate) mod certificates;
 pub(crate) mod connection;
+mod pace;
 pub(crate) mod quic;
 pub(crate) mod socket;
 pub(crate) mod steering;

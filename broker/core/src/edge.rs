@@ -38,7 +38,7 @@ use crate::{
     counters::Counters,
     effects::Effects,
     io::{Answer, ConnId, Input, Now, Ticket},
-    message::{PlainBatch, ToEdge, ToHome},
+    message::{PlainBatch, Receipted, ToEdge, ToHome},
     topology::{ShardId, Topology},
 };
 use conns::Conns;
@@ -66,7 +66,7 @@ pub struct Edge {
     presence: Presence,
     home: Home,
     /// Receipts of the batch that is being handled, sent by [`Edge::flush`].
-    receipts: Vec<publish::Gathered>,
+    receipts: Vec<Receipted>,
     /// Room to put them in order.
     receipt_order: Vec<(u32, u32)>,
     /// Frames of receipts are written here.

@@ -91,6 +91,10 @@ impl Link {
     /// Queues a frame on the main stream.
     pub(crate) fn push(&self, frame: Bytes) {
         self.outbox.borrow_mut().push(frame);
+        self.call_to_write();
+    }
+
+    fn call_to_write(&self) {
         if !planted::strikes(Mistake::LostWakeUp) {
             self.bell.ring();
         }
@@ -104,9 +108,7 @@ impl Link {
 
     /// Its turn to write, after [`Self::push_unhurried`]; how often that was.
     pub(crate) fn call_unhurried(&self) -> usize {
-        if !planted::strikes(Mistake::LostWakeUp) {
-            self.bell.ring();
-        }
+        self.call_to_write();
         self.unhurried.take()
     }
 

@@ -30,8 +30,7 @@ use super::{
 
 /// Rounds of a turn before the shard's other tasks have theirs.
 const ROUNDS_MAX: usize = 8;
-/// Appends of a shard on their way to the disk: one that is being synced, and one that waits for it. What comes meanwhile
-/// gathers into larger entries.
+/// Appends of a shard on their way to the disk. What comes meanwhile gathers into larger entries.
 const APPENDS_IN_FLIGHT_MAX: usize = 1;
 /// Tokens that are verified in a turn; each takes some 0.1 ms, in which nobody else is served.
 const VERIFIED_AT_ONCE: usize = 4;

@@ -17,7 +17,7 @@ use quinn::{Endpoint, Incoming, RecvStream, SendStream, TokioRuntime, VarInt};
 use rialto_core::{io::Transport, topology::ShardId};
 use tokio::io::AsyncReadExt;
 
-use super::{Wire, connection::Connection, steering::ShardIds, tcp::Pace};
+use super::{Wire, connection::Connection, pace::Pace, steering::ShardIds};
 use crate::{
     admission::{Permit, Stranger},
     shard::{

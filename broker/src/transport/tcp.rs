@@ -7,7 +7,7 @@ use rialto_protocol::{error::ErrorCode, frame, ids::RequestId};
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{connection::Connection, socket::Plain};
+use super::{connection::Connection, pace::Pace, socket::Plain};
 use crate::{
     admission::{Permit, Stranger},
     shard::{
@@ -18,6 +18,8 @@ use crate::{
 
 /// First and longest pause after the system had no descriptor or memory for a connection.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+/// What the kernel keeps of a connection's frames before it has sent them. The rest waits with the shard, where it counts.
+const UNSENT_BYTES_MAX: u32 = 128 << 10;
 /// What a client learns for which there is no room.
 const REFUSAL: ErrorCode = ErrorCode::TooManyConnections;
 
@@ -37,21 +39,6 @@ pub(crate) async fn serve(engine: Rc<Engine>, listener: TcpListener) {
         let registration = engine.open(Carrier::Tcp, admitted, Transport::default(), None);
         tokio::task::spawn_local(Connection::new(registration, Plain::new(stream)));
         pace.keep().await;
-    }
-}
-
-/// Who accepts connections lets everybody else have a turn after every few: what follows from them comes no faster then.
-#[derive(Default)]
-pub(super) struct Pace(u32);
-
-impl Pace {
-    /// One more was accepted.
-    pub(super) async fn keep(&mut self) {
-        self.0 += 1;
-        if self.0 == ACCEPTED_AT_ONCE {
-            self.0 = 0;
-            tokio::task::yield_now().await;
-        }
     }
 }
 
@@ -82,11 +69,6 @@ pub(crate) async fn accept(
         }
     }
 }
-
-/// Connections of a listener that are accepted before everybody else has a turn.
-const ACCEPTED_AT_ONCE: u32 = 8;
-/// What the kernel keeps of a connection's frames before it has sent them. The rest waits with the shard, where it counts.
-const UNSENT_BYTES_MAX: u32 = 128 << 10;
 
 fn admit(
     engine: &Rc<Engine>,

@@ -9,7 +9,7 @@ use rustls::ServerConfig;
 use tokio::net::TcpListener;
 
 use self::records::{Encrypted, Scratch};
-use super::{certificates::ALPN, connection::Connection, tcp};
+use super::{certificates::ALPN, connection::Connection, pace::Pace, tcp};
 use crate::{
     admission::{Permit, Stranger},
     shard::{
@@ -24,7 +24,7 @@ const REFUSED: [u8; 7] = [21, 3, 3, 0, 2, 2, 80];
 /// Accepts and serves connections for as long as it is polled.
 pub(crate) async fn serve(engine: Rc<Engine>, listener: TcpListener, config: Arc<ServerConfig>) {
     let scratch = Scratch::shared();
-    let mut pace = tcp::Pace::default();
+    let mut pace = Pace::default();
     loop {
         let (stream, admitted) = tcp::accept(&engine, &listener, |stream| {
             // More than that could be said after a handshake only.

@@ -79,12 +79,12 @@ impl Edge {
                     taken += frame.bytes();
                     let is_publish = frame.kind == FrameKind::Publish;
                     requests += usize::from(!is_publish);
-                    work += 1 + frame.body.len()
-                        / if is_publish {
-                            MESSAGE_WORK_BYTES
-                        } else {
-                            REQUEST_WORK_BYTES
-                        };
+                    let work_bytes = if is_publish {
+                        MESSAGE_WORK_BYTES
+                    } else {
+                        REQUEST_WORK_BYTES
+                    };
+                    work += 1 + frame.body.len() / work_bytes;
                     fx.counters.frames_in += 1;
                     self.frame(now, conn, frame, fx);
                 }

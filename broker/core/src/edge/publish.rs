@@ -33,17 +33,6 @@ const BATCH_BYTES: usize = 2 << 10;
 /// A receipt in a frame, at most: numbers, and an error's text.
 const RECEIPT_BYTES_MAX: usize = 256;
 
-/// A receipt that waits for the end of the batch.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Gathered {
-    conn: ConnId,
-    request: RequestId,
-    draft: u32,
-    /// Byte credit that comes back with it.
-    cost: u32,
-    receipt: Receipt,
-}
-
 /// Drafts of a request that were refused here while others of it are at the owner.
 #[derive(Debug)]
 pub(super) struct Merge {
@@ -273,22 +262,9 @@ impl Edge {
     /// Receipts of messages, of any connections.
     pub(super) fn receipts(&mut self, receipts: Vec<Receipted>, fx: &mut Effects) {
         for receipted in &receipts {
-            let Receipted {
-                conn,
-                request,
-                draft,
-                cost,
-                receipt,
-            } = *receipted;
-            count_refusal(receipt, fx);
-            self.receipts.push(Gathered {
-                conn,
-                request,
-                draft,
-                cost,
-                receipt,
-            });
+            count_refusal(receipted.receipt, fx);
         }
+        self.receipts.extend_from_slice(&receipts);
         fx.take_back_receipts(receipts);
     }
 
@@ -340,7 +316,7 @@ impl Edge {
     }
 
     fn gather(&mut self, conn: ConnId, request: RequestId, draft: u32, receipt: Receipt) {
-        self.receipts.push(Gathered {
+        self.receipts.push(Receipted {
             conn,
             request,
             draft,
@@ -382,7 +358,7 @@ impl Edge {
     /// A frame with as many of these receipts as it may hold.
     fn published<'a>(
         &mut self,
-        receipts: &mut Peekable<impl Iterator<Item = &'a Gathered>>,
+        receipts: &mut Peekable<impl Iterator<Item = &'a Receipted>>,
     ) -> Bytes {
         let bytes_max = self.config.frame_bytes_max - RECEIPT_BYTES_MAX;
         let buf = &mut self.receipt_buf;
@@ -391,39 +367,37 @@ impl Edge {
             && frame.bytes(buf) <= bytes_max
             && let Some(gathered) = receipts.next()
         {
-            frame.push(buf, &gathered.to_proto());
+            frame.push(buf, &to_proto(gathered));
         }
         frame.finish(buf);
         buf.split().freeze()
     }
 }
 
-impl Gathered {
-    fn to_proto(self) -> v1::Receipt {
-        let mut receipt = v1::Receipt {
-            request_id: self.request.0,
-            draft: self.draft,
-            ..v1::Receipt::default()
-        };
-        match self.receipt {
-            Receipt::Kept {
-                epoch,
-                seq,
-                time_ms,
-                duplicate,
-            } => {
-                receipt.epoch = epoch.0;
-                receipt.seq = seq.0;
-                receipt.time_ms = time_ms;
-                receipt.duplicate = duplicate;
-            }
-            Receipt::Refused {
-                code,
-                retry_after_ms,
-            } => receipt.error = Some(code.to_proto(retry_after_ms)),
+fn to_proto(receipted: &Receipted) -> v1::Receipt {
+    let mut receipt = v1::Receipt {
+        request_id: receipted.request.0,
+        draft: receipted.draft,
+        ..v1::Receipt::default()
+    };
+    match receipted.receipt {
+        Receipt::Kept {
+            epoch,
+            seq,
+            time_ms,
+            duplicate,
+        } => {
+            receipt.epoch = epoch.0;
+            receipt.seq = seq.0;
+            receipt.time_ms = time_ms;
+            receipt.duplicate = duplicate;
         }
-        receipt
+        Receipt::Refused {
+            code,
+            retry_after_ms,
+        } => receipt.error = Some(code.to_proto(retry_after_ms)),
     }
+    receipt
 }
 
 /// What the owner refused.
