@@ -40,42 +40,36 @@ pub(crate) fn udp(address: SocketAddr, shards: u16) -> io::Result<(Vec<UdpSocket
 }
 
 /// Bound sockets; in the order of their shards, which is the order that steering counts in.
+///
+/// The first takes its port alone and shares it afterwards: had it shared from the beginning, another broker of the same
+/// user could be in the group already, or be given the same free port, and each would get half of the other's packets.
 fn group(address: SocketAddr, shards: u16, kind: Type) -> io::Result<(Vec<Socket>, SocketAddr)> {
-    if address.port() != 0 {
-        // A second broker of the same user could join the group of the first and take half of its connections.
-        open(address, kind, Sharing::Alone)?;
-    }
-    let first = open(address, kind, Sharing::Group)?;
+    let first = socket(address, kind)?;
+    first.bind(&address.into())?;
+    first.set_reuse_port(true)?;
     let address = first.local_addr()?.as_socket().unwrap_or(address);
     let mut sockets = vec![first];
     for _ in 1..shards {
-        sockets.push(open(address, kind, Sharing::Group)?);
+        let next = socket(address, kind)?;
+        next.set_reuse_port(true)?;
+        next.bind(&address.into())?;
+        sockets.push(next);
     }
     Ok((sockets, address))
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Sharing {
-    Alone,
-    Group,
-}
-
-fn open(address: SocketAddr, kind: Type, sharing: Sharing) -> io::Result<Socket> {
+fn socket(address: SocketAddr, kind: Type) -> io::Result<Socket> {
     let protocol = if kind == Type::STREAM {
         Protocol::TCP
     } else {
         Protocol::UDP
     };
     let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
-    if kind == Type::STREAM {
+    if kind == Type::STREAM && address.port() != 0 {
         // Connections of the process before, in TIME_WAIT, do not keep the port.
         socket.set_reuse_address(true)?;
     }
-    if sharing == Sharing::Group {
-        socket.set_reuse_port(true)?;
-    }
     socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
     Ok(socket)
 }
 
@@ -95,6 +89,15 @@ mod tests {
                 .iter()
                 .all(|listener| listener.local_addr().unwrap() == address)
         );
+    }
+
+    /// So many that by chance some would meet, had they not to be alone.
+    #[test]
+    fn no_two_groups_are_given_the_same_free_port() {
+        let groups: Vec<_> = (0..400).map(|_| udp(FREE, 2).unwrap()).collect();
+        let ports: std::collections::HashSet<_> =
+            groups.iter().map(|(_, address)| address.port()).collect();
+        assert_eq!(ports.len(), groups.len());
     }
 
     #[test]

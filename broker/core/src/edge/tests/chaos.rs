@@ -3,10 +3,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use bytes::Bytes;
 use proptest::prelude::*;
 use rialto_protocol::{
-    frame::{Frame, FrameKind, HEADER_BYTES},
-    ids::{ConversationId, Cursor},
+    frame::{self, Frame, FrameKind, HEADER_BYTES},
+    ids::{ConversationId, Cursor, RequestId},
     v1,
 };
 
@@ -72,6 +73,8 @@ struct Client {
     /// Of each subscription: the next event, by handle.
     expected: BTreeMap<u32, u64>,
     queue: VecDeque<usize>,
+    /// What it sent while it was not read.
+    unread: VecDeque<Bytes>,
 }
 
 struct World {
@@ -120,8 +123,7 @@ impl World {
                 let body = v1::Unsubscribe {
                     conversations: vec![conversation.to_proto()],
                 };
-                self.rig
-                    .send(client.conn, FrameKind::Unsubscribe, client.requests, &body);
+                client.send(&mut self.rig, FrameKind::Unsubscribe, &body);
             }
             Step::Reconnect { client } => {
                 self.rig.close(self.clients[*client].conn);
@@ -169,16 +171,16 @@ impl World {
             client.requests,
             items.iter().map(|(_, cursor)| *cursor).collect(),
         );
-        self.rig.send(
-            client.conn,
-            FrameKind::Subscribe,
-            client.requests,
-            &subscribe(&items),
-        );
+        client.send(&mut self.rig, FrameKind::Subscribe, &subscribe(&items));
     }
 
-    /// Sorts what the edge asked, and lets clients see what they were sent.
+    /// Reads on from clients that may be read again, sorts what the edge asked, and lets clients see what they were sent.
     fn look(&mut self) {
+        for client in &mut self.clients {
+            if self.rig.was_resumed(client.conn) {
+                client.read_on(&mut self.rig);
+            }
+        }
         for ask in self.rig.asked.drain(..) {
             let conversation = conversation_of(&ask);
             let log = self
@@ -230,6 +232,24 @@ impl Client {
             dropped: BTreeMap::new(),
             expected: BTreeMap::new(),
             queue: VecDeque::new(),
+            unread: VecDeque::new(),
+        }
+    }
+
+    fn send<M: prost::Message>(&mut self, rig: &mut Rig, kind: FrameKind, body: &M) {
+        let frame = frame::wrap(kind, RequestId(self.requests), &body.encode_to_vec());
+        self.unread.push_back(frame);
+        if self.unread.len() == 1 {
+            self.read_on(rig);
+        }
+    }
+
+    /// Has the broker read what it has not, until it is told to wait; then only `Resume` goes on.
+    fn read_on(&mut self, rig: &mut Rig) {
+        while let Some(frame) = self.unread.front()
+            && rig.receive(self.conn, frame) > 0
+        {
+            self.unread.pop_front();
         }
     }
 

@@ -177,13 +177,14 @@ impl Rig {
         self.receive(conn, &frame::wrap(kind, RequestId(request), body));
     }
 
-    /// Bytes arrive, whole frames as a rule.
-    pub(super) fn receive(&mut self, conn: ConnId, bytes: &[u8]) {
+    /// Bytes arrive, whole frames as a rule; says how many were taken in: none of a connection that is to wait.
+    pub(super) fn receive(&mut self, conn: ConnId, bytes: &[u8]) -> usize {
         // What is wrong with them the connection is told.
-        let _ = self
+        let taken = self
             .edge
             .receive(self.now, conn, bytes, usize::MAX, &mut self.fx);
         self.settle();
+        taken.map_or(bytes.len(), |taken| taken.bytes)
     }
 
     pub(super) fn close(&mut self, conn: ConnId) {
