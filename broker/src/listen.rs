@@ -45,12 +45,17 @@ pub(crate) fn udp(address: SocketAddr, shards: u16) -> io::Result<(Vec<UdpSocket
 /// user could be in the group already, or be given the same free port, and each would get half of the other's packets.
 fn group(address: SocketAddr, shards: u16, kind: Type) -> io::Result<(Vec<Socket>, SocketAddr)> {
     let first = socket(address, kind)?;
+    if address.port() != 0 {
+        survive(&first, kind)?;
+    }
     first.bind(&address.into())?;
+    survive(&first, kind)?;
     first.set_reuse_port(true)?;
     let address = first.local_addr()?.as_socket().unwrap_or(address);
     let mut sockets = vec![first];
     for _ in 1..shards {
         let next = socket(address, kind)?;
+        survive(&next, kind)?;
         next.set_reuse_port(true)?;
         next.bind(&address.into())?;
         sockets.push(next);
@@ -65,12 +70,16 @@ fn socket(address: SocketAddr, kind: Type) -> io::Result<Socket> {
         Protocol::UDP
     };
     let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
-    if kind == Type::STREAM && address.port() != 0 {
-        // Connections of the process before, in TIME_WAIT, do not keep the port.
-        socket.set_reuse_address(true)?;
-    }
     socket.set_nonblocking(true)?;
     Ok(socket)
+}
+
+/// Connections of the process before, in TIME_WAIT, do not keep the port; nor will those of this one.
+fn survive(socket: &Socket, kind: Type) -> io::Result<()> {
+    if kind == Type::STREAM {
+        socket.set_reuse_address(true)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
