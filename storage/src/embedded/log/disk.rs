@@ -4,12 +4,13 @@
 use std::{
     fs::{self, File, OpenOptions},
     io,
+    num::NonZeroU64,
     os::unix::fs::{FileExt, OpenOptionsExt},
     path::Path,
     time::UNIX_EPOCH,
 };
 
-use rustix::fs::OFlags;
+use rustix::fs::{Advice, OFlags};
 
 use super::blocks::{BLOCK_BYTES, Blocks};
 
@@ -36,6 +37,8 @@ pub(super) trait DiskFile: Send + Sync + 'static {
     /// When it was last written, milliseconds since 1970.
     fn modified_ms(&self) -> io::Result<u64>;
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;
+    /// So many bytes are about to be read, in parts: the disk may find them at once.
+    fn will_need(&self, offset: u64, bytes: u32);
     /// One write; says how many bytes went.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize>;
     fn sync_data(&self) -> io::Result<()>;
@@ -169,6 +172,16 @@ impl DiskFile for RealFile {
 
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         self.0.read_exact_at(buf, offset)
+    }
+
+    fn will_need(&self, offset: u64, bytes: u32) {
+        // Advice: without it the same is read, later.
+        let _ = rustix::fs::fadvise(
+            &self.0,
+            offset,
+            NonZeroU64::new(bytes.into()),
+            Advice::WillNeed,
+        );
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {

@@ -74,6 +74,11 @@ impl Segment {
         Ok(buf.into())
     }
 
+    /// So many bytes are about to be read, in parts.
+    pub(crate) fn will_need(&self, offset: u32, bytes: u32) {
+        self.file.will_need(offset.into(), bytes);
+    }
+
     /// Reads the first bytes of it, in place of what the buffer held: past the page cache, which live readers have better use for.
     ///
     /// # Errors

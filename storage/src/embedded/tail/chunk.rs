@@ -117,6 +117,13 @@ pub(super) struct Chunk {
 
 /// The elements whose key is this one, in an array that rises by it.
 fn equal<T, K: Ord>(all: &[T], wanted: &K, key: impl Fn(&T) -> K) -> Range<usize> {
+    // Of a busy conversation whole chunks are.
+    if let [first, .., last] = all
+        && key(first) == *wanted
+        && key(last) == *wanted
+    {
+        return 0..all.len();
+    }
     let start = all.partition_point(|element| key(element) < *wanted);
     let count = all[start..].partition_point(|element| key(element) == *wanted);
     start..start + count

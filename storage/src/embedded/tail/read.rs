@@ -39,6 +39,13 @@ pub(super) fn read_all(located: &[Located]) -> Result<Vec<Bytes>, ViewsError> {
             && next.offset - before.end() <= GAP_BYTES_MAX
     });
     for mut group in groups {
+        if let [first, .., last] = group
+            && last.end() - first.offset > READ_BYTES_MAX
+        {
+            first
+                .segment
+                .will_need(first.offset, last.end() - first.offset);
+        }
         while let [first, ..] = group {
             let fits = group
                 .iter()

@@ -289,6 +289,8 @@ impl DiskFile for FakeFile {
         Ok(())
     }
 
+    fn will_need(&self, _: u64, _: u32) {}
+
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
         self.check(bytes, offset)?;
         let mut state = locked(&self.state);
