@@ -51,7 +51,7 @@ limits! {
     /// Receipts of one Published.
     RECEIPTS_MAX: usize = 4096;
     /// Subscriptions of one Subscribe, and conversations of one Unsubscribe.
-    SUBSCRIPTIONS_PER_REQUEST_MAX: usize = 1000;
+    SUBSCRIPTIONS_PER_REQUEST_MAX: usize = 256;
     /// Events of one Deliver.
     DELIVER_EVENTS_MAX: usize = 4096;
     /// Events of one page of history.

@@ -26,8 +26,8 @@ const TOKEN_GRACE_MS: u64 = 60_000;
 const REFRESH_WAIT_US: u64 = 1_000_000;
 /// Bytes of messages that take about as long as a short message as such.
 const MESSAGE_WORK_BYTES: usize = 512;
-/// Bytes of a request that do: half of what it takes to name one more conversation.
-const REQUEST_WORK_BYTES: usize = 10;
+/// Bytes of a request that do: naming one more conversation takes 20, and as long as seven short messages.
+const REQUEST_WORK_BYTES: usize = 3;
 /// Bytes of frames kept while the token is being verified.
 const PARKED_BYTES_MAX: usize = 4 * limits::FRAME_BYTES_MAX_UNAUTHENTICATED;
 

@@ -110,7 +110,7 @@ pub(super) const ATTACKS: [Attack; 13] = [
         kind: Kind::SubscribeStorm,
         connections: 100,
         expected: &[("session", "subscription_limit"), ("parked", "full")],
-        settings: &["limits.subscriptions_max=500"],
+        settings: &["limits.subscriptions_max=150"],
     },
     Attack {
         name: "reconnect storm",

@@ -9,6 +9,7 @@ use rialto_loadgen::dial::Dialer;
 use rialto_loadgen::tokens::Tokens;
 use rialto_protocol::frame::FrameKind;
 use rialto_protocol::ids::ConversationId;
+use rialto_protocol::limits;
 use rialto_protocol::v1;
 use rialto_sdk::{Client, Content, Roots};
 use tokio::time::{interval, sleep};
@@ -22,8 +23,8 @@ const BUSY_EVERY: Duration = Duration::from_millis(10);
 /// What a crowd of readers is told, and how often.
 const HOT_BYTES: usize = 100;
 const HOT_EVERY: Duration = Duration::from_millis(500);
-/// Conversations in one Subscribe.
-const SUBSCRIPTIONS: usize = 1_000;
+/// Conversations in one Subscribe: as many as it may name.
+const SUBSCRIPTIONS: usize = limits::SUBSCRIPTIONS_PER_REQUEST_MAX;
 /// How long a client of the storm stays.
 const STAY: Duration = Duration::from_millis(1_500);
 /// Of so many connections of the storm, one is over QUIC.

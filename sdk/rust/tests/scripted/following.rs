@@ -2,6 +2,7 @@
 
 use rialto_sdk::protocol::frame::FrameKind;
 use rialto_sdk::protocol::ids::Epoch;
+use rialto_sdk::protocol::limits;
 use rialto_sdk::{
     ConversationId, Cursor, EndReason, ErrorCode, Event, Events, RequestError, Retry, Seq, Start,
     SubscribeStatus, v1,
@@ -163,17 +164,23 @@ async fn a_subscribe_that_was_never_answered_is_asked_again() {
 
 #[tokio::test]
 async fn many_conversations_are_asked_for_in_requests_that_the_protocol_allows() {
+    const ALLOWED: usize = limits::SUBSCRIPTIONS_PER_REQUEST_MAX;
+    const MORE: usize = ALLOWED / 2;
     let server = Server::start().await;
     let (client, _events, mut peer) = server.client().await;
-    let rooms: Vec<_> = (0..1_500).map(|n| ConversationId::v7(n, [1; 10])).collect();
+    let rooms: Vec<_> = (0..)
+        .take(ALLOWED + MORE)
+        .map(|n| ConversationId::v7(n, [1; 10]))
+        .collect();
     let starts = rooms.iter().map(|room| (*room, Start::Live)).collect();
+    let second = u32::try_from(ALLOWED).unwrap();
     let (outcomes, asked) = tokio::join!(client.subscribe(starts), async {
         [
             peer.subscribed(0, 1).await.len(),
-            peer.subscribed(1_000, 1).await.len(),
+            peer.subscribed(second, 1).await.len(),
         ]
     });
-    assert_eq!(asked, [1_000, 500]);
+    assert_eq!(asked, [ALLOWED, MORE]);
     assert_eq!(
         outcomes
             .unwrap()
@@ -187,9 +194,9 @@ async fn many_conversations_are_asked_for_in_requests_that_the_protocol_allows()
     assert_eq!(
         [
             peer.subscribed(0, 1).await.len(),
-            peer.subscribed(1_000, 1).await.len()
+            peer.subscribed(second, 1).await.len()
         ],
-        [1_000, 500]
+        [ALLOWED, MORE]
     );
 }
 
