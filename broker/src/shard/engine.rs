@@ -24,7 +24,7 @@ use super::{
     figures::{Carrier, ShardFigures, ShellFigures, Stage},
     link::Link,
     mailbox::Mailbox,
-    turns::Turns,
+    turns::{Turn, Turns},
 };
 use crate::{
     Authenticator,
@@ -433,9 +433,29 @@ impl Registration {
         self.engine.turn.ring();
     }
 
+    /// What the connection, which is polled, may do.
+    pub(crate) fn begin_turn(&self) -> Turn {
+        self.engine.turns.begin(&self.link)
+    }
+
+    /// Has the connection wait because the round has no time for it; its bell rings when it has.
+    pub(crate) fn wait_unheard(&self) {
+        self.engine.turns.wait_unheard(&self.link);
+        self.engine.turn.ring();
+    }
+
     /// Whether the connection waits for its turn.
     pub(crate) fn waits_for_turn(&self) -> bool {
         self.link.waits_for_turn()
+    }
+
+    /// Whether the connection, whose client is gone, may leave; if not, its bell rings when it may.
+    pub(crate) fn leave(&self) -> bool {
+        let leaves = self.engine.turns.leave(&self.link);
+        if !leaves {
+            self.engine.turn.ring();
+        }
+        leaves
     }
 
     /// Whether the connection may read now; if not, its bell rings when it may.

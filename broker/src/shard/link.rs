@@ -29,9 +29,20 @@ pub(crate) struct Link {
     unhurried: Cell<usize>,
     /// It waits for its turn to be read, and what its last turn took; 0: it does not wait.
     last_turn: Cell<usize>,
+    /// Its turn has come, and it has not begun it.
+    called: Cell<bool>,
+    leave: Cell<Leave>,
     who: RefCell<Who>,
     /// What QUIC has beside the main stream.
     catch_ups: Option<Box<CatchUps>>,
+}
+
+/// How far a connection is with leaving.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Leave {
+    Stays,
+    Waits,
+    MayGo,
 }
 
 /// Whose connection it is, as far as limits go.
@@ -53,6 +64,8 @@ impl Link {
             waits_for_shard: Cell::new(false),
             unhurried: Cell::new(0),
             last_turn: Cell::new(0),
+            called: Cell::new(false),
+            leave: Cell::new(Leave::Stays),
             who: RefCell::new(Who::Stranger(stranger)),
             catch_ups: catch_ups.map(Box::new),
         }
@@ -124,8 +137,32 @@ impl Link {
 
     /// Its turn; what it may be expected to take.
     pub(crate) fn call_eager(&self) -> usize {
+        self.called.set(true);
         self.bell.ring();
         self.last_turn.take()
+    }
+
+    /// Whether its turn has come since it was asked last.
+    pub(crate) fn was_called(&self) -> bool {
+        self.called.take()
+    }
+
+    /// Notes that it waits to leave; whether that is new.
+    pub(crate) fn wait_to_leave(&self) -> bool {
+        let stays = self.leave.get() == Leave::Stays;
+        if stays {
+            self.leave.set(Leave::Waits);
+        }
+        stays
+    }
+
+    pub(crate) fn call_to_leave(&self) {
+        self.leave.set(Leave::MayGo);
+        self.bell.ring();
+    }
+
+    pub(crate) fn may_leave(&self) -> bool {
+        self.leave.get() == Leave::MayGo
     }
 
     /// Whether the connection has used its byte credit up.

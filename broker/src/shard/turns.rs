@@ -1,5 +1,6 @@
-//! Who may wait while others have their turn: connections with more to say than a turn is for, and readers of what a crowd is
-//! told. The pump calls the next of them once a round, so that who says little waits for a short round at most.
+//! Who may wait while others have their turn: connections with more to say than a turn is for, readers of what a crowd is
+//! told, and those who leave. The pump calls the next of them once a round, so that who says little waits for a short round
+//! at most. When thousands say a little at the same moment, those for whom the round has no time wait for the next.
 
 use std::{
     cell::{Cell, RefCell},
@@ -15,9 +16,15 @@ use super::link::Link;
 const ROUND_WORK: usize = 2_048;
 /// Of it, in one connection's turn, at least and at most.
 const TURN_WORK: (usize, usize) = (16, 512);
+/// What it takes to look whether a connection has something to say.
+const LOOK_WORK: usize = 4;
+/// Bytes that are written in the time that a short message takes.
+const WRITE_WORK_BYTES: usize = 1_024;
 /// Those of a crowd that write in a round, and what they have to write together, about: some 0.5 ms.
 const CROWD_CALLED_MAX: usize = 48;
 const CROWD_BYTES_MAX: usize = 1 << 20;
+/// Those who leave in a round: some 0.5 ms.
+const LEAVING_CALLED_MAX: usize = 16;
 
 /// See the module.
 #[derive(Default)]
@@ -28,12 +35,68 @@ pub(crate) struct Turns {
     crowd: RefCell<VecDeque<Rc<Link>>>,
     /// Frames that wait with them.
     crowd_frames: Cell<usize>,
+    /// Connections whose clients are gone.
+    leaving: RefCell<VecDeque<Rc<Link>>>,
+    /// What was done in this round for connections that did not wait for their turn.
+    uncalled_work: Cell<usize>,
+}
+
+/// What a connection may do when it is polled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// It waited for its turn.
+    Called,
+    /// It did not, and the round has time for it.
+    Uncalled,
+    /// The round has no time: it has to wait.
+    Over,
 }
 
 impl Turns {
     /// What a connection's turn is for, in short messages: all who have more to say share a round out.
     pub(crate) fn work(&self) -> usize {
         (ROUND_WORK / (1 + self.eager.borrow().len())).clamp(TURN_WORK.0, TURN_WORK.1)
+    }
+
+    /// What a connection that is polled may do.
+    pub(crate) fn begin(&self, link: &Link) -> Turn {
+        if link.was_called() {
+            Turn::Called
+        } else if self.uncalled_work.get() < ROUND_WORK {
+            Turn::Uncalled
+        } else {
+            Turn::Over
+        }
+    }
+
+    /// Takes in that a connection was read in its turn, and what that took.
+    pub(crate) fn was_read(&self, turn: Turn, work: usize) {
+        self.spend(turn, LOOK_WORK + work);
+    }
+
+    /// Takes in that so many bytes were written to it.
+    pub(crate) fn was_written(&self, turn: Turn, bytes: usize) {
+        self.spend(turn, bytes / WRITE_WORK_BYTES);
+    }
+
+    fn spend(&self, turn: Turn, work: usize) {
+        if turn == Turn::Uncalled {
+            self.uncalled_work.set(self.uncalled_work.get() + work);
+        }
+    }
+
+    /// Whether a connection whose client is gone may leave now; if not, it is called when it may.
+    pub(crate) fn leave(&self, link: &Rc<Link>) -> bool {
+        if link.wait_to_leave() {
+            self.leaving.borrow_mut().push_back(Rc::clone(link));
+        }
+        link.may_leave()
+    }
+
+    /// Puts a connection for which the round has no time behind all others that wait.
+    pub(crate) fn wait_unheard(&self, link: &Rc<Link>) {
+        let unwritten = link.outbox().bytes().min(ROUND_WORK * WRITE_WORK_BYTES);
+        self.wait(link, LOOK_WORK + unwritten / WRITE_WORK_BYTES);
     }
 
     /// Puts a connection, whose turn took so much work, behind all others that have more to say.
@@ -51,9 +114,21 @@ impl Turns {
         }
     }
 
-    /// Lets the next go on; whether there are more.
+    /// Begins a round and lets the next go on; whether there are more.
     pub(crate) fn call(&self) -> bool {
-        self.call_crowd() | self.call_eager()
+        self.uncalled_work.set(0);
+        self.call_crowd() | self.call_eager() | self.call_leaving()
+    }
+
+    fn call_leaving(&self) -> bool {
+        let mut leaving = self.leaving.borrow_mut();
+        for _ in 0..LEAVING_CALLED_MAX {
+            let Some(link) = leaving.pop_front() else {
+                break;
+            };
+            link.call_to_leave();
+        }
+        !leaving.is_empty()
     }
 
     fn call_crowd(&self) -> bool {
@@ -155,5 +230,44 @@ mod tests {
         turns.wait(&links[0], 1);
         assert_eq!(waiting(&turns.eager), [4, 5, 0]);
         assert!(!turns.call());
+    }
+
+    #[test]
+    fn when_a_round_has_no_time_left_those_who_come_wait_for_the_next() {
+        let (turns, links) = (Turns::default(), links(3));
+        assert_eq!(turns.begin(&links[0]), Turn::Uncalled);
+        turns.was_read(Turn::Called, ROUND_WORK);
+        assert_eq!(turns.begin(&links[0]), Turn::Uncalled);
+        turns.was_written(Turn::Uncalled, ROUND_WORK / 2 * WRITE_WORK_BYTES);
+        turns.was_read(Turn::Uncalled, ROUND_WORK / 2);
+        assert_eq!(turns.begin(&links[1]), Turn::Over);
+        turns.wait_unheard(&links[1]);
+        assert!(!turns.call());
+        assert_eq!(turns.begin(&links[1]), Turn::Called);
+        assert_eq!(turns.begin(&links[2]), Turn::Uncalled);
+    }
+
+    #[test]
+    fn many_with_much_to_be_written_are_not_called_at_once() {
+        let (turns, links) = (Turns::default(), links(5));
+        for link in &links {
+            link.push(Bytes::from(vec![0; ROUND_WORK / 2 * WRITE_WORK_BYTES]));
+            turns.wait_unheard(link);
+        }
+        assert!(turns.call());
+        assert_eq!(waiting(&turns.eager), [2, 3, 4]);
+    }
+
+    #[test]
+    fn who_leaves_waits_until_it_is_called_and_once() {
+        let (turns, links) = (Turns::default(), links(20));
+        for _ in 0..2 {
+            assert!(links.iter().all(|link| !turns.leave(link)));
+        }
+        assert!(turns.call());
+        assert_eq!(waiting(&turns.leaving), [16, 17, 18, 19]);
+        assert!(turns.leave(&links[0]) && !turns.leave(&links[16]));
+        assert!(!turns.call());
+        assert!(links.iter().all(|link| turns.leave(link)));
     }
 }

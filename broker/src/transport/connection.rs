@@ -18,12 +18,14 @@ use rialto_protocol::{error::ErrorCode, frame};
 use tokio::time::Sleep;
 
 use super::Wire;
-use crate::shard::{engine::Registration, figures::Stage};
+use crate::shard::{engine::Registration, figures::Stage, turns::Turn};
 
 /// Read of one connection before others have their turn, however little they want.
 const READ_TURN_BYTES: usize = 64 << 10;
 /// Bytes that are read in the time that a short message takes.
 const READ_WORK_BYTES: usize = 512;
+/// Closing a connection takes as long as so many short messages.
+const CLOSE_WORK: usize = 32;
 /// Written to one connection before others have their turn.
 const WRITE_TURN_BYTES: usize = 1 << 20;
 /// A frame's beginning up to this size is copied back into the shared buffer; a longer one is read on in its own.
@@ -52,6 +54,8 @@ pub(crate) struct Connection<W> {
     flush_due: bool,
     /// What arrives is not looked at any more: something in it was no frame.
     deaf: bool,
+    /// The client is gone, and others have their turn before its connection is taken apart.
+    gone: bool,
     /// It is being closed, until this is over at the latest: a client that does not read keeps it no longer.
     closing: Option<Pin<Box<Sleep>>>,
 }
@@ -73,8 +77,13 @@ impl<W: Wire> Future for Connection<W> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        if self.closing.is_none() && ready!(self.poll_serve(cx)) == End::Gone {
-            return Poll::Ready(());
+        if self.closing.is_none() {
+            if !self.gone {
+                self.gone = ready!(self.poll_serve(cx)) == End::Gone;
+            }
+            if self.gone {
+                return self.poll_leave(cx);
+            }
         }
         let patience = self.registration.engine().close_timeout();
         self.poll_close(cx, patience)
@@ -97,6 +106,7 @@ impl<W: Wire> Connection<W> {
             held: false,
             flush_due: false,
             deaf: false,
+            gone: false,
             closing: None,
         }
     }
@@ -107,18 +117,27 @@ impl<W: Wire> Connection<W> {
         if link.is_closing() {
             return Poll::Ready(End::Closing);
         }
-        if self.write(cx).is_err() {
+        let turn = self.registration.begin_turn();
+        if self.write(cx, turn).is_err() {
             return Poll::Ready(End::Gone);
         }
-        match self.read(cx) {
+        match self.read(cx, turn) {
             Ok(()) => Poll::Pending,
             Err(end) => Poll::Ready(end),
         }
     }
 
     /// Writes what is queued, as far as the client takes it now.
-    fn write(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+    fn write(&mut self, cx: &mut Context<'_>, turn: Turn) -> io::Result<()> {
         let mut outbox = self.registration.link().outbox();
+        if turn == Turn::Over {
+            let waits = self.flush_due || !outbox.is_empty();
+            drop(outbox);
+            if waits {
+                self.registration.wait_unheard();
+            }
+            return Ok(());
+        }
         let mut bytes = 0;
         while !outbox.is_empty() && bytes < WRITE_TURN_BYTES {
             match self.wire.poll_write(cx, &mut outbox)? {
@@ -136,12 +155,21 @@ impl<W: Wire> Connection<W> {
             self.flush_due = false;
         }
         if bytes > 0 {
-            let conn = self.registration.link().id();
-            self.registration
-                .engine()
-                .handle(Input::Written { conn, bytes });
+            let (engine, conn) = (self.registration.engine(), self.registration.link().id());
+            engine.turns().was_written(turn, bytes);
+            engine.handle(Input::Written { conn, bytes });
         }
         Ok(())
+    }
+
+    /// Thousands may leave at the same moment.
+    fn poll_leave(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.registration.link().bell().listen(cx);
+        if self.registration.leave() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
     }
 
     /// Writes what is still queued, without the core, which has let go of the connection; then parts from the client.
@@ -149,7 +177,20 @@ impl<W: Wire> Connection<W> {
         let timer = self
             .closing
             .get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
-        if timer.as_mut().poll(cx).is_ready() || ready!(self.poll_drain(cx)).is_err() {
+        if timer.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        self.registration.link().bell().listen(cx);
+        let turn = self.registration.begin_turn();
+        if turn == Turn::Over {
+            self.registration.wait_unheard();
+            return Poll::Pending;
+        }
+        self.registration
+            .engine()
+            .turns()
+            .was_read(turn, CLOSE_WORK);
+        if ready!(self.poll_drain(cx)).is_err() {
             return Poll::Ready(());
         }
         self.wire.poll_close(cx)
@@ -168,11 +209,15 @@ impl<W: Wire> Connection<W> {
     }
 
     /// Reads what has arrived and hands it to the core.
-    fn read(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+    fn read(&mut self, cx: &mut Context<'_>, turn: Turn) -> Result<(), End> {
         if self.deaf || self.registration.waits_for_turn() || !self.registration.may_read() {
             return Ok(());
         }
-        match self.read_frames(cx).map_err(|_| End::Gone)? {
+        if turn == Turn::Over {
+            self.registration.wait_unheard();
+            return Ok(());
+        }
+        match self.read_frames(cx, turn).map_err(|_| End::Gone)? {
             Read::Paused => Ok(()),
             Read::Ended => Err(End::Gone),
             Read::Broken => {
@@ -190,7 +235,7 @@ impl<W: Wire> Connection<W> {
         }
     }
 
-    fn read_frames(&mut self, cx: &mut Context<'_>) -> io::Result<Read> {
+    fn read_frames(&mut self, cx: &mut Context<'_>, turn: Turn) -> io::Result<Read> {
         let (engine, conn) = (self.registration.engine(), self.registration.link().id());
         let kept_before = self.rest.capacity();
         let mut shared = engine.read_buffer();
@@ -239,6 +284,11 @@ impl<W: Wire> Connection<W> {
                 break Ok(Read::Paused);
             }
         };
+        if bytes > 0 || !matches!(result, Ok(Read::Paused)) {
+            engine
+                .turns()
+                .was_read(turn, work + bytes / READ_WORK_BYTES);
+        }
         if !own {
             self.rest.extend_from_slice(&shared);
             shared.clear();

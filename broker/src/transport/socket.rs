@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, IoSlice},
+    mem::MaybeUninit,
     net::Shutdown,
     pin::{Pin, pin},
     task::{Context, Poll, ready},
@@ -22,7 +23,7 @@ const SLICES_MAX: usize = 256;
 /// What a client may still send into a connection that is being closed.
 const LINGER_BYTES_MAX: usize = 1 << 20;
 /// Read at once of what nobody looks at.
-const SINK_BYTES: usize = 4 << 10;
+const SINK_BYTES: usize = 32 << 10;
 
 /// A socket without encryption.
 #[derive(Debug)]
@@ -90,9 +91,9 @@ impl Parting {
             return Poll::Ready(());
         }
         let left = self.left.get_or_insert(LINGER_BYTES_MAX);
-        let mut sink = [0; SINK_BYTES];
+        let mut sink = [MaybeUninit::uninit(); SINK_BYTES];
         while *left > 0 {
-            let mut buf = ReadBuf::new(&mut sink);
+            let mut buf = ReadBuf::uninit(&mut sink);
             if ready!(Pin::new(&mut *stream).poll_read(cx, &mut buf)).is_err()
                 || buf.filled().is_empty()
             {

@@ -27,7 +27,7 @@ const REFUSAL: ErrorCode = ErrorCode::TooManyConnections;
 pub(crate) async fn serve(engine: Rc<Engine>, listener: TcpListener) {
     let mut pace = Pace::default();
     loop {
-        let (stream, admitted) = accept(&engine, &listener, |stream| {
+        let (stream, admitted) = accept(&engine, &listener, &mut pace, |stream| {
             // As much as the socket takes at once: nobody waits for a client that was refused.
             let _ = stream.try_write(&frame::error(
                 RequestId::PUSH,
@@ -38,18 +38,19 @@ pub(crate) async fn serve(engine: Rc<Engine>, listener: TcpListener) {
         .await;
         let registration = engine.open(Carrier::Tcp, admitted, Transport::default(), None);
         tokio::task::spawn_local(Connection::new(registration, Plain::new(stream)));
-        pace.keep().await;
     }
 }
 
 /// The next connection that may be had. One that may not is given to `refuse` and closed.
-pub(crate) async fn accept(
+pub(super) async fn accept(
     engine: &Rc<Engine>,
     listener: &TcpListener,
+    pace: &mut Pace,
     refuse: impl Fn(&TcpStream),
 ) -> (TcpStream, (Permit, Stranger)) {
     let mut pause = PAUSE.0;
     loop {
+        pace.keep().await;
         match listener.accept().await {
             Ok((stream, address)) => {
                 pause = PAUSE.0;

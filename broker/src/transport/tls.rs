@@ -26,7 +26,7 @@ pub(crate) async fn serve(engine: Rc<Engine>, listener: TcpListener, config: Arc
     let scratch = Scratch::shared();
     let mut pace = Pace::default();
     loop {
-        let (stream, admitted) = tcp::accept(&engine, &listener, |stream| {
+        let (stream, admitted) = tcp::accept(&engine, &listener, &mut pace, |stream| {
             // More than that could be said after a handshake only.
             let _ = stream.try_write(&REFUSED);
         })
@@ -40,7 +40,6 @@ pub(crate) async fn serve(engine: Rc<Engine>, listener: TcpListener, config: Arc
                 engine.shed(Stage::Handshake, "tls");
             }
         }
-        pace.keep().await;
     }
 }
 

@@ -100,6 +100,8 @@ async fn play(stage: &mut Stage, attack: Attack) -> anyhow::Result<()> {
     };
     stage.launch.settings = settings(attack, stage.options.short);
     stage.launch.data = stage.path(&attack.name.replace(' ', "-"));
+    // What the machine has yet to write from before is not this broker's doing.
+    tokio::task::spawn_blocking(rustix::fs::sync).await?;
     let broker = stage.start().await?;
     let plan = Plan {
         readers: 0,
