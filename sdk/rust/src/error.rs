@@ -245,6 +245,17 @@ pub enum TransportError {
     Refused(ServerError),
 }
 
+impl TransportError {
+    /// How long to wait before connecting again, where the server has asked for that.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused(error) => error.retry_after(),
+            _ => None,
+        }
+    }
+}
+
 impl From<std::io::Error> for TransportError {
     fn from(error: std::io::Error) -> Self {
         Self::Io(Arc::new(error))
@@ -289,6 +300,19 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
+    /// How long to wait before connecting again, where a server has asked for that: the longest that one of them did.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused(error) => error.retry_after(),
+            Self::Unreachable(failures) => failures
+                .iter()
+                .filter_map(|failure| failure.error.retry_after())
+                .max(),
+            _ => None,
+        }
+    }
+
     /// Whether connecting may be tried again.
     #[must_use]
     pub fn retry(&self) -> Retry {
@@ -343,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn only_failures_without_hope_forbid_another_connect() {
+    fn only_failures_without_hope_forbid_another_connect_and_a_full_server_puts_it_off() {
         let failure = |error| EndpointFailure {
             endpoint: "tls://h:1".parse().unwrap(),
             error,
@@ -358,6 +382,13 @@ mod tests {
         assert_eq!(
             unreachable(vec![TransportError::NoRoots, TransportError::Closed]).retry(),
             Retry::Safe
+        );
+        let full = |ms| TransportError::Refused(ErrorCode::TooManyConnections.to_proto(ms).into());
+        let refused = unreachable(vec![full(500), TransportError::Closed, full(1_000)]);
+        assert_eq!(refused.retry_after(), Some(Duration::from_secs(1)));
+        assert_eq!(
+            unreachable(vec![TransportError::Closed]).retry_after(),
+            None
         );
     }
 }

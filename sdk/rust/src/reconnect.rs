@@ -12,7 +12,8 @@ use crate::endpoint::{Endpoint, Transport};
 const STABLE: Duration = Duration::from_secs(10);
 
 /// How the client connects again: after a random time in `[0, min(max_ms, base_ms * 2^attempts)]` ("full jitter"), so that
-/// the clients of a broker that went away do not come back all at once.
+/// the clients of a broker that went away do not come back all at once; that long after the time that a broker asked for which
+/// refused the connection, and never later than `max_ms`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReconnectPolicy {
     /// Longest wait before the first attempt, milliseconds. 250 by default.
@@ -63,6 +64,8 @@ pub(crate) struct Reconnect {
     failed: u32,
     since: Option<Instant>,
     go_away: Option<GoAwayPlan>,
+    /// What a server that refused the last connection asked for.
+    advised: Duration,
 }
 
 #[derive(Debug)]
@@ -79,7 +82,14 @@ impl Reconnect {
             failed: 0,
             since: None,
             go_away: None,
+            advised: Duration::ZERO,
         }
+    }
+
+    /// The server has refused or ended the connection, and perhaps said when to come back: not much later than that, and no
+    /// sooner. It cannot keep the client away for longer than the policy does.
+    pub(crate) fn refused(&mut self, retry_after: Option<Duration>) {
+        self.advised = retry_after.unwrap_or_default();
     }
 
     /// A connection is there.
@@ -135,9 +145,13 @@ impl Reconnect {
             return None;
         }
         let plan = self.go_away.take();
+        let advised = std::mem::take(&mut self.advised);
         let at = match &plan {
             Some(plan) => plan.at.max(now),
-            None => now + jitter(self.policy.ceiling_ms(self.failed)),
+            None => {
+                let wait = advised + jitter(self.policy.ceiling_ms(self.failed));
+                now + wait.min(Duration::from_millis(self.policy.max_ms))
+            }
         };
         self.failed = self.failed.saturating_add(1);
         let mut endpoints = plan.map(|plan| plan.endpoints).unwrap_or_default();
@@ -206,6 +220,20 @@ mod tests {
         };
         assert_eq!(huge.ceiling_ms(5), u64::MAX);
         assert!(jitter(0).is_zero());
+    }
+
+    #[test]
+    fn a_server_that_says_when_to_come_back_is_heard_once_and_within_the_policy() {
+        let (mut reconnect, now) = (reconnect("tcp://h:1", None), Instant::now());
+        let ms = Duration::from_millis;
+        reconnect.refused(Some(ms(700)));
+        let wait = reconnect.next(now).unwrap().0 - now;
+        assert!(wait >= ms(700) && wait <= ms(800), "{wait:?}");
+        assert!(reconnect.next(now).unwrap().0 - now <= ms(200));
+        reconnect.refused(Some(Duration::MAX / 2));
+        assert_eq!(reconnect.next(now).unwrap().0 - now, ms(1_000));
+        reconnect.refused(None);
+        assert!(reconnect.next(now).unwrap().0 - now <= ms(800));
     }
 
     #[test]

@@ -124,7 +124,10 @@ impl Session {
                 match Box::pin(self.hold(welcomed)).await {
                     End::Closed => break CloseReason::Asked,
                     End::Refused(error) => break CloseReason::Refused(error),
-                    End::Lost(error) => tracing::debug!(%error, "connection lost"),
+                    End::Lost(error) => {
+                        tracing::debug!(%error, "connection lost");
+                        self.reconnect.refused(error.retry_after());
+                    }
                 }
                 self.disconnected();
             }
@@ -368,6 +371,7 @@ impl Session {
             }
             Err(error) => {
                 tracing::debug!(%error, "not connected");
+                self.reconnect.refused(error.retry_after());
                 Ok(None)
             }
         }
