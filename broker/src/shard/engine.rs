@@ -433,15 +433,13 @@ impl Registration {
         self.engine.turn.ring();
     }
 
-    /// What the connection, which is polled, may do.
-    pub(crate) fn begin_turn(&self) -> Turn {
-        self.engine.turns.begin(&self.link)
-    }
-
-    /// Has the connection wait because the round has no time for it; its bell rings when it has.
-    pub(crate) fn wait_unheard(&self) {
-        self.engine.turns.wait_unheard(&self.link);
-        self.engine.turn.ring();
+    /// The turn of the connection, which is polled; `None`: it waits for it, and its bell rings when it has come.
+    pub(crate) fn begin_turn(&self) -> Option<Turn> {
+        let turn = self.engine.turns.begin(&self.link);
+        if turn.is_none() {
+            self.engine.turn.ring();
+        }
+        turn
     }
 
     /// Whether the connection waits for its turn.

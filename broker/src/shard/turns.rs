@@ -41,15 +41,13 @@ pub(crate) struct Turns {
     uncalled_work: Cell<usize>,
 }
 
-/// What a connection may do when it is polled.
+/// A connection's turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Turn {
-    /// It waited for its turn.
+    /// It waited for it.
     Called,
     /// It did not, and the round has time for it.
     Uncalled,
-    /// The round has no time: it has to wait.
-    Over,
 }
 
 impl Turns {
@@ -58,14 +56,16 @@ impl Turns {
         (ROUND_WORK / (1 + self.eager.borrow().len())).clamp(TURN_WORK.0, TURN_WORK.1)
     }
 
-    /// What a connection that is polled may do.
-    pub(crate) fn begin(&self, link: &Link) -> Turn {
+    /// The turn of a connection that is polled; `None`: the round has no time for it, and it waits behind all others that do.
+    pub(crate) fn begin(&self, link: &Rc<Link>) -> Option<Turn> {
         if link.was_called() {
-            Turn::Called
+            Some(Turn::Called)
         } else if self.uncalled_work.get() < ROUND_WORK {
-            Turn::Uncalled
+            Some(Turn::Uncalled)
         } else {
-            Turn::Over
+            let unwritten = link.outbox().bytes().min(ROUND_WORK * WRITE_WORK_BYTES);
+            self.wait(link, LOOK_WORK + unwritten / WRITE_WORK_BYTES);
+            None
         }
     }
 
@@ -91,12 +91,6 @@ impl Turns {
             self.leaving.borrow_mut().push_back(Rc::clone(link));
         }
         link.may_leave()
-    }
-
-    /// Puts a connection for which the round has no time behind all others that wait.
-    pub(crate) fn wait_unheard(&self, link: &Rc<Link>) {
-        let unwritten = link.outbox().bytes().min(ROUND_WORK * WRITE_WORK_BYTES);
-        self.wait(link, LOOK_WORK + unwritten / WRITE_WORK_BYTES);
     }
 
     /// Puts a connection, whose turn took so much work, behind all others that have more to say.
@@ -235,24 +229,25 @@ mod tests {
     #[test]
     fn when_a_round_has_no_time_left_those_who_come_wait_for_the_next() {
         let (turns, links) = (Turns::default(), links(3));
-        assert_eq!(turns.begin(&links[0]), Turn::Uncalled);
+        assert_eq!(turns.begin(&links[0]), Some(Turn::Uncalled));
         turns.was_read(Turn::Called, ROUND_WORK);
-        assert_eq!(turns.begin(&links[0]), Turn::Uncalled);
+        assert_eq!(turns.begin(&links[0]), Some(Turn::Uncalled));
         turns.was_written(Turn::Uncalled, ROUND_WORK / 2 * WRITE_WORK_BYTES);
         turns.was_read(Turn::Uncalled, ROUND_WORK / 2);
-        assert_eq!(turns.begin(&links[1]), Turn::Over);
-        turns.wait_unheard(&links[1]);
+        assert_eq!(turns.begin(&links[1]), None);
+        assert_eq!(waiting(&turns.eager), [1]);
         assert!(!turns.call());
-        assert_eq!(turns.begin(&links[1]), Turn::Called);
-        assert_eq!(turns.begin(&links[2]), Turn::Uncalled);
+        assert_eq!(turns.begin(&links[1]), Some(Turn::Called));
+        assert_eq!(turns.begin(&links[2]), Some(Turn::Uncalled));
     }
 
     #[test]
     fn many_with_much_to_be_written_are_not_called_at_once() {
         let (turns, links) = (Turns::default(), links(5));
+        turns.was_read(Turn::Uncalled, ROUND_WORK);
         for link in &links {
             link.push(Bytes::from(vec![0; ROUND_WORK / 2 * WRITE_WORK_BYTES]));
-            turns.wait_unheard(link);
+            assert_eq!(turns.begin(link), None);
         }
         assert!(turns.call());
         assert_eq!(waiting(&turns.eager), [2, 3, 4]);

@@ -117,7 +117,9 @@ impl<W: Wire> Connection<W> {
         if link.is_closing() {
             return Poll::Ready(End::Closing);
         }
-        let turn = self.registration.begin_turn();
+        let Some(turn) = self.registration.begin_turn() else {
+            return Poll::Pending;
+        };
         if self.write(cx, turn).is_err() {
             return Poll::Ready(End::Gone);
         }
@@ -130,14 +132,6 @@ impl<W: Wire> Connection<W> {
     /// Writes what is queued, as far as the client takes it now.
     fn write(&mut self, cx: &mut Context<'_>, turn: Turn) -> io::Result<()> {
         let mut outbox = self.registration.link().outbox();
-        if turn == Turn::Over {
-            let waits = self.flush_due || !outbox.is_empty();
-            drop(outbox);
-            if waits {
-                self.registration.wait_unheard();
-            }
-            return Ok(());
-        }
         let mut bytes = 0;
         while !outbox.is_empty() && bytes < WRITE_TURN_BYTES {
             match self.wire.poll_write(cx, &mut outbox)? {
@@ -181,11 +175,9 @@ impl<W: Wire> Connection<W> {
             return Poll::Ready(());
         }
         self.registration.link().bell().listen(cx);
-        let turn = self.registration.begin_turn();
-        if turn == Turn::Over {
-            self.registration.wait_unheard();
+        let Some(turn) = self.registration.begin_turn() else {
             return Poll::Pending;
-        }
+        };
         self.registration
             .engine()
             .turns()
@@ -211,10 +203,6 @@ impl<W: Wire> Connection<W> {
     /// Reads what has arrived and hands it to the core.
     fn read(&mut self, cx: &mut Context<'_>, turn: Turn) -> Result<(), End> {
         if self.deaf || self.registration.waits_for_turn() || !self.registration.may_read() {
-            return Ok(());
-        }
-        if turn == Turn::Over {
-            self.registration.wait_unheard();
             return Ok(());
         }
         match self.read_frames(cx, turn).map_err(|_| End::Gone)? {
