@@ -12,14 +12,16 @@ const JOURNAL_SLICE: Duration = Duration::from_micros(100);
 /// How far the views stand back: a tenth of the share of a thread that does not. Publishers are slowed when that is not enough,
 /// and then leave them a processor.
 const VIEWS_NICE: i32 = 10;
+/// And how long they have a processor at once before the kernel looks whether somebody else should.
+const VIEWS_SLICE: Duration = Duration::from_micros(300);
 
 /// Tells the kernel what the calling thread is for.
 pub(crate) fn arrange(thread: StoreThread) {
     let arranged = match thread {
         StoreThread::Journal => ask_for_slices(JOURNAL_SLICE),
         StoreThread::Views => rustix::process::nice(VIEWS_NICE)
-            .map(|_| ())
-            .map_err(io::Error::from),
+            .map_err(io::Error::from)
+            .and_then(|_| ask_for_slices(VIEWS_SLICE)),
         StoreThread::Segments | StoreThread::Reader => Ok(()),
     };
     if let Err(error) = arranged {

@@ -123,6 +123,10 @@ pub enum Step {
 pub(super) trait Pace {
     /// Called after some work on so many records: a place to rest.
     fn worked(&mut self, records: usize);
+    /// Bytes that are read at once: whoever else uses the disk waits for as many.
+    fn step_bytes(&self) -> usize;
+    /// Called after such a read: another place to rest.
+    fn moved(&mut self);
     /// Called at each step; `Err` ends the work as a crash would.
     fn reached(&mut self, step: Step) -> Result<(), Fault>;
 }
@@ -284,7 +288,7 @@ impl ViewStore {
             known,
         } = memory;
         segment
-            .read(bytes)
+            .read(pace.step_bytes(), bytes, &mut || pace.moved())
             .map_err(|error| Fault::Damaged(error.to_string()))?;
         let gathered = Gathered::from_entries(bytes, segment.entries(bytes), scratch, pace)?;
         pace.reached(Step::Gathered)?;

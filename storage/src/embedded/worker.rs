@@ -17,8 +17,17 @@ use super::{
 };
 use crate::{journal::JournalError, promise::Resolver};
 
-/// Work goes on this long before it rests, so that the processor is free again soon.
-const SLICE: Duration = Duration::from_millis(2);
+/// Work goes on this long before it rests: a thread that wants its processor waits for the rest as a rule, because the kernel
+/// looks for a better one only every 4 ms when that one has had its share.
+const SLICE: Duration = Duration::from_micros(300);
+/// Bytes of one read of a segment, and when publishers are about to be slowed.
+const STEP_BYTES: usize = 128 << 10;
+const HURRIED_STEP_BYTES: usize = 512 << 10;
+/// The disk is left to others after a read of a segment for as many times as long as that took.
+const DISK_REST: u32 = 3;
+/// What the next segment is brought in with is kept so long. Giving it back stops the processor for milliseconds, and so do
+/// its pages when they are used for the first time.
+const MEMORY_KEPT: Duration = Duration::from_secs(30);
 /// Records between two looks at the clock.
 const RECORDS_PER_LOOK: usize = 64;
 /// With so many segments waiting there is no rest: publishers are about to be slowed.
@@ -162,6 +171,7 @@ impl Work {
         let flush_every = Duration::from_millis(self.options.seen_flush_ms.max(1));
         let mut flushed = Instant::now();
         let mut memory = Memory::default();
+        let mut used = Instant::now();
         loop {
             let (stopping, abandoned) = {
                 let orders = self.lock();
@@ -182,13 +192,17 @@ impl Work {
             }
             match self.log.sealed_unviewed() {
                 Some(_) if self.views.is_crowded() => self.rest(CROWDED),
-                Some(segment) => match self.bring_in(&segment, &mut memory, &mut checkpoint) {
-                    Ok(()) => {}
-                    Err(Fault::Stopped) => break,
-                    Err(fault) => self.failed(&segment, &fault),
-                },
+                Some(segment) => {
+                    match self.bring_in(&segment, &mut memory, &mut checkpoint) {
+                        Ok(()) => {}
+                        Err(Fault::Stopped) => break,
+                        Err(fault) => self.failed(&segment, &fault),
+                    }
+                    used = Instant::now();
+                }
                 None => {
-                    if !self.wait(flush_every.saturating_sub(flushed.elapsed())) {
+                    let found = self.wait(flush_every.saturating_sub(flushed.elapsed()));
+                    if !found && used.elapsed() >= MEMORY_KEPT {
                         memory.shrink();
                     }
                 }
@@ -303,6 +317,21 @@ struct Pacer<'a> {
     records: usize,
 }
 
+impl Pacer<'_> {
+    /// `time`, by the time that was worked.
+    fn rest(&mut self, time: impl FnOnce(Duration) -> Duration) {
+        let time = time(self.since.elapsed());
+        if !time.is_zero() && !self.work.hurry() {
+            self.work.rest(time);
+        }
+        self.since = Instant::now();
+    }
+
+    fn duty(&self) -> u32 {
+        self.work.options.duty_percent.clamp(1, 100)
+    }
+}
+
 impl Pace for Pacer<'_> {
     fn worked(&mut self, records: usize) {
         self.records += records;
@@ -310,15 +339,24 @@ impl Pace for Pacer<'_> {
             return;
         }
         self.records = 0;
-        let worked = self.since.elapsed();
-        if worked < SLICE {
-            return;
+        if self.since.elapsed() >= SLICE {
+            let duty = self.duty();
+            self.rest(|worked| worked * (100 - duty) / duty);
         }
-        let duty = self.work.options.duty_percent.clamp(1, 100);
-        if duty < 100 && !self.work.hurry() {
-            self.work.rest(worked * (100 - duty) / duty);
+    }
+
+    fn step_bytes(&self) -> usize {
+        if self.work.hurry() {
+            HURRIED_STEP_BYTES
+        } else {
+            STEP_BYTES
         }
-        self.since = Instant::now();
+    }
+
+    fn moved(&mut self) {
+        if self.duty() < 100 {
+            self.rest(|read| read * DISK_REST);
+        }
     }
 
     fn reached(&mut self, step: Step) -> Result<(), Fault> {

@@ -57,7 +57,13 @@ fn load(
     segment: Arc<Segment>,
     mut bytes: Blocks,
 ) -> Result<Loaded, JournalError> {
-    let read = segment.read_into(place, segment.capacity(), READ_BYTES, &mut bytes);
+    let read = segment.read_into(
+        place,
+        segment.capacity(),
+        READ_BYTES,
+        &mut bytes,
+        &mut || {},
+    );
     read.map_err(|error| io_error(format!("read {}", segment.name()), &error))?;
     let scan = scan(&bytes, segment.codec());
     Ok(Loaded {

@@ -61,22 +61,21 @@ pub(super) fn write_all_at(
     Ok(())
 }
 
-/// Bytes of one read or write of what nobody waits for: an append that comes meanwhile waits for one of these at most.
-pub(super) const STEP_BYTES: usize = 256 << 10;
-
 /// Reads the first bytes of a file that was opened for direct I/O, in place of what the buffer held: whole blocks, of which
-/// the last is cut, `step_bytes` at a time.
+/// the last is cut, `step_bytes` at a time. Whoever leaves the disk to others meanwhile does so in `between`.
 pub(super) fn read_blocks(
     file: &dyn DiskFile,
     bytes: usize,
     step_bytes: usize,
     blocks: &mut Blocks,
+    between: &mut dyn FnMut(),
 ) -> io::Result<()> {
     blocks.set_len(bytes.next_multiple_of(BLOCK_BYTES));
     let mut offset = 0;
     for step in blocks.chunks_mut(step_bytes) {
         file.read_exact_at(step, offset)?;
         offset += step.len() as u64;
+        between();
     }
     blocks.set_len(bytes);
     Ok(())

@@ -7,7 +7,6 @@ use rialto_protocol::ids::{Epoch, LaneId, Position};
 
 use super::{
     Blocks, Segment, Shared,
-    disk::STEP_BYTES,
     format::{ENTRY_HEADER_BYTES, EntryCodec, FIRST_ENTRY, damaged},
     io_error, locked,
     segment::Sealed,
@@ -140,16 +139,22 @@ impl SealedSegment {
         }
     }
 
-    /// Reads the segment into a buffer, in place of what it held.
+    /// Reads the segment into a buffer, in place of what it held, `step_bytes` at a time; `between` is called after each.
     ///
     /// # Errors
     /// [`JournalError::Io`] when it cannot be read.
-    pub(crate) fn read(&self, buffer: &mut Blocks) -> Result<(), JournalError> {
+    pub(crate) fn read(
+        &self,
+        step_bytes: usize,
+        buffer: &mut Blocks,
+        between: &mut dyn FnMut(),
+    ) -> Result<(), JournalError> {
         let Shared {
             disk, directory, ..
         } = &*self.shared;
+        let place = (&**disk, &**directory);
         self.sealed
-            .read_into((&**disk, directory), self.sealed.end, STEP_BYTES, buffer)
+            .read_into(place, self.sealed.end, step_bytes, buffer, between)
             .map_err(|error| io_error(format!("read {}", self.sealed.name()), &error))
     }
 

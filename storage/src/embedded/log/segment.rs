@@ -89,6 +89,7 @@ impl Segment {
         bytes: u32,
         step_bytes: usize,
         buffer: &mut Blocks,
+        between: &mut dyn FnMut(),
     ) -> io::Result<()> {
         if !(self.capacity as usize).is_multiple_of(BLOCK_BYTES) {
             // A file that was cut short ends within a block.
@@ -96,7 +97,7 @@ impl Segment {
             return self.file.read_exact_at(buffer, 0);
         }
         let direct = disk.open_direct(&directory.join(file_name(self.number)))?;
-        read_blocks(&*direct, bytes as usize, step_bytes, buffer)
+        read_blocks(&*direct, bytes as usize, step_bytes, buffer, between)
     }
 
     /// What an error message calls it.

@@ -2,12 +2,15 @@
 //! otherwise, so that appending neither allocates blocks nor changes a file's length. It also removes what is kept no
 //! longer.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{
     Blocks, Segment, Shared,
     blocks::BLOCK_BYTES,
-    disk::{DiskFile, STEP_BYTES, write_all_at},
+    disk::{DiskFile, write_all_at},
     format::{EntryCodec, FILE_HEADER_BYTES, FIRST_ENTRY, file_header},
     locked, now_ms,
     segment::{Ready, States, Viewed, file_name},
@@ -15,6 +18,10 @@ use super::{
 
 /// Ready segments beyond which old ones are removed rather than recycled.
 const READY_MAX: usize = 2;
+/// Bytes of one write while a segment is filled: an append that comes meanwhile waits for one of these at most.
+const STEP_BYTES: usize = 128 << 10;
+/// Between two of them while the segment is not needed yet.
+const FILL_REST: Duration = Duration::from_millis(1);
 /// Name of a file on its way to become a segment.
 pub(super) const TEMPORARY: &str = "next.tmp";
 
@@ -148,7 +155,7 @@ fn prepare(shared: &Shared, number: u64, old: Option<Segment>) -> std::io::Resul
     };
     let blocks = disk.open_direct(&temporary)?;
     if file.bytes()? < u64::from(capacity) {
-        fill(&*blocks, capacity)?;
+        fill(&*blocks, capacity, |filled| leave_room(shared, filled))?;
     }
     // Stale entries behind it carry another segment's number.
     let mut header = Blocks::default();
@@ -165,7 +172,8 @@ fn prepare(shared: &Shared, number: u64, old: Option<Segment>) -> std::io::Resul
     })
 }
 
-fn fill(file: &dyn DiskFile, capacity: u32) -> std::io::Result<()> {
+/// Calls `between` after each step, with the bytes that are filled.
+fn fill(file: &dyn DiskFile, capacity: u32, mut between: impl FnMut(u64)) -> std::io::Result<()> {
     let mut zeroes = Blocks::default();
     zeroes.set_len(STEP_BYTES.min(capacity as usize));
     let mut offset = 0;
@@ -174,8 +182,22 @@ fn fill(file: &dyn DiskFile, capacity: u32) -> std::io::Result<()> {
         let count = usize::try_from(left).map_or(zeroes.len(), |left| left.min(zeroes.len()));
         write_all_at(file, &zeroes[..count], offset)?;
         offset += count as u64;
+        between(offset);
     }
     Ok(())
+}
+
+/// Leaves the disk to appends for a while, as long as more is filled than has been written of the segment that they go to, by so
+/// much that it will be ready in time.
+fn leave_room(shared: &Shared, filled: u64) {
+    let ahead = {
+        let states = shared.segments.lock();
+        let written = states.active.as_ref().map(|(_, end)| u64::from(*end));
+        states.wanted == 0 && !states.closing && written.is_some_and(|end| filled / 8 * 7 >= end)
+    };
+    if ahead {
+        std::thread::sleep(FILL_REST);
+    }
 }
 
 /// Whether this thread was told to end or has panicked: nobody waits for segments that it would have made.

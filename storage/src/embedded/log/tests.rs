@@ -149,7 +149,7 @@ fn sealed_entries(log: &Log) -> Vec<Entry> {
 
 fn entries_of(segment: &super::SealedSegment) -> Vec<Entry> {
     let mut bytes = super::Blocks::default();
-    segment.read(&mut bytes).unwrap();
+    segment.read(1 << 20, &mut bytes, &mut || {}).unwrap();
     segment
         .entries(&bytes)
         .map(|entry| owned(&entry.unwrap()))

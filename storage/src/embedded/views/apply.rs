@@ -11,16 +11,16 @@ use ahash::RandomState;
 use fjall::Keyspace;
 use rialto_protocol::{
     event::{self, EventHead},
-    ids::{ClientId, ConversationId, Seq},
+    ids::{ClientId, ConversationId},
 };
 
 use super::{
     Fault, Pace, Step, ViewStore,
     codec::{
-        DeviceValue, HeadValue, LENGTH_BYTES, RUN_BYTES_MAX, Run, device_key, put_sent, row_key,
-        row_value, run_key, sent_key, window_key,
+        DeviceValue, HeadValue, LENGTH_BYTES, RUN_BYTES_MAX, device_key, put_event, put_sent,
+        row_key, row_value, run_key, sent_key, window_key,
     },
-    gather::{Gathered, RowRef},
+    gather::{Gathered, Place, RowRef},
     sink::Sink,
     values, window,
 };
@@ -28,6 +28,13 @@ use crate::views::SentEvent;
 
 /// Conversations of the newest window that are known to stand in `windows`; so many of them take about 4 MiB.
 const KNOWN_MAX: usize = 1 << 17;
+
+/// Values go to the disk after so many steps of reading: a sync costs more than a read.
+const SYNCED_STEPS: usize = 4;
+/// Events that are looked at together; the processor keeps so many of the usual length at hand.
+const NEAR: usize = 64;
+/// What a processor fetches at once.
+const LINE_BYTES: usize = 64;
 
 /// One ingestion into each keyspace that the segment touches.
 struct Sinks<'k> {
@@ -48,7 +55,7 @@ pub(super) struct Known {
 /// An event and its head.
 struct Event {
     head: EventHead,
-    /// With its length before it, among the conversation's.
+    /// In the segment.
     bytes: Range<usize>,
     time_ms: u64,
     sent_window: u32,
@@ -59,15 +66,14 @@ struct Event {
 struct Buffers {
     events: Vec<Event>,
     by_sender: Vec<u32>,
-    /// For runs whose events do not stand behind one another.
     run: Vec<u8>,
     list: Vec<u8>,
 }
 
-fn sinks(keyspaces: &BTreeMap<u32, Keyspace>) -> BTreeMap<u32, Sink<'_>> {
+fn sinks(keyspaces: &BTreeMap<u32, Keyspace>, step_bytes: usize) -> BTreeMap<u32, Sink<'_>> {
     keyspaces
         .iter()
-        .map(|(window, keyspace)| (*window, Sink::of_long_values(keyspace)))
+        .map(|(window, keyspace)| (*window, Sink::of_long_values(keyspace, step_bytes)))
         .collect()
 }
 
@@ -96,20 +102,21 @@ impl ViewStore {
     ) -> Result<(), Fault> {
         let (events, sent) = self.windows_of(gathered, newest_time_ms);
         let (events, sent) = self.open_windows(&events, &sent)?;
+        let step_bytes = SYNCED_STEPS * pace.step_bytes();
         let mut sinks = Sinks {
-            events: sinks(&events),
-            sent: sinks(&sent),
+            events: sinks(&events, step_bytes),
+            sent: sinks(&sent, step_bytes),
             devices: Sink::new(&self.devices),
             windows: Sink::new(&self.windows),
             heads: Sink::new(&self.heads),
         };
         let mut buffers = Buffers::default();
         for said in &gathered.conversations {
-            let runs = &gathered.runs[said.bytes.clone()];
-            let times = &gathered.times[said.events.clone()];
-            self.read_heads(said.conversation, runs, times, &mut buffers.events)?;
-            self.apply_conversation(said.conversation, runs, &mut buffers, &mut sinks, known)?;
-            pace.worked(times.len());
+            let places = &gathered.events[said.events.clone()];
+            let (conversation, segment) = (said.conversation, gathered.segment);
+            self.read_heads(conversation, segment, places, &mut buffers.events)?;
+            self.apply_conversation(conversation, segment, &mut buffers, &mut sinks, known)?;
+            pace.worked(places.len());
         }
         // Windows and heads last: what they name is there.
         sinks.events.into_values().try_for_each(Sink::finish)?;
@@ -131,7 +138,7 @@ impl ViewStore {
     ) -> (BTreeSet<u32>, BTreeSet<u32>) {
         let (mut events, mut sent) = (BTreeSet::new(), BTreeSet::new());
         let mut last = None;
-        for time_ms in gathered.times {
+        for Place { time_ms, .. } in gathered.events {
             if last.replace(*time_ms) != Some(*time_ms) {
                 events.insert(window(*time_ms, self.events_window_ms));
                 sent.insert(window(*time_ms, self.sent_window_ms));
@@ -145,28 +152,27 @@ impl ViewStore {
     fn read_heads(
         &self,
         conversation: ConversationId,
-        runs: &[u8],
-        times: &[u64],
+        segment: &[u8],
+        places: &[Place],
         events: &mut Vec<Event>,
     ) -> Result<(), Fault> {
         events.clear();
-        let mut start = 0;
-        for (event, time_ms) in Run::new(Seq(0), runs).zip(times) {
-            let head = event.and_then(|(_, event)| {
-                let bytes = start..start + LENGTH_BYTES + event.len();
-                start = bytes.end;
-                Some((event::peek(event).ok()?, bytes))
-            });
-            let (head, bytes) = head.ok_or_else(|| {
-                let text = format!("an event of conversation {conversation} cannot be read");
-                Fault::Damaged(text)
-            })?;
-            events.push(Event {
-                head,
-                bytes,
-                time_ms: *time_ms,
-                sent_window: window(*time_ms, self.sent_window_ms),
-            });
+        for places in places.chunks(NEAR) {
+            bring_near(segment, places);
+            for place in places {
+                let bytes = place.range();
+                let head = event::peek(&segment[bytes.clone()]).map_err(|cause| {
+                    let text =
+                        format!("an event of conversation {conversation} cannot be read: {cause}");
+                    Fault::Damaged(text)
+                })?;
+                events.push(Event {
+                    head,
+                    bytes,
+                    time_ms: place.time_ms,
+                    sent_window: window(place.time_ms, self.sent_window_ms),
+                });
+            }
         }
         // The owner numbers them without gaps; whatever else this may be, runs rise.
         if !events.is_sorted_by(|a, b| a.head.seq < b.head.seq) {
@@ -179,7 +185,7 @@ impl ViewStore {
     fn apply_conversation(
         &self,
         conversation: ConversationId,
-        runs: &[u8],
+        segment: &[u8],
         buffers: &mut Buffers,
         sinks: &mut Sinks<'_>,
         known: &mut Known,
@@ -218,7 +224,7 @@ impl ViewStore {
             let Some(sink) = sinks.events.get_mut(&window) else {
                 continue;
             };
-            apply_runs(conversation, events, runs, sink, run)?;
+            apply_runs(conversation, events, segment, sink, run)?;
             if known.is_new(conversation, window) {
                 sinks.windows.put(&window_key(conversation, window), &[])?;
             }
@@ -241,36 +247,37 @@ impl ViewStore {
     }
 }
 
+/// Looks at these events once, so that the processor fetches them side by side: they stand all over the segment.
+fn bring_near(segment: &[u8], places: &[Place]) {
+    let seen = places.iter().map(|place| {
+        let lines = segment[place.range()].iter().step_by(LINE_BYTES);
+        lines.fold(0, |seen: u8, byte| seen ^ byte)
+    });
+    std::hint::black_box(seen.fold(0, |seen, line| seen ^ line));
+}
+
 /// Consecutive events as runs of [`RUN_BYTES_MAX`] at most.
 fn apply_runs(
     conversation: ConversationId,
     events: &[Event],
-    runs: &[u8],
+    segment: &[u8],
     sink: &mut Sink<'_>,
-    buffer: &mut Vec<u8>,
+    run: &mut Vec<u8>,
 ) -> Result<(), Fault> {
     let mut rest = events;
-    while let [first, more @ ..] = rest {
-        let (mut count, mut bytes) = (1, first.bytes.len());
-        let (mut next, mut end, mut together) = (first.head.seq.next(), first.bytes.end, true);
-        for event in more {
-            bytes += event.bytes.len();
-            if bytes > RUN_BYTES_MAX || event.head.seq != next {
+    while let [first, ..] = rest {
+        run.clear();
+        let (mut next, mut count) = (first.head.seq, 0);
+        for event in rest {
+            let bytes = &segment[event.bytes.clone()];
+            let grown = run.len() + LENGTH_BYTES + bytes.len();
+            if count > 0 && (grown > RUN_BYTES_MAX || event.head.seq != next) {
                 break;
             }
-            together &= event.bytes.start == end;
-            (next, end, count) = (next.next(), event.bytes.end, count + 1);
+            put_event(run, bytes);
+            (next, count) = (next.next(), count + 1);
         }
-        let key = run_key(conversation, first.head.seq);
-        if together {
-            sink.put(&key, &runs[first.bytes.start..end])?;
-        } else {
-            buffer.clear();
-            for event in &rest[..count] {
-                buffer.extend_from_slice(&runs[event.bytes.clone()]);
-            }
-            sink.put(&key, buffer)?;
-        }
+        sink.put(&run_key(conversation, first.head.seq), run)?;
         rest = &rest[count..];
     }
     Ok(())

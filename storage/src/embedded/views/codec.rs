@@ -247,6 +247,13 @@ pub(super) fn parse_row(whole: &[u8]) -> Option<(Position, Bytes)> {
     Some((position, Bytes::copy_from_slice(&whole[8..])))
 }
 
+/// Puts an event at the end of a run; events are shorter than a segment, and that is shorter than 4 GiB.
+pub(super) fn put_event(run: &mut Vec<u8>, event: &[u8]) {
+    let length = u32::try_from(event.len()).unwrap_or(u32::MAX);
+    run.extend_from_slice(&length.to_le_bytes());
+    run.extend_from_slice(event);
+}
+
 /// The events of a run, in order; `None` in the middle: the run is damaged.
 pub(super) struct Run<'a> {
     pub(super) seq: Seq,

@@ -8,28 +8,33 @@ use rialto_protocol::{
     record::{RecordRef, RecordRefs, Table},
 };
 
-use super::{super::log::StoredEntry, Fault, Pace, codec::LENGTH_BYTES};
+use super::{super::log::StoredEntry, Fault, Pace};
 use crate::journal::JournalError;
 
-/// An event that waits for its place.
-struct Unsorted {
+/// Where an event stands in the segment.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Place {
     /// Number of its conversation.
     conversation: u32,
-    /// In the segment.
     offset: u32,
     bytes: u32,
-    /// Journal time of its entry.
-    time_ms: u64,
+    /// Journal time of its entry: what windows go by.
+    pub(super) time_ms: u64,
+}
+
+impl Place {
+    pub(super) fn range(&self) -> Range<usize> {
+        let start = self.offset as usize;
+        start..start + self.bytes as usize
+    }
 }
 
 /// Events of one conversation.
 #[derive(Clone)]
 pub(super) struct Said {
     pub(super) conversation: ConversationId,
-    /// In [`Gathered::times`].
+    /// In [`Gathered::events`].
     pub(super) events: Range<usize>,
-    /// In [`Gathered::runs`].
-    pub(super) bytes: Range<usize>,
 }
 
 /// A row's new value, the last of the segment.
@@ -45,21 +50,21 @@ pub(super) struct RowRef<'s> {
 #[derive(Default)]
 pub(super) struct Scratch {
     numbers: HashMap<ConversationId, u32, RandomState>,
-    /// By their numbers, with how many events they have and how many bytes these take.
+    /// By their numbers, with how many events they have.
     conversations: Vec<Said>,
-    unsorted: Vec<Unsorted>,
-    runs: Vec<u8>,
-    times: Vec<u64>,
+    /// In the order of the journal.
+    found: Vec<Place>,
+    sorted: Vec<Place>,
 }
 
 /// All that a segment brings.
 pub(super) struct Gathered<'s> {
+    /// Where the events stand.
+    pub(super) segment: &'s [u8],
     /// In rising order of their ids.
     pub(super) conversations: Vec<Said>,
-    /// Events as in a run: each after its length, those of each conversation together and in the order of the journal.
-    pub(super) runs: &'s [u8],
-    /// Journal time of each event's entry, in the same order: what windows go by.
-    pub(super) times: &'s [u64],
+    /// Those of each conversation together and in the order of the journal.
+    pub(super) events: &'s [Place],
     pub(super) rows: Vec<RowRef<'s>>,
     pub(super) newest_time_ms: u64,
 }
@@ -74,11 +79,11 @@ impl<'s> Gathered<'s> {
     ) -> Result<Self, Fault> {
         scratch.numbers.clear();
         scratch.conversations.clear();
-        scratch.unsorted.clear();
+        scratch.found.clear();
         let mut gathered = Self {
+            segment,
             conversations: Vec::new(),
-            runs: &[],
-            times: &[],
+            events: &[],
             rows: Vec::new(),
             newest_time_ms: 0,
         };
@@ -92,8 +97,8 @@ impl<'s> Gathered<'s> {
             })?;
             pace.worked(1);
         }
-        gathered.conversations = scratch.sort(segment);
-        (gathered.runs, gathered.times) = (&scratch.runs, &scratch.times);
+        gathered.conversations = scratch.sort(pace);
+        gathered.events = &scratch.sorted;
         gathered.sort_rows();
         Ok(gathered)
     }
@@ -159,13 +164,10 @@ impl Scratch {
             self.conversations.push(Said {
                 conversation,
                 events: 0..0,
-                bytes: 0..0,
             });
         }
-        let said = &mut self.conversations[number as usize];
-        said.events.end += 1;
-        said.bytes.end += LENGTH_BYTES + bytes as usize;
-        self.unsorted.push(Unsorted {
+        self.conversations[number as usize].events.end += 1;
+        self.found.push(Place {
             conversation: number,
             offset,
             bytes,
@@ -173,38 +175,34 @@ impl Scratch {
         });
     }
 
-    /// Puts the events of each conversation behind one another. Conversations are sorted; events are only counted, and copied in
-    /// the order in which they stand in the segment: reading on is what memory does well, and what is written may wait.
-    fn sort(&mut self, segment: &[u8]) -> Vec<Said> {
-        let mut sorted = std::mem::take(&mut self.conversations);
-        let mut order: Vec<u32> = (0..).take(sorted.len()).collect();
+    /// Puts the events of each conversation behind one another. Conversations are sorted; events are only counted.
+    fn sort(&mut self, pace: &mut dyn Pace) -> Vec<Said> {
+        let mut numbered = std::mem::take(&mut self.conversations);
+        let mut order: Vec<u32> = (0..).take(numbered.len()).collect();
         order.sort_unstable_by_key(|number| {
-            u128::from_be_bytes(*sorted[*number as usize].conversation.as_bytes())
+            u128::from_be_bytes(*numbered[*number as usize].conversation.as_bytes())
         });
-        let (mut events, mut bytes) = (0, 0);
+        let mut events = 0;
         for number in &order {
-            let said = &mut sorted[*number as usize];
+            let said = &mut numbered[*number as usize];
             // Ranges that are filled from their start on.
-            let (count, length) = (said.events.end, said.bytes.end);
-            (said.events, said.bytes) = (events..events, bytes..bytes);
-            (events, bytes) = (events + count, bytes + length);
+            let count = said.events.end;
+            said.events = events..events;
+            events += count;
         }
-        self.times.resize(events, 0);
-        self.runs.resize(bytes, 0);
-        for event in &self.unsorted {
-            let said = &mut sorted[event.conversation as usize];
-            self.times[said.events.end] = event.time_ms;
+        self.sorted.resize(events, Place::default());
+        for event in &self.found {
+            let said = &mut numbered[event.conversation as usize];
+            self.sorted[said.events.end] = *event;
             said.events.end += 1;
-            let from = &segment[event.offset as usize..][..event.bytes as usize];
-            let to = &mut self.runs[said.bytes.end..][..LENGTH_BYTES + from.len()];
-            to[..LENGTH_BYTES].copy_from_slice(&event.bytes.to_le_bytes());
-            to[LENGTH_BYTES..].copy_from_slice(from);
-            said.bytes.end += to.len();
+            pace.worked(1);
         }
-        let in_order = order.iter().map(|number| sorted[*number as usize].clone());
+        let in_order = order
+            .iter()
+            .map(|number| numbered[*number as usize].clone());
         let in_order = in_order.collect();
-        sorted.clear();
-        self.conversations = sorted;
+        numbered.clear();
+        self.conversations = numbered;
         in_order
     }
 }

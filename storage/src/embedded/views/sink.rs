@@ -46,10 +46,10 @@ impl<'k> Sink<'k> {
         }
     }
 
-    /// Into a keyspace whose long values have files of their own.
-    pub(super) fn of_long_values(keyspace: &'k Keyspace) -> Self {
+    /// Into a keyspace whose long values have files of their own, which go to the disk after so many bytes.
+    pub(super) fn of_long_values(keyspace: &'k Keyspace, step_bytes: usize) -> Self {
         Self {
-            trickle: Some(Trickle::new(keyspace)),
+            trickle: Some(Trickle::new(keyspace, step_bytes)),
             ..Self::new(keyspace)
         }
     }
