@@ -51,7 +51,7 @@ faults-planted: toolchain ## show that the fault campaigns find mistakes that ar
 	@cargo build --release -p rialto-server --features planted --target-dir target/planted
 	@faults/planted.sh target/planted/release/rialto
 
-soak: toolchain ## an hour at half load, in which nothing may be lost or grow (DURATION=1h)
+soak: toolchain ## an hour at half load, or what the disk has room for, in which nothing may be lost or grow (DURATION=1h)
 	@cargo build --release
 	@loadgen/soak.sh "$(DURATION)"
 

@@ -12,7 +12,7 @@ const JOURNAL_SLICE: Duration = Duration::from_micros(100);
 /// How far the views stand back: a tenth of the share of a thread that does not. Publishers are slowed when that is not enough,
 /// and then leave them a processor.
 const VIEWS_NICE: i32 = 10;
-/// And how long they have a processor at once before the kernel looks whether somebody else should.
+/// And how long they keep a processor at most when a thread wakes up that is put in front of them.
 const VIEWS_SLICE: Duration = Duration::from_micros(300);
 
 /// Tells the kernel what the calling thread is for.

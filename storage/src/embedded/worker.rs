@@ -23,8 +23,9 @@ const SLICE: Duration = Duration::from_micros(300);
 /// Bytes of one read of a segment, and when publishers are about to be slowed.
 const STEP_BYTES: usize = 128 << 10;
 const HURRIED_STEP_BYTES: usize = 512 << 10;
-/// The disk is left to others after a read of a segment for as many times as long as that took.
+/// The disk is left to others after a read of a segment for as many times as long as that took, and no longer than this.
 const DISK_REST: u32 = 3;
+const DISK_REST_MAX: Duration = Duration::from_millis(10);
 /// What the next segment is brought in with is kept so long. Giving it back stops the processor for milliseconds, and so do
 /// its pages when they are used for the first time.
 const MEMORY_KEPT: Duration = Duration::from_secs(30);
@@ -125,6 +126,7 @@ impl Work {
             resolver.resolve(Ok(()));
         } else if !orders.stopping {
             orders.waiting.push((segment, resolver));
+            self.bell.notify_all();
         }
     }
 
@@ -355,7 +357,7 @@ impl Pace for Pacer<'_> {
 
     fn moved(&mut self) {
         if self.duty() < 100 {
-            self.rest(|read| read * DISK_REST);
+            self.rest(|read| (read * DISK_REST).min(DISK_REST_MAX));
         }
     }
 

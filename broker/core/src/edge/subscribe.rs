@@ -7,6 +7,7 @@ use rialto_protocol::{
     error::ErrorCode,
     frame::{self, FrameKind},
     ids::{ConversationId, Cursor, Epoch, RequestId, Seq},
+    limits::SUBSCRIPTIONS_PER_REQUEST_MAX,
     planted::{self, Mistake},
     v1,
 };
@@ -28,8 +29,10 @@ use crate::{
 const RESULT_BYTES: usize =
     size_of::<ConversationId>() + size_of::<Option<v1::SubscriptionResult>>();
 
-/// Subscriptions of one request: what a slot can number.
-const SUBSCRIPTIONS_MAX: usize = 1 << 16;
+const _: () = assert!(
+    SUBSCRIPTIONS_PER_REQUEST_MAX <= 1 << 16,
+    "a slot numbers the subscriptions of a request"
+);
 
 /// A Subscribe or Unsubscribe that is not answered.
 #[derive(Debug)]
@@ -378,9 +381,6 @@ impl Edge {
 fn items_of(body: &v1::Subscribe) -> Result<Vec<(ConversationId, Option<Cursor>)>, ErrorCode> {
     if body.subscriptions.is_empty() {
         return Err(ErrorCode::InvalidField);
-    }
-    if body.subscriptions.len() > SUBSCRIPTIONS_MAX {
-        return Err(ErrorCode::TooManyItems);
     }
     let items = body.subscriptions.iter().map(|item| {
         let conversation = check::conversation(&item.conversation)?;

@@ -187,17 +187,18 @@ fn fill(file: &dyn DiskFile, capacity: u32, mut between: impl FnMut(u64)) -> std
     Ok(())
 }
 
-/// Leaves the disk to appends for a while, as long as more is filled than has been written of the segment that they go to, by so
-/// much that it will be ready in time.
+/// Leaves the disk to appends for a while, unless they need the segment soon.
 fn leave_room(shared: &Shared, filled: u64) {
-    let ahead = {
-        let states = shared.segments.lock();
-        let written = states.active.as_ref().map(|(_, end)| u64::from(*end));
-        states.wanted == 0 && !states.closing && written.is_some_and(|end| filled / 8 * 7 >= end)
-    };
+    let ahead = is_ahead(&shared.segments.lock(), filled);
     if ahead {
         std::thread::sleep(FILL_REST);
     }
+}
+
+/// Whether more is filled than has been written of the segment that appends go to, by so much that it will be ready in time.
+fn is_ahead(states: &States, filled: u64) -> bool {
+    let written = states.active.as_ref().map(|(_, end)| u64::from(*end));
+    states.wanted == 0 && !states.closing && written.is_some_and(|end| filled / 8 * 7 >= end)
 }
 
 /// Whether this thread was told to end or has panicked: nobody waits for segments that it would have made.
@@ -212,3 +213,25 @@ impl Drop for CloseAtEnd<'_> {
 const _: () = assert!(FILE_HEADER_BYTES <= FIRST_ENTRY as usize);
 // No write of an entry touches the header.
 const _: () = assert!((FIRST_ENTRY as usize).is_multiple_of(BLOCK_BYTES));
+
+#[cfg(test)]
+mod tests {
+    use super::{super::disk::Disk, super::disk::RealDisk, *};
+
+    #[test]
+    fn a_segment_is_filled_at_leisure_only_while_it_will_be_ready_in_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = RealDisk.create(&folder.path().join(TEMPORARY)).unwrap();
+        let codec = EntryCodec::new(1, 1);
+        let segment = Arc::new(Segment::new(1, 64 << 20, codec, file));
+        let mut states = States::default();
+        assert!(!is_ahead(&states, 64 << 20), "nothing is written yet");
+        states.active = Some((segment, 7 << 20));
+        assert!(is_ahead(&states, 8 << 20));
+        assert!(!is_ahead(&states, (8 << 20) - 8));
+        states.wanted = 1;
+        assert!(!is_ahead(&states, 64 << 20), "the journal waits");
+        (states.wanted, states.closing) = (0, true);
+        assert!(!is_ahead(&states, 64 << 20), "the log closes");
+    }
+}

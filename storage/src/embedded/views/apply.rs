@@ -114,9 +114,8 @@ impl ViewStore {
         for said in &gathered.conversations {
             let places = &gathered.events[said.events.clone()];
             let (conversation, segment) = (said.conversation, gathered.segment);
-            self.read_heads(conversation, segment, places, &mut buffers.events)?;
-            self.apply_conversation(conversation, segment, &mut buffers, &mut sinks, known)?;
-            pace.worked(places.len());
+            self.read_heads(conversation, segment, places, &mut buffers.events, pace)?;
+            self.apply_conversation(conversation, segment, &mut buffers, &mut sinks, known, pace)?;
         }
         // Windows and heads last: what they name is there.
         sinks.events.into_values().try_for_each(Sink::finish)?;
@@ -155,6 +154,7 @@ impl ViewStore {
         segment: &[u8],
         places: &[Place],
         events: &mut Vec<Event>,
+        pace: &mut dyn Pace,
     ) -> Result<(), Fault> {
         events.clear();
         for places in places.chunks(NEAR) {
@@ -173,6 +173,7 @@ impl ViewStore {
                     sent_window: window(place.time_ms, self.sent_window_ms),
                 });
             }
+            pace.worked(places.len());
         }
         // The owner numbers them without gaps; whatever else this may be, runs rise.
         if !events.is_sorted_by(|a, b| a.head.seq < b.head.seq) {
@@ -189,6 +190,7 @@ impl ViewStore {
         buffers: &mut Buffers,
         sinks: &mut Sinks<'_>,
         known: &mut Known,
+        pace: &mut dyn Pace,
     ) -> Result<(), Fault> {
         let Buffers {
             events,
@@ -224,7 +226,7 @@ impl ViewStore {
             let Some(sink) = sinks.events.get_mut(&window) else {
                 continue;
             };
-            apply_runs(conversation, events, segment, sink, run)?;
+            apply_runs(conversation, events, segment, sink, run, pace)?;
             if known.is_new(conversation, window) {
                 sinks.windows.put(&window_key(conversation, window), &[])?;
             }
@@ -263,6 +265,7 @@ fn apply_runs(
     segment: &[u8],
     sink: &mut Sink<'_>,
     run: &mut Vec<u8>,
+    pace: &mut dyn Pace,
 ) -> Result<(), Fault> {
     let mut rest = events;
     while let [first, ..] = rest {
@@ -278,6 +281,7 @@ fn apply_runs(
             (next, count) = (next.next(), count + 1);
         }
         sink.put(&run_key(conversation, first.head.seq), run)?;
+        pace.worked(count);
         rest = &rest[count..];
     }
     Ok(())

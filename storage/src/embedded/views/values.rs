@@ -9,7 +9,7 @@ use std::{
 
 use fjall::Keyspace;
 
-use super::{Doing, Fault};
+use super::{Doing, Fault, SEPARATED_BYTES};
 
 /// Where a keyspace keeps them.
 fn folder(keyspace: &Keyspace) -> PathBuf {
@@ -48,8 +48,11 @@ impl Trickle {
         }
     }
 
-    /// So many more bytes were written.
+    /// A value of so many bytes was written.
     pub(super) fn wrote(&mut self, bytes: usize) -> Result<(), Fault> {
+        if bytes < SEPARATED_BYTES as usize {
+            return Ok(());
+        }
         self.bytes += bytes;
         if self.bytes < self.step_bytes {
             return Ok(());
@@ -98,7 +101,7 @@ fn greatest(folder: &Path) -> io::Result<Option<u64>> {
 mod tests {
     use super::*;
 
-    const STEP_BYTES: usize = 1000;
+    const STEP_BYTES: usize = 2 * SEPARATED_BYTES as usize;
 
     #[test]
     fn the_newest_file_is_found_also_after_more_were_made_and_it_was_removed() {
@@ -116,9 +119,10 @@ mod tests {
             fs::write(path(number), b"values").unwrap();
         }
         fs::write(folder.path().join("other"), b"").unwrap();
-        trickle.wrote(STEP_BYTES - 1).unwrap();
+        trickle.wrote(STEP_BYTES / 2).unwrap();
+        trickle.wrote(STEP_BYTES / 2 - 1).unwrap();
         assert_eq!(trickle.newest, None);
-        trickle.wrote(1).unwrap();
+        trickle.wrote(STEP_BYTES / 2).unwrap();
         assert_eq!(trickle.newest, Some(10));
         fs::write(path(11), b"values").unwrap();
         trickle.wrote(STEP_BYTES).unwrap();
