@@ -9,18 +9,34 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 out=${2:-$root/target/soak}
 rialto=${RIALTO_BIN:-$root/target/release/rialto}
 loadgen=${LOADGEN_BIN:-$root/target/release/loadgen}
-# A duration in seconds, such as 3s, 10m or 1h.
-seconds() {
-  local number=${1%[smh]}
-  case $1 in *h) echo $((number * 3600)) ;; *m) echo $((number * 60)) ;; *) echo "$number" ;; esac
-}
 # How far memory and the 99th percentiles may grow from the first to the last quarter. Short runs are still filling caches.
 memory=${SOAK_MEMORY_GROWTH:-1.25}
 latency=${SOAK_LATENCY_GROWTH:-3}
+# What a message of soak.toml takes on the disk once it is in the views (323 bytes, measured over 5 million), and what the journal
+# keeps beside them.
+message_bytes=350
+journal_kib=$((2 << 20))
 work=$(mktemp -d)
 broker=
 trap '[ -z "$broker" ] || kill -9 "$broker" 2>/dev/null || true; rm -rf "$work"' EXIT
 mkdir -p "$out"
+
+# Everything is kept: no more than four fifths of what the disk has room for.
+free_kib=$(df -k --output=avail "$work" | tail -n 1)
+room=$(awk -v duration="$duration" -v free="$((free_kib - journal_kib))" -v bytes="$message_bytes" 'BEGIN {
+  match(duration, /^[0-9.]+/)
+  unit = substr(duration, RLENGTH + 1)
+  scale = unit == "us" ? 1e-6 : unit == "ms" ? 1e-3 : unit == "" || unit == "s" ? 1 : unit == "m" || unit == "min" ? 60 : unit == "h" ? 3600 : 0
+  seconds = substr(duration, 1, RLENGTH) * scale
+  print seconds > 0 ? int(free * 1024 * 0.8 / bytes / seconds) : "none"
+}')
+if [ "$room" = none ]; then
+  echo "soak: \`$duration\` is no duration such as 500ms, 10s, 5m or 1h" >&2
+  exit 2
+elif [ "$room" -lt 1 ]; then
+  echo "soak: $work has no room for anything: free some, set TMPDIR to a larger disk, or say a shorter DURATION" >&2
+  exit 3
+fi
 
 "$rialto" serve --data "$work/data" --tcp 127.0.0.1:0 --tls 127.0.0.1:0 --quic 127.0.0.1:0 --ops 127.0.0.1:0 >"$out/broker.log" 2>&1 &
 broker=$!
@@ -33,18 +49,13 @@ target=tcp://$(sed -n 's/.*"tcp": *"\([^"]*\)".*/\1/p' "$work/data/addresses.jso
 echo "== what it can do"
 "$loadgen" run --target "$target" --scenario "$root/loadgen/scenarios/capacity.toml" --duration "${CAPACITY_DURATION:-20s}" \
   --broker-pid "$broker" --report "$out/capacity.json"
-figure() { awk -F '[:,]' -v name="\"$1\"" '$1 ~ name { print int($2); exit }' "$out/capacity.json"; }
-rate=$(($(figure published_per_s) / 2))
-# Everything is kept: no more than four fifths of the disk, by what a message took while the broker's capacity was found.
-sleep 2
-each=$(($(du -sk "$work/data/views" | cut -f 1) * 1024 / $(figure published) + 1))
-room=$(($(df -k --output=avail "$work" | tail -n 1) * 1024 / 5 * 4 / each / $(seconds "$duration")))
-what="half of it"
-if [ "$room" -lt "$rate" ]; then
-  what="as much as the disk has room for at $each bytes a message, instead of half of it ($rate); DURATION=$((room * $(seconds "$duration") / rate))s has room for that, or TMPDIR on a larger disk"
+half=$(awk -F '[:,]' '/"published_per_s"/ { print int($2 / 2); exit }' "$out/capacity.json")
+rate=$half
+if [ "$room" -lt "$half" ]; then
   rate=$room
+  echo "== not half of it, $half messages a second: the disk has no room for so many. A shorter DURATION has, or TMPDIR on a larger disk"
 fi
-echo "== $rate messages a second, $what, for $duration"
+echo "== $rate messages a second for $duration"
 "$loadgen" run --target "$target" --scenario "$root/loadgen/scenarios/soak.toml" --rate "$rate" --duration "$duration" \
   --broker-pid "$broker" --fail-if "growth.rss>$memory" \
   --fail-if "growth.ack_p99>$latency" --fail-if "growth.delivery_p99>$latency" --report "$out/soak.json" --html "$out/soak.html"
