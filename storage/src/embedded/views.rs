@@ -58,6 +58,9 @@ const FIXED: [&str; 5] = ["heads", "windows", "rows", "devices", "seen"];
 const SEPARATED_BYTES: u32 = 4 << 10;
 /// Tables of one keyspace that have not been merged; each costs every read a look.
 const UNMERGED_TABLES_MAX: usize = 24;
+/// Files of the database that stay open to be read from. A process may have no more than some thousands, and connections need them;
+/// opening one again takes 10 µs.
+const FILES_OPEN_MAX: usize = 128;
 /// `seen` alone lives in memory tables; this many bytes of it at most.
 const SEEN_MEMTABLE_BYTES: u64 = 8 << 20;
 /// Sent ids are kept at least this long (guarantee G3), milliseconds.
@@ -212,6 +215,7 @@ impl ViewStore {
     ) -> Result<Self, Fault> {
         let db = Database::builder(dir)
             .cache_size(cache_bytes)
+            .max_cached_files(Some(FILES_OPEN_MAX))
             .worker_threads(1)
             .open()
             .doing("opening the views")?;
