@@ -28,7 +28,7 @@ room=$(awk -v duration="$duration" -v free="$((free_kib - journal_kib))" -v byte
   unit = substr(duration, RLENGTH + 1)
   scale = unit == "us" ? 1e-6 : unit == "ms" ? 1e-3 : unit == "" || unit == "s" ? 1 : unit == "m" || unit == "min" ? 60 : unit == "h" ? 3600 : 0
   seconds = substr(duration, 1, RLENGTH) * scale
-  print seconds > 0 ? int(free * 1024 * 0.8 / bytes / seconds) : "none"
+  print (seconds > 0 ? int(free * 1024 * 0.8 / bytes / seconds) : "none")
 }')
 if [ "$room" = none ]; then
   echo "soak: \`$duration\` is no duration such as 500ms, 10s, 5m or 1h" >&2
