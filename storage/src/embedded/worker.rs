@@ -320,9 +320,7 @@ struct Pacer<'a> {
 }
 
 impl Pacer<'_> {
-    /// `time`, by the time that was worked.
-    fn rest(&mut self, time: impl FnOnce(Duration) -> Duration) {
-        let time = time(self.since.elapsed());
+    fn rest(&mut self, time: Duration) {
         if !time.is_zero() && !self.work.hurry() {
             self.work.rest(time);
         }
@@ -341,9 +339,10 @@ impl Pace for Pacer<'_> {
             return;
         }
         self.records = 0;
-        if self.since.elapsed() >= SLICE {
+        let worked = self.since.elapsed();
+        if worked >= SLICE {
             let duty = self.duty();
-            self.rest(|worked| worked * (100 - duty) / duty);
+            self.rest(worked * (100 - duty) / duty);
         }
     }
 
@@ -357,7 +356,8 @@ impl Pace for Pacer<'_> {
 
     fn moved(&mut self) {
         if self.duty() < 100 {
-            self.rest(|read| (read * DISK_REST).min(DISK_REST_MAX));
+            let read = self.since.elapsed();
+            self.rest((read * DISK_REST).min(DISK_REST_MAX));
         }
     }
 
