@@ -8,6 +8,8 @@
 //! | `apply` | a gathered segment into the keyspaces, in one pass |
 //! | `read` | reads of the database alone |
 //! | `merge` | reads of the database and of the journal's tail together: what callers see |
+//! | `compaction` | how fjall merges the tables of a keyspace |
+//! | `trickle` | what is written goes to the disk a little at a time |
 //! | `checkpoint` | how far the views have come, durably |
 //!
 //! Everything but `seen` comes in by bulk ingestion, which syncs its files itself and never touches fjall's own journal.
@@ -20,17 +22,18 @@
 mod apply;
 pub(super) mod checkpoint;
 mod codec;
+mod compaction;
 mod gather;
 pub(super) mod merge;
 mod read;
 mod sink;
-mod values;
+mod trickle;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::{
-        PoisonError, RwLock,
+        Arc, PoisonError, RwLock,
         atomic::{AtomicU32, Ordering::Relaxed},
     },
 };
@@ -48,6 +51,7 @@ use super::{
 use crate::views::ViewsError;
 use apply::Known;
 use checkpoint::Checkpoint;
+use compaction::Compaction;
 use gather::{Gathered, Scratch};
 
 const EVENTS: &str = "events-";
@@ -58,6 +62,8 @@ const FIXED: [&str; 5] = ["heads", "windows", "rows", "devices", "seen"];
 const SEPARATED_BYTES: u32 = 4 << 10;
 /// Tables of one keyspace that have not been merged; each costs every read a look.
 const UNMERGED_TABLES_MAX: usize = 24;
+/// With so many, merges go on without rest.
+const UNMERGED_TABLES_HURRIED: usize = 12;
 /// Files of the database that stay open to be read from. A process may have no more than some thousands, and connections need them;
 /// opening one again takes 10 µs.
 const FILES_OPEN_MAX: usize = 128;
@@ -161,6 +167,7 @@ struct Partitions {
 /// The database.
 pub(super) struct ViewStore {
     db: Database,
+    compaction: Arc<Compaction>,
     heads: Keyspace,
     windows: Keyspace,
     rows: Keyspace,
@@ -190,6 +197,7 @@ fn looked_up() -> KeyspaceCreateOptions {
         .filter_policy(FilterPolicy::all(FilterPolicyEntry::Bloom(
             BloomConstructionPolicy::BitsPerKey(10.0),
         )))
+        .compaction_strategy(compaction::strategy())
 }
 
 /// Keyspaces that are found by ranges alone: filters would never be asked.
@@ -213,18 +221,26 @@ impl ViewStore {
         fixed: &Fixed,
         checkpoint: &Checkpoint,
     ) -> Result<Self, Fault> {
+        let compaction = Compaction::new();
+        let merges = Arc::clone(&compaction);
         let db = Database::builder(dir)
             .cache_size(cache_bytes)
             .max_cached_files(Some(FILES_OPEN_MAX))
             .worker_threads(1)
+            .with_compaction_filter_factories(Arc::new(move |keyspace| {
+                Some(Arc::clone(&merges).merges(keyspace))
+            }))
             .open()
             .doing("opening the views")?;
         if !checkpoint.is_empty() {
             require_keyspaces(&db, checkpoint)?;
         }
         let open = |name: &str, options: fn() -> KeyspaceCreateOptions| {
-            db.keyspace(name, options)
-                .doing("opening a keyspace of the views")
+            let keyspace = db
+                .keyspace(name, options)
+                .doing("opening a keyspace of the views")?;
+            compaction.opened(&keyspace);
+            Ok::<_, Fault>(keyspace)
         };
         let mut partitions = Partitions::default();
         for name in db.list_keyspace_names() {
@@ -243,6 +259,7 @@ impl ViewStore {
                 looked_up().max_memtable_size(SEEN_MEMTABLE_BYTES)
             })?,
             db,
+            compaction,
             partitions: RwLock::new(partitions),
             events_from: AtomicU32::new(checkpoint.events_from),
             events_window_ms: fixed.events_window_ms,
@@ -263,14 +280,16 @@ impl ViewStore {
 
     /// Whether so much waits to be merged, and is being, that more should not come in before.
     pub(super) fn is_crowded(&self) -> bool {
-        let crowded = |keyspace: &Keyspace| keyspace.l0_table_count() >= UNMERGED_TABLES_MAX;
         let fixed = [&self.heads, &self.windows, &self.rows, &self.devices];
-        let any = fixed.into_iter().any(crowded)
-            || self.with_partitions(|partitions| {
-                let Partitions { events, sent } = partitions;
-                events.values().chain(sent.values()).any(crowded)
-            });
-        any && self.db.active_compactions() > 0
+        let most = self.with_partitions(|Partitions { events, sent }| {
+            let all = fixed
+                .into_iter()
+                .chain(events.values())
+                .chain(sent.values());
+            all.map(Keyspace::l0_table_count).max().unwrap_or(0)
+        });
+        self.compaction.hurry(most >= UNMERGED_TABLES_HURRIED);
+        most >= UNMERGED_TABLES_MAX && self.db.active_compactions() > 0
     }
 
     /// Windows of events that exist.
@@ -319,10 +338,9 @@ impl ViewStore {
             windows
                 .iter()
                 .map(|window| {
-                    Ok((
-                        *window,
-                        self.db.keyspace(&format!("{prefix}{window}"), separated)?,
-                    ))
+                    let keyspace = self.db.keyspace(&format!("{prefix}{window}"), separated)?;
+                    self.compaction.opened(&keyspace);
+                    Ok((*window, keyspace))
                 })
                 .collect::<Result<Windows, fjall::Error>>()
                 .doing("making a window of the views")
@@ -387,6 +405,7 @@ impl ViewStore {
                 window = &**keyspace.name(),
                 "dropping a window of the views"
             );
+            self.compaction.dropped(&keyspace);
             self.db
                 .delete_keyspace(keyspace)
                 .doing("dropping a window of the views")?;

@@ -22,14 +22,15 @@ use super::{
     },
     gather::{Gathered, Place, RowRef},
     sink::Sink,
-    values, window,
+    trickle::sync_names,
+    window,
 };
 use crate::views::SentEvent;
 
 /// Conversations of the newest window that are known to stand in `windows`; so many of them take about 4 MiB.
 const KNOWN_MAX: usize = 1 << 17;
 
-/// Values go to the disk after so many steps of reading: a sync costs more than a read.
+/// What is written goes to the disk after so many steps of reading: a sync costs more than a read.
 const SYNCED_STEPS: usize = 4;
 /// Events that are looked at together; the processor keeps so many of the usual length at hand.
 const NEAR: usize = 64;
@@ -106,9 +107,9 @@ impl ViewStore {
         let mut sinks = Sinks {
             events: sinks(&events, step_bytes),
             sent: sinks(&sent, step_bytes),
-            devices: Sink::new(&self.devices),
-            windows: Sink::new(&self.windows),
-            heads: Sink::new(&self.heads),
+            devices: Sink::new(&self.devices, step_bytes),
+            windows: Sink::new(&self.windows, step_bytes),
+            heads: Sink::new(&self.heads, step_bytes),
         };
         let mut buffers = Buffers::default();
         for said in &gathered.conversations {
@@ -119,14 +120,14 @@ impl ViewStore {
         }
         // Windows and heads last: what they name is there.
         sinks.events.into_values().try_for_each(Sink::finish)?;
-        values::sync_names(&events)?;
+        sync_names(&events)?;
         pace.reached(Step::Events)?;
         sinks.sent.into_values().try_for_each(Sink::finish)?;
-        values::sync_names(&sent)?;
+        sync_names(&sent)?;
         sinks.devices.finish()?;
         sinks.windows.finish()?;
         sinks.heads.finish()?;
-        self.apply_rows(&gathered.rows, pace)?;
+        self.apply_rows(&gathered.rows, step_bytes, pace)?;
         self.persist()
     }
 
@@ -234,8 +235,13 @@ impl ViewStore {
         apply_sent(conversation, events, by_sender, list, sinks)
     }
 
-    fn apply_rows(&self, rows: &[RowRef<'_>], pace: &mut dyn Pace) -> Result<(), Fault> {
-        let mut sink = Sink::new(&self.rows);
+    fn apply_rows(
+        &self,
+        rows: &[RowRef<'_>],
+        step_bytes: usize,
+        pace: &mut dyn Pace,
+    ) -> Result<(), Fault> {
+        let mut sink = Sink::new(&self.rows, step_bytes);
         for row in rows {
             let key = row_key(row.conversation, row.table, row.key);
             if row.value.is_empty() {

@@ -2,7 +2,10 @@
 
 use fjall::Keyspace;
 
-use super::{Doing, Fault, values::Trickle};
+use super::{
+    Doing, Fault, SEPARATED_BYTES,
+    trickle::{Trickle, tables_of, values_of},
+};
 
 enum Item<'a> {
     Put(&'a [u8], &'a [u8]),
@@ -16,12 +19,14 @@ type Write<'k> = dyn FnMut(Item<'_>) -> Result<(), fjall::Error> + 'k;
 /// An ingestion that begins with its first key.
 pub(super) struct Sink<'k> {
     write: Box<Write<'k>>,
+    tables: Trickle,
     /// Where long values have files of their own.
-    trickle: Option<Trickle>,
+    values: Option<Trickle>,
 }
 
 impl<'k> Sink<'k> {
-    pub(super) fn new(keyspace: &'k Keyspace) -> Self {
+    /// What is written goes to the disk after so many bytes.
+    pub(super) fn new(keyspace: &'k Keyspace, step_bytes: usize) -> Self {
         let mut begun = none_yet(|| keyspace.start_ingestion());
         let write = move |item: Item<'_>| {
             if let Item::Finish = item {
@@ -42,25 +47,29 @@ impl<'k> Sink<'k> {
         };
         Self {
             write: Box::new(write),
-            trickle: None,
+            tables: Trickle::new(tables_of(keyspace), step_bytes),
+            values: None,
         }
     }
 
-    /// Into a keyspace whose long values have files of their own, which go to the disk after so many bytes.
+    /// Into a keyspace whose long values have files of their own.
     pub(super) fn of_long_values(keyspace: &'k Keyspace, step_bytes: usize) -> Self {
         Self {
-            trickle: Some(Trickle::new(keyspace, step_bytes)),
-            ..Self::new(keyspace)
+            values: Some(Trickle::new(values_of(keyspace), step_bytes)),
+            ..Self::new(keyspace, step_bytes)
         }
     }
 
     /// Writes a pair; keys must rise.
     pub(super) fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), Fault> {
         (self.write)(Item::Put(key, value)).doing("writing to the views")?;
-        match &mut self.trickle {
-            Some(trickle) => trickle.wrote(value.len()),
-            None => Ok(()),
-        }
+        let written = match &mut self.values {
+            Some(values) if value.len() >= SEPARATED_BYTES as usize => values.wrote(value.len()),
+            _ => self.tables.wrote(key.len() + value.len()),
+        };
+        written
+            .map_err(fjall::Error::from)
+            .doing("syncing what is written to the views")
     }
 
     /// Deletes a key; keys must rise.

@@ -1,0 +1,200 @@
+//! How fjall merges tables: on a thread of its own, which knows of nobody else. Every merge asks us about each of its items; that is
+//! where it rests, and where what it has written goes to the disk a little at a time. See `docs/decisions/0020-merges.md`.
+
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use fjall::{
+    Keyspace,
+    compaction::{
+        Leveled,
+        filter::{
+            CompactionFilter, CompactionFilterResult, Context, Factory, ItemAccessor, Verdict,
+        },
+    },
+};
+
+use super::trickle::{Trickle, tables_of};
+
+/// Merged tables become as long as this at most: removing a longer one takes the disk from everybody else for long.
+const TABLE_BYTES_MAX: u64 = 8 << 20;
+/// A merge works this long, then rests as long.
+const SLICE: Duration = Duration::from_micros(300);
+/// Items between two looks at the clock.
+const ITEMS_PER_LOOK: usize = 64;
+/// What is written goes to the disk after so many bytes.
+const STEP_BYTES: usize = 512 << 10;
+
+/// What all merges of a database have in common.
+pub(super) struct Compaction {
+    hurried: AtomicBool,
+    /// Where the tables of each keyspace are.
+    tables: RwLock<HashMap<String, PathBuf>>,
+}
+
+/// Merges of one keyspace.
+struct Merges {
+    of: Arc<Compaction>,
+    keyspace: String,
+}
+
+struct Merge {
+    of: Arc<Compaction>,
+    tables: Option<Trickle>,
+    items: usize,
+    since: Instant,
+}
+
+/// Which tables are merged when, and into what.
+pub(super) fn strategy() -> Arc<Leveled> {
+    Arc::new(Leveled::default().with_table_target_size(TABLE_BYTES_MAX))
+}
+
+impl Compaction {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            hurried: AtomicBool::new(false),
+            tables: RwLock::default(),
+        })
+    }
+
+    /// Whether merges go on without rest.
+    pub(super) fn hurry(&self, hurried: bool) {
+        self.hurried.store(hurried, Relaxed);
+    }
+
+    /// Tells where the tables of a keyspace are. Until then its merges leave it to fjall when they go to the disk.
+    pub(super) fn opened(&self, keyspace: &Keyspace) {
+        let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+        tables.insert(keyspace.name().to_string(), tables_of(keyspace));
+    }
+
+    /// The keyspace is gone.
+    pub(super) fn dropped(&self, keyspace: &Keyspace) {
+        let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+        tables.remove(&**keyspace.name());
+    }
+
+    /// What fjall asks at the beginning of each merge of a keyspace.
+    pub(super) fn merges(self: Arc<Self>, keyspace: &str) -> Arc<dyn Factory> {
+        Arc::new(Merges {
+            of: self,
+            keyspace: keyspace.to_owned(),
+        })
+    }
+}
+
+impl Factory for Merges {
+    fn name(&self) -> &str {
+        "rialto-pace"
+    }
+
+    fn make_filter(&self, _: &Context) -> Box<dyn CompactionFilter> {
+        let tables = self
+            .of
+            .tables
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&self.keyspace)
+            .map(|folder| Trickle::new(folder.clone(), STEP_BYTES));
+        Box::new(Merge {
+            of: Arc::clone(&self.of),
+            tables,
+            items: 0,
+            since: Instant::now(),
+        })
+    }
+}
+
+impl CompactionFilter for Merge {
+    fn filter_item(&mut self, _: ItemAccessor<'_>, _: &Context) -> CompactionFilterResult {
+        self.items += 1;
+        if self.items >= ITEMS_PER_LOOK {
+            self.items = 0;
+            self.look();
+        }
+        Ok(Verdict::Keep)
+    }
+}
+
+impl Merge {
+    fn look(&mut self) {
+        let worked = self.since.elapsed();
+        if worked < SLICE || self.of.hurried.load(Relaxed) {
+            return;
+        }
+        if let Some(tables) = &mut self.tables {
+            // What cannot be synced now cannot be synced by fjall either, which then says so.
+            tables.may_have_grown().ok();
+        }
+        thread::sleep(worked);
+        self.since = Instant::now();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fjall::{Database, KeyspaceCreateOptions};
+
+    use super::*;
+
+    const KEYS: u32 = 5_000;
+    /// As many as are merged at once, twice.
+    const INGESTIONS: u32 = 8;
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    /// Each ingestion writes all keys that the one before it wrote, and deletes a key of its own.
+    fn ingest(keyspace: &Keyspace) {
+        for round in 0..INGESTIONS {
+            let mut ingestion = keyspace.start_ingestion().unwrap();
+            for key in 0..KEYS {
+                let name = key.to_be_bytes();
+                if key == round {
+                    ingestion.write_tombstone(name).unwrap();
+                } else if key >= INGESTIONS || key > round {
+                    ingestion.write(name, round.to_be_bytes()).unwrap();
+                }
+            }
+            ingestion.finish().unwrap();
+        }
+    }
+
+    #[test]
+    fn merges_that_rest_and_merges_that_hurry_keep_the_newest_of_everything() {
+        for hurried in [false, true] {
+            let folder = tempfile::tempdir().unwrap();
+            let compaction = Compaction::new();
+            let merges = Arc::clone(&compaction);
+            let db = Database::builder(folder.path())
+                .worker_threads(1)
+                .with_compaction_filter_factories(Arc::new(move |keyspace| {
+                    Some(Arc::clone(&merges).merges(keyspace))
+                }))
+                .open()
+                .unwrap();
+            let options = || KeyspaceCreateOptions::default().compaction_strategy(strategy());
+            let keyspace = db.keyspace("merged", options).unwrap();
+            compaction.opened(&keyspace);
+            compaction.hurry(hurried);
+            ingest(&keyspace);
+            let begun = Instant::now();
+            while keyspace.l0_table_count() >= 4 {
+                assert!(begun.elapsed() < PATIENCE, "tables are merged");
+                thread::sleep(Duration::from_millis(5));
+            }
+            for key in 0..KEYS {
+                let value = keyspace.get(key.to_be_bytes()).unwrap();
+                let expected = (key >= INGESTIONS).then(|| (INGESTIONS - 1).to_be_bytes());
+                assert_eq!(value.as_deref(), expected.as_ref().map(<[u8; 4]>::as_slice));
+            }
+        }
+    }
+}
