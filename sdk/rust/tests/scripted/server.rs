@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use prost::Message;
@@ -14,10 +15,14 @@ use rialto_sdk::{
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio::time::timeout;
 
 pub(crate) const ROOM: ConversationId = ConversationId::from_bytes([0x11; 16]);
 pub(crate) const OTHER_ROOM: ConversationId = ConversationId::from_bytes([0x22; 16]);
 pub(crate) const DEVICE: DeviceId = DeviceId::from_bytes([0x33; 16]);
+
+/// How long the server waits for a client: a test that waits for what never comes fails.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A listener on loopback.
 pub(crate) struct Server {
@@ -41,7 +46,8 @@ impl Server {
 
     /// The next connection, before Hello.
     pub(crate) async fn accept(&self) -> Peer {
-        let (stream, _) = self.listener.accept().await.unwrap();
+        let accepted = timeout(PATIENCE, self.listener.accept()).await;
+        let (stream, _) = accepted.expect("a client that connects").unwrap();
         stream.set_nodelay(true).unwrap();
         let (reader, writer) = stream.into_split();
         Peer::new(reader, writer)
@@ -136,7 +142,8 @@ impl Peer {
             {
                 return Some(frame);
             }
-            if self.reader.read_buf(&mut self.buf).await.unwrap_or(0) == 0 {
+            let read = timeout(PATIENCE, self.reader.read_buf(&mut self.buf)).await;
+            if read.expect("a client that says something").unwrap_or(0) == 0 {
                 return None;
             }
         }
