@@ -236,11 +236,7 @@ impl ViewStore {
             require_keyspaces(&db, checkpoint)?;
         }
         let open = |name: &str, options: fn() -> KeyspaceCreateOptions| {
-            let keyspace = db
-                .keyspace(name, options)
-                .doing("opening a keyspace of the views")?;
-            compaction.opened(&keyspace);
-            Ok::<_, Fault>(keyspace)
+            open_keyspace(&db, &compaction, name, options).doing("opening a keyspace of the views")
         };
         let mut partitions = Partitions::default();
         for name in db.list_keyspace_names() {
@@ -338,8 +334,8 @@ impl ViewStore {
             windows
                 .iter()
                 .map(|window| {
-                    let keyspace = self.db.keyspace(&format!("{prefix}{window}"), separated)?;
-                    self.compaction.opened(&keyspace);
+                    let name = format!("{prefix}{window}");
+                    let keyspace = open_keyspace(&self.db, &self.compaction, &name, separated)?;
                     Ok((*window, keyspace))
                 })
                 .collect::<Result<Windows, fjall::Error>>()
@@ -443,6 +439,18 @@ impl ViewStore {
             .persist(PersistMode::SyncAll)
             .doing("syncing the views")
     }
+}
+
+/// Opens a keyspace, or makes it when there is none.
+fn open_keyspace(
+    db: &Database,
+    compaction: &Compaction,
+    name: &str,
+    options: fn() -> KeyspaceCreateOptions,
+) -> Result<Keyspace, fjall::Error> {
+    let keyspace = db.keyspace(name, options)?;
+    compaction.opened(&keyspace);
+    Ok(keyspace)
 }
 
 /// A keyspace whose folder is gone would be taken for an empty one.
