@@ -36,6 +36,8 @@ pub struct Transport {
     pub catch_up_streams: bool,
     /// Carries datagrams (native QUIC).
     pub datagrams: bool,
+    /// Finds out by itself that the other side is gone (QUIC): nobody pings over it.
+    pub keeps_alive: bool,
 }
 
 /// Who a token says its bearer is, as the shell verified it.

@@ -110,6 +110,7 @@ async fn shake_hands(engine: Rc<Engine>, incoming: Incoming, admitted: (Permit, 
     let can = Transport {
         catch_up_streams: true,
         datagrams: connection.max_datagram_size().is_some(),
+        keeps_alive: settings::keeps_alive(&engine.node().config),
     };
     let streams = CatchUps::new(connection.clone());
     let registration = engine.open(Carrier::Quic, admitted, can, Some(streams));

@@ -28,6 +28,8 @@ const READ_BYTES_MAX: usize = 256 * 1024;
 const NAME: &str = concat!("rialto-loadgen/", env!("CARGO_PKG_VERSION"));
 /// Longest from the first packet to Welcome.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(20);
+/// Between two Pings where none is asked for, because the transport keeps itself alive.
+const FAR: Duration = Duration::from_secs(3_600);
 /// Request id of Ping: those of everything else are chosen by its sender, below this.
 pub(crate) const PING: u32 = u32::MAX;
 /// First number of pushes: kinds beyond it that we do not know are skipped.
@@ -131,9 +133,10 @@ impl Connection {
             .await?;
         let welcome = welcome.unwrap_or_default();
         connection.limits = welcome.limits.unwrap_or_default();
-        if welcome.keep_alive_ms > 0 {
-            connection.keep_alive = Duration::from_millis(welcome.keep_alive_ms.into());
-        }
+        connection.keep_alive = match welcome.keep_alive_ms {
+            0 => FAR,
+            keep_alive_ms => Duration::from_millis(keep_alive_ms.into()),
+        };
         let first = Instant::now() + connection.keep_alive;
         connection.ping.as_mut().reset(first);
         // Most connections of a crowd never say more.

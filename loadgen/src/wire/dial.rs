@@ -26,7 +26,7 @@ const SOCKETS_MAX: usize = 16;
 /// Bytes that a UDP socket may hold back: bursts of all its connections at once.
 const UDP_BUFFER_BYTES: usize = 4 << 20;
 /// Silence after which QUIC itself shows that the path works, as in the SDK.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
+const KEEP_ALIVE: Duration = Duration::from_secs(25);
 
 /// Opens streams to one target, within one thread's runtime.
 pub(crate) struct Dialer {

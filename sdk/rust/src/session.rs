@@ -60,7 +60,8 @@ pub(crate) struct Session {
 struct Link {
     connected: Connected,
     limits: v1::Limits,
-    keep_alive: Duration,
+    /// Silence after which the server is pinged; `None`: the transport keeps itself alive.
+    keep_alive: Option<Duration>,
     last_read: Instant,
     last_written: Instant,
     pinged: Option<Instant>,
@@ -185,15 +186,12 @@ impl Session {
         let state = ConnectionState::Connected { endpoint, session };
         self.shared.set_state(state.clone());
         self.sink.send(Event::Connection(state));
-        let keep_alive_ms = if welcome.keep_alive_ms == 0 {
-            rialto_protocol::limits::KEEP_ALIVE_MS_DEFAULT
-        } else {
-            welcome.keep_alive_ms.into()
-        };
+        let keep_alive = (welcome.keep_alive_ms > 0)
+            .then(|| Duration::from_millis(welcome.keep_alive_ms.into()));
         let mut link = Link {
             connected,
             limits,
-            keep_alive: Duration::from_millis(keep_alive_ms),
+            keep_alive,
             last_read: now,
             last_written: now,
             pinged: None,
@@ -255,8 +253,8 @@ impl Session {
             () = timer.as_mut() => {
                 let now = Instant::now();
                 self.tick(link, reading, now)?;
-                let due = self.due().into_iter().chain([link.silent_at(), now + FAR]).min();
-                timer.as_mut().reset(due.unwrap_or(now));
+                let due = self.due().into_iter().chain(link.silent_at()).min();
+                timer.as_mut().reset(due.unwrap_or(now + FAR));
             }
         }
         Ok(())
@@ -289,13 +287,10 @@ impl Session {
             // The silence is our own.
             link.heard();
         }
-        if link
-            .pinged
-            .is_some_and(|pinged| now >= pinged + link.keep_alive * PING_PATIENCE)
-        {
-            return Err(End::Lost(TransportError::Silent));
-        }
-        if link.pinged.is_none() && now >= link.silent_at() {
+        if link.silent_at().is_some_and(|silent_at| silent_at <= now) {
+            if link.pinged.is_some() {
+                return Err(End::Lost(TransportError::Silent));
+            }
             self.ping(link, now);
         }
         Ok(())
@@ -440,10 +435,11 @@ impl Link {
     }
 
     /// When a Ping is due, or its answer.
-    fn silent_at(&self) -> Instant {
-        match self.pinged {
-            Some(pinged) => pinged + self.keep_alive * PING_PATIENCE,
-            None => self.last_read.min(self.last_written) + self.keep_alive,
-        }
+    fn silent_at(&self) -> Option<Instant> {
+        let keep_alive = self.keep_alive?;
+        Some(match self.pinged {
+            Some(pinged) => pinged + keep_alive * PING_PATIENCE,
+            None => self.last_read.min(self.last_written) + keep_alive,
+        })
     }
 }

@@ -337,7 +337,7 @@ pub const TABLE: &[Key] = &[
         "50000",
         (1_000, 3_600_000),
         "milliseconds",
-        "Silence after which a client pings; after three times that the connection is closed.",
+        "Silence after which a client pings, except over QUIC from 20000 on, which keeps itself alive; after three times that the connection is closed.",
     ),
     number(
         "limits.conversations_max",

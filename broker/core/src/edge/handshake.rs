@@ -120,6 +120,10 @@ impl Edge {
         session.token_expires_ms = identity.expires_ms;
         session.heard_us = now.mono_us;
         let (request, agreed) = (session.hello, session.agreed);
+        let keep_alive_ms = match session.transport.keeps_alive {
+            true => 0,
+            false => self.config.keep_alive_ms,
+        };
         let parked = session
             .work_if_any()
             .map(|work| std::mem::take(&mut work.parked))
@@ -132,7 +136,7 @@ impl Edge {
             user: identity.user.to_proto(),
             session: self.session_id(now, conn).to_proto(),
             server_time_ms: now.unix_ms,
-            keep_alive_ms: self.config.keep_alive_ms,
+            keep_alive_ms,
             token_expires_ms: identity.expires_ms,
             capabilities: capabilities(agreed),
             limits: Some(self.limits_of(identity)),

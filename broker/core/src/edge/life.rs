@@ -64,6 +64,7 @@ impl Edge {
         let mut work = 0;
         let mut requests = 0;
         let receipts_before = self.receipts.len();
+        let mut begun = false;
         let frame_bytes_max = self.frame_bytes_max(conn);
         let result = loop {
             // Messages that are refused here are answered here, like requests.
@@ -88,20 +89,35 @@ impl Edge {
                     fx.counters.frames_in += 1;
                     self.frame(now, conn, frame, fx);
                 }
-                Ok(None) => break Ok(()),
+                Ok(None) => {
+                    begun = taken < bytes.len();
+                    break Ok(());
+                }
                 Err(error) => {
                     self.fail(now, conn, error.code(), fx);
                     break Err(error.code());
                 }
             }
         };
-        if taken > 0
-            && let Some(session) = self.conns.open_mut(conn)
-        {
-            session.heard_us = now.mono_us;
-        }
+        self.heard(now, conn, taken > 0, begun);
         self.send_batches(fx);
         result.map(|()| TakenIn { bytes: taken, work })
+    }
+
+    /// Takes in that whole frames came, or the beginning of one.
+    fn heard(&mut self, now: Now, conn: ConnId, whole: bool, begun: bool) {
+        let Some(session) = self.conns.get_mut(conn) else {
+            return;
+        };
+        let begins = begun && !session.begun;
+        session.begun = begun;
+        if session.state != State::Open || !(whole || begins) {
+            return;
+        }
+        session.heard_us = now.mono_us;
+        if begins && session.transport.keeps_alive {
+            self.arm(now, conn);
+        }
     }
 
     fn frame(&mut self, now: Now, conn: ConnId, frame: FrameRef<'_>, fx: &mut Effects) {
@@ -257,8 +273,11 @@ impl Edge {
         session.heard_us + u64::from(self.config.handshake_timeout_ms) * 1_000
     }
 
-    /// `None`: idle sessions stay.
+    /// `None`: idle sessions stay. A transport that keeps itself alive does so for who waits, not for half a frame.
     fn idle_due_us(&self, session: &Session) -> Option<u64> {
+        if session.transport.keeps_alive && !session.begun {
+            return None;
+        }
         let patience_us =
             u64::from(self.config.keep_alive_ms) * limits::KEEP_ALIVE_PATIENCE * 1_000;
         (patience_us > 0).then(|| session.heard_us + patience_us)

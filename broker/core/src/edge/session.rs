@@ -60,7 +60,9 @@ pub(super) struct Session {
     pub(super) device: DeviceId,
     /// When the token ends, milliseconds since 1970.
     pub(super) token_expires_ms: u64,
-    /// When a frame last came (until it is open: when it was accepted), monotonic microseconds.
+    /// The beginning of a frame has come and its end has not.
+    pub(super) begun: bool,
+    /// When a frame last came or began (until it is open: when it was accepted), monotonic microseconds.
     pub(super) heard_us: u64,
     /// When its valid entry in the timers comes up.
     pub(super) timer_us: u64,
@@ -148,6 +150,7 @@ impl Session {
             agreed: Agreed::default(),
             service: false,
             away: false,
+            begun: false,
             hello: RequestId::PUSH,
             user: UserId::SYSTEM,
             device: DeviceId::from_bytes([0; 16]),

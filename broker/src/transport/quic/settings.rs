@@ -26,6 +26,8 @@ const INCOMING_MAX: usize = 4_096;
 const INCOMING_BYTES_MAX: u64 = 16 << 20;
 /// Silence that the core judges first: its answer says why.
 const IDLE_GRACE: Duration = Duration::from_secs(5);
+/// Patience from which clients need not ping over QUIC: they keep it alive every 25 s or so, and a packet may be lost.
+const KEEPS_ALIVE_FROM: Duration = Duration::from_secs(60);
 
 const _: () = assert!(
     RECEIVE_WINDOW_BYTES as usize * 2 >= FRAME_BYTES_MAX_CEILING,
@@ -81,8 +83,17 @@ fn server_config(
     Ok(quic)
 }
 
+/// Whether a client that keeps QUIC itself alive is patiently waited for, without a Ping.
+pub(super) fn keeps_alive(config: &BrokerConfig) -> bool {
+    patience(config) >= KEEPS_ALIVE_FROM
+}
+
+/// Silence after which nobody is thought to be there.
+fn patience(config: &BrokerConfig) -> Duration {
+    Duration::from_millis(u64::from(config.core.keep_alive_ms) * KEEP_ALIVE_PATIENCE)
+}
+
 fn transport(config: &BrokerConfig) -> TransportConfig {
-    let silence = Duration::from_millis(u64::from(config.core.keep_alive_ms) * KEEP_ALIVE_PATIENCE);
     let mut transport = TransportConfig::default();
     transport
         .max_concurrent_bidi_streams(VarInt::from_u32(1))
@@ -93,7 +104,7 @@ fn transport(config: &BrokerConfig) -> TransportConfig {
         // Clients send none; but without a buffer for them quinn would not send any either.
         .datagram_receive_buffer_size(Some(DATAGRAMS_IGNORED_BYTES))
         .datagram_send_buffer_size(DATAGRAM_BUFFER_BYTES)
-        .max_idle_timeout(IdleTimeout::try_from(silence + IDLE_GRACE).ok())
+        .max_idle_timeout(IdleTimeout::try_from(patience(config) + IDLE_GRACE).ok())
         // Clients keep the connection alive, and know when they sleep.
         .keep_alive_interval(None)
         // The spin bit tells observers of round-trip times.

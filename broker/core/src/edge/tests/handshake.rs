@@ -29,6 +29,7 @@ fn hello_is_verified_and_welcomed_with_what_both_sides_can_do() {
     let conn = rig.accept(Transport {
         catch_up_streams: true,
         datagrams: false,
+        ..Transport::default()
     });
     assert_eq!(
         rig.edge.frame_bytes_max(conn),
@@ -308,6 +309,40 @@ fn a_session_that_is_heard_of_stays_and_a_silent_one_is_closed() {
         (0, ErrorCode::IdleTimeout)
     );
     assert!(!rig.was_closed(alive));
+}
+
+#[test]
+fn a_transport_that_keeps_itself_alive_is_not_pinged_over_and_does_not_wait_for_half_a_frame() {
+    let mut rig = Rig::new();
+    let transport = Transport {
+        keeps_alive: true,
+        ..Transport::default()
+    };
+    let conn = rig.accept(transport);
+    rig.send(conn, FrameKind::Hello, 1, &hello());
+    rig.authenticate(conn, Ok(identity("ann")));
+    let frame = rig.frame(conn);
+    assert_eq!(decode::<v1::Welcome>(&frame).keep_alive_ms, 0);
+
+    let patience_ms = limits::KEEP_ALIVE_MS_DEFAULT * limits::KEEP_ALIVE_PATIENCE;
+    rig.pass_ms(4 * patience_ms);
+    let ping = frame::encode(FrameKind::Ping, RequestId(2), &v1::Ping {});
+    rig.receive(conn, &ping[..3]);
+    rig.pass_ms(patience_ms - 1);
+    rig.receive(conn, &ping[..4]);
+    assert!(!rig.was_closed(conn), "the whole time is for the frame");
+    rig.receive(conn, &ping);
+    assert_eq!(rig.frame(conn).kind, FrameKind::Pong);
+    rig.pass_ms(4 * patience_ms);
+    assert!(!rig.was_closed(conn), "the frame came whole");
+
+    rig.receive(conn, &ping[..3]);
+    rig.pass_ms(patience_ms - 1);
+    rig.receive(conn, &ping[..4]);
+    assert!(!rig.was_closed(conn));
+    rig.pass_ms(1);
+    assert_eq!(rig.error(conn), (0, ErrorCode::IdleTimeout));
+    assert!(rig.was_closed(conn));
 }
 
 #[test]

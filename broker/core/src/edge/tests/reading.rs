@@ -192,6 +192,7 @@ fn stored_events_arrive_compressed_on_a_stream_of_their_own_where_agreed() {
         Transport {
             catch_up_streams: true,
             datagrams: true,
+            ..Transport::default()
         },
         &both,
         false,
@@ -328,6 +329,7 @@ fn signals_are_datagrams_where_agreed_and_are_dropped_and_counted_when_the_queue
     let transport = Transport {
         catch_up_streams: false,
         datagrams: true,
+        ..Transport::default()
     };
     let bob = rig.connect_as("bob", transport, &[v1::Capability::SignalDatagrams], false);
     rig.follow(bob, &mut log, None);
