@@ -45,6 +45,8 @@ limits! {
     KEEP_ALIVE_MS_DEFAULT: u64 = 50_000;
     /// Keep-alive times of silence after which the server closes.
     KEEP_ALIVE_PATIENCE: u64 = 3;
+    /// Silence after which a client has QUIC show that the path works: below the 30 s after which many NATs forget a UDP flow.
+    QUIC_KEEP_ALIVE_MS: u64 = 25_000;
 
     /// Drafts of one Publish.
     DRAFTS_MAX: usize = 256;

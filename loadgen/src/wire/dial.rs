@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ClientConfig, Endpoint, TransportConfig, VarInt};
+use rialto_protocol::limits::QUIC_KEEP_ALIVE_MS;
 use rialto_sdk::Roots;
 use rustls_pki_types::ServerName;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -26,7 +27,7 @@ const SOCKETS_MAX: usize = 16;
 /// Bytes that a UDP socket may hold back: bursts of all its connections at once.
 const UDP_BUFFER_BYTES: usize = 4 << 20;
 /// Silence after which QUIC itself shows that the path works, as in the SDK.
-const KEEP_ALIVE: Duration = Duration::from_secs(25);
+const KEEP_ALIVE: Duration = Duration::from_millis(QUIC_KEEP_ALIVE_MS);
 
 /// Opens streams to one target, within one thread's runtime.
 pub(crate) struct Dialer {

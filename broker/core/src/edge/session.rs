@@ -53,6 +53,8 @@ pub(super) struct Session {
     pub(super) service: bool,
     /// The user told this session to show as away.
     pub(super) away: bool,
+    /// The beginning of a frame has come and its end has not.
+    pub(super) begun: bool,
     /// Hello's, until it is answered.
     pub(super) hello: RequestId,
     /// Meaningful once open, as is the device once authenticating.
@@ -60,8 +62,6 @@ pub(super) struct Session {
     pub(super) device: DeviceId,
     /// When the token ends, milliseconds since 1970.
     pub(super) token_expires_ms: u64,
-    /// The beginning of a frame has come and its end has not.
-    pub(super) begun: bool,
     /// When a frame last came or began (until it is open: when it was accepted), monotonic microseconds.
     pub(super) heard_us: u64,
     /// When its valid entry in the timers comes up.

@@ -26,7 +26,8 @@ const INCOMING_MAX: usize = 4_096;
 const INCOMING_BYTES_MAX: u64 = 16 << 20;
 /// Silence that the core judges first: its answer says why.
 const IDLE_GRACE: Duration = Duration::from_secs(5);
-/// Patience from which clients need not ping over QUIC: they keep it alive every 25 s or so, and a packet may be lost.
+/// Patience from which clients need not ping over QUIC: they keep it alive every
+/// `QUIC_KEEP_ALIVE_MS`, and a packet may be lost.
 const KEEPS_ALIVE_FROM: Duration = Duration::from_secs(60);
 
 const _: () = assert!(

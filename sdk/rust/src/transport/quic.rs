@@ -11,6 +11,7 @@ use bytes::BytesMut;
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ClientConfig, Connection, RecvStream, SendStream, TransportConfig, VarInt};
 use rialto_protocol::frame::Frame;
+use rialto_protocol::limits::QUIC_KEEP_ALIVE_MS;
 use tokio::io::AsyncWrite;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -20,9 +21,8 @@ use super::{Connected, Side};
 use crate::error::TransportError;
 use crate::wire::{self, FrameReader};
 
-/// Silence after which QUIC itself shows that the path works: below the idle times of servers, and the 30 s after which many NATs
-/// forget a UDP flow. A server pays about 30 µs of processor time for each.
-const KEEP_ALIVE: Duration = Duration::from_secs(25);
+/// Silence after which QUIC itself shows that the path works. A server pays about 30 µs of processor time for each.
+const KEEP_ALIVE: Duration = Duration::from_millis(QUIC_KEEP_ALIVE_MS);
 /// Batches of frames that wait for the session: it stops taking them when the caller takes no events.
 const SIDE_BATCHES_MAX: usize = 4;
 /// Streams that the server may have open at once; docs/PROTOCOL.md asks for 100 or more.
