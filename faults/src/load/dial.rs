@@ -16,6 +16,8 @@ const RECONNECT: ReconnectPolicy = ReconnectPolicy {
 };
 /// Longest time for one attempt to connect.
 const CONNECT_TIMEOUT_MS: u64 = 2_000;
+/// Silence after which a client over QUIC that only listens finds out that its broker was killed.
+const QUIC_KEEP_ALIVE_MS: u64 = 1_000;
 
 pub(super) fn user(name: &str) -> UserId {
     UserId::from_name(name)
@@ -46,6 +48,7 @@ pub(super) async fn dial_as(
                 .token(token.clone())
                 .sdk_name("rialto-faults")
                 .connect_timeout_ms(CONNECT_TIMEOUT_MS)
+                .quic_keep_alive_ms(QUIC_KEEP_ALIVE_MS)
                 .reconnect(RECONNECT)
                 .connect(),
         )

@@ -24,6 +24,7 @@ use crate::transport::tls::TlsSetup;
 const EVENT_BUFFER: usize = 16 * 1024;
 const IN_FLIGHT_BYTES: usize = 8 << 20;
 const CONNECT_TIMEOUT_MS: u64 = 10_000;
+const QUIC_KEEP_ALIVE_MS_MIN: u64 = 100;
 
 /// What a server's certificate is checked against. Needed for `quic://` and `tls://`.
 #[derive(Clone, Debug)]
@@ -62,6 +63,7 @@ pub struct ClientBuilder {
     connect_timeout_ms: u64,
     compression: bool,
     quic_socket: Option<QuicSocket>,
+    quic_keep_alive_ms: u64,
 }
 
 impl ClientBuilder {
@@ -78,6 +80,7 @@ impl ClientBuilder {
             connect_timeout_ms: CONNECT_TIMEOUT_MS,
             compression: false,
             quic_socket: None,
+            quic_keep_alive_ms: limits::QUIC_KEEP_ALIVE_MS,
         }
     }
 
@@ -159,6 +162,15 @@ impl ClientBuilder {
         self
     }
 
+    /// Silence after which QUIC shows that the path works, 100 to 25,000 ms, which is the default too; what is outside counts
+    /// as the nearest. A client that only listens learns by it that a broker was killed. Each costs a broker about 30 µs of
+    /// processor time, and wakes a phone's radio.
+    pub fn quic_keep_alive_ms(mut self, silence_ms: u64) -> Self {
+        self.quic_keep_alive_ms =
+            silence_ms.clamp(QUIC_KEEP_ALIVE_MS_MIN, limits::QUIC_KEEP_ALIVE_MS);
+        self
+    }
+
     /// Connects: each endpoint is tried once. From then on the client reconnects by itself.
     ///
     /// The client's work is done by a task of the current tokio runtime; it ends with [`Client::close`], or when both the
@@ -187,6 +199,7 @@ impl ClientBuilder {
         let connector = Connector {
             tls,
             quic_socket: self.quic_socket,
+            quic_keep_alive: Duration::from_millis(self.quic_keep_alive_ms),
         };
         let identity = Identity {
             device,

@@ -5,6 +5,7 @@ mod tcp;
 pub(crate) mod tls;
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use rialto_protocol::frame::Frame;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -81,6 +82,8 @@ pub(crate) struct Connector {
     /// None without roots; the endpoints that need TLS then fail.
     pub(crate) tls: Option<tls::TlsSetup>,
     pub(crate) quic_socket: Option<quic::QuicSocket>,
+    /// Silence after which QUIC shows that the path works.
+    pub(crate) quic_keep_alive: Duration,
 }
 
 impl Connector {
@@ -109,9 +112,7 @@ impl Connector {
             return Err(TransportError::InsecureBeyondLoopback);
         }
         match endpoint.transport() {
-            Transport::Quic => {
-                quic::connect(self.quic_socket.as_ref(), tls, endpoint.host(), address).await
-            }
+            Transport::Quic => quic::connect(self, tls, endpoint.host(), address).await,
             _ => tls::connect(tls, endpoint.host(), address).await,
         }
     }

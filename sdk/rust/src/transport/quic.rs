@@ -5,24 +5,20 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::BytesMut;
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ClientConfig, Connection, RecvStream, SendStream, TransportConfig, VarInt};
 use rialto_protocol::frame::Frame;
-use rialto_protocol::limits::QUIC_KEEP_ALIVE_MS;
 use tokio::io::AsyncWrite;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::tls::TlsSetup;
-use super::{Connected, Side};
+use super::{Connected, Connector, Side};
 use crate::error::TransportError;
 use crate::wire::{self, FrameReader};
 
-/// Silence after which QUIC itself shows that the path works. A server pays about 30 µs of processor time for each.
-const KEEP_ALIVE: Duration = Duration::from_millis(QUIC_KEEP_ALIVE_MS);
 /// Batches of frames that wait for the session: it stops taking them when the caller takes no events.
 const SIDE_BATCHES_MAX: usize = 4;
 /// Streams that the server may have open at once; docs/PROTOCOL.md asks for 100 or more.
@@ -53,7 +49,7 @@ impl QuicSocket {
 }
 
 pub(super) async fn connect(
-    socket: Option<&QuicSocket>,
+    connector: &Connector,
     tls: &TlsSetup,
     host: &str,
     address: SocketAddr,
@@ -61,11 +57,11 @@ pub(super) async fn connect(
     let crypto = QuicClientConfig::try_from(tls.config.clone()).map_err(other)?;
     let mut config = ClientConfig::new(Arc::new(crypto));
     let mut transport = TransportConfig::default();
-    transport.keep_alive_interval(Some(KEEP_ALIVE));
+    transport.keep_alive_interval(Some(connector.quic_keep_alive));
     transport.max_concurrent_uni_streams(SIDE_STREAMS_MAX.into());
     transport.max_concurrent_bidi_streams(VarInt::from_u32(0));
     config.transport_config(Arc::new(transport));
-    let socket = match socket {
+    let socket = match &connector.quic_socket {
         Some(socket) => socket.clone(),
         None => QuicSocket::bind_for(address)?,
     };

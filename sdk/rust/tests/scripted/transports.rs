@@ -6,7 +6,9 @@ use std::sync::Arc;
 use quinn::crypto::rustls::QuicServerConfig;
 use rialto_sdk::protocol::frame::{self, FrameKind};
 use rialto_sdk::protocol::ids::RequestId;
-use rialto_sdk::{Client, ConnectError, Event, Events, QuicSocket, Retry, Roots, Start, v1};
+use rialto_sdk::{
+    Client, ClientBuilder, ConnectError, Event, Events, QuicSocket, Retry, Roots, Start, v1,
+};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
@@ -119,6 +121,7 @@ async fn accept_quic(endpoint: &quinn::Endpoint) -> QuicPeer {
     let hello = main
         .hello(v1::Welcome {
             capabilities,
+            keep_alive_ms: 0,
             ..welcome()
         })
         .await;
@@ -137,11 +140,15 @@ fn quic_server() -> (String, quinn::Endpoint) {
     (pem, quinn::Endpoint::server(config, address).unwrap())
 }
 
-async fn connect_quic(pem: String, endpoint: &quinn::Endpoint) -> (Client, Events, QuicPeer) {
+async fn connect_quic(
+    builder: ClientBuilder,
+    pem: String,
+    endpoint: &quinn::Endpoint,
+) -> (Client, Events, QuicPeer) {
     // By address, since the name may stand for an IPv6 address first.
     let url = format!("quic://localhost:{}", endpoint.local_addr().unwrap().port());
     let socket = QuicSocket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    let builder = builder()
+    let builder = builder
         .endpoint(url)
         .roots(Roots::Pem(pem.into_bytes()))
         .quic_socket(socket);
@@ -153,7 +160,7 @@ async fn connect_quic(pem: String, endpoint: &quinn::Endpoint) -> (Client, Event
 #[tokio::test]
 async fn over_quic_catch_up_streams_and_the_main_stream_become_one_log() {
     let (pem, endpoint) = quic_server();
-    let (client, mut events, mut peer) = connect_quic(pem, &endpoint).await;
+    let (client, mut events, mut peer) = connect_quic(builder(), pem, &endpoint).await;
     assert!(
         peer.hello
             .capabilities()
@@ -229,9 +236,24 @@ async fn over_quic_catch_up_streams_and_the_main_stream_become_one_log() {
 }
 
 #[tokio::test]
+async fn quic_is_kept_alive_as_often_as_asked_and_by_no_ping_of_the_protocol() {
+    const KEEP_ALIVES: u64 = 3;
+    let (pem, endpoint) = quic_server();
+    let often = builder().quic_keep_alive_ms(1);
+    let (client, _events, mut peer) = connect_quic(often, pem, &endpoint).await;
+    while peer.connection.stats().frame_rx.ping < KEEP_ALIVES {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    let open = client.publish(ROOM, "the first frame").await.unwrap();
+    let sent = peer.main.drafts(1).await;
+    peer.main.acknowledge(&sent[0], 1).await;
+    open.await.unwrap();
+}
+
+#[tokio::test]
 async fn over_quic_a_cut_is_survived() {
     let (pem, endpoint) = quic_server();
-    let (client, mut events, mut peer) = connect_quic(pem, &endpoint).await;
+    let (client, mut events, mut peer) = connect_quic(builder(), pem, &endpoint).await;
     let _ = tokio::join!(
         client.subscribe(vec![(ROOM, Start::Beginning)]),
         peer.main.subscribed(7, 2)
