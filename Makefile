@@ -48,8 +48,8 @@ faults: toolchain ## break the real broker in every way and judge it (CAMPAIGN=k
 
 faults-planted: toolchain ## show that the fault campaigns find mistakes that are planted into a broker of their own
 	@cargo build --release -p rialto-server -p rialto-faults
-	@cargo build --release -p rialto-server --features planted --target-dir target/planted
-	@faults/planted.sh target/planted/release/rialto
+	@cargo build --release -p rialto-server --features planted --bin rialto-planted
+	@faults/planted.sh target/release/rialto-planted
 
 soak: toolchain ## an hour at half load, or what the disk has room for, in which nothing may be lost or grow (DURATION=1h)
 	@cargo build --release

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Shows that the campaigns find mistakes: each is planted, and the campaign that is for it has to report violations.
-#   faults/planted.sh BROKER     BROKER: `rialto`, built with the feature `planted`
+#   faults/planted.sh BROKER     BROKER: `rialto-planted`
 set -euo pipefail
 broker=${1:?which broker? usage: faults/planted.sh BROKER}
 faults=$(cd "$(dirname "$0")/.." && pwd)/target/release/faults

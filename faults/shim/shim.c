@@ -1,5 +1,5 @@
 /* Stands before libc in the broker's process (LD_PRELOAD) and does what the page that it shares with `faults` says: one
- * call of one site fails or writes short, syncs are not done, the wall clock is off.
+ * call of one site fails or writes short, syncs are not done, what is written waits in a cache, the wall clock is off.
  *
  * A site is a call of one kind, on one kind of file below FAULTS_ROOT (digits of its path count as one), from one place in
  * the program: a hash of the nearest return addresses, taken relative to where the program is loaded. Every site that is met
@@ -44,7 +44,8 @@ struct page {
   int32_t error;
   uint32_t lie; /* syncs are not done */
   uint64_t seen, injected;
-  uint32_t sites_used, pad;
+  uint32_t sites_used;
+  uint32_t cached; /* nobody writes past the page cache */
   char reserved[256 - 64];
   struct site sites[SITES_MAX];
 };
@@ -177,6 +178,7 @@ static ssize_t write_half(int fd, const struct iovec *slices, int count) {
     mode_t mode = flags & (O_CREAT | O_TMPFILE) ? va_arg(more, mode_t) : 0; \
     va_end(more); \
     REAL(name); \
+    if (page && page->cached && strncmp(path, root, root_length) == 0) flags &= ~O_DIRECT; \
     return wrong(OPEN, path) == FAIL ? -1 : real(path, flags, mode); \
   }
 OPENING(open)

@@ -21,6 +21,7 @@ const TARGET_AT: u64 = 16;
 const LIE_AT: u64 = 36;
 const INJECTED_AT: usize = 48;
 const USED_AT: usize = 56;
+const CACHED_AT: u64 = 60;
 const CLASS_AT: usize = 104;
 const _: () = assert!(CLASS_AT == 24 + 8 * FRAMES);
 
@@ -145,6 +146,12 @@ impl Shim {
     /// Syncs are called done that were not.
     pub(crate) fn lie_about_syncs(&self) -> io::Result<()> {
         self.page.write_all_at(&1_u32.to_ne_bytes(), LIE_AT)
+    }
+
+    /// Whether the disk has a cache of its own: what is written stays there until it is synced, past the page cache or not.
+    pub(crate) fn cache_writes(&self, cached: bool) -> io::Result<()> {
+        self.page
+            .write_all_at(&u32::from(cached).to_ne_bytes(), CACHED_AT)
     }
 
     /// Whether the call that was aimed at has gone wrong.

@@ -7,55 +7,77 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use rialto_faults::campaign::{self, Campaign, Options, Outcome};
+use rialto_faults::campaign::{self, Campaign, Options, Outcome, Report};
 
 /// Runs a campaign and insists on its verdict. Where the machine lacks what it needs, that is said aloud.
 fn passes(campaign: Campaign) {
-    let scratch = tempfile::tempdir().unwrap();
-    let options = Options {
-        binary: binary().to_owned(),
-        scratch: scratch.path().to_owned(),
-        rounds: campaign.rounds_short(),
-        seed: 1,
-        short: true,
-        planted: None,
-    };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
-    let report = runtime.block_on(campaign::run(campaign, &options));
+    let report = run(campaign, binary(), None);
     match &report.outcome {
         Outcome::CannotRun(why) => eprintln!("NOT TESTED, {}: {why}", campaign.name()),
         _ => assert!(report.passed(), "{}", report.text()),
     }
 }
 
+/// Runs a campaign against a broker that makes a mistake, and insists that it is found; `faults/planted.sh` has them all.
+fn finds(campaign: Campaign, mistake: &str) {
+    let report = run(campaign, planted(), Some(mistake.to_owned()));
+    match &report.outcome {
+        Outcome::CannotRun(why) => eprintln!("NOT TESTED, {}: {why}", campaign.name()),
+        outcome => assert_eq!(*outcome, Outcome::Failed, "{mistake}: {}", report.text()),
+    }
+}
+
+fn run(campaign: Campaign, binary: &Path, planted: Option<String>) -> Report {
+    let scratch = tempfile::tempdir().unwrap();
+    let options = Options {
+        binary: binary.to_owned(),
+        scratch: scratch.path().to_owned(),
+        rounds: campaign.rounds_short(),
+        seed: 1,
+        short: true,
+        planted,
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(campaign::run(campaign, &options))
+}
+
 /// `RIALTO_BIN`, or the binary of this workspace, built as the tests are.
 fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| {
-        if let Some(path) = env::var_os("RIALTO_BIN") {
-            return path.into();
-        }
-        // This test is target/PROFILE/deps/NAME-HASH.
-        let test = env::current_exe().unwrap();
-        let folder = test.ancestors().nth(2).unwrap();
-        let profile = if folder.ends_with("release") {
-            "release"
-        } else {
-            "test"
-        };
-        let built = Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "--package", "rialto-server"])
-            .args(["--bin", "rialto", "--profile", profile])
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .status()
-            .unwrap();
-        assert!(built.success(), "the broker does not build");
-        folder.join("rialto")
+    BINARY.get_or_init(|| match env::var_os("RIALTO_BIN") {
+        Some(path) => path.into(),
+        None => build("rialto", &[]),
     })
+}
+
+/// One that can make mistakes.
+fn planted() -> &'static Path {
+    static PLANTED: OnceLock<PathBuf> = OnceLock::new();
+    PLANTED.get_or_init(|| build("rialto-planted", &["--features", "planted"]))
+}
+
+fn build(binary: &str, features: &[&str]) -> PathBuf {
+    // This test is target/PROFILE/deps/NAME-HASH.
+    let test = env::current_exe().unwrap();
+    let folder = test.ancestors().nth(2).unwrap();
+    let profile = if folder.ends_with("release") {
+        "release"
+    } else {
+        "test"
+    };
+    let built = Command::new(env!("CARGO"))
+        .args(["build", "--quiet", "--package", "rialto-server"])
+        .args(["--bin", binary, "--profile", profile])
+        .args(features)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .status()
+        .unwrap();
+    assert!(built.success(), "the broker does not build");
+    folder.join(binary)
 }
 
 #[test]
@@ -111,4 +133,14 @@ fn everybody_is_served_after_a_storm_of_restarts() {
 #[test]
 fn attacks_are_refused_and_counted_and_those_who_behave_lose_nothing() {
     passes(Campaign::Overload);
+}
+
+#[test]
+fn an_acknowledgement_before_the_sync_is_found_when_the_power_goes() {
+    finds(Campaign::Power, "ack-before-sync");
+}
+
+#[test]
+fn a_dedupe_that_is_skipped_is_found_when_the_broker_is_killed() {
+    finds(Campaign::Kill, "skip-dedupe");
 }

@@ -3,7 +3,7 @@
 //!
 //! | module | what it holds |
 //! | --- | --- |
-//! | [`cli`] | the command line |
+//! | [`cli`], [`command`] | the command line, and what it has done |
 //! | [`config`] | keys, layers, checks |
 //! | [`serve`] | starts, runs and stops a broker |
 //! | [`keys`], [`identity`] | signing key and certificate, made when they are needed |
@@ -15,6 +15,7 @@
 pub mod addresses;
 pub mod banner;
 pub mod cli;
+pub mod command;
 pub mod config;
 mod files;
 pub mod identity;

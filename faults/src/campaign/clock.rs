@@ -4,7 +4,6 @@
 use tokio::time::sleep;
 
 use super::stage::Stage;
-use crate::shim::Shim;
 
 const SECOND_NS: i64 = 1_000_000_000;
 /// Steps, seconds; after each of them the clock is that much beside the true time.
@@ -26,9 +25,7 @@ const STEPS_S: [i64; 12] = [
 const STEP_MS_MAX: u64 = 300;
 
 pub(super) async fn run(stage: &mut Stage) -> anyhow::Result<()> {
-    let shim = Shim::lay(&stage.path(""))?;
-    let environment = shim.environment(&stage.launch.data);
-    stage.launch.environment.extend(environment);
+    let shim = stage.shim()?;
     let mut broker = stage.start().await?;
     let mut town = stage.town(stage.plan()).await?;
     let mut era = town.begin().await?;

@@ -20,9 +20,7 @@ const STOP_MAX: Duration = Duration::from_secs(30);
 const NTH_MAX: u64 = 5;
 
 pub(super) async fn run(stage: &mut Stage) -> anyhow::Result<()> {
-    let shim = Shim::lay(&stage.path(""))?;
-    let environment = shim.environment(&stage.launch.data);
-    stage.launch.environment.extend(environment);
+    let shim = stage.shim()?;
     let settings = ["broker.drain_ms=0", "storage.journal_keep_bytes=2097152"];
     stage.launch.settings.extend(settings.map(str::to_owned));
     let mut broker = stage.start().await?;

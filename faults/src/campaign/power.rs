@@ -1,9 +1,14 @@
 //! Power cuts under load: what was not synced is gone, and what was acknowledged has to be there.
+//!
+//! What goes past the page cache is in the image at once. That is a disk without a cache of its own, or one that saves it; in
+//! half of the lives the disk has one that it loses.
 
 use tokio::time::sleep;
 
 use super::stage::Stage;
+use crate::broker::Broker;
 use crate::mount::Disk;
+use crate::shim::Shim;
 
 /// Room for a campaign's journal and views.
 const DISK_BYTES: u64 = 768 << 20;
@@ -21,7 +26,8 @@ pub(super) async fn run(stage: &mut Stage) -> anyhow::Result<()> {
         .launch
         .settings
         .push("storage.journal_keep_bytes=8388608".to_owned());
-    let mut broker = stage.start().await?;
+    let shim = stage.shim()?;
+    let mut broker = start(stage, &shim).await?;
     let mut town = stage.town(stage.plan()).await?;
     let mut era = town.begin().await?;
     for round in 0..stage.options.rounds {
@@ -33,7 +39,7 @@ pub(super) async fn run(stage: &mut Stage) -> anyhow::Result<()> {
         broker.kill();
         stage.figures.add("power cuts", 1);
         disk.power_on()?;
-        broker = stage.start().await?;
+        broker = start(stage, &shim).await?;
         stage
             .expect_progress(&era, &format!("after power cut {}", round + 1))
             .await;
@@ -42,4 +48,14 @@ pub(super) async fn run(stage: &mut Stage) -> anyhow::Result<()> {
     stage.close(town, era).await?;
     drop(broker);
     Ok(())
+}
+
+/// Starts it on a disk that has a cache, or has none.
+async fn start(stage: &mut Stage, shim: &Shim) -> anyhow::Result<Broker> {
+    let cached = stage.dice.chance(500);
+    shim.cache_writes(cached)?;
+    stage
+        .figures
+        .add("lives on a disk with a cache", cached.into());
+    stage.start().await
 }

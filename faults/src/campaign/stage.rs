@@ -1,8 +1,8 @@
 //! Where a campaign plays: a folder of its own, a broker on ports of its own, and what was found so far.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -38,6 +38,7 @@ pub(super) struct Stage {
     pub(super) launch: Launch,
     pub(super) figures: Figures,
     pub(super) findings: Findings,
+    shim: Option<Arc<Shim>>,
     folder: TempDir,
 }
 
@@ -52,7 +53,7 @@ impl Stage {
             .tempdir_in(&options.scratch)
             .with_context(|| format!("{} cannot be written", options.scratch.display()))?;
         let dice = Dice::new(options.seed);
-        let mut launch = Launch {
+        let launch = Launch {
             binary: options.binary.clone(),
             data: folder.path().join("data"),
             log: folder.path().join("broker.log"),
@@ -62,8 +63,7 @@ impl Stage {
             environment: BTreeMap::new(),
             start_max: START_MAX,
         };
-        launch.environment = planted(options, &launch, folder.path())?;
-        Ok(Self {
+        let mut stage = Self {
             campaign,
             options: options.clone(),
             progress,
@@ -71,8 +71,36 @@ impl Stage {
             launch,
             figures: Figures::default(),
             findings: Findings::default(),
+            shim: None,
             folder,
-        })
+        };
+        stage.plant()?;
+        Ok(stage)
+    }
+
+    /// Has the broker make the mistake that was asked for.
+    fn plant(&mut self) -> anyhow::Result<()> {
+        match self.options.planted.clone() {
+            None => {}
+            Some(mistake) if mistake == LYING_DISK => self.shim()?.lie_about_syncs()?,
+            Some(mistake) => {
+                let planted = ("RIALTO_PLANTED".to_owned(), mistake.into());
+                self.launch.environment.extend([planted]);
+            }
+        }
+        Ok(())
+    }
+
+    /// What stands between libc and the brokers that start from now on, which keep their data where the launch says now.
+    pub(super) fn shim(&mut self) -> anyhow::Result<Arc<Shim>> {
+        let shim = match self.shim.take() {
+            Some(shim) => shim,
+            None => Arc::new(Shim::lay(self.folder.path())?),
+        };
+        let environment = shim.environment(&self.launch.data);
+        self.launch.environment.extend(environment);
+        self.shim = Some(Arc::clone(&shim));
+        Ok(shim)
     }
 
     /// A path in the campaign's own folder.
@@ -210,23 +238,6 @@ impl Stage {
 fn keep(folder: TempDir) {
     let kept = folder.keep();
     eprintln!("faults: data and log are kept in {}", kept.display());
-}
-
-/// What makes the broker make the mistake that was asked for.
-fn planted(
-    options: &Options,
-    launch: &Launch,
-    folder: &Path,
-) -> anyhow::Result<BTreeMap<String, OsString>> {
-    match options.planted.as_deref() {
-        None => Ok(BTreeMap::new()),
-        Some(LYING_DISK) => {
-            let shim = Shim::lay(folder)?;
-            shim.lie_about_syncs()?;
-            Ok(shim.environment(&launch.data))
-        }
-        Some(mistake) => Ok([("RIALTO_PLANTED".to_owned(), mistake.into())].into()),
-    }
 }
 
 fn entropy(folder: &Path) -> u64 {

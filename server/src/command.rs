@@ -1,0 +1,95 @@
+//! Does what the command line says, and turns what comes of it into an exit status: 0 done, 1 failed, 2 the command line or
+//! the configuration is wrong.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::{
+    cli::{Cli, Command, ConfigArgs, ConfigCommand},
+    config::{self, Loaded},
+    serve, status, token,
+};
+
+const FAILED: u8 = 1;
+const MISCONFIGURED: u8 = 2;
+
+/// Does it.
+#[must_use]
+pub fn run() -> ExitCode {
+    match Cli::parse().command {
+        Command::Serve(args) => with(config::load(&args.layers(environment())), |loaded| {
+            report(serve::run(&loaded.config))
+        }),
+        Command::Config(ConfigCommand::Print(args)) => print(&args),
+        Command::Config(ConfigCommand::Check(args)) => {
+            with(config::load(&args.layers(environment())), |_| say("ok\n"))
+        }
+        Command::Token(args) => with(config::read(&args.config.layers(environment())), |loaded| {
+            report(token::make(&args, &loaded.config).map(|token| say(&format!("{token}\n"))))
+        }),
+        Command::Status(args) => with(
+            config::read(&args.config().layers(environment())),
+            |loaded| match status::ask(&args, &loaded.config) {
+                Ok(answer) => {
+                    let said = say(&answer.text);
+                    if answer.ready {
+                        said
+                    } else {
+                        ExitCode::from(FAILED)
+                    }
+                }
+                Err(error) => fail(&error),
+            },
+        ),
+    }
+}
+
+/// Prints the configuration even when it is wrong, so that one can see where a value came from.
+fn print(args: &ConfigArgs) -> ExitCode {
+    let loaded = config::load(&args.layers(environment()));
+    let said = say(&config::print::toml(&loaded.settings));
+    with(loaded, |_| said)
+}
+
+fn with(loaded: Loaded, action: impl FnOnce(Loaded) -> ExitCode) -> ExitCode {
+    if loaded.problems.is_empty() {
+        return action(loaded);
+    }
+    eprintln!("rialto: the configuration is wrong:");
+    for problem in &loaded.problems {
+        eprintln!("  {problem}");
+    }
+    ExitCode::from(MISCONFIGURED)
+}
+
+fn report<T>(result: anyhow::Result<T>) -> ExitCode {
+    match result {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+fn fail(error: &anyhow::Error) -> ExitCode {
+    eprintln!("rialto: {error:#}");
+    ExitCode::from(FAILED)
+}
+
+/// Writes to standard output; a reader that went away (`| head`) is no failure of ours, but not a success either.
+fn say(text: &str) -> ExitCode {
+    use std::io::Write as _;
+    match std::io::stdout()
+        .write_all(text.as_bytes())
+        .and_then(|()| std::io::stdout().flush())
+    {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::from(FAILED),
+    }
+}
+
+/// The one place that reads the environment. Variables that are not Unicode are none of ours.
+fn environment() -> Vec<(String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
+}
