@@ -20,6 +20,7 @@ use rialto_storage::{Store, directory::Seen};
 use slab::Slab;
 
 use super::{
+    appends::Complaints,
     bell::Bell,
     figures::{Carrier, ShardFigures, ShellFigures, Stage},
     link::Link,
@@ -94,6 +95,7 @@ pub(crate) struct Engine {
     overflowing: Cell<bool>,
     /// The core has panicked: it is not called any more.
     dead: Cell<bool>,
+    append_complaints: Complaints,
 }
 
 /// What became of bytes; nothing, once the core is gone.
@@ -127,6 +129,7 @@ impl Engine {
             waiting: RefCell::default(),
             overflowing: Cell::new(false),
             dead: Cell::new(false),
+            append_complaints: Complaints::default(),
         })
     }
 
@@ -355,8 +358,10 @@ impl Engine {
         self.figures.borrow_mut().retries += 1;
     }
 
-    pub(crate) fn count_append_failure(&self) {
+    /// Gives what says so in the log.
+    pub(crate) fn count_append_failure(&self) -> &Complaints {
         self.figures.borrow_mut().append_failures += 1;
+        &self.append_complaints
     }
 
     pub(crate) fn count_load_failure(&self) {

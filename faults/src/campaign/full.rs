@@ -12,22 +12,28 @@ use crate::load::{Era, Pace, Plan, Town, Turns};
 use crate::mount::Disk;
 use crate::patience::Patience;
 
-/// Small, so that it is soon full.
+/// Small, so that it is soon full, with room for what each round says.
 const DISK_BYTES: u64 = 48 << 20;
+const ROUND_BYTES: u64 = 6 << 20;
 /// How long publishers may take until one of them is refused: what is prepared already has to be used up.
 const REFUSED_MAX: Duration = Duration::from_secs(30);
 /// How long the disk stays full after that, milliseconds.
 const FULL_MS_MAX: u64 = 1_500;
+/// How often somebody looks whether the broker has ended.
+const LOOK: Duration = Duration::from_millis(50);
 
 pub(super) async fn run(stage: &mut Stage) -> anyhow::Result<()> {
-    let disk = Disk::make(&stage.path(""), DISK_BYTES)?;
+    let rounds = u64::from(stage.options.rounds);
+    let disk = Disk::make(&stage.path(""), DISK_BYTES + rounds * ROUND_BYTES)?;
     stage.launch.data = disk.path().join("data");
     let keep = "storage.journal_keep_bytes=8388608".to_owned();
     stage.launch.settings.push(keep);
     let mut broker = stage.start().await?;
     let mut town = stage.town(busy(stage.plan())).await?;
     for round in 0..stage.options.rounds {
-        let era = town.begin().await?;
+        let era;
+        (broker, era) = serving(stage, broker, town.begin()).await?;
+        let era = era?;
         disk.fill()?;
         stage.figures.add("times full", 1);
         let (running, kept) = (
@@ -46,11 +52,13 @@ pub(super) async fn run(stage: &mut Stage) -> anyhow::Result<()> {
         };
         disk.free()?;
         broker = go_on(stage, &era, running).await?;
-        town.end(era).await?;
+        let ended;
+        (broker, ended) = serving(stage, broker, town.end(era)).await?;
+        ended?;
         stage.note(&mut town);
         stage.progress.step(round + 1);
     }
-    town.read_all_again().await;
+    (broker, ()) = serving(stage, broker, town.read_all_again()).await?;
     stage.note(&mut town);
     drop(broker);
     Ok(())
@@ -110,6 +118,25 @@ async fn start_full(stage: &mut Stage) -> anyhow::Result<Option<Broker>> {
             let words = "started on a full disk, it neither served nor ended";
             stage.findings.add("hung", words);
             Ok(None)
+        }
+    }
+}
+
+/// Does what takes a broker that serves. One that the full disk has ended late, for it noticed only now, makes room for another.
+async fn serving<T>(
+    stage: &mut Stage,
+    mut broker: Broker,
+    work: impl Future<Output = T>,
+) -> anyhow::Result<(Broker, T)> {
+    let mut work = Box::pin(work);
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut work => return Ok((broker, done)),
+            () = sleep(LOOK) => if let Some(ending) = broker.ended() {
+                stage.judge_ending(&ending, "some time after the disk was freed");
+                broker = stage.start().await?;
+            }
         }
     }
 }
