@@ -1,7 +1,9 @@
-//! Bytes of a segment. Frozen: format version 1; a change of layout is another version.
+//! Bytes of a segment. Frozen: format version 2; a change of layout is another version. Version 1 does not say how many bytes
+//! the file was made with.
 //!
 //! The file begins with a header of 48 bytes, alone in its first 4 KiB so that no write of an entry touches its sector:
-//! magic (8) · version (u16) · 0 (u48) · data set (u128) · segment (u64) · 0 (u32) · CRC32C of all that (u32).
+//! magic (8) · version (u16) · 0 (u48) · data set (u128) · segment (u64) · bytes of the file (u32; 0 in
+//! version 1) · CRC32C of all that (u32).
 //!
 //! Entries follow one another: a header of 48 bytes, then records.
 //! CRC32C of all that follows (u32) · length of the records (u32) · lane (u16) · flags (u16) · group (u32) · epoch (u64) ·
@@ -17,7 +19,7 @@ use rialto_protocol::ids::{Epoch, LaneId, Position};
 use crate::journal::JournalError;
 
 /// The format that this version writes, and the newest that it reads.
-pub(super) const FORMAT_VERSION: u16 = 1;
+pub(super) const FORMAT_VERSION: u16 = 2;
 /// Where the first entry of a segment begins.
 pub(super) const FIRST_ENTRY: u32 = 4096;
 /// Bytes of a file header.
@@ -32,24 +34,30 @@ static ZEROES: [u8; 4096] = [0; 4096];
 const MAGIC: [u8; 8] = *b"RIALTOJL";
 
 /// The bytes with which a segment file begins.
-pub(super) fn file_header(data_set: u128, segment: u64) -> [u8; FILE_HEADER_BYTES] {
+pub(super) fn file_header(
+    data_set: u128,
+    segment: u64,
+    file_bytes: u32,
+) -> [u8; FILE_HEADER_BYTES] {
     let mut bytes = [0; FILE_HEADER_BYTES];
     bytes[..8].copy_from_slice(&MAGIC);
     bytes[8..10].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
     bytes[16..32].copy_from_slice(&data_set.to_le_bytes());
     bytes[32..40].copy_from_slice(&segment.to_le_bytes());
+    bytes[40..44].copy_from_slice(&file_bytes.to_le_bytes());
     let crc = crc32c::crc32c(&bytes[..44]);
     bytes[44..].copy_from_slice(&crc.to_le_bytes());
     bytes
 }
 
-/// Checks the beginning of the file `name`, which should be this segment of this data set.
+/// Checks the beginning of the file `name`, which should be this segment of this data set; gives how many bytes the file was
+/// made with, 0 where that is not known.
 pub(super) fn check_file_header(
     bytes: &[u8; FILE_HEADER_BYTES],
     data_set: u128,
     segment: u64,
     name: &str,
-) -> Result<(), JournalError> {
+) -> Result<u32, JournalError> {
     if bytes[..8] != MAGIC {
         return Err(damaged(name, 0, "it does not begin like a segment"));
     }
@@ -75,7 +83,7 @@ pub(super) fn check_file_header(
             &format!("its header says segment {found}"),
         ));
     }
-    Ok(())
+    Ok(u32::from_le_bytes(array(bytes, 40)))
 }
 
 /// The header of an entry, without its checksum.

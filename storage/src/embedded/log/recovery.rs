@@ -58,8 +58,9 @@ pub(super) fn recover(
     }
     disk.create_directory(directory)
         .map_err(|error| io_error("create journal", &error))?;
-    let mut segments = open_all(disk, directory, options)?;
-    let to_read = segments.split_off(&viewed.outbox_segment.min(viewed.segment));
+    let first = viewed.outbox_segment.min(viewed.segment);
+    let mut segments = open_all(disk, directory, options, first)?;
+    let to_read = segments.split_off(&first);
     check_none_missing(viewed, &to_read)?;
 
     let mut replay = Replay {
@@ -94,6 +95,7 @@ fn open_all(
     disk: &dyn Disk,
     directory: &Path,
     options: &LogOptions,
+    first_needed: u64,
 ) -> Result<BTreeMap<u64, Arc<Segment>>, JournalError> {
     let mut segments = BTreeMap::new();
     for file in disk
@@ -105,7 +107,9 @@ fn open_all(
             disk.remove(&directory.join(&file))
                 .map_err(|error| io_error(format!("remove journal/{file}"), &error))?;
         } else if let Some(number) = number_of(&file) {
-            segments.insert(number, Arc::new(open(disk, directory, options, number)?));
+            let needed = number >= first_needed;
+            let segment = open(disk, directory, options, number, needed)?;
+            segments.insert(number, Arc::new(segment));
         }
     }
     Ok(segments)
@@ -116,6 +120,7 @@ fn open(
     directory: &Path,
     options: &LogOptions,
     number: u64,
+    needed: bool,
 ) -> Result<Segment, JournalError> {
     let file_name = file_name(number);
     let name = format!("journal/{file_name}");
@@ -134,7 +139,15 @@ fn open(
     };
     let mut header = [0; FILE_HEADER_BYTES];
     file.read_exact_at(&mut header, 0).map_err(failed)?;
-    check_file_header(&header, options.data_set, number, &name)?;
+    let made_with = check_file_header(&header, options.data_set, number, &name)?;
+    if needed && capacity < made_with {
+        // No crash does this, for a segment has its whole length before anything is written to it.
+        return Err(damaged(
+            &name,
+            capacity,
+            &format!("the file was made with {made_with} bytes: what stood behind is cut off"),
+        ));
+    }
     Ok(Segment::new(
         number,
         capacity,

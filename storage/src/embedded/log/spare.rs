@@ -159,7 +159,7 @@ fn prepare(shared: &Shared, number: u64, old: Option<Segment>) -> std::io::Resul
     }
     // Stale entries behind it carry another segment's number.
     let mut header = Blocks::default();
-    header.extend_from_slice(&file_header(options.data_set, number));
+    header.extend_from_slice(&file_header(options.data_set, number, capacity));
     header.pad();
     write_all_at(&*blocks, &header, 0)?;
     blocks.sync_data()?;

@@ -1,4 +1,5 @@
-//! Format version 1 is frozen: bytes that it wrote once are written still, and read by every later version.
+//! Format version 2 is frozen: bytes that it wrote once are written still, and read by every later version, as those of
+//! version 1 are.
 
 use std::{fs, path::PathBuf};
 
@@ -7,9 +8,11 @@ use super::{
     *,
 };
 
-fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/journal-v1")
+fn folder(version: u32) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/journal-v{version}"))
 }
+
+const FILE_BYTES: u32 = 8 << 10;
 
 fn entries() -> Vec<Entry> {
     let entry = |lane, position, records| Entry {
@@ -29,7 +32,7 @@ fn entries() -> Vec<Entry> {
 /// The segment: a group of two entries and a group of one.
 fn segment() -> Vec<u8> {
     let codec = EntryCodec::new(DATA_SET, 1);
-    let mut bytes = file_header(DATA_SET, 1).to_vec();
+    let mut bytes = file_header(DATA_SET, 1, FILE_BYTES).to_vec();
     bytes.resize(FIRST_ENTRY as usize, 0);
     let mut group = FIRST_ENTRY;
     for (number, entry) in entries().iter().enumerate() {
@@ -61,34 +64,37 @@ fn segment() -> Vec<u8> {
         codec.encode(&EntryHeader::seal(group), &[]).len(),
         ENTRY_HEADER_BYTES as usize
     );
-    bytes.resize(8 << 10, 0);
+    bytes.resize(FILE_BYTES as usize, 0);
     bytes
 }
 
 #[test]
-fn the_bytes_of_version_1_are_written_as_ever() {
+fn the_bytes_of_version_2_are_written_as_ever() {
     assert!(
-        fs::read(folder().join("0000000001.seg")).unwrap() == segment(),
+        fs::read(folder(2).join("0000000001.seg")).unwrap() == segment(),
         "the format has changed: give it a new version"
     );
 }
 
 #[test]
-fn a_log_of_version_1_opens() {
-    let directory = tempfile::tempdir().unwrap();
-    let journal = directory.path().join("journal");
-    fs::create_dir(&journal).unwrap();
-    for name in ["0000000001.seg", "epoch"] {
-        fs::copy(folder().join(name), journal.join(name)).unwrap();
+fn a_log_of_either_version_opens() {
+    for version in [1, 2] {
+        let directory = tempfile::tempdir().unwrap();
+        let journal = directory.path().join("journal");
+        fs::create_dir(&journal).unwrap();
+        for name in ["0000000001.seg", "epoch"] {
+            fs::copy(folder(version).join(name), journal.join(name)).unwrap();
+        }
+        let (log, found) =
+            Log::open(directory.path(), small(), &ViewCheckpoint::default()).unwrap();
+        assert_eq!(
+            (found.entries, found.outbox_entries, found.cut_bytes),
+            (3, 1, 0)
+        );
+        assert_eq!(sealed_entries(&log), entries());
+        let claims = claim(&log);
+        assert_eq!(claims[3].outbox.len(), 2);
+        // The file says 4,000,000,000, which is later than any clock that this test will meet for a while.
+        assert!(claims[0].epoch > Epoch(4_000_000_000));
     }
-    let (log, found) = Log::open(directory.path(), small(), &ViewCheckpoint::default()).unwrap();
-    assert_eq!(
-        (found.entries, found.outbox_entries, found.cut_bytes),
-        (3, 1, 0)
-    );
-    assert_eq!(sealed_entries(&log), entries());
-    let claims = claim(&log);
-    assert_eq!(claims[3].outbox.len(), 2);
-    // The file says 4,000,000,000, which is later than any clock that this test will meet for a while.
-    assert!(claims[0].epoch > Epoch(4_000_000_000));
 }

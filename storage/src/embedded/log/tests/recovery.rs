@@ -171,6 +171,24 @@ fn every_flipped_bit_of_a_segment_before_the_last_is_refused() {
 }
 
 #[test]
+fn a_segment_that_lost_its_end_is_refused_also_the_one_that_is_written() {
+    let (disk, all, ends) = written(&[2, 1]);
+    let whole = disk.bytes(FIRST);
+    for end in (ends[1]..whole.len()).step_by(512) {
+        disk.put(FIRST, &whole[..end]);
+        let Err(JournalError::Damaged(text)) = recovered(&disk) else {
+            panic!("{end} of {} bytes are taken", whole.len())
+        };
+        assert!(
+            text.contains("cut off") || text.contains("no segment"),
+            "{text}"
+        );
+    }
+    disk.put(FIRST, &whole);
+    assert_eq!(recovered(&disk).unwrap().0, all);
+}
+
+#[test]
 fn a_missing_segment_is_refused_and_named() {
     let disk = FakeDisk::new();
     let (log, _) = open(&disk);
@@ -201,12 +219,12 @@ fn a_newer_version_and_another_data_set_are_told_apart_from_damage() {
     let (disk, ..) = written(&[1]);
     let whole = disk.bytes(FIRST);
     let mut newer = whole.clone();
-    newer[8] = 2;
+    newer[8] = 3;
     disk.put(FIRST, &newer);
     let Err(JournalError::Format(text)) = recovered(&disk) else {
         panic!("a newer version was read")
     };
-    assert!(text.contains("version 2"), "{text}");
+    assert!(text.contains("version 3"), "{text}");
     disk.put(FIRST, &whole);
     let options = LogOptions {
         data_set: 1,
