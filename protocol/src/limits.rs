@@ -47,6 +47,8 @@ limits! {
     KEEP_ALIVE_PATIENCE: u64 = 3;
     /// Silence after which a client has QUIC show that the path works: below the 30 s after which many NATs forget a UDP flow.
     QUIC_KEEP_ALIVE_MS: u64 = 25_000;
+    /// Largest UDP payload of QUIC between two programs on one machine; elsewhere it is what Ethernet carries.
+    QUIC_LOOPBACK_PAYLOAD_BYTES: u16 = 6_500;
 
     /// Drafts of one Publish.
     DRAFTS_MAX: usize = 256;

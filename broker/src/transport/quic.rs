@@ -53,11 +53,17 @@ pub(crate) fn endpoint(
 }
 
 /// Accepts and serves connections until the endpoint is closed.
-pub(crate) async fn serve(engine: Rc<Engine>, endpoint: Endpoint) {
+pub(crate) async fn serve(
+    engine: Rc<Engine>,
+    endpoint: Endpoint,
+    loopback: Arc<quinn::ServerConfig>,
+) {
     let mut pace = Pace::default();
     while let Some(incoming) = endpoint.accept().await {
         if let Some((incoming, admitted)) = admit(&engine, incoming) {
-            tokio::task::spawn_local(shake_hands(Rc::clone(&engine), incoming, admitted));
+            let from = incoming.remote_address().ip().to_canonical();
+            let near = from.is_loopback().then(|| Arc::clone(&loopback));
+            tokio::task::spawn_local(shake_hands(Rc::clone(&engine), incoming, near, admitted));
         }
         pace.keep().await;
     }
@@ -91,9 +97,18 @@ fn admit(engine: &Rc<Engine>, incoming: Incoming) -> Option<(Incoming, (Permit, 
     }
 }
 
-async fn shake_hands(engine: Rc<Engine>, incoming: Incoming, admitted: (Permit, Stranger)) {
+async fn shake_hands(
+    engine: Rc<Engine>,
+    incoming: Incoming,
+    settings: Option<Arc<quinn::ServerConfig>>,
+    admitted: (Permit, Stranger),
+) {
     let handshake = async {
-        let connection = incoming.accept()?.await?;
+        let connecting = match settings {
+            Some(settings) => incoming.accept_with(settings)?,
+            None => incoming.accept()?,
+        };
+        let connection = connecting.await?;
         let (send, recv) = connection.accept_bi().await?;
         Ok::<_, quinn::ConnectionError>((connection, send, recv))
     };

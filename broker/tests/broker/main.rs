@@ -13,6 +13,7 @@ mod credit;
 mod handshake;
 mod idle;
 mod large_and_small;
+mod large_packets;
 mod operations;
 mod poisoned_journal;
 mod publish_and_deliver;

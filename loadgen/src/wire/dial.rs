@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::crypto::rustls::QuicClientConfig;
-use quinn::{ClientConfig, Endpoint, TransportConfig, VarInt};
-use rialto_protocol::limits::QUIC_KEEP_ALIVE_MS;
+use quinn::{ClientConfig, Endpoint, EndpointConfig, TransportConfig, VarInt};
+use rialto_protocol::limits::{QUIC_KEEP_ALIVE_MS, QUIC_LOOPBACK_PAYLOAD_BYTES};
 use rialto_sdk::Roots;
 use rustls_pki_types::ServerName;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -46,10 +46,7 @@ impl Dialer {
             .next()
             .ok_or_else(|| Lost::Setup(format!("{target} has no address")))?;
         let secured = target.transport() != Transport::Tcp;
-        if secured
-            && matches!(roots, Roots::InsecureLoopbackOnly)
-            && !address.ip().to_canonical().is_loopback()
-        {
+        if secured && matches!(roots, Roots::InsecureLoopbackOnly) && !is_loopback(address) {
             return Err(Lost::Setup(format!(
                 "{address} is not this machine: say with --ca what its certificate is checked against"
             )));
@@ -61,7 +58,7 @@ impl Dialer {
         let quic = (target.transport() == Transport::Quic)
             .then_some(tls.as_ref())
             .flatten()
-            .map(quic_config)
+            .map(|tls| quic_config(tls, address))
             .transpose()?;
         Ok(Self {
             target: target.clone(),
@@ -131,12 +128,8 @@ impl Dialer {
                 .unwrap_or_else(|| unspecified(self.address));
             let bound = udp_socket(from)?;
             let runtime = Arc::new(quinn::TokioRuntime);
-            sockets.push(Endpoint::new(
-                quinn::EndpointConfig::default(),
-                None,
-                bound,
-                runtime,
-            )?);
+            let config = endpoint_config(self.address)?;
+            sockets.push(Endpoint::new(config, None, bound, runtime)?);
         }
         Ok(sockets[place].clone())
     }
@@ -151,12 +144,32 @@ fn udp_socket(from: SocketAddr) -> io::Result<std::net::UdpSocket> {
     Ok(socket.into())
 }
 
-fn quic_config(tls: &Arc<rustls::ClientConfig>) -> Result<ClientConfig, Lost> {
+fn is_loopback(address: SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
+}
+
+/// What a socket takes in that reaches this address.
+fn endpoint_config(remote: SocketAddr) -> io::Result<EndpointConfig> {
+    let mut config = EndpointConfig::default();
+    if is_loopback(remote) {
+        config
+            .max_udp_payload_size(QUIC_LOOPBACK_PAYLOAD_BYTES)
+            .map_err(io::Error::other)?;
+    }
+    Ok(config)
+}
+
+fn quic_config(tls: &Arc<rustls::ClientConfig>, remote: SocketAddr) -> Result<ClientConfig, Lost> {
     let crypto =
         QuicClientConfig::try_from(tls.clone()).map_err(|error| Lost::Setup(error.to_string()))?;
     let mut config = ClientConfig::new(Arc::new(crypto));
     let mut transport = TransportConfig::default();
     transport.keep_alive_interval(Some(KEEP_ALIVE));
+    if is_loopback(remote) {
+        transport
+            .initial_mtu(QUIC_LOOPBACK_PAYLOAD_BYTES)
+            .mtu_discovery_config(None);
+    }
     transport.max_concurrent_uni_streams(VarInt::from_u32(0));
     transport.max_concurrent_bidi_streams(VarInt::from_u32(0));
     config.transport_config(Arc::new(transport));

@@ -5,7 +5,9 @@ use std::{sync::Arc, time::Duration};
 use quinn::{
     EndpointConfig, IdleTimeout, TransportConfig, VarInt, crypto::rustls::QuicServerConfig,
 };
-use rialto_protocol::limits::{FRAME_BYTES_MAX_CEILING, KEEP_ALIVE_PATIENCE};
+use rialto_protocol::limits::{
+    FRAME_BYTES_MAX_CEILING, KEEP_ALIVE_PATIENCE, QUIC_LOOPBACK_PAYLOAD_BYTES,
+};
 
 use crate::{
     config::BrokerConfig,
@@ -44,6 +46,8 @@ const RESET_INTERVAL: Duration = Duration::from_micros(100);
 pub(crate) struct Shared {
     /// The keys of retry tokens among it, so that any shard knows them.
     pub(crate) server: quinn::ServerConfig,
+    /// For clients on this machine.
+    pub(crate) loopback: Arc<quinn::ServerConfig>,
     /// The key of stateless resets.
     reset_key: Arc<ring::hmac::Key>,
 }
@@ -53,8 +57,16 @@ impl Shared {
         certificates: &Arc<Certificates>,
         config: &BrokerConfig,
     ) -> Result<Self, IdentityError> {
+        let server = server_config(certificates, config)?;
+        let mut loopback = server.clone();
+        let mut transport = transport(config);
+        transport
+            .initial_mtu(QUIC_LOOPBACK_PAYLOAD_BYTES)
+            .mtu_discovery_config(None);
+        loopback.transport_config(Arc::new(transport));
         Ok(Self {
-            server: server_config(certificates, config)?,
+            server,
+            loopback: Arc::new(loopback),
             reset_key: Arc::new(certificates.reset_key()?),
         })
     }
@@ -64,6 +76,9 @@ impl Shared {
         let reset_key: Arc<ring::hmac::Key> = Arc::clone(&self.reset_key);
         let mut endpoint = EndpointConfig::new(reset_key);
         endpoint.min_reset_interval(RESET_INTERVAL);
+        endpoint
+            .max_udp_payload_size(QUIC_LOOPBACK_PAYLOAD_BYTES)
+            .expect("more than the 1,200 bytes that every path carries");
         endpoint
     }
 }

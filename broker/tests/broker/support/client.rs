@@ -101,24 +101,32 @@ impl Client {
                     let (reader, writer) = tokio::io::split(connector.connect(name, stream).await?);
                     Ok(Self::new(Box::new(reader), Box::new(writer)))
                 }
-                Target::Quic(address, certificate) => {
-                    let crypto =
-                        quinn::crypto::rustls::QuicClientConfig::try_from(tls(certificate))
-                            .unwrap();
-                    let endpoint = quinn::Endpoint::client(super::FREE)?;
-                    let config = quinn::ClientConfig::new(Arc::new(crypto));
-                    let connection = endpoint
-                        .connect_with(config, *address, "localhost")
-                        .unwrap()
-                        .await?;
-                    let (writer, reader) = connection.open_bi().await?;
-                    let mut client = Self::new(Box::new(reader), Box::new(writer));
-                    client.quic = Some((endpoint, connection));
-                    Ok(client)
+                Target::Quic(..) => {
+                    Self::connect_by(quinn::Endpoint::client(super::FREE)?, target).await
                 }
             }
         })
         .await
+    }
+
+    /// Over QUIC, by that endpoint.
+    pub(crate) async fn connect_by(
+        endpoint: quinn::Endpoint,
+        target: &Target,
+    ) -> std::io::Result<Self> {
+        let Target::Quic(address, certificate) = target else {
+            panic!("this is not QUIC");
+        };
+        let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(tls(certificate)).unwrap();
+        let config = quinn::ClientConfig::new(Arc::new(crypto));
+        let connection = endpoint
+            .connect_with(config, *address, "localhost")
+            .unwrap()
+            .await?;
+        let (writer, reader) = connection.open_bi().await?;
+        let mut client = Self::new(Box::new(reader), Box::new(writer));
+        client.quic = Some((endpoint, connection));
+        Ok(client)
     }
 
     fn new(reader: Reader, writer: Writer) -> Self {

@@ -8,8 +8,11 @@ use std::task::{Context, Poll};
 
 use bytes::BytesMut;
 use quinn::crypto::rustls::QuicClientConfig;
-use quinn::{ClientConfig, Connection, RecvStream, SendStream, TransportConfig, VarInt};
+use quinn::{
+    ClientConfig, Connection, EndpointConfig, RecvStream, SendStream, TransportConfig, VarInt,
+};
 use rialto_protocol::frame::Frame;
+use rialto_protocol::limits::QUIC_LOOPBACK_PAYLOAD_BYTES;
 use tokio::io::AsyncWrite;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -35,7 +38,20 @@ impl QuicSocket {
     /// # Errors
     /// When the address cannot be bound.
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
-        quinn::Endpoint::client(address).map(Self)
+        let socket = std::net::UdpSocket::bind(address)?;
+        Self::on(socket, address)
+    }
+
+    /// A socket by which that address is to be reached.
+    fn on(socket: std::net::UdpSocket, remote: SocketAddr) -> io::Result<Self> {
+        let mut config = EndpointConfig::default();
+        if is_loopback(remote) {
+            config
+                .max_udp_payload_size(QUIC_LOOPBACK_PAYLOAD_BYTES)
+                .map_err(io::Error::other)?;
+        }
+        let runtime = Arc::new(quinn::TokioRuntime);
+        quinn::Endpoint::new(config, None, socket, runtime).map(Self)
     }
 
     fn bind_for(remote: SocketAddr) -> io::Result<Self> {
@@ -44,8 +60,12 @@ impl QuicSocket {
         } else {
             Ipv4Addr::UNSPECIFIED.into()
         };
-        Self::bind(SocketAddr::new(ip, 0))
+        Self::on(std::net::UdpSocket::bind(SocketAddr::new(ip, 0))?, remote)
     }
+}
+
+fn is_loopback(address: SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
 }
 
 pub(super) async fn connect(
@@ -58,6 +78,11 @@ pub(super) async fn connect(
     let mut config = ClientConfig::new(Arc::new(crypto));
     let mut transport = TransportConfig::default();
     transport.keep_alive_interval(Some(connector.quic_keep_alive));
+    if is_loopback(address) {
+        transport
+            .initial_mtu(QUIC_LOOPBACK_PAYLOAD_BYTES)
+            .mtu_discovery_config(None);
+    }
     transport.max_concurrent_uni_streams(SIDE_STREAMS_MAX.into());
     transport.max_concurrent_bidi_streams(VarInt::from_u32(0));
     config.transport_config(Arc::new(transport));
