@@ -24,6 +24,7 @@ pub(super) mod checkpoint;
 mod codec;
 mod compaction;
 mod gather;
+mod manifests;
 pub(super) mod merge;
 mod read;
 mod sink;
@@ -221,6 +222,7 @@ impl ViewStore {
         fixed: &Fixed,
         checkpoint: &Checkpoint,
     ) -> Result<Self, Fault> {
+        manifests::check(dir)?;
         let compaction = Compaction::new();
         let merges = Arc::clone(&compaction);
         let db = Database::builder(dir)
