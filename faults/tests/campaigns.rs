@@ -2,12 +2,14 @@
 
 #![allow(clippy::unwrap_used)] // as in every test
 
-use std::env;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::OnceLock;
 
 use rialto_faults::campaign::{self, Campaign, Options, Outcome, Report};
+
+#[path = "../../loadgen/tests/support/built.rs"]
+mod built;
+use built::{binary, build};
 
 /// Runs a campaign and insists on its verdict. Where the machine lacks what it needs, that is said aloud.
 fn passes(campaign: Campaign) {
@@ -45,39 +47,10 @@ fn run(campaign: Campaign, binary: &Path, planted: Option<String>) -> Report {
     runtime.block_on(campaign::run(campaign, &options))
 }
 
-/// `RIALTO_BIN`, or the binary of this workspace, built as the tests are.
-fn binary() -> &'static Path {
-    static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| match env::var_os("RIALTO_BIN") {
-        Some(path) => path.into(),
-        None => build("rialto", &[]),
-    })
-}
-
-/// One that can make mistakes.
+/// A broker that can make mistakes.
 fn planted() -> &'static Path {
     static PLANTED: OnceLock<PathBuf> = OnceLock::new();
     PLANTED.get_or_init(|| build("rialto-planted", &["--features", "planted"]))
-}
-
-fn build(binary: &str, features: &[&str]) -> PathBuf {
-    // This test is target/PROFILE/deps/NAME-HASH.
-    let test = env::current_exe().unwrap();
-    let folder = test.ancestors().nth(2).unwrap();
-    let profile = if folder.ends_with("release") {
-        "release"
-    } else {
-        "test"
-    };
-    let built = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--package", "rialto-server"])
-        .args(["--bin", binary, "--profile", profile])
-        .args(features)
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .status()
-        .unwrap();
-    assert!(built.success(), "the broker does not build");
-    folder.join(binary)
 }
 
 #[test]

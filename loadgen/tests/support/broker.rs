@@ -3,16 +3,18 @@
 #![allow(clippy::unwrap_used)] // as in every test
 #![allow(dead_code)] // not every test needs all of it
 
-use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
+
+#[path = "built.rs"]
+mod built;
+pub(crate) use built::binary;
 
 /// How long a broker may take to serve; a bound for a test that would otherwise hang.
 const START_MAX: Duration = Duration::from_secs(60);
@@ -108,37 +110,4 @@ fn serve(data: &Path, [tcp, tls, quic, ops]: &[String; 4], settings: &[String]) 
         assert!(begun.elapsed() < START_MAX, "the broker does not serve");
         thread::sleep(LOOK_EVERY);
     }
-}
-
-/// `RIALTO_BIN`, or the binary of this workspace, built as the tests are.
-pub(crate) fn binary() -> &'static Path {
-    static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| {
-        if let Some(path) = env::var_os("RIALTO_BIN") {
-            return path.into();
-        }
-        // This test is target/PROFILE/deps/NAME-HASH.
-        let test = env::current_exe().unwrap();
-        let folder = test.ancestors().nth(2).unwrap();
-        let profile = if folder.ends_with("release") {
-            "release"
-        } else {
-            "test"
-        };
-        let built = Command::new(env!("CARGO"))
-            .args([
-                "build",
-                "--quiet",
-                "--package",
-                "rialto-server",
-                "--bin",
-                "rialto",
-            ])
-            .args(["--profile", profile])
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .status()
-            .unwrap();
-        assert!(built.success(), "the broker does not build");
-        folder.join("rialto")
-    })
 }

@@ -76,6 +76,10 @@ impl Connected {
     }
 }
 
+fn is_loopback(address: SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
+}
+
 /// What is needed to connect, made once for a client.
 #[derive(Clone)]
 pub(crate) struct Connector {
@@ -108,7 +112,7 @@ impl Connector {
             return tcp::connect(address).await;
         }
         let tls = self.tls.as_ref().ok_or(TransportError::NoRoots)?;
-        if tls.loopback_only && !address.ip().to_canonical().is_loopback() {
+        if tls.loopback_only && !is_loopback(address) {
             return Err(TransportError::InsecureBeyondLoopback);
         }
         match endpoint.transport() {

@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::tls::TlsSetup;
-use super::{Connected, Connector, Side};
+use super::{Connected, Connector, Side, is_loopback};
 use crate::error::TransportError;
 use crate::wire::{self, FrameReader};
 
@@ -62,10 +62,6 @@ impl QuicSocket {
         };
         Self::on(std::net::UdpSocket::bind(SocketAddr::new(ip, 0))?, remote)
     }
-}
-
-fn is_loopback(address: SocketAddr) -> bool {
-    address.ip().to_canonical().is_loopback()
 }
 
 pub(super) async fn connect(
