@@ -7,11 +7,17 @@ use rialto_tidy::{manifest, tree};
 /// What each crate may be built with, of ours.
 const EDGES: &[(&str, &[&str])] = &[
     ("rialto-protocol", &[]),
+    ("rialto-tls", &[]),
     ("rialto-core", &["rialto-protocol"]),
     ("rialto-storage", &["rialto-protocol"]),
     (
         "rialto-broker",
-        &["rialto-core", "rialto-storage", "rialto-protocol"],
+        &[
+            "rialto-core",
+            "rialto-storage",
+            "rialto-protocol",
+            "rialto-tls",
+        ],
     ),
     ("rialto-sdk", &["rialto-protocol"]),
     (
@@ -23,7 +29,10 @@ const EDGES: &[(&str, &[&str])] = &[
             "rialto-protocol",
         ],
     ),
-    ("rialto-loadgen", &["rialto-sdk", "rialto-protocol"]),
+    (
+        "rialto-loadgen",
+        &["rialto-sdk", "rialto-protocol", "rialto-tls"],
+    ),
     (
         "rialto-faults",
         &["rialto-loadgen", "rialto-sdk", "rialto-protocol"],

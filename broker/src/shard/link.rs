@@ -225,18 +225,6 @@ impl Outbox {
             .count()
     }
 
-    /// Appends up to so many bytes from the front to `out`.
-    pub(crate) fn copy_front(&self, out: &mut Vec<u8>, mut bytes_max: usize) {
-        for frame in &self.frames {
-            let bytes = frame.len().min(bytes_max);
-            out.extend_from_slice(&frame[..bytes]);
-            bytes_max -= bytes;
-            if bytes_max == 0 {
-                break;
-            }
-        }
-    }
-
     /// The frame, if there is but one.
     pub(crate) fn only(&self) -> Option<&[u8]> {
         match self.frames.len() {

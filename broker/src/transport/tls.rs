@@ -1,20 +1,34 @@
-//! TLS over TCP: accepting and shaking hands. The records are in [`records`].
+//! TLS over TCP: accepting, shaking hands, and frames over it.
 
-mod records;
+use std::{
+    cell::RefCell,
+    future::poll_fn,
+    io::{self, IoSlice},
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
 
-use std::{future::poll_fn, rc::Rc, sync::Arc};
-
+use bytes::BytesMut;
 use rialto_core::io::Transport;
-use rustls::ServerConfig;
+use rialto_tls::{Buffers, TlsStream};
+use rustls::{ServerConfig, server::UnbufferedServerConnection};
 use tokio::net::TcpListener;
 
-use self::records::{Encrypted, Scratch};
-use super::{certificates::ALPN, connection::Connection, pace::Pace, tcp};
+use super::{
+    Wire,
+    certificates::ALPN,
+    connection::Connection,
+    pace::Pace,
+    socket::{Parting, SLICES_MAX},
+    tcp,
+};
 use crate::{
     admission::{Permit, Stranger},
     shard::{
         engine::Engine,
         figures::{Carrier, Stage},
+        link::Outbox,
     },
 };
 
@@ -23,7 +37,7 @@ const REFUSED: [u8; 7] = [21, 3, 3, 0, 2, 2, 80];
 
 /// Accepts and serves connections for as long as it is polled.
 pub(crate) async fn serve(engine: Rc<Engine>, listener: TcpListener, config: Arc<ServerConfig>) {
-    let scratch = Scratch::shared();
+    let buffers = Rc::default();
     let mut pace = Pace::default();
     loop {
         let (stream, admitted) = tcp::accept(&engine, &listener, &mut pace, |stream| {
@@ -31,8 +45,9 @@ pub(crate) async fn serve(engine: Rc<Engine>, listener: TcpListener, config: Arc
             let _ = stream.try_write(&REFUSED);
         })
         .await;
-        match Encrypted::new(stream, &config, &scratch) {
-            Ok(wire) => {
+        match UnbufferedServerConnection::new(Arc::clone(&config)) {
+            Ok(session) => {
+                let wire = Encrypted::new(TlsStream::new(stream, session), &buffers);
                 tokio::task::spawn_local(shake_hands(Rc::clone(&engine), wire, admitted));
             }
             Err(error) => {
@@ -53,10 +68,94 @@ async fn shake_hands(engine: Rc<Engine>, mut wire: Encrypted, admitted: (Permit,
         }
         Err(_) => return engine.shed(Stage::Handshake, "timeout"),
     }
-    if wire.alpn_protocol() != Some(ALPN) {
+    if wire.stream.alpn_protocol() != Some(ALPN) {
         return engine.shed(Stage::Handshake, "alpn");
     }
     let registration = engine.open(Carrier::Tls, admitted, Transport::default(), None);
     // In the place of this future, whose handshake is over, and not inside of it.
     tokio::task::spawn_local(Connection::new(registration, wire));
+}
+
+/// A socket with encryption, and the buffers of the shard.
+struct Encrypted {
+    stream: TlsStream<UnbufferedServerConnection>,
+    buffers: Rc<RefCell<Buffers>>,
+    /// Sent with the end of the handshake.
+    early: BytesMut,
+    /// The client was told that nothing more follows.
+    goodbye: bool,
+    parting: Parting,
+}
+
+impl Encrypted {
+    fn new(stream: TlsStream<UnbufferedServerConnection>, buffers: &Rc<RefCell<Buffers>>) -> Self {
+        Self {
+            stream,
+            buffers: Rc::clone(buffers),
+            early: BytesMut::new(),
+            goodbye: false,
+            parting: Parting::default(),
+        }
+    }
+
+    /// Ready once the handshake is done and the client has been sent its end of it.
+    fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Self {
+            stream,
+            buffers,
+            early,
+            ..
+        } = self;
+        stream.poll_handshake(cx, &mut buffers.borrow_mut(), |plain| {
+            early.extend_from_slice(plain);
+        })
+    }
+}
+
+impl Wire for Encrypted {
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut BytesMut,
+        _bytes_max: usize,
+    ) -> Poll<io::Result<usize>> {
+        let before = buf.len();
+        if !self.early.is_empty() {
+            let early = std::mem::take(&mut self.early);
+            buf.extend_from_slice(&early);
+            return Poll::Ready(Ok(early.len()));
+        }
+        let buffers = &mut self.buffers.borrow_mut();
+        while buf.len() == before && !self.stream.has_ended() {
+            ready!(
+                self.stream
+                    .poll_read(cx, buffers, |plain| buf.extend_from_slice(plain))
+            )?;
+        }
+        Poll::Ready(Ok(buf.len() - before))
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, outbox: &mut Outbox) -> Poll<io::Result<usize>> {
+        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+        let count = outbox.slices(&mut slices);
+        let buffers = &mut self.buffers.borrow_mut();
+        let taken = ready!(self.stream.poll_write(cx, buffers, &slices[..count]))?;
+        outbox.consume(taken);
+        Poll::Ready(Ok(taken))
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream.poll_flush(cx)
+    }
+
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        // A session that has failed has no goodbye to say.
+        if !std::mem::replace(&mut self.goodbye, true) && self.stream.end().is_err() {
+            return Poll::Ready(());
+        }
+        if ready!(self.stream.poll_flush(cx)).is_err() {
+            return Poll::Ready(());
+        }
+        self.parting.poll(self.stream.socket(), cx)
+    }
 }

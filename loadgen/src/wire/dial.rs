@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,13 +12,14 @@ use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ClientConfig, Endpoint, EndpointConfig, TransportConfig, VarInt};
 use rialto_protocol::limits::{QUIC_KEEP_ALIVE_MS, QUIC_LOOPBACK_PAYLOAD_BYTES};
 use rialto_sdk::Roots;
+use rialto_tls::Buffers;
+use rustls::client::UnbufferedClientConnection;
 use rustls_pki_types::ServerName;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio_rustls::TlsConnector;
 
 use super::lost::Lost;
-use super::stream::{QuicStream, Stream};
+use super::stream::{Encrypted, QuicStream, Stream};
 use crate::target::{Target, Transport};
 
 /// Connections from one source address, on loopback: far fewer than the 28,000 ports that Linux hands out by default.
@@ -36,6 +38,8 @@ pub(crate) struct Dialer {
     tls: Option<Arc<rustls::ClientConfig>>,
     quic: Option<ClientConfig>,
     sockets: RefCell<Vec<Endpoint>>,
+    /// Of all TLS connections.
+    buffers: Rc<RefCell<Buffers>>,
 }
 
 impl Dialer {
@@ -66,6 +70,7 @@ impl Dialer {
             tls,
             quic,
             sockets: RefCell::default(),
+            buffers: Rc::default(),
         })
     }
 
@@ -80,9 +85,10 @@ impl Dialer {
                     .tls
                     .clone()
                     .ok_or_else(|| Lost::Setup("TLS without roots".into()))?;
-                let stream = TlsConnector::from(config)
-                    .connect(name, self.tcp(number).await?)
-                    .await?;
+                let session = UnbufferedClientConnection::new(config, name)
+                    .map_err(|error| Lost::Setup(error.to_string()))?;
+                let socket = self.tcp(number).await?;
+                let stream = Encrypted::connect(socket, session, &self.buffers).await?;
                 Ok(Stream::Tls(Box::new(stream)))
             }
             Transport::Quic => self.quic(number).await,

@@ -7,7 +7,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{CipherSuite, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio_rustls::TlsConnector;
 
 use super::{Connected, Side, tcp};
@@ -28,7 +28,12 @@ pub(crate) struct TlsSetup {
 impl TlsSetup {
     /// Reads the roots.
     pub(crate) fn new(roots: &Roots) -> Result<Self, TransportError> {
-        let crypto = Arc::new(rustls::crypto::ring::default_provider());
+        let mut crypto = rustls::crypto::ring::default_provider();
+        // As browsers do: first the one that costs least.
+        crypto
+            .cipher_suites
+            .sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
+        let crypto = Arc::new(crypto);
         let builder = ClientConfig::builder_with_provider(crypto.clone())
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(|error| TransportError::Roots(error.to_string()))?;

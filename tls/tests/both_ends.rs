@@ -1,0 +1,304 @@
+//! Each end against rustls as tokio-rustls drives it, over real sockets.
+
+#![allow(clippy::unwrap_used)] // in helpers as in every test
+
+use std::future::{Future, poll_fn};
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rialto_tls::{Buffers, End, TlsStream};
+use rustls::client::UnbufferedClientConnection;
+use rustls::server::UnbufferedServerConnection;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls_pki_types::{PrivatePkcs8KeyDer, ServerName};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+/// Long enough for anything here on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Lengths around those of records and buffers.
+const LENGTHS: [usize; 12] = [
+    1, 15, 16_384, 3, 16_383, 16_385, 40_000, 2, 65_536, 200_000, 1_000, 16_384,
+];
+
+fn configs() -> (Arc<ClientConfig>, Arc<ServerConfig>) {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let certificate = made.cert.der().clone();
+    let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate.clone()).unwrap();
+    let crypto = Arc::new(rustls::crypto::ring::default_provider());
+    let client = ClientConfig::builder_with_provider(crypto.clone())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let server = ServerConfig::builder_with_provider(crypto)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key.into())
+        .unwrap();
+    (Arc::new(client), Arc::new(server))
+}
+
+fn name() -> ServerName<'static> {
+    ServerName::try_from("localhost").unwrap()
+}
+
+async fn sockets() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (client, server) = tokio::join!(TcpStream::connect(address), listener.accept());
+    (client.unwrap(), server.unwrap().0)
+}
+
+fn client(socket: TcpStream, config: &Arc<ClientConfig>) -> TlsStream<UnbufferedClientConnection> {
+    let session = UnbufferedClientConnection::new(config.clone(), name()).unwrap();
+    TlsStream::new(socket, session)
+}
+
+fn server(socket: TcpStream, config: &Arc<ServerConfig>) -> TlsStream<UnbufferedServerConnection> {
+    let session = UnbufferedServerConnection::new(config.clone()).unwrap();
+    TlsStream::new(socket, session)
+}
+
+async fn within<T>(work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, work).await.unwrap()
+}
+
+async fn shake_hands<E: End>(
+    stream: &mut TlsStream<E>,
+    buffers: &mut Buffers,
+) -> io::Result<Vec<u8>> {
+    let mut early = Vec::new();
+    poll_fn(|context| {
+        stream.poll_handshake(context, buffers, |plain| early.extend_from_slice(plain))
+    })
+    .await?;
+    Ok(early)
+}
+
+/// Reads until the peer has ended.
+async fn read_to_end<E: End>(stream: &mut TlsStream<E>, buffers: &mut Buffers) -> Vec<u8> {
+    let mut read = Vec::new();
+    while !stream.has_ended() {
+        poll_fn(|context| {
+            stream.poll_read(context, buffers, |plain| read.extend_from_slice(plain))
+        })
+        .await
+        .unwrap();
+    }
+    read
+}
+
+/// Writes all pieces, and has the socket take everything.
+async fn write_all<E: End>(stream: &mut TlsStream<E>, buffers: &mut Buffers, pieces: &[Vec<u8>]) {
+    let (mut first, mut within) = (0, 0);
+    while first < pieces.len() {
+        let mut slices = vec![IoSlice::new(&pieces[first][within..])];
+        slices.extend(pieces[first + 1..].iter().map(|piece| IoSlice::new(piece)));
+        let mut taken = poll_fn(|context| stream.poll_write(context, buffers, &slices))
+            .await
+            .unwrap();
+        assert!(taken > 0);
+        while taken > 0 {
+            let step = taken.min(pieces[first].len() - within);
+            taken -= step;
+            within += step;
+            if within == pieces[first].len() {
+                (first, within) = (first + 1, 0);
+            }
+        }
+    }
+    poll_fn(|context| stream.poll_flush(context)).await.unwrap();
+}
+
+fn pieces() -> Vec<Vec<u8>> {
+    (1..)
+        .zip(LENGTHS)
+        .map(|(seed, length)| (seed..=u8::MAX).cycle().take(length).collect())
+        .collect()
+}
+
+#[tokio::test]
+async fn a_client_says_and_hears_everything() {
+    let (client_config, server_config) = configs();
+    let (near, far) = sockets().await;
+    let peer = async {
+        let mut peer = TlsAcceptor::from(server_config).accept(far).await.unwrap();
+        let mut heard = vec![0; pieces().concat().len()];
+        peer.read_exact(&mut heard).await.unwrap();
+        peer.write_all(&heard).await.unwrap();
+        peer.shutdown().await.unwrap();
+        heard
+    };
+    let ours = async {
+        let mut buffers = Buffers::default();
+        let mut client = client(near, &client_config);
+        assert!(
+            shake_hands(&mut client, &mut buffers)
+                .await
+                .unwrap()
+                .is_empty()
+        );
+        write_all(&mut client, &mut buffers, &pieces()).await;
+        read_to_end(&mut client, &mut buffers).await
+    };
+    let (heard, echoed) = within(async { tokio::join!(peer, ours) }).await;
+    assert!(heard == pieces().concat());
+    assert!(echoed == heard);
+}
+
+#[tokio::test]
+async fn a_server_says_and_hears_everything_through_new_keys() {
+    let (client_config, server_config) = configs();
+    let (near, far) = sockets().await;
+    let peer = async {
+        let mut peer = TlsConnector::from(client_config)
+            .connect(name(), far)
+            .await
+            .unwrap();
+        for piece in pieces() {
+            peer.write_all(&piece).await.unwrap();
+            // The server has to answer with new keys of its own.
+            peer.get_mut().1.refresh_traffic_keys().unwrap();
+        }
+        peer.shutdown().await.unwrap();
+        let mut echoed = Vec::new();
+        peer.read_to_end(&mut echoed).await.unwrap();
+        echoed
+    };
+    let ours = async {
+        let mut buffers = Buffers::default();
+        let mut server = server(near, &server_config);
+        let mut heard = shake_hands(&mut server, &mut buffers).await.unwrap();
+        heard.extend(read_to_end(&mut server, &mut buffers).await);
+        write_all(&mut server, &mut buffers, std::slice::from_ref(&heard)).await;
+        server.end().unwrap();
+        poll_fn(|context| server.poll_flush(context)).await.unwrap();
+        heard
+    };
+    let (echoed, heard) = within(async { tokio::join!(peer, ours) }).await;
+    assert!(heard == pieces().concat());
+    assert!(echoed == heard);
+}
+
+#[tokio::test]
+async fn what_a_socket_does_not_take_is_kept_and_goes_first() {
+    let (client_config, server_config) = configs();
+    let (near, far) = sockets().await;
+    let mut of_client = Buffers::default();
+    let mut of_server = Buffers::default();
+    let mut client = client(near, &client_config);
+    let mut server = server(far, &server_config);
+    let (heard, said) = within(async {
+        let (one, other) = tokio::join!(
+            shake_hands(&mut client, &mut of_client),
+            shake_hands(&mut server, &mut of_server)
+        );
+        assert!(one.unwrap().is_empty() && other.unwrap().is_empty());
+        // Nobody reads yet: it is written until something has to be kept.
+        let (mut said, mut full) = (Vec::new(), false);
+        while !full {
+            let piece = vec![u8::try_from(said.len() % 251).unwrap(); 50_000];
+            full = poll_fn(|context| {
+                let pieces = [IoSlice::new(&piece)];
+                let written = server.poll_write(context, &mut of_server, &pieces);
+                if let std::task::Poll::Ready(taken) = &written {
+                    said.extend_from_slice(&piece[..*taken.as_ref().unwrap()]);
+                }
+                std::task::Poll::Ready(written.is_pending())
+            })
+            .await;
+        }
+        server.end().unwrap();
+        let (_, heard) = tokio::join!(
+            poll_fn(|context| server.poll_flush(context)),
+            read_to_end(&mut client, &mut of_client)
+        );
+        (heard, said)
+    })
+    .await;
+    assert!(said.len() > 100_000);
+    assert!(heard == said);
+}
+
+#[tokio::test]
+async fn what_is_no_handshake_is_an_error_at_either_end() {
+    let (client_config, server_config) = configs();
+    for garbage in [
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(),
+        vec![0x16, 3, 3, 0xff, 0xff, 1],
+        vec![0; 300_000],
+        Vec::new(),
+    ] {
+        let (near, mut far) = sockets().await;
+        far.write_all(&garbage).await.unwrap();
+        far.shutdown().await.unwrap();
+        let mut client = client(near, &client_config);
+        within(shake_hands(&mut client, &mut Buffers::default()))
+            .await
+            .unwrap_err();
+        let (near, mut far) = sockets().await;
+        far.write_all(&garbage).await.unwrap();
+        far.shutdown().await.unwrap();
+        let mut server = server(near, &server_config);
+        within(shake_hands(&mut server, &mut Buffers::default()))
+            .await
+            .unwrap_err();
+    }
+}
+
+#[tokio::test]
+async fn a_record_that_was_touched_ends_the_session() {
+    let (client_config, server_config) = configs();
+    let (near, middle) = sockets().await;
+    let (far_of_middle, far) = sockets().await;
+    let relay = async {
+        let (mut from, mut to_near) = middle.into_split();
+        let (mut from_far, mut to) = far_of_middle.into_split();
+        let back = tokio::spawn(async move {
+            let _ = tokio::io::copy(&mut from_far, &mut to_near).await;
+        });
+        let mut passed = vec![0; 64 << 10];
+        loop {
+            let count = from.read(&mut passed).await.unwrap();
+            if count == 0 {
+                break;
+            }
+            // Application data of a client comes after its handshake, in larger records.
+            if count > 2_000 {
+                passed[count / 2] ^= 1;
+            }
+            if to.write_all(&passed[..count]).await.is_err() {
+                break;
+            }
+        }
+        back.abort();
+    };
+    let ours = async {
+        let mut buffers = Buffers::default();
+        let mut server = server(far, &server_config);
+        shake_hands(&mut server, &mut buffers).await.unwrap();
+        let mut read = 0;
+        poll_fn(|context| server.poll_read(context, &mut buffers, |plain| read += plain.len()))
+            .await
+            .unwrap_err();
+        assert_eq!(read, 0);
+    };
+    let peer = async {
+        let mut peer = TlsConnector::from(client_config)
+            .connect(name(), near)
+            .await
+            .unwrap();
+        peer.write_all(&[7; 10_000]).await.unwrap();
+        peer.flush().await.unwrap();
+        let mut answer = Vec::new();
+        let error = peer.read_to_end(&mut answer).await.unwrap_err();
+        assert!(error.to_string().contains("BadRecordMac"), "{error}");
+    };
+    within(async { tokio::join!(relay, ours, peer) }).await;
+}
