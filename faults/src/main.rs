@@ -1,5 +1,5 @@
 //! The binary `faults`. Exit status: 0 every campaign passed, 1 violations were found or a campaign broke off, 2 the command
-//! line is wrong, 3 a campaign cannot run on this machine.
+//! line is wrong, 3 a campaign cannot run on this machine, 130 it was interrupted and had found nothing until then.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -8,6 +8,7 @@ use anyhow::{Context as _, bail};
 use clap::{Parser, ValueEnum as _};
 use rialto_faults::campaign::{self, Campaign, Options, Outcome, Report};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
 const FAILED: u8 = 1;
 const CANNOT_RUN: u8 = 3;
@@ -71,17 +72,24 @@ fn start(cli: &Cli) -> anyhow::Result<ExitCode> {
         .build()
         .context("the runtime cannot be started")?;
     runtime.block_on(async {
+        let (interrupt, interrupted) = watch::channel(false);
         let mut terminated = signal(SignalKind::terminate()).context("signals")?;
-        // Whatever is given up here ends its broker, and takes its mounts and folders away.
-        tokio::select! {
-            code = play(cli, &binary) => code,
-            _ = tokio::signal::ctrl_c() => Ok(ExitCode::from(INTERRUPTED)),
-            _ = terminated.recv() => Ok(ExitCode::from(INTERRUPTED)),
-        }
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = tokio::signal::ctrl_c() => {}
+                _ = terminated.recv() => {}
+            }
+            interrupt.send_replace(true);
+        });
+        play(cli, &binary, interrupted).await
     })
 }
 
-async fn play(cli: &Cli, binary: &Path) -> anyhow::Result<ExitCode> {
+async fn play(
+    cli: &Cli,
+    binary: &Path,
+    mut interrupted: watch::Receiver<bool>,
+) -> anyhow::Result<ExitCode> {
     let mut reports: Vec<Report> = Vec::new();
     for campaign in wanted(&cli.campaigns) {
         let seed = cli.seed.unwrap_or_else(fresh_seed);
@@ -99,7 +107,10 @@ async fn play(cli: &Cli, binary: &Path) -> anyhow::Result<ExitCode> {
             short: cli.short,
             planted: cli.planted.clone(),
         };
-        let report = Box::pin(campaign::run(campaign, &options)).await;
+        let interruption = async {
+            let _ = interrupted.wait_for(|now| *now).await;
+        };
+        let report = Box::pin(campaign::run(campaign, &options, interruption)).await;
         println!("{}", report.text());
         reports.push(report);
         if let Some(path) = &cli.report {
@@ -107,11 +118,16 @@ async fn play(cli: &Cli, binary: &Path) -> anyhow::Result<ExitCode> {
             std::fs::write(path, json)
                 .with_context(|| format!("{} cannot be written", path.display()))?;
         }
+        if *interrupted.borrow() {
+            break;
+        }
     }
     print!("{}", campaign::summary(&reports));
     let any = |found: fn(&Outcome) -> bool| reports.iter().any(|report| found(&report.outcome));
     let code = if any(|outcome| matches!(outcome, Outcome::Failed | Outcome::BrokeOff(_))) {
         FAILED
+    } else if *interrupted.borrow() {
+        INTERRUPTED
     } else if any(|outcome| matches!(outcome, Outcome::CannotRun(_))) {
         CANNOT_RUN
     } else {

@@ -31,26 +31,47 @@ fn finds(campaign: Campaign, mistake: &str) {
 
 fn run(campaign: Campaign, binary: &Path, planted: Option<String>) -> Report {
     let scratch = tempfile::tempdir().unwrap();
-    let options = Options {
+    let mut options = options(campaign, binary, scratch.path());
+    options.planted = planted;
+    play(campaign, &options, std::future::pending())
+}
+
+fn options(campaign: Campaign, binary: &Path, scratch: &Path) -> Options {
+    Options {
         binary: binary.to_owned(),
-        scratch: scratch.path().to_owned(),
+        scratch: scratch.to_owned(),
         rounds: campaign.rounds_short(),
         seed: 1,
         short: true,
-        planted,
-    };
+        planted: None,
+    }
+}
+
+fn play(campaign: Campaign, options: &Options, interrupted: impl Future<Output = ()>) -> Report {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .unwrap();
-    runtime.block_on(campaign::run(campaign, &options))
+    runtime.block_on(campaign::run(campaign, options, interrupted))
 }
 
 /// A broker that can make mistakes.
 fn planted() -> &'static Path {
     static PLANTED: OnceLock<PathBuf> = OnceLock::new();
     PLANTED.get_or_init(|| build("rialto-planted", &["--features", "planted"]))
+}
+
+#[test]
+fn an_interrupted_campaign_says_how_far_it_came_and_leaves_nothing() {
+    let scratch = tempfile::tempdir().unwrap();
+    let options = options(Campaign::Kill, binary(), scratch.path());
+    let report = play(Campaign::Kill, &options, std::future::ready(()));
+    let after = Outcome::Interrupted("0 of 8 rounds".to_owned());
+    assert_eq!(report.outcome, after, "{}", report.text());
+    let words = "verdict: INTERRUPTED after 0 of 8 rounds";
+    assert!(report.text().contains(words), "{}", report.text());
+    assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Campaign, CannotRun, Options};
+use super::{Campaign, CannotRun, Interrupted, Options};
 use crate::findings::{Figures, Findings};
 
 /// The verdict.
@@ -18,6 +18,8 @@ pub enum Outcome {
     Failed,
     /// The machine lacks something that it needs.
     CannotRun(String),
+    /// It was interrupted after so many rounds, and nothing was found in those that were judged until then.
+    Interrupted(String),
     /// It broke off by itself.
     BrokeOff(String),
 }
@@ -57,9 +59,12 @@ impl Report {
         let outcome = match done {
             // What it found may be why it broke off.
             _ if !findings.is_clean() => Outcome::Failed,
-            Err(error) => match error.downcast_ref::<CannotRun>() {
-                Some(CannotRun(why)) => Outcome::CannotRun(why.clone()),
-                None => Outcome::BrokeOff(format!("{error:#}")),
+            Err(error) => match error.downcast::<CannotRun>() {
+                Ok(CannotRun(why)) => Outcome::CannotRun(why),
+                Err(error) => match error.downcast::<Interrupted>() {
+                    Ok(Interrupted(so_far)) => Outcome::Interrupted(so_far),
+                    Err(error) => Outcome::BrokeOff(format!("{error:#}")),
+                },
             },
             Ok(()) => Outcome::Passed,
         };
@@ -81,14 +86,10 @@ impl Report {
         campaign: Campaign,
         options: &Options,
         took: Duration,
-        error: &anyhow::Error,
+        error: anyhow::Error,
     ) -> Self {
-        let done = Err(match error.downcast_ref::<CannotRun>() {
-            Some(CannotRun(why)) => CannotRun(why.clone()).into(),
-            None => anyhow::anyhow!("{error:#}"),
-        });
         let (figures, findings) = <(Figures, Findings)>::default();
-        Self::of(campaign, options, took, done, figures, findings)
+        Self::of(campaign, options, took, Err(error), figures, findings)
     }
 
     /// Whether nothing was found.
@@ -125,6 +126,7 @@ impl Report {
                 self.findings.violations.values().sum::<u64>()
             ),
             Outcome::CannotRun(why) => format!("CANNOT RUN: {why}"),
+            Outcome::Interrupted(so_far) => format!("INTERRUPTED after {so_far}"),
             Outcome::BrokeOff(why) => format!("BROKE OFF: {why}"),
         }
     }

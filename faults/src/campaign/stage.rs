@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tempfile::TempDir;
 
-use super::{Campaign, Options, Report};
+use super::{Campaign, Options, Outcome, Report};
 use crate::broker::{Broker, Ending, Launch, Ports, Started};
 use crate::findings::{Figures, Findings};
 use crate::load::{Era, Plan, Town};
@@ -227,7 +227,7 @@ impl Stage {
         } = self;
         progress.end();
         let report = Report::of(campaign, &options, took, done, figures, findings);
-        if !report.passed() {
+        if !matches!(report.outcome, Outcome::Passed | Outcome::Interrupted(_)) {
             keep(folder);
         }
         report
