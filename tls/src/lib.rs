@@ -6,4 +6,4 @@ mod end;
 mod stream;
 
 pub use end::End;
-pub use stream::{Buffers, TlsStream};
+pub use stream::{Buffers, PLAIN_BYTES_MAX, TlsStream};

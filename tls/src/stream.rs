@@ -28,6 +28,8 @@ const RECORD_OVERHEAD: usize = 64;
 const ENCRYPTED_BYTES: usize = WRITE_BYTES + (2 * WRITE_BYTES / RECORD_BYTES + 2) * RECORD_OVERHEAD;
 /// Beginnings of records are moved together to the front at most this long: one record and a handshake message.
 const RECEIVED_BYTES_MAX: usize = 2 * (RECORD_BYTES + RECORD_OVERHEAD) + (64 << 10);
+/// Most bytes that [`TlsStream::poll_read`] hands over at once.
+pub const PLAIN_BYTES_MAX: usize = RECEIVED_BYTES_MAX + READ_BYTES;
 
 /// What the connections of a thread read into and encrypt into, one after the other.
 #[derive(Debug, Default)]
@@ -115,7 +117,7 @@ impl<E: End> TlsStream<E> {
         self.poll_flush(context)
     }
 
-    /// Reads once, and hands over what it was in plain, piece by piece.
+    /// Reads once, and hands over what it was in plain, piece by piece, [`PLAIN_BYTES_MAX`] at most.
     ///
     /// # Errors
     /// Those of the socket; records that are none.
@@ -129,8 +131,9 @@ impl<E: End> TlsStream<E> {
         received.clear();
         received.reserve(READ_BYTES + self.received.len());
         received.extend_from_slice(&self.received);
+        let mut room = (&mut *received).limit(READ_BYTES);
         // The future keeps nothing between polls.
-        let count = ready!(pin!(self.stream.read_buf(received)).poll(context))?;
+        let count = ready!(pin!(self.stream.read_buf(&mut room)).poll(context))?;
         self.ended |= count == 0;
         let processed = self.process(received, &mut plain);
         // An alert, a ticket or the answer to a new key of the peer's.

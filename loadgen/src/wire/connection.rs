@@ -24,6 +24,10 @@ use super::stream::Stream;
 
 /// Most bytes that are read at once.
 const READ_BYTES_MAX: usize = 256 * 1024;
+const _: () = assert!(
+    READ_BYTES_MAX >= rialto_tls::PLAIN_BYTES_MAX,
+    "TLS hands over all of it at once"
+);
 /// What the broker's logs call us.
 const NAME: &str = concat!("rialto-loadgen/", env!("CARGO_PKG_VERSION"));
 /// Longest from the first packet to Welcome.
