@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::net::{TcpListener, UdpSocket};
-use std::os::unix::process::ExitStatusExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -267,6 +267,8 @@ fn spawn(launch: &Launch) -> anyhow::Result<Child> {
         .arg(&launch.data)
         .env_clear()
         .envs(&launch.environment)
+        // Ctrl-C is for the campaign alone.
+        .process_group(0)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log);

@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::ValueEnum;
+use tokio::sync::watch;
 
 use crate::progress::Progress;
 pub use report::{Outcome, Report, summary};
@@ -116,41 +117,21 @@ impl std::fmt::Display for CannotRun {
 
 impl std::error::Error for CannotRun {}
 
-/// Somebody wants it to end before it is through. The text says how far it has come.
-#[derive(Debug)]
-struct Interrupted(String);
-
-impl std::fmt::Display for Interrupted {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Interrupted {}
-
-/// Runs a campaign to its verdict, or until it is interrupted. Violations are no error, they stand in the report.
+/// Runs a campaign to its verdict. Once it is interrupted it ends after the round that it is at, and judges. Violations are no
+/// error, they stand in the report.
 pub async fn run(
     campaign: Campaign,
     options: &Options,
-    interrupted: impl Future<Output = ()>,
+    interrupted: watch::Receiver<bool>,
 ) -> Report {
     let begun = Instant::now();
     let progress = Progress::show(campaign.name(), options.rounds);
-    let mut set = match Stage::set(campaign, options, progress) {
+    let mut set = match Stage::set(campaign, options, progress, interrupted) {
         Ok(stage) => stage,
         Err(error) => return Report::without(campaign, options, begun.elapsed(), error),
     };
-    // What is given up here ends its broker, and takes its mounts away.
-    let done = tokio::select! {
-        done = play(campaign, &mut set) => Some(done),
-        () = interrupted => None,
-    };
-    let done = done.unwrap_or_else(|| Err(Interrupted(set.progress.so_far()).into()));
-    set.report(done, begun.elapsed())
-}
-
-async fn play(campaign: Campaign, stage: &mut Stage) -> anyhow::Result<()> {
-    match campaign {
+    let stage = &mut set;
+    let done = match campaign {
         Campaign::Kill => Box::pin(kill::run(stage)).await,
         Campaign::Power => Box::pin(power::run(stage)).await,
         Campaign::Io => Box::pin(io::run(stage)).await,
@@ -162,5 +143,6 @@ async fn play(campaign: Campaign, stage: &mut Stage) -> anyhow::Result<()> {
         Campaign::Certificate => Box::pin(certificate::run(stage)).await,
         Campaign::Storm => Box::pin(storm::run(stage)).await,
         Campaign::Overload => Box::pin(overload::run(stage)).await,
-    }
+    };
+    set.report(done, begun.elapsed())
 }

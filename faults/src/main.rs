@@ -1,5 +1,6 @@
 //! The binary `faults`. Exit status: 0 every campaign passed, 1 violations were found or a campaign broke off, 2 the command
-//! line is wrong, 3 a campaign cannot run on this machine, 130 it was interrupted and had found nothing until then.
+//! line is wrong, 3 a campaign cannot run on this machine, 130 it was interrupted and
+//! had found nothing until then.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -72,23 +73,32 @@ fn start(cli: &Cli) -> anyhow::Result<ExitCode> {
         .build()
         .context("the runtime cannot be started")?;
     runtime.block_on(async {
-        let (interrupt, interrupted) = watch::channel(false);
         let mut terminated = signal(SignalKind::terminate()).context("signals")?;
-        tokio::spawn(async move {
+        let mut stops = async || {
             tokio::select! {
                 _ = tokio::signal::ctrl_c() => {}
                 _ = terminated.recv() => {}
             }
+        };
+        let (interrupt, interrupted) = watch::channel(false);
+        let stopped_twice = async {
+            stops().await;
+            eprintln!("faults: ends after this round and judges; once more, and it ends at once");
             interrupt.send_replace(true);
-        });
-        play(cli, &binary, interrupted).await
+            stops().await;
+        };
+        // Whatever is given up here ends its broker, and takes its mounts and folders away.
+        tokio::select! {
+            code = play(cli, &binary, &interrupted) => code,
+            () = stopped_twice => Ok(ExitCode::from(INTERRUPTED)),
+        }
     })
 }
 
 async fn play(
     cli: &Cli,
     binary: &Path,
-    mut interrupted: watch::Receiver<bool>,
+    interrupted: &watch::Receiver<bool>,
 ) -> anyhow::Result<ExitCode> {
     let mut reports: Vec<Report> = Vec::new();
     for campaign in wanted(&cli.campaigns) {
@@ -107,10 +117,7 @@ async fn play(
             short: cli.short,
             planted: cli.planted.clone(),
         };
-        let interruption = async {
-            let _ = interrupted.wait_for(|now| *now).await;
-        };
-        let report = Box::pin(campaign::run(campaign, &options, interruption)).await;
+        let report = Box::pin(campaign::run(campaign, &options, interrupted.clone())).await;
         println!("{}", report.text());
         reports.push(report);
         if let Some(path) = &cli.report {

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -139,7 +140,9 @@ fn require_root_and_loop() -> anyhow::Result<()> {
 
 fn run(command: &mut Command) -> anyhow::Result<()> {
     let name = command.get_program().to_string_lossy().into_owned();
+    // Ctrl-C is for the campaign alone.
     let output = command
+        .process_group(0)
         .output()
         .with_context(|| format!("{name} cannot be run"))?;
     if !output.status.success() {

@@ -34,19 +34,14 @@ impl Progress {
         self.bar.set_position(rounds.into());
         if self.bar.is_hidden() && self.said.elapsed() > LINE_EVERY {
             self.said = Instant::now();
-            eprintln!("{}: {}", self.name, self.so_far());
+            let all = self.bar.length().unwrap_or_default();
+            eprintln!("{}: {rounds} of {all} rounds", self.name);
         }
     }
 
     /// More rounds than was thought, or fewer.
     pub(crate) fn expect(&self, rounds: u32) {
         self.bar.set_length(rounds.into());
-    }
-
-    /// In words.
-    pub(crate) fn so_far(&self) -> String {
-        let all = self.bar.length().unwrap_or_default();
-        format!("{} of {all} rounds", self.bar.position())
     }
 
     /// What it is at.

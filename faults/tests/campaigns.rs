@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use rialto_faults::campaign::{self, Campaign, Options, Outcome, Report};
+use tokio::sync::watch;
 
 #[path = "../../loadgen/tests/support/built.rs"]
 mod built;
@@ -33,7 +34,7 @@ fn run(campaign: Campaign, binary: &Path, planted: Option<String>) -> Report {
     let scratch = tempfile::tempdir().unwrap();
     let mut options = options(campaign, binary, scratch.path());
     options.planted = planted;
-    play(campaign, &options, std::future::pending())
+    play(campaign, &options, false)
 }
 
 fn options(campaign: Campaign, binary: &Path, scratch: &Path) -> Options {
@@ -47,12 +48,13 @@ fn options(campaign: Campaign, binary: &Path, scratch: &Path) -> Options {
     }
 }
 
-fn play(campaign: Campaign, options: &Options, interrupted: impl Future<Output = ()>) -> Report {
+fn play(campaign: Campaign, options: &Options, interrupted: bool) -> Report {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .unwrap();
+    let (_, interrupted) = watch::channel(interrupted);
     runtime.block_on(campaign::run(campaign, options, interrupted))
 }
 
@@ -63,13 +65,15 @@ fn planted() -> &'static Path {
 }
 
 #[test]
-fn an_interrupted_campaign_says_how_far_it_came_and_leaves_nothing() {
+fn an_interrupted_campaign_judges_what_it_did_and_leaves_nothing() {
     let scratch = tempfile::tempdir().unwrap();
     let options = options(Campaign::Kill, binary(), scratch.path());
-    let report = play(Campaign::Kill, &options, std::future::ready(()));
-    let after = Outcome::Interrupted("0 of 8 rounds".to_owned());
+    let report = play(Campaign::Kill, &options, true);
+    let after = Outcome::Interrupted(0);
     assert_eq!(report.outcome, after, "{}", report.text());
-    let words = "verdict: INTERRUPTED after 0 of 8 rounds";
+    assert_eq!(report.figures.of("starts"), 1);
+    assert_eq!(report.figures.of("kills"), 0);
+    let words = "verdict: INTERRUPTED after 0 rounds";
     assert!(report.text().contains(words), "{}", report.text());
     assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0);
 }

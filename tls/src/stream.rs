@@ -1,7 +1,7 @@
 //! The records of one connection, in and out of its socket.
 
 use std::{
-    io::{self, IoSlice},
+    io,
     pin::{Pin, pin},
     task::{Context, Poll, ready},
 };
@@ -24,7 +24,8 @@ const WRITE_BYTES: usize = 64 << 10;
 /// Plaintext of the largest record, and what each costs beside it.
 const RECORD_BYTES: usize = 16 << 10;
 const RECORD_OVERHEAD: usize = 64;
-/// What [`WRITE_BYTES`] become: each large piece may begin a record, and leave one before it that is not full.
+/// What [`WRITE_BYTES`] become: a piece that does not fit leaves a record before it that is not full, and two of those are more than
+/// a full one.
 const ENCRYPTED_BYTES: usize = WRITE_BYTES + (2 * WRITE_BYTES / RECORD_BYTES + 2) * RECORD_OVERHEAD;
 /// Beginnings of records are moved together to the front at most this long: one record and a handshake message.
 const RECEIVED_BYTES_MAX: usize = 2 * (RECORD_BYTES + RECORD_OVERHEAD) + (64 << 10);
@@ -105,9 +106,6 @@ impl<E: End> TlsStream<E> {
             if self.received.is_empty() {
                 // A client begins.
                 self.process(&mut [], &mut plain)?;
-                if let Poll::Ready(Err(error)) = self.poll_flush(context) {
-                    return Poll::Ready(Err(error));
-                }
             }
             ready!(self.poll_read(context, buffers, &mut plain))?;
             if self.ended {
@@ -120,13 +118,17 @@ impl<E: End> TlsStream<E> {
     /// Reads once, and hands over what it was in plain, piece by piece, [`PLAIN_BYTES_MAX`] at most.
     ///
     /// # Errors
-    /// Those of the socket; records that are none.
+    /// Those of the socket; records that are none, or that the peer does not end.
     pub fn poll_read(
         &mut self,
         context: &mut Context<'_>,
         buffers: &mut Buffers,
         mut plain: impl FnMut(&[u8]),
     ) -> Poll<io::Result<()>> {
+        // What is kept may be what the peer waits for.
+        if let Poll::Ready(Err(error)) = self.poll_flush(context) {
+            return Poll::Ready(Err(error));
+        }
         let received = &mut buffers.received;
         received.clear();
         received.reserve(READ_BYTES + self.received.len());
@@ -134,9 +136,12 @@ impl<E: End> TlsStream<E> {
         let mut room = (&mut *received).limit(READ_BYTES);
         // The future keeps nothing between polls.
         let count = ready!(pin!(self.stream.read_buf(&mut room)).poll(context))?;
+        if count == 0 && !self.received.is_empty() {
+            return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+        }
         self.ended |= count == 0;
         let processed = self.process(received, &mut plain);
-        // An alert, a ticket or the answer to a new key of the peer's.
+        // A part of the handshake, or an alert.
         let sent = self.poll_flush(context);
         let (_, used) = processed?;
         if let Poll::Ready(Err(error)) = sent {
@@ -214,16 +219,16 @@ impl<E: End> TlsStream<E> {
         }
     }
 
-    /// Encrypts what stands at the front of `pieces` and writes it; gives how many bytes that were. What the socket does not take is
-    /// kept, and goes first the next time: pending for as long as something is kept.
+    /// Encrypts what stands at the front of `pieces`, and writes it; gives how many bytes that were. What the
+    /// socket does not take is kept, and goes first the next time: pending for as long as something is kept.
     ///
     /// # Errors
     /// Those of the socket; before the end of the handshake.
-    pub fn poll_write(
+    pub fn poll_write<'a>(
         &mut self,
         context: &mut Context<'_>,
         buffers: &mut Buffers,
-        pieces: &[IoSlice<'_>],
+        pieces: impl Iterator<Item = &'a [u8]>,
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_flush(context))?;
         let Buffers {
@@ -234,7 +239,7 @@ impl<E: End> TlsStream<E> {
         encrypted.resize(ENCRYPTED_BYTES, 0);
         let (taken, bytes) =
             self.write_with(|traffic| encrypt(traffic, pieces, gathered, encrypted))?;
-        // An answer of the session's own, should there be one, goes first: its keys are older.
+        // Should the session have had something of its own to say, that goes first.
         let direct = self.unsent.is_empty();
         let mut sent = 0;
         while direct && sent < bytes {
@@ -280,34 +285,38 @@ impl<E: End> TlsStream<E> {
 
 /// Encrypts the front of `pieces`: large ones where they are, small ones after they were gathered. Gives how many bytes were taken,
 /// and how many they have become.
-fn encrypt<D>(
+fn encrypt<'a, D>(
     traffic: &mut WriteTraffic<'_, D>,
-    pieces: &[IoSlice<'_>],
+    pieces: impl Iterator<Item = &'a [u8]>,
     gathered: &mut Vec<u8>,
     encrypted: &mut [u8],
 ) -> Result<(usize, usize), EncryptError> {
     let (mut taken, mut filled) = (0, 0);
     let mut put = |plain: &[u8]| {
-        filled += traffic.encrypt(plain, &mut encrypted[filled..])?;
+        if !plain.is_empty() {
+            filled += traffic.encrypt(plain, &mut encrypted[filled..])?;
+        }
         Ok::<_, EncryptError>(())
     };
     gathered.clear();
     for piece in pieces {
         let piece = &piece[..piece.len().min(WRITE_BYTES - taken)];
         taken += piece.len();
-        if gathered.len() + piece.len() <= RECORD_BYTES {
-            gathered.extend_from_slice(piece);
-            continue;
-        }
-        if !gathered.is_empty() {
+        let is_large = piece.len() >= RECORD_BYTES;
+        if is_large || gathered.len() + piece.len() > RECORD_BYTES {
             put(gathered)?;
             gathered.clear();
         }
-        put(piece)?;
+        if is_large {
+            put(piece)?;
+        } else {
+            gathered.extend_from_slice(piece);
+        }
+        if taken == WRITE_BYTES {
+            break;
+        }
     }
-    if !gathered.is_empty() {
-        put(gathered)?;
-    }
+    put(gathered)?;
     Ok((taken, filled))
 }
 

@@ -2,8 +2,9 @@
 
 #![allow(clippy::unwrap_used)] // in helpers as in every test
 
+use std::cell::Cell;
 use std::future::{Future, poll_fn};
-use std::io::{self, IoSlice};
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use rustls_pki_types::{PrivatePkcs8KeyDer, ServerName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 /// Long enough for anything here on a busy machine.
@@ -98,11 +100,13 @@ async fn read_to_end<E: End>(stream: &mut TlsStream<E>, buffers: &mut Buffers) -
 async fn write_all<E: End>(stream: &mut TlsStream<E>, buffers: &mut Buffers, pieces: &[Vec<u8>]) {
     let (mut first, mut within) = (0, 0);
     while first < pieces.len() {
-        let mut slices = vec![IoSlice::new(&pieces[first][within..])];
-        slices.extend(pieces[first + 1..].iter().map(|piece| IoSlice::new(piece)));
-        let mut taken = poll_fn(|context| stream.poll_write(context, buffers, &slices))
-            .await
-            .unwrap();
+        let mut taken = poll_fn(|context| {
+            let rest = pieces[first + 1..].iter().map(Vec::as_slice);
+            let all = std::iter::once(&pieces[first][within..]).chain(rest);
+            stream.poll_write(context, buffers, all)
+        })
+        .await
+        .unwrap();
         assert!(taken > 0);
         while taken > 0 {
             let step = taken.min(pieces[first].len() - within);
@@ -163,7 +167,7 @@ async fn a_server_says_and_hears_everything_through_new_keys() {
             .unwrap();
         for piece in pieces() {
             peer.write_all(&piece).await.unwrap();
-            // The server has to answer with new keys of its own.
+            // The server has to write with new keys of its own from then on.
             peer.get_mut().1.refresh_traffic_keys().unwrap();
         }
         peer.shutdown().await.unwrap();
@@ -205,8 +209,8 @@ async fn what_a_socket_does_not_take_is_kept_and_goes_first() {
         while !full {
             let piece = vec![u8::try_from(said.len() % 251).unwrap(); 50_000];
             full = poll_fn(|context| {
-                let pieces = [IoSlice::new(&piece)];
-                let written = server.poll_write(context, &mut of_server, &pieces);
+                let pieces = std::iter::once(&piece[..]);
+                let written = server.poll_write(context, &mut of_server, pieces);
                 if let std::task::Poll::Ready(taken) = &written {
                     said.extend_from_slice(&piece[..*taken.as_ref().unwrap()]);
                 }
@@ -252,37 +256,80 @@ async fn what_is_no_handshake_is_an_error_at_either_end() {
     }
 }
 
-#[tokio::test]
-async fn a_record_that_was_touched_ends_the_session() {
-    let (client_config, server_config) = configs();
-    let (near, middle) = sockets().await;
-    let (far_of_middle, far) = sockets().await;
-    let relay = async {
-        let (mut from, mut to_near) = middle.into_split();
-        let (mut from_far, mut to) = far_of_middle.into_split();
-        let back = tokio::spawn(async move {
-            let _ = tokio::io::copy(&mut from_far, &mut to_near).await;
-        });
+/// Passes bytes on both ways until both sides have ended; `each` sees those that go forth, and says how many do: fewer are the last.
+async fn relay(near: TcpStream, far: TcpStream, mut each: impl FnMut(&mut [u8]) -> usize) {
+    let (mut from_near, mut to_near) = near.into_split();
+    let (mut from_far, mut to_far) = far.into_split();
+    let forth = async move {
         let mut passed = vec![0; 64 << 10];
         loop {
-            let count = from.read(&mut passed).await.unwrap();
-            if count == 0 {
-                break;
-            }
-            // Application data of a client comes after its handshake, in larger records.
-            if count > 2_000 {
-                passed[count / 2] ^= 1;
-            }
-            if to.write_all(&passed[..count]).await.is_err() {
+            let count = from_near.read(&mut passed).await.unwrap_or(0);
+            let goes_on = each(&mut passed[..count]);
+            let written = to_far.write_all(&passed[..goes_on]).await;
+            if count == 0 || goes_on < count || written.is_err() {
                 break;
             }
         }
-        back.abort();
     };
+    let back = async move {
+        let _ = tokio::io::copy(&mut from_far, &mut to_near).await;
+        drop(to_near);
+    };
+    tokio::join!(forth, back);
+}
+
+#[tokio::test]
+async fn small_pieces_share_records_and_one_write() {
+    const BYTES: usize = 256 * 195;
+    const RECORDS: usize = 4;
+    const OVERHEAD: usize = 5 + 1 + 16;
+    let (client_config, server_config) = configs();
+    let ((near, middle), (far_of_middle, far)) = (sockets().await, sockets().await);
+    let passed = Cell::new(0);
+    let (shaken, is_shaken) = oneshot::channel();
+    let ours = async {
+        let mut buffers = Buffers::default();
+        let mut client = client(near, &client_config);
+        shake_hands(&mut client, &mut buffers).await.unwrap();
+        is_shaken.await.unwrap();
+        passed.set(0);
+        let piece = [7; 195];
+        let taken = poll_fn(|context| {
+            let pieces = std::iter::repeat_n(&piece[..], 256);
+            client.poll_write(context, &mut buffers, pieces)
+        });
+        assert_eq!(taken.await.unwrap(), BYTES);
+        poll_fn(|context| client.poll_flush(context)).await.unwrap();
+        let answer = read_to_end(&mut client, &mut buffers).await;
+        assert_eq!(answer, b"all of it");
+        assert_eq!(passed.get(), BYTES + RECORDS * OVERHEAD);
+    };
+    let peer = async {
+        let mut peer = TlsAcceptor::from(server_config).accept(far).await.unwrap();
+        shaken.send(()).unwrap();
+        peer.read_exact(&mut vec![0; BYTES]).await.unwrap();
+        peer.write_all(b"all of it").await.unwrap();
+        peer.shutdown().await.unwrap();
+    };
+    let between = relay(middle, far_of_middle, |bytes| {
+        passed.set(passed.get() + bytes.len());
+        bytes.len()
+    });
+    within(async { tokio::join!(ours, peer, between) }).await;
+}
+
+#[tokio::test]
+async fn a_record_that_was_touched_ends_the_session() {
+    let (client_config, server_config) = configs();
+    let ((near, middle), (far_of_middle, far)) = (sockets().await, sockets().await);
+    let touches = Cell::new(false);
+    let (shaken, is_shaken) = oneshot::channel();
     let ours = async {
         let mut buffers = Buffers::default();
         let mut server = server(far, &server_config);
         shake_hands(&mut server, &mut buffers).await.unwrap();
+        touches.set(true);
+        shaken.send(()).unwrap();
         let mut read = 0;
         poll_fn(|context| server.poll_read(context, &mut buffers, |plain| read += plain.len()))
             .await
@@ -294,11 +341,56 @@ async fn a_record_that_was_touched_ends_the_session() {
             .connect(name(), near)
             .await
             .unwrap();
+        is_shaken.await.unwrap();
         peer.write_all(&[7; 10_000]).await.unwrap();
         peer.flush().await.unwrap();
-        let mut answer = Vec::new();
-        let error = peer.read_to_end(&mut answer).await.unwrap_err();
+        let error = peer.read_to_end(&mut Vec::new()).await.unwrap_err();
         assert!(error.to_string().contains("BadRecordMac"), "{error}");
     };
-    within(async { tokio::join!(relay, ours, peer) }).await;
+    let between = relay(middle, far_of_middle, |bytes| {
+        if touches.get() && !bytes.is_empty() {
+            bytes[bytes.len() / 2] ^= 1;
+        }
+        bytes.len()
+    });
+    within(async { tokio::join!(ours, peer, between) }).await;
+}
+
+#[tokio::test]
+async fn an_end_within_a_record_is_an_error() {
+    let (client_config, server_config) = configs();
+    let ((near, middle), (far_of_middle, far)) = (sockets().await, sockets().await);
+    let cuts = Cell::new(false);
+    let (shaken, is_shaken) = oneshot::channel();
+    let ours = async {
+        let mut buffers = Buffers::default();
+        let mut server = server(far, &server_config);
+        shake_hands(&mut server, &mut buffers).await.unwrap();
+        cuts.set(true);
+        shaken.send(()).unwrap();
+        let mut read = 0;
+        loop {
+            let reading = poll_fn(|context| {
+                server.poll_read(context, &mut buffers, |plain| read += plain.len())
+            });
+            match reading.await {
+                Ok(()) => assert!(!server.has_ended()),
+                Err(error) => break assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof),
+            }
+        }
+        assert_eq!(read, 0);
+    };
+    let peer = async {
+        let mut peer = TlsConnector::from(client_config)
+            .connect(name(), near)
+            .await
+            .unwrap();
+        is_shaken.await.unwrap();
+        peer.write_all(&[7; 10_000]).await.unwrap();
+        peer.flush().await.unwrap();
+    };
+    let between = relay(middle, far_of_middle, |bytes| {
+        bytes.len() / if cuts.get() { 2 } else { 1 }
+    });
+    within(async { tokio::join!(ours, peer, between) }).await;
 }

@@ -225,6 +225,11 @@ impl Outbox {
             .count()
     }
 
+    /// The frames from the front on, what is written of the first one not among it.
+    pub(crate) fn frames(&self) -> impl Iterator<Item = &[u8]> {
+        self.frames.iter().map(Bytes::as_ref)
+    }
+
     /// The frame, if there is but one.
     pub(crate) fn only(&self) -> Option<&[u8]> {
         match self.frames.len() {

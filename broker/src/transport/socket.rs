@@ -19,7 +19,7 @@ use super::Wire;
 use crate::shard::link::Outbox;
 
 /// Frames of one vectored write. `IOV_MAX` is 1,024; past some hundred a call costs what its bytes cost.
-pub(super) const SLICES_MAX: usize = 256;
+const SLICES_MAX: usize = 256;
 /// What a client may still send into a connection that is being closed.
 const LINGER_BYTES_MAX: usize = 1 << 20;
 /// Read at once of what nobody looks at.

@@ -3,7 +3,7 @@
 use std::{
     cell::RefCell,
     future::poll_fn,
-    io::{self, IoSlice},
+    io,
     rc::Rc,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -15,14 +15,7 @@ use rialto_tls::{Buffers, TlsStream};
 use rustls::{ServerConfig, server::UnbufferedServerConnection};
 use tokio::net::TcpListener;
 
-use super::{
-    Wire,
-    certificates::ALPN,
-    connection::Connection,
-    pace::Pace,
-    socket::{Parting, SLICES_MAX},
-    tcp,
-};
+use super::{Wire, certificates::ALPN, connection::Connection, pace::Pace, socket::Parting, tcp};
 use crate::{
     admission::{Permit, Stranger},
     shard::{
@@ -136,10 +129,8 @@ impl Wire for Encrypted {
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, outbox: &mut Outbox) -> Poll<io::Result<usize>> {
-        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-        let count = outbox.slices(&mut slices);
         let buffers = &mut self.buffers.borrow_mut();
-        let taken = ready!(self.stream.poll_write(cx, buffers, &slices[..count]))?;
+        let taken = ready!(self.stream.poll_write(cx, buffers, outbox.frames()))?;
         outbox.consume(taken);
         Poll::Ready(Ok(taken))
     }

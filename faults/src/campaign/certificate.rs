@@ -59,7 +59,7 @@ pub(super) async fn run(stage: &mut Stage) -> anyhow::Result<()> {
     let broker = stage.start().await?;
     let mut town = stage.town(stage.plan()).await?;
     let mut era = town.begin().await?;
-    for round in 0..stage.options.rounds {
+    while let Some(round) = stage.next_round() {
         let mut standing = Vec::new();
         for endpoint in endpoints(stage) {
             let client = connect(&endpoint, &old).await;

@@ -29,7 +29,7 @@ pub(super) async fn run(stage: &mut Stage) -> anyhow::Result<()> {
     let mut broker = stage.start().await?;
     let mut town = stage.town(stage.plan()).await?;
     let mut era = town.begin().await?;
-    for round in 0..stage.options.rounds {
+    while let Some(round) = stage.next_round() {
         let step_s = *stage.dice.pick(&STEPS_S);
         shim.shift_clock(step_s * SECOND_NS)?;
         stage.figures.add("steps", 1);

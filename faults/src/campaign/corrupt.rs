@@ -63,11 +63,9 @@ pub(super) async fn run(stage: &mut Stage) -> anyhow::Result<()> {
     }
     stage.figures.add("ways to damage", cases.len() as u64);
     stage.dice.shuffle(&mut cases);
-    cases.truncate(usize::try_from(stage.options.rounds).unwrap_or(usize::MAX));
-    stage
-        .progress
-        .expect(u32::try_from(cases.len()).unwrap_or(u32::MAX));
-    for (round, (file, place, damage)) in (0..).zip(cases) {
+    stage.expect(cases.len());
+    let mut cases = cases.into_iter();
+    while let (Some(round), Some((file, place, damage))) = (stage.next_round(), cases.next()) {
         copy(&pristine, &stage.launch.data)?;
         let what = format!("{damage:?} at the {place:?} of {}", file.display());
         stage.progress.at(what.clone());

@@ -30,7 +30,7 @@ pub(super) async fn run(stage: &mut Stage) -> anyhow::Result<()> {
     stage.launch.settings.push(keep);
     let mut broker = stage.start().await?;
     let mut town = stage.town(busy(stage.plan())).await?;
-    for round in 0..stage.options.rounds {
+    while let Some(round) = stage.next_round() {
         let era;
         (broker, era) = serving(stage, broker, town.begin()).await?;
         let era = era?;

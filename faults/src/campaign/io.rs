@@ -28,7 +28,8 @@ pub(super) async fn run(stage: &mut Stage) -> anyhow::Result<()> {
     let era = town.begin().await?;
     broker = live(stage, &era, broker, "nothing").await?;
     end_era(stage, &mut town, era).await?;
-    for (round, (site, wrong)) in (0..).zip(cases(stage, &shim)?) {
+    let mut cases = cases(stage, &shim)?.into_iter();
+    while let (Some(round), Some((site, wrong))) = (stage.next_round(), cases.next()) {
         let nth = stage.dice.between(1, site.count.clamp(1, NTH_MAX));
         let what = format!(
             "{} at call {nth} of {} {} in {}",
@@ -77,10 +78,7 @@ fn cases(stage: &mut Stage, shim: &Shim) -> anyhow::Result<Vec<(Site, Wrong)>> {
         .figures
         .add("ways in which they can fail", cases.len() as u64);
     stage.dice.shuffle(&mut cases);
-    cases.truncate(usize::try_from(stage.options.rounds).unwrap_or(usize::MAX));
-    stage
-        .progress
-        .expect(u32::try_from(cases.len()).unwrap_or(u32::MAX));
+    stage.expect(cases.len());
     Ok(cases)
 }
 

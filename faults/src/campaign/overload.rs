@@ -73,7 +73,7 @@ pub(super) async fn run(stage: &mut Stage) -> anyhow::Result<()> {
     if !stage.options.short {
         open_files::make_room_for(FILES)?;
     }
-    for round in 0..stage.options.rounds {
+    while let Some(round) = stage.next_round() {
         let attack = ATTACKS[round as usize % ATTACKS.len()];
         stage.progress.at(attack.name);
         Box::pin(play(stage, attack)).await?;

@@ -22,7 +22,7 @@ pub(super) async fn run(stage: &mut Stage) -> anyhow::Result<()> {
     let broker = stage.start().await?;
     let mut town = stage.town(stage.plan()).await?;
     let mut era = town.begin().await?;
-    for round in 0..stage.options.rounds {
+    while let Some(round) = stage.next_round() {
         let life = stage.dice.millis(100, LIFE_MS_MAX);
         sleep(life).await;
         broker.signal(Signal::STOP);

@@ -30,7 +30,7 @@ pub(super) async fn run(stage: &mut Stage) -> anyhow::Result<()> {
     let mut broker = start(stage, &shim).await?;
     let mut town = stage.town(stage.plan()).await?;
     let mut era = town.begin().await?;
-    for round in 0..stage.options.rounds {
+    while let Some(round) = stage.next_round() {
         let life = stage.dice.millis(10, LIFE_MS_MAX);
         sleep(life).await;
         disk.cut()?;

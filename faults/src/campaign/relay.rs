@@ -27,7 +27,7 @@ pub(super) async fn run(stage: &mut Stage) -> anyhow::Result<()> {
     plan.endpoints = vec![format!("quic://{}", relay.address())];
     let mut town = stage.town(plan).await?;
     let mut era = town.begin().await?;
-    for round in 0..stage.options.rounds {
+    while let Some(round) = stage.next_round() {
         let what = pass(stage, &relay).await;
         relay.weather(Weather::default());
         stage.expect_progress(&era, &format!("after {what}")).await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Campaign, CannotRun, Interrupted, Options};
+use super::{Campaign, CannotRun, Options};
 use crate::findings::{Figures, Findings};
 
 /// The verdict.
@@ -18,8 +18,8 @@ pub enum Outcome {
     Failed,
     /// The machine lacks something that it needs.
     CannotRun(String),
-    /// It was interrupted after so many rounds, and nothing was found in those that were judged until then.
-    Interrupted(String),
+    /// It was interrupted after so many rounds, in which nothing was found.
+    Interrupted(u32),
     /// It broke off by itself.
     BrokeOff(String),
 }
@@ -29,7 +29,7 @@ pub enum Outcome {
 pub struct Report {
     /// Which.
     pub campaign: &'static str,
-    /// Rounds that were asked for.
+    /// Rounds that were asked for, or fewer if there is less to do.
     pub rounds: u32,
     /// To run it again.
     pub seed: u64,
@@ -46,13 +46,13 @@ pub struct Report {
 }
 
 impl Report {
-    /// Of a campaign that came to its end, or not.
+    /// Of a campaign that came to its end, after so many rounds, or not.
     #[must_use]
     pub fn of(
         campaign: Campaign,
         options: &Options,
         took: Duration,
-        done: anyhow::Result<()>,
+        done: anyhow::Result<u32>,
         figures: Figures,
         findings: Findings,
     ) -> Self {
@@ -61,12 +61,10 @@ impl Report {
             _ if !findings.is_clean() => Outcome::Failed,
             Err(error) => match error.downcast::<CannotRun>() {
                 Ok(CannotRun(why)) => Outcome::CannotRun(why),
-                Err(error) => match error.downcast::<Interrupted>() {
-                    Ok(Interrupted(so_far)) => Outcome::Interrupted(so_far),
-                    Err(error) => Outcome::BrokeOff(format!("{error:#}")),
-                },
+                Err(error) => Outcome::BrokeOff(format!("{error:#}")),
             },
-            Ok(()) => Outcome::Passed,
+            Ok(rounds) if rounds < options.rounds => Outcome::Interrupted(rounds),
+            Ok(_) => Outcome::Passed,
         };
         Self {
             campaign: campaign.name(),
@@ -101,8 +99,12 @@ impl Report {
     /// For people: what it did, what it found.
     #[must_use]
     pub fn text(&self) -> String {
+        let done = match self.outcome {
+            Outcome::Interrupted(done) => format!("{done} of "),
+            _ => String::new(),
+        };
         let mut text = format!(
-            "{}: {} rounds in {} s, seed {}\n",
+            "{}: {done}{} rounds in {} s, seed {}\n",
             self.campaign, self.rounds, self.took_s, self.seed
         );
         for (name, count) in &self.figures.0 {
@@ -126,7 +128,7 @@ impl Report {
                 self.findings.violations.values().sum::<u64>()
             ),
             Outcome::CannotRun(why) => format!("CANNOT RUN: {why}"),
-            Outcome::Interrupted(so_far) => format!("INTERRUPTED after {so_far}"),
+            Outcome::Interrupted(rounds) => format!("INTERRUPTED after {rounds} rounds"),
             Outcome::BrokeOff(why) => format!("BROKE OFF: {why}"),
         }
     }

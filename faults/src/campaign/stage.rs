@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tempfile::TempDir;
+use tokio::sync::watch;
 
 use super::{Campaign, Options, Outcome, Report};
 use crate::broker::{Broker, Ending, Launch, Ports, Started};
@@ -38,6 +39,9 @@ pub(super) struct Stage {
     pub(super) launch: Launch,
     pub(super) figures: Figures,
     pub(super) findings: Findings,
+    /// That have begun.
+    rounds: u32,
+    interrupted: watch::Receiver<bool>,
     shim: Option<Arc<Shim>>,
     folder: TempDir,
 }
@@ -47,6 +51,7 @@ impl Stage {
         campaign: Campaign,
         options: &Options,
         progress: Progress,
+        interrupted: watch::Receiver<bool>,
     ) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new()
             .prefix("rialto-faults-")
@@ -71,6 +76,8 @@ impl Stage {
             launch,
             figures: Figures::default(),
             findings: Findings::default(),
+            rounds: 0,
+            interrupted,
             shim: None,
             folder,
         };
@@ -185,6 +192,22 @@ impl Stage {
         }
     }
 
+    /// There is less to do than rounds were asked for.
+    pub(super) fn expect(&mut self, rounds: usize) {
+        let rounds = u32::try_from(rounds).unwrap_or(u32::MAX);
+        self.options.rounds = self.options.rounds.min(rounds);
+        self.progress.expect(self.options.rounds);
+    }
+
+    /// The number of the next round; none: those were all, or somebody wants it to end.
+    pub(super) fn next_round(&mut self) -> Option<u32> {
+        if self.rounds == self.options.rounds || *self.interrupted.borrow() {
+            return None;
+        }
+        self.rounds += 1;
+        Some(self.rounds - 1)
+    }
+
     /// Ends a round; now and then everything is judged and a new era begins.
     pub(super) async fn end_round(
         &mut self,
@@ -221,11 +244,13 @@ impl Stage {
             options,
             figures,
             findings,
+            rounds,
             folder,
             progress,
             ..
         } = self;
         progress.end();
+        let done = done.map(|()| rounds);
         let report = Report::of(campaign, &options, took, done, figures, findings);
         if !matches!(report.outcome, Outcome::Passed | Outcome::Interrupted(_)) {
             keep(folder);

@@ -44,7 +44,7 @@ pub(super) async fn run(stage: &mut Stage) -> anyhow::Result<()> {
     let endpoint = format!("tcp://127.0.0.1:{}", stage.launch.ports.tcp);
     let crowd = gather(&endpoint, count).await?;
     stage.figures.add("crowd", crowd.clients.len() as u64);
-    for round in 0..stage.options.rounds {
+    while let Some(round) = stage.next_round() {
         let life = stage.dice.millis(LIFE_MS.0, LIFE_MS.1);
         sleep(life).await;
         if stage.dice.chance(IN_ORDER) {

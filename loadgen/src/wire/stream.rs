@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -63,8 +63,8 @@ impl Encrypted {
 
     fn poll_write(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let buffers = &mut self.buffers.borrow_mut();
-        let pieces = [IoSlice::new(bytes)];
-        self.stream.poll_write(context, buffers, &pieces)
+        self.stream
+            .poll_write(context, buffers, std::iter::once(bytes))
     }
 }
 
