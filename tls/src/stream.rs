@@ -86,12 +86,6 @@ impl<E: End> TlsStream<E> {
         &mut self.stream
     }
 
-    /// Whether the peer has said that it sends nothing more, or has closed.
-    #[must_use]
-    pub const fn has_ended(&self) -> bool {
-        self.ended
-    }
-
     /// Ready once the handshake is done and the peer has been sent its end of it. `plain` takes what the peer sent behind it.
     ///
     /// # Errors
@@ -107,7 +101,7 @@ impl<E: End> TlsStream<E> {
                 // A client begins.
                 self.process(&mut [], &mut plain)?;
             }
-            ready!(self.poll_read(context, buffers, &mut plain))?;
+            ready!(self.poll_receive(context, buffers, &mut plain))?;
             if self.ended {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
@@ -115,7 +109,8 @@ impl<E: End> TlsStream<E> {
         self.poll_flush(context)
     }
 
-    /// Reads once, and hands over what it was in plain, piece by piece, [`PLAIN_BYTES_MAX`] at most.
+    /// Hands over what has come, in plain, piece by piece, [`PLAIN_BYTES_MAX`] at most; gives how many bytes that were. 0: the peer
+    /// sends nothing more.
     ///
     /// # Errors
     /// Those of the socket; records that are none, or that the peer does not end.
@@ -124,6 +119,24 @@ impl<E: End> TlsStream<E> {
         context: &mut Context<'_>,
         buffers: &mut Buffers,
         mut plain: impl FnMut(&[u8]),
+    ) -> Poll<io::Result<usize>> {
+        let mut bytes = 0;
+        while bytes == 0 && !self.ended {
+            let mut counted = |piece: &[u8]| {
+                bytes += piece.len();
+                plain(piece);
+            };
+            ready!(self.poll_receive(context, buffers, &mut counted))?;
+        }
+        Poll::Ready(Ok(bytes))
+    }
+
+    /// Reads once, and hands over what it was in plain.
+    fn poll_receive(
+        &mut self,
+        context: &mut Context<'_>,
+        buffers: &mut Buffers,
+        plain: &mut impl FnMut(&[u8]),
     ) -> Poll<io::Result<()>> {
         // What is kept may be what the peer waits for.
         if let Poll::Ready(Err(error)) = self.poll_flush(context) {
@@ -140,7 +153,7 @@ impl<E: End> TlsStream<E> {
             return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
         }
         self.ended |= count == 0;
-        let processed = self.process(received, &mut plain);
+        let processed = self.process(received, plain);
         // A part of the handshake, or an alert.
         let sent = self.poll_flush(context);
         let (_, used) = processed?;

@@ -112,20 +112,14 @@ impl Wire for Encrypted {
         buf: &mut BytesMut,
         _bytes_max: usize,
     ) -> Poll<io::Result<usize>> {
-        let before = buf.len();
         if !self.early.is_empty() {
             let early = std::mem::take(&mut self.early);
             buf.extend_from_slice(&early);
             return Poll::Ready(Ok(early.len()));
         }
         let buffers = &mut self.buffers.borrow_mut();
-        while buf.len() == before && !self.stream.has_ended() {
-            ready!(
-                self.stream
-                    .poll_read(cx, buffers, |plain| buf.extend_from_slice(plain))
-            )?;
-        }
-        Poll::Ready(Ok(buf.len() - before))
+        self.stream
+            .poll_read(cx, buffers, |plain| buf.extend_from_slice(plain))
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, outbox: &mut Outbox) -> Poll<io::Result<usize>> {

@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use quinn::{Connection, RecvStream, SendStream, VarInt};
 use rialto_tls::{Buffers, TlsStream};
@@ -52,13 +52,10 @@ impl Encrypted {
     fn poll_read(&mut self, context: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         let buffers = &mut self.buffers.borrow_mut();
         let mut read = 0;
-        while read == 0 && !self.stream.has_ended() {
-            ready!(self.stream.poll_read(context, buffers, |plain| {
-                buf[read..read + plain.len()].copy_from_slice(plain);
-                read += plain.len();
-            }))?;
-        }
-        Poll::Ready(Ok(read))
+        self.stream.poll_read(context, buffers, |plain| {
+            buf[read..read + plain.len()].copy_from_slice(plain);
+            read += plain.len();
+        })
     }
 
     fn poll_write(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
