@@ -1,23 +1,21 @@
 //! Either end of a connection: rustls has a type for each, alike in all that is needed here.
 
+use std::ops::Deref;
+
 use rustls::{
-    CommonState,
     client::{ClientConnectionData, UnbufferedClientConnection},
     server::{ServerConnectionData, UnbufferedServerConnection},
-    unbuffered::UnbufferedStatus,
+    unbuffered::{UnbufferedConnectionCommon, UnbufferedStatus},
 };
 
 /// One end of a connection.
-pub trait End {
+pub trait End: Deref<Target = UnbufferedConnectionCommon<Self::Data>> {
     /// What rustls keeps for this end.
     type Data;
 
     /// Has the session go on with records that came; see [`rustls::unbuffered`].
     fn process<'c, 'i>(&'c mut self, records: &'i mut [u8])
     -> UnbufferedStatus<'c, 'i, Self::Data>;
-
-    /// What both ends have in common.
-    fn state(&self) -> &CommonState;
 }
 
 impl End for UnbufferedServerConnection {
@@ -29,10 +27,6 @@ impl End for UnbufferedServerConnection {
     ) -> UnbufferedStatus<'c, 'i, Self::Data> {
         self.process_tls_records(records)
     }
-
-    fn state(&self) -> &CommonState {
-        self
-    }
 }
 
 impl End for UnbufferedClientConnection {
@@ -43,9 +37,5 @@ impl End for UnbufferedClientConnection {
         records: &'i mut [u8],
     ) -> UnbufferedStatus<'c, 'i, Self::Data> {
         self.process_tls_records(records)
-    }
-
-    fn state(&self) -> &CommonState {
-        self
     }
 }

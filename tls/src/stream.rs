@@ -78,7 +78,7 @@ impl<E: End> TlsStream<E> {
     /// What both ends agreed to speak.
     #[must_use]
     pub fn alpn_protocol(&self) -> Option<&[u8]> {
-        self.session.state().alpn_protocol()
+        self.session.alpn_protocol()
     }
 
     /// The socket.
@@ -96,7 +96,7 @@ impl<E: End> TlsStream<E> {
         buffers: &mut Buffers,
         mut plain: impl FnMut(&[u8]),
     ) -> Poll<io::Result<()>> {
-        while self.session.state().is_handshaking() {
+        while self.session.is_handshaking() {
             if self.received.is_empty() {
                 // A client begins.
                 self.process(&mut [], &mut plain)?;
@@ -178,7 +178,7 @@ impl<E: End> TlsStream<E> {
         let mut failed = None;
         loop {
             // A session that has failed is not shown anything more; only its alert is still to be had from it.
-            if let Some(error) = failed.take_if(|_| !self.session.state().wants_write()) {
+            if let Some(error) = failed.take_if(|_| !self.session.wants_write()) {
                 return Err(error);
             }
             let UnbufferedStatus { mut discard, state } =
