@@ -30,6 +30,7 @@ mod remote;
 mod report;
 mod samples;
 mod schedule;
+mod scheduling;
 mod shape;
 mod ticker;
 mod window;
