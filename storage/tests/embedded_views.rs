@@ -8,17 +8,20 @@
 mod writer;
 
 use std::{
-    fs,
+    fs::{self, File},
+    os::unix::fs::FileExt as _,
     path::Path,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
+        mpsc::channel,
     },
+    time::Duration,
 };
 
 use rialto_storage::{
     embedded::{EmbeddedOptions, EmbeddedStore, Step, StepHook},
-    journal::{Journal, JournalError},
+    journal::{AppendError, Journal, JournalError},
     views::{Views, ViewsError},
     wait,
 };
@@ -95,6 +98,54 @@ fn a_crash_at_any_step_of_a_segments_way_repeats_it_harmlessly() {
         check_both(&store, 25, &format!("{step:?}: settled"));
         assert_eq!(store.status().views_lag_segments, 0);
     }
+}
+
+#[test]
+fn views_whose_thread_panics_end_the_journal_instead_of_letting_it_wait_for_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("data");
+    let options = EmbeddedOptions {
+        on_step: Some(StepHook(Arc::new(|_| panic!("on purpose")))),
+        ..options()
+    };
+    let store = EmbeddedStore::open(&path, options).unwrap();
+    let mut writer = Writer::claim(&store);
+    for seq in 1..=10 {
+        writer.say(conversation(1), seq, START_MS + seq);
+    }
+    assert!(wait(store.settle()).is_err());
+    let entry = writer.entry(conversation(1), 11, START_MS + 11, 10);
+    assert!(matches!(
+        wait(store.append(vec![entry])),
+        Err(AppendError::Poisoned(_))
+    ));
+    drop(store);
+    check(&open(&path), conversation(1), 10, "after the restart");
+}
+
+#[test]
+fn a_segment_that_cannot_be_brought_in_ends_the_journal_after_some_attempts() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("data");
+    let (go, may_go) = channel::<()>();
+    let may_go = Mutex::new(may_go);
+    let hook = move |_| may_go.lock().unwrap().recv().is_err();
+    let options = EmbeddedOptions {
+        on_step: Some(StepHook(Arc::new(hook))),
+        ..options()
+    };
+    let store = EmbeddedStore::open(&path, options).unwrap();
+    // Three segments and more; the worker waits in the first one.
+    say(&store, 1, 400);
+    let second = path.join("journal").join("0000000002.seg");
+    let file = File::options().write(true).open(second).unwrap();
+    file.write_all_at(&[0xff; 64], 20_000).unwrap();
+    file.sync_all().unwrap();
+    drop(go);
+    while !store.status().poisoned {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(wait(store.settle()).is_err());
 }
 
 #[test]

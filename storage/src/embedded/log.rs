@@ -74,7 +74,7 @@ pub(crate) struct LogOptions {
     pub(crate) segment_bytes: u32,
     /// Bytes that may wait for the journal thread; beyond it `append` blocks its caller.
     pub(crate) queue_bytes_max: usize,
-    /// Viewed segments are kept while they have not more bytes than this together …
+    /// Viewed segments are kept while they have not more bytes than this together, there is room for them …
     pub(crate) keep_bytes: u64,
     /// … and are not older than this, milliseconds.
     pub(crate) keep_ms: u64,
@@ -274,6 +274,18 @@ impl Log {
     pub(crate) fn viewed(&self, segment: u64) {
         self.shared.tail.forget(segment);
         self.shared.segments.viewed(segment);
+    }
+
+    /// Bytes of a new segment.
+    pub(crate) fn segment_bytes(&self) -> u32 {
+        self.shared.options.segment_bytes
+    }
+
+    /// Something else has no room on the disk: segments that the views hold are given up, whatever was to be kept.
+    pub(crate) fn make_room(&self) {
+        self.shared
+            .segments
+            .change(|states| states.room_wanted = true);
     }
 
     /// Takes nothing any more, for this reason: the process has to be started again.

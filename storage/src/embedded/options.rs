@@ -24,7 +24,7 @@ pub struct EmbeddedOptions {
     pub retention_ms: Option<u64>,
     /// Bytes of a journal segment, 8 KiB to 1 GiB.
     pub segment_bytes: u32,
-    /// Journal segments that the views hold are kept for rebuilding up to these bytes together …
+    /// Journal segments that the views hold are kept for rebuilding up to these bytes together, none where the disk is full …
     pub journal_keep_bytes: u64,
     /// … and up to this age, milliseconds.
     pub journal_keep_ms: u64,

@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    panic::AssertUnwindSafe,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
 };
@@ -131,7 +132,10 @@ fn run(shared: &Shared) {
     loop {
         if let Some(job) = queue.jobs.pop_front() {
             drop(queue);
-            job();
+            // A read that panics is answered as one of a closed pool, and the next finds a thread.
+            if std::panic::catch_unwind(AssertUnwindSafe(job)).is_err() {
+                tracing::error!("a read has panicked");
+            }
             queue = shared.lock();
         } else if queue.closing {
             return;
@@ -150,6 +154,14 @@ mod tests {
 
     use super::*;
     use crate::promise::wait;
+
+    #[test]
+    fn a_read_that_panics_takes_no_thread_along() {
+        let readers = Readers::start(1, 1, None).unwrap();
+        let panicking = readers.read(|| -> u8 { panic!("a read") }).unwrap();
+        assert_eq!(wait(panicking), None);
+        assert_eq!(wait(readers.read(|| 1).unwrap()), Some(1));
+    }
 
     #[test]
     fn a_full_queue_refuses_and_a_closed_pool_answers_nobody() {

@@ -332,6 +332,7 @@ impl ViewStore {
         events: &BTreeSet<u32>,
         sent: &BTreeSet<u32>,
     ) -> Result<(Windows, Windows), Fault> {
+        let known = self.db.keyspace_count();
         let make = |prefix: &str, windows: &BTreeSet<u32>| {
             windows
                 .iter()
@@ -344,6 +345,9 @@ impl ViewStore {
                 .doing("making a window of the views")
         };
         let (events, sent) = (make(EVENTS, events)?, make(SENT, sent)?);
+        if self.db.keyspace_count() > known {
+            trickle::sync_folder_of(&self.devices)?;
+        }
         let mut partitions = self
             .partitions
             .write()

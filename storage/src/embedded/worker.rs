@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    io::ErrorKind,
     path::PathBuf,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
@@ -37,6 +38,12 @@ const HURRY_SEGMENTS: u64 = 2;
 const CROWDED: Duration = Duration::from_millis(20);
 /// Between attempts at a segment that could not be brought in.
 const RETRY: Duration = Duration::from_secs(2);
+/// After so many in a row, with room on the disk, a start has to find out what is wrong: without an end publishers would wait
+/// for ever once the views lag by as much as they may.
+const ATTEMPTS_MAX: u32 = 5;
+/// What bringing in a segment may write, times its bytes. With less room it is not tried again after it failed for lack of
+/// room: what an attempt leaves behind is removed by the next start only.
+const ROOM_SEGMENTS: u64 = 2;
 
 /// File by which it is found out whether there is room, and as much as a start needs to go on.
 const PROBE: &str = "room.tmp";
@@ -172,6 +179,8 @@ impl Work {
     pub(super) fn run(&self, mut checkpoint: Checkpoint) {
         let flush_every = Duration::from_millis(self.options.seen_flush_ms.max(1));
         let mut flushed = Instant::now();
+        let _ending = Ending(self);
+        let mut failures = Failures::default();
         let mut memory = Memory::default();
         let mut used = Instant::now();
         loop {
@@ -194,11 +203,12 @@ impl Work {
             }
             match self.log.sealed_unviewed() {
                 Some(_) if self.views.is_crowded() => self.rest(CROWDED),
+                Some(_) if failures.short_of_room && !self.has_room_again() => self.rest(RETRY),
                 Some(segment) => {
                     match self.bring_in(&segment, &mut memory, &mut checkpoint) {
-                        Ok(()) => {}
+                        Ok(()) => failures = Failures::default(),
                         Err(Fault::Stopped) => break,
-                        Err(fault) => self.failed(&segment, &fault),
+                        Err(fault) => self.failed(&segment, &fault, &mut failures),
                     }
                     used = Instant::now();
                 }
@@ -210,13 +220,6 @@ impl Work {
                 }
             }
         }
-        // Nobody is answered any more.
-        let waiting = {
-            let mut orders = self.lock();
-            orders.stopping = true;
-            std::mem::take(&mut orders.waiting)
-        };
-        drop(waiting);
     }
 
     /// Waits for a segment, not longer than this; false: there is none.
@@ -230,7 +233,7 @@ impl Work {
         found
     }
 
-    fn failed(&self, segment: &SealedSegment, fault: &Fault) {
+    fn failed(&self, segment: &SealedSegment, fault: &Fault, failures: &mut Failures) {
         tracing::error!(segment = segment.number(), %fault, "a segment could not be brought into the views");
         let waiting = std::mem::take(&mut self.lock().waiting);
         for (_, resolver) in waiting {
@@ -239,27 +242,46 @@ impl Work {
                 segment.number()
             ))));
         }
-        // fjall takes nothing any more once a write of its own has failed. It does after a start, and a start needs room.
-        if matches!(
+        let poisoned = matches!(
             fault,
             Fault::Store {
                 cause: fjall::Error::Poisoned,
                 ..
             }
-        ) && self.has_room()
-        {
-            self.log
-                .give_up(format!("the views take nothing any more: {fault}"));
+        );
+        failures.short_of_room = self.is_full();
+        if failures.short_of_room {
+            self.log.make_room();
+        } else {
+            failures.attempts += 1;
+            // fjall takes nothing any more once a write of its own has failed. It does after a start, and a start needs room.
+            if poisoned || failures.attempts >= ATTEMPTS_MAX {
+                self.log
+                    .give_up(format!("the views take nothing any more: {fault}"));
+            }
         }
         self.rest(RETRY);
     }
 
-    /// Whether the disk takes something again.
-    fn has_room(&self) -> bool {
+    /// Whether it is for lack of room that the disk takes nothing.
+    fn is_full(&self) -> bool {
         let probe = self.data.join(PROBE);
-        let written = std::fs::write(&probe, vec![0; PROBE_BYTES]).is_ok();
-        let removed = std::fs::remove_file(&probe).is_ok();
-        written && removed
+        let written = std::fs::write(&probe, vec![0; PROBE_BYTES]);
+        let _ = std::fs::remove_file(&probe);
+        written.is_err_and(|error| {
+            matches!(
+                error.kind(),
+                ErrorKind::StorageFull | ErrorKind::QuotaExceeded
+            )
+        })
+    }
+
+    /// Whether there is room for a segment's views. Where the file system does not tell, an attempt will.
+    fn has_room_again(&self) -> bool {
+        let wanted = ROOM_SEGMENTS * u64::from(self.log.segment_bytes());
+        rustix::fs::statvfs(&self.data).map_or(true, |disk| {
+            disk.f_bavail.saturating_mul(disk.f_frsize) >= wanted
+        })
     }
 
     /// One segment: in, durable, noted in the checkpoint, reported. Cut off anywhere, it is simply repeated.
@@ -309,6 +331,34 @@ impl Work {
         for (_, resolver) in done {
             resolver.resolve(Ok(()));
         }
+    }
+}
+
+/// Attempts in a row that failed.
+#[derive(Default)]
+struct Failures {
+    /// With room on the disk.
+    attempts: u32,
+    /// The last one was for lack of it.
+    short_of_room: bool,
+}
+
+/// The end of the worker: nobody is answered any more, or waits for views that no thread makes.
+struct Ending<'a>(&'a Work);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0
+                .log
+                .give_up("the thread that makes the views has panicked".to_owned());
+        }
+        let waiting = {
+            let mut orders = self.0.lock();
+            orders.stopping = true;
+            std::mem::take(&mut orders.waiting)
+        };
+        drop(waiting);
     }
 }
 

@@ -406,7 +406,8 @@ impl Replay<'_> {
             End::Damaged(_) => return Ok(()),
         };
         if !sealed {
-            rewritten.extend_from_slice(&segment.codec().encode(&EntryHeader::seal(end), &[]));
+            // One write with the group before it: torn together, they are no damage.
+            rewritten.extend_from_slice(&segment.codec().encode(&EntryHeader::seal(start), &[]));
         }
         let written = write_all_at(segment.file(), &rewritten, u64::from(start));
         let synced = written.and_then(|()| segment.file().sync_data());

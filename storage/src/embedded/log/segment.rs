@@ -161,6 +161,10 @@ pub(super) struct States {
     pub(super) wanted: usize,
     /// Preparing failed; not tried again before this.
     pub(super) full_until: Option<Instant>,
+    /// It failed for lack of room: until then those that are needed are made of viewed ones, whether or not they would be kept.
+    pub(super) short_until: Option<Instant>,
+    /// Something else than the journal lacks room: no viewed segment is kept.
+    pub(super) room_wanted: bool,
     /// Number of the last sealed segment, 0: none yet.
     pub(super) last_sealed: u64,
     /// The first segment that the views' checkpoint names as needed for an outbox: as it was last made, and as it lies on disk.

@@ -3,6 +3,7 @@
 //! longer.
 
 use std::{
+    io::ErrorKind,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -22,6 +23,11 @@ const READY_MAX: usize = 2;
 const STEP_BYTES: usize = 128 << 10;
 /// Between two of them while the segment is not needed yet.
 const FILL_REST: Duration = Duration::from_millis(1);
+/// With the disk full, new files are tried again after so many times [`LogOptions::full_retry`]: filling one takes the last
+/// byte from everybody else for a moment.
+///
+/// [`LogOptions::full_retry`]: super::LogOptions::full_retry
+const SHORT_RETRIES: u32 = 60;
 /// Name of a file on its way to become a segment.
 pub(super) const TEMPORARY: &str = "next.tmp";
 
@@ -58,12 +64,23 @@ fn next_task(shared: &Shared) -> Option<Task> {
         if states.closed {
             return None;
         }
+        if states.room_wanted {
+            match take_viewed(shared, &mut states, Keep::Nothing) {
+                Some(old) => return Some(Task::Remove(old.segment)),
+                None => states.room_wanted = false,
+            }
+        }
         let now = Instant::now();
         let mut again = states.full_until.filter(|until| *until > now);
         let wanted = states.wanted.max(1);
         if again.is_none() && states.ready.len() < READY_MAX.max(wanted) {
             let needed = states.ready.len() < wanted;
-            let old = match take_expired(shared, &mut states) {
+            let keep = if needed && states.short_until.is_some_and(|until| until > now) {
+                Keep::Nothing
+            } else {
+                Keep::AsConfigured
+            };
+            let old = match take_viewed(shared, &mut states, keep) {
                 Some(old) if old.segment.capacity() != shared.options.segment_bytes => {
                     return Some(Task::Remove(old.segment));
                 }
@@ -82,7 +99,7 @@ fn next_task(shared: &Shared) -> Option<Task> {
                 return Some(Task::Prepare(states.next_number, old));
             }
         } else if states.ready.len() >= READY_MAX
-            && let Some(old) = take_expired(shared, &mut states)
+            && let Some(old) = take_viewed(shared, &mut states, Keep::AsConfigured)
         {
             return Some(Task::Remove(old.segment));
         }
@@ -93,8 +110,16 @@ fn next_task(shared: &Shared) -> Option<Task> {
     }
 }
 
+/// Which viewed segments are kept, beside those that an outbox needs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Keep {
+    AsConfigured,
+    /// There is no room for it.
+    Nothing,
+}
+
 /// Takes the oldest viewed segment out if it need not be kept any longer.
-fn take_expired(shared: &Shared, states: &mut States) -> Option<Viewed> {
+fn take_viewed(shared: &Shared, states: &mut States, keep: Keep) -> Option<Viewed> {
     let options = &shared.options;
     // A start reads from where the checkpoint on disk says, though more may have been passed on since.
     let pending = locked(&shared.outbox).oldest_segment();
@@ -106,8 +131,18 @@ fn take_expired(shared: &Shared, states: &mut States) -> Option<Viewed> {
         .sum();
     let oldest_kept_ms = now_ms().saturating_sub(options.keep_ms);
     states.viewed.pop_front_if(|oldest| {
+        let number = oldest.segment.number();
+        if pinned.is_some_and(|pinned| number >= pinned) {
+            return false;
+        }
         let expired = kept_bytes > options.keep_bytes || oldest.time_ms < oldest_kept_ms;
-        expired && pinned.is_none_or(|pinned| oldest.segment.number() < pinned)
+        if !expired && keep == Keep::Nothing {
+            tracing::warn!(
+                segment = number,
+                "the disk is full: a segment that the views hold is given up early"
+            );
+        }
+        expired || keep == Keep::Nothing
     })
 }
 
@@ -127,6 +162,17 @@ fn prepare_and_publish(shared: &Shared, number: u64, old: Option<Segment>) {
             }
         }
         Err(error) => {
+            let short = matches!(
+                error.kind(),
+                ErrorKind::StorageFull | ErrorKind::QuotaExceeded
+            );
+            let now = Instant::now();
+            let was_short = states.short_until.is_some_and(|until| until > now);
+            states.short_until = short.then(|| now + shared.options.full_retry * SHORT_RETRIES);
+            if short && !was_short && !states.viewed.is_empty() {
+                // Not without having asked for one of these.
+                return;
+            }
             if states.full_until.is_none() {
                 tracing::warn!(segment = number, %error, "no segment could be prepared; trying again");
             }
@@ -206,6 +252,10 @@ struct CloseAtEnd<'a>(&'a Shared);
 
 impl Drop for CloseAtEnd<'_> {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0
+                .poison("the thread that prepares segments has panicked".to_owned());
+        }
         self.0.segments.close();
     }
 }

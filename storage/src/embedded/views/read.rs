@@ -55,14 +55,15 @@ impl ViewStore {
 
     /// The oldest event that is in and kept; `None`: none is.
     pub(super) fn oldest(&self, conversation: ConversationId) -> Result<Option<Seq>, Fault> {
-        let Some(window) = self.windows(conversation)?.into_iter().next() else {
-            return Ok(None);
-        };
-        let Some(keyspace) = self.events_window(window) else {
-            // Dropped since: as if it had been before.
-            return Ok(None);
-        };
-        first_run(&keyspace, conversation)
+        for window in self.windows(conversation)? {
+            // Those that were dropped since are as if they had been before.
+            if let Some(keyspace) = self.events_window(window)
+                && let Some(first) = first_run(&keyspace, conversation)?
+            {
+                return Ok(Some(first));
+            }
+        }
+        Ok(None)
     }
 
     /// The kept windows in which the conversation has events, oldest first.
@@ -111,6 +112,8 @@ impl ViewStore {
         }
         for window in &windows[begin..] {
             let Some(keyspace) = self.events_window(*window) else {
+                // Dropped since, with what stood in it at `from`.
+                from_run = Seq(0);
                 continue;
             };
             if from_run == Seq(0) {

@@ -33,6 +33,17 @@ pub(super) fn sync_names(windows: &BTreeMap<u32, Keyspace>) -> Result<(), Fault>
     Ok(())
 }
 
+/// Makes the names of the keyspaces' folders durable, which stand beside this one's.
+pub(super) fn sync_folder_of(keyspace: &Keyspace) -> Result<(), Fault> {
+    let Some(folder) = keyspace.path().parent() else {
+        return Ok(());
+    };
+    File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .map_err(fjall::Error::from)
+        .doing("syncing the folder of the views")
+}
+
 /// Sends what is written into a folder to the disk a little at a time. Handing it over takes a processor for 3 µs a page.
 pub(super) struct Trickle {
     folder: PathBuf,

@@ -111,6 +111,69 @@ fn old_segments_are_recycled_by_age_though_there_is_room() {
 }
 
 #[test]
+fn with_the_disk_full_segments_are_made_of_those_that_would_be_kept_and_of_no_others() {
+    let disk = FakeDisk::new();
+    let mut checkpoint = ViewCheckpoint::default();
+    let (log, _) = open_with(&disk, small(), &checkpoint).unwrap();
+    let mut owner = Owner::of(&log);
+    append(&log, vec![owner.next(1, outbox(&[b"a"]))]).unwrap();
+    seal(&log);
+    for key in 0..4 {
+        append(&log, vec![owner.row(0, key, 3000)]).unwrap();
+        seal(&log);
+    }
+    view_all(&log, &mut checkpoint);
+    append(&log, vec![owner.next(1, outbox_done(Position(1)))]).unwrap();
+    seal(&log);
+    view_all(&log, &mut checkpoint);
+    wait_until(&log, |states| !states.ready.is_empty());
+    let kept = log.shared.segments.lock().viewed.len();
+    assert_eq!(kept, 6, "there is room for them");
+
+    disk.set_room(Some(0));
+    let segments = log.status().segments;
+    let mut taken = 0;
+    let refused = loop {
+        match append(&log, vec![owner.row(0, taken, 3000)]) {
+            Ok(()) => taken += 1,
+            Err(error) => break error,
+        }
+        seal(&log);
+    };
+    assert_eq!(refused, AppendError::Full);
+    assert_eq!(log.status().segments, segments);
+    let states = log.shared.segments.lock();
+    assert!(states.viewed.is_empty());
+    assert!(usize::from(taken) > kept, "{taken} of {kept}");
+}
+
+#[test]
+fn what_else_lacks_room_gets_that_of_all_viewed_segments_but_those_of_an_outbox() {
+    let disk = FakeDisk::new();
+    let mut checkpoint = ViewCheckpoint::default();
+    let (log, _) = open_with(&disk, small(), &checkpoint).unwrap();
+    let mut owner = Owner::of(&log);
+    for key in 0..4 {
+        append(&log, vec![owner.row(0, key, 10)]).unwrap();
+        seal(&log);
+    }
+    append(&log, vec![owner.next(1, outbox(&[b"a"]))]).unwrap();
+    let needed = seal(&log);
+    append(&log, vec![owner.row(0, 4, 10)]).unwrap();
+    seal(&log);
+    view_all(&log, &mut checkpoint);
+    wait_until(&log, |states| !states.ready.is_empty());
+    assert_eq!(log.shared.segments.lock().viewed.len(), 6);
+    log.make_room();
+    wait_until(&log, |states| states.viewed.len() == 2);
+    assert_eq!(
+        log.shared.segments.lock().viewed[0].segment.number(),
+        needed
+    );
+    assert!(!disk.names().contains(&file_name(1)), "{:?}", disk.names());
+}
+
+#[test]
 fn a_segment_that_the_checkpoint_on_disk_names_for_an_outbox_stays_until_a_later_one_does_not() {
     let disk = FakeDisk::new();
     let options = LogOptions {

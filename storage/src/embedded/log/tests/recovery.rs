@@ -2,6 +2,7 @@
 
 use super::{
     super::{format::FIRST_ENTRY, recovery::recover, segment::file_name},
+    disk::Fault,
     *,
 };
 use crate::embedded::tail::TailIndex;
@@ -66,6 +67,29 @@ fn what_was_appended_is_there_after_a_restart_and_after_many() {
     }
     let (_, found) = open(&disk);
     assert_eq!((found.entries, found.cut_bytes), (200, 0));
+}
+
+#[test]
+fn a_power_cut_while_the_end_is_made_sure_of_is_no_damage() {
+    for survivor in 0..6 {
+        let disk = FakeDisk::new();
+        let (log, _) = open(&disk);
+        let mut owner = Owner::of(&log);
+        disk.fail(Fault::Sync);
+        let lost = append(&log, vec![owner.row(0, 7, 2000)]);
+        assert!(matches!(lost, Err(AppendError::Poisoned(_))), "{lost:?}");
+        drop(log);
+        // The next start writes the group again, and a seal behind it; then nothing works any more.
+        disk.die_after(1);
+        assert!(recovered(&disk).is_err());
+        let mut sector = 0..;
+        disk.cut_power(|| sector.next() == Some(survivor));
+        let found = recovered(&disk);
+        assert!(
+            found.as_ref().is_ok_and(|(entries, _)| entries.is_empty()),
+            "sector {survivor}: {found:?}"
+        );
+    }
 }
 
 #[test]
