@@ -15,7 +15,7 @@ use crate::{
     Authenticator, BrokerConfig, IdentityError, StopReason,
     admission::Admission,
     clock::Clock,
-    fate::Fate,
+    fate::{Fate, StopError},
     listen,
     ops::{self, Phase, Shared},
     shard::{self, Control, Listeners, Seed, ShardError, engine::Node, mailbox::Mailbox},
@@ -220,8 +220,8 @@ impl Broker {
     /// Clients that were not drained before are told to come back at once.
     ///
     /// # Errors
-    /// When the views could not be written: nothing is lost, the next start makes them from the journal.
-    pub async fn stop(mut self) -> Result<(), JournalError> {
+    /// See [`StopError`].
+    pub async fn stop(mut self) -> Result<(), StopError> {
         if self.shared.phase() != Phase::Draining {
             self.shared.set_phase(Phase::Draining);
             self.order(|| Control::Drain { window_ms: 0 });
@@ -253,8 +253,8 @@ impl Broker {
         }
         match self.shared.node().fate.reason() {
             // A poisoned journal has nothing to settle; recovery does it.
-            Some(_) => Ok(()),
-            None => self.shared.node().store.settle().await,
+            Some(reason) => Err(reason.into()),
+            None => Ok(self.shared.node().store.settle().await?),
         }
     }
 

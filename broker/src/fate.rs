@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use rialto_core::topology::ShardId;
+use rialto_storage::journal::JournalError;
 use tokio::sync::watch;
 
 /// What makes it impossible to go on; the process has to end with an error and be started again, which recovers.
@@ -17,6 +18,17 @@ pub enum StopReason {
     /// A mistake of ours was found while a shard's state was being changed.
     #[error("shard {0} panicked")]
     ShardPanicked(ShardId),
+}
+
+/// Why a broker that was asked to stop did not stop in order. What was acknowledged is on disk.
+#[derive(Debug, thiserror::Error)]
+pub enum StopError {
+    /// It could not go on even so long: what was accepted last may not have been answered.
+    #[error(transparent)]
+    CannotGoOn(#[from] StopReason),
+    /// The views could not be written; the next start makes them from the journal.
+    #[error("the views could not be written: {0}")]
+    NotSettled(#[from] JournalError),
 }
 
 /// Where such a reason is reported and learnt. The first one counts.

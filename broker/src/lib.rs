@@ -27,6 +27,6 @@ mod transport;
 pub use auth::Authenticator;
 pub use broker::{Addresses, Broker, StartError};
 pub use config::{BrokerConfig, TlsIdentity};
-pub use fate::StopReason;
+pub use fate::{StopError, StopReason};
 pub use shard::lookup;
 pub use transport::certificates::IdentityError;

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::Context as _;
 use rialto_broker::{
-    Authenticator, Broker, BrokerConfig, StopReason, TlsIdentity,
+    Authenticator, Broker, BrokerConfig, StopError, StopReason, TlsIdentity,
     auth::{DevelopmentTokens, KeyFile, LoopbackOnly, Reload},
 };
 use rialto_storage::embedded::{EmbeddedOptions, EmbeddedStore};
@@ -41,12 +41,15 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         .build()
         .context("the runtime cannot be started")?;
     let started = Instant::now();
-    // From here on signals are ours: a stop that is asked for during the start comes right after it.
+    // From here on signals are ours.
     let mut signals = runtime
         .block_on(async { Signals::listen() })
         .context("signals cannot be listened to")?;
     report_open_files(limits::raise_open_files());
-    let store = open_store(config)?;
+    let Some(store) = runtime.block_on(open_store(config, &mut signals))? else {
+        tracing::info!("stopped before it served");
+        return Ok(());
+    };
     let (keys, identity, development) = open_keys(config)?;
     let authenticator: Arc<dyn Authenticator> = match development {
         Some(proof) => Arc::new(DevelopmentTokens::before(Arc::clone(&keys), proof)),
@@ -64,11 +67,19 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         pid = std::process::id(),
         "serving"
     );
-    match runtime.block_on(watch(&broker, &keys, &mut signals)) {
-        None => runtime.block_on(stop(config, broker, &mut signals))?,
-        Some(reason) => end(config, &reason),
-    }
+    let stopped = match runtime.block_on(watch(&broker, &keys, &mut signals)) {
+        None => runtime.block_on(stop(config, broker, &mut signals)),
+        Some(reason) => Err(reason.into()),
+    };
     addresses::remove(&config.data_dir);
+    match stopped {
+        Ok(()) => {}
+        Err(StopError::CannotGoOn(reason)) => end(&reason),
+        Err(error @ StopError::NotSettled(_)) => {
+            return Err(error)
+                .context("nothing is lost, the next start makes them from the journal");
+        }
+    }
     store.close();
     tracing::info!("stopped");
     Ok(())
@@ -93,14 +104,17 @@ async fn watch(broker: &Broker, keys: &KeyFile, signals: &mut Signals) -> Option
 }
 
 /// Tells clients to go, waits until they have gone or the time is over, and ends. A second signal ends at once.
-async fn stop(config: &Config, broker: Broker, signals: &mut Signals) -> anyhow::Result<()> {
+async fn stop(config: &Config, broker: Broker, signals: &mut Signals) -> Result<(), StopError> {
     let window = Duration::from_millis(config.broker.drain_ms.into());
     tracing::info!(
         drain_ms = config.broker.drain_ms,
         "stopping; a second signal stops at once"
     );
     let in_order = async {
-        let left = broker.drain(window).await;
+        let left = tokio::select! {
+            left = broker.drain(window) => left,
+            reason = broker.stopped() => return Err(reason.into()),
+        };
         if left > 0 {
             tracing::warn!(
                 connections = left,
@@ -110,8 +124,8 @@ async fn stop(config: &Config, broker: Broker, signals: &mut Signals) -> anyhow:
         broker.stop().await
     };
     tokio::select! {
-        stopped = in_order => Ok(stopped.context("the views could not be written; nothing is lost, the next start makes them from the journal")?),
-        () = asked_again(signals) => {
+        stopped = in_order => stopped,
+        () = asked_to_stop(signals) => {
             tracing::warn!("stopping at once; what was acknowledged is on disk");
             addresses::remove(&config.data_dir);
             std::process::exit(1);
@@ -119,17 +133,16 @@ async fn stop(config: &Config, broker: Broker, signals: &mut Signals) -> anyhow:
     }
 }
 
-async fn asked_again(signals: &mut Signals) {
+async fn asked_to_stop(signals: &mut Signals) {
     while signals.next().await != Asked::Stop {}
 }
 
 /// Ends the process without touching the data any more: what was acknowledged is on disk, and the next start recovers.
-fn end(config: &Config, reason: &StopReason) -> ! {
+fn end(reason: &StopReason) -> ! {
     tracing::error!(%reason, "ending, so that the next start recovers");
     eprintln!(
         "rialto: {reason}. Everything that was acknowledged is on disk: start it again, which recovers."
     );
-    addresses::remove(&config.data_dir);
     match reason {
         // A mistake of ours: leave a core dump for whoever looks for it.
         StopReason::ShardPanicked(_) => std::process::abort(),
@@ -137,14 +150,41 @@ fn end(config: &Config, reason: &StopReason) -> ! {
     }
 }
 
-fn open_store(config: &Config) -> anyhow::Result<EmbeddedStore> {
-    let data = &config.data_dir;
-    fs::create_dir_all(data).map_err(|error| anyhow::anyhow!(cannot_write(data, &error)))?;
+/// Opens the store, which may take long after a kill; none: a stop was asked for meanwhile. A second signal ends at once.
+async fn open_store(
+    config: &Config,
+    signals: &mut Signals,
+) -> anyhow::Result<Option<EmbeddedStore>> {
+    let data = config.data_dir.clone();
+    fs::create_dir_all(&data).map_err(|error| anyhow::anyhow!(cannot_write(&data, &error)))?;
     let options = EmbeddedOptions {
         on_thread: Some(scheduling::arrange),
         ..config.storage.clone()
     };
-    Ok(EmbeddedStore::open(data, options)?)
+    let mut opening = tokio::task::spawn_blocking(move || EmbeddedStore::open(&data, options));
+    let mut asked = false;
+    loop {
+        tokio::select! {
+            biased;
+            () = asked_to_stop(signals) => {
+                if asked {
+                    tracing::warn!("stopping at once; what was acknowledged is on disk");
+                    std::process::exit(1);
+                }
+                asked = true;
+                tracing::info!("stopping once the data is open; a second signal stops at once");
+            }
+            opened = &mut opening => {
+                let store = opened.context("the store cannot be opened")??;
+                return Ok(if asked {
+                    store.close();
+                    None
+                } else {
+                    Some(store)
+                });
+            }
+        }
+    }
 }
 
 /// The key set, the certificate, and the proof for development tokens if they may be taken.

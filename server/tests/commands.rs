@@ -38,6 +38,23 @@ fn everything_that_is_wrong_is_said_at_once() {
 }
 
 #[test]
+fn a_log_level_that_would_silence_the_log_is_refused_and_directives_are_not() {
+    let checked = |level: &str| {
+        let output = run(&["config", "check", "--set", &format!("log.level={level}")]);
+        (output.status.code(), text(&output.stderr))
+    };
+    for wrong in ["warning", "info,rialto_broker", "rialto_broker=verbose"] {
+        let (status, said) = checked(wrong);
+        assert_eq!(status, Some(2), "{wrong}: {said}");
+        assert!(said.contains("log.level: "), "{wrong}: {said}");
+    }
+    for right in ["WARN", "off", "info,rialto_broker=debug", "info,quinn=off"] {
+        let (status, said) = checked(right);
+        assert_eq!(status, Some(0), "{right}: {said}");
+    }
+}
+
+#[test]
 fn a_good_configuration_is_ok_and_can_be_printed_and_used() {
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("data");

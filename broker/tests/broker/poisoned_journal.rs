@@ -1,6 +1,6 @@
 //! A journal that cannot be trusted any more ends the broker, and nobody is told that something is durable.
 
-use rialto_broker::StopReason;
+use rialto_broker::{StopError, StopReason};
 use rialto_protocol::{frame::FrameKind, v1};
 
 use crate::support::{Node, get, within};
@@ -19,7 +19,11 @@ async fn a_poisoned_journal_ends_the_broker_and_its_publishers_get_an_error() {
     assert!(matches!(reason, StopReason::JournalPoisoned(_)), "{reason}");
     let ops = node.broker.addresses().ops.unwrap();
     assert_eq!(get(ops, "/health/ready").await.status, 503);
-    node.stop().await;
+    let stopped = within("stopping", node.broker.stop()).await;
+    assert!(
+        matches!(&stopped, Err(StopError::CannotGoOn(same)) if *same == reason),
+        "{stopped:?}"
+    );
 }
 
 #[tokio::test]

@@ -6,6 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use tracing_subscriber::{EnvFilter, filter::LevelFilter};
+
 use super::{Config, problem::Problem};
 
 /// Everything that is wrong with values that are allowed by themselves.
@@ -14,6 +16,7 @@ pub(super) fn check(config: &Config, problems: &mut Vec<Problem>) {
     check_sizes(config, problems);
     check_data_dir(&config.data_dir, problems);
     check_tls(config, problems);
+    check_log_level(&config.log.level, problems);
     if let Some(path) = &config.auth.keys {
         check_readable("auth.keys", path, problems);
     }
@@ -54,6 +57,25 @@ fn check_listeners(config: &Config, problems: &mut Vec<Problem>) {
             }
         }
     }
+}
+
+/// A word that is no level would count as the name of a part, and silence all others.
+fn check_log_level(level: &str, problems: &mut Vec<Problem>) {
+    let levels = "error, warn, info, debug, trace or off";
+    let word = level.split(',').map(str::trim).find(|directive| {
+        !directive.contains(['=', '[']) && directive.parse::<LevelFilter>().is_err()
+    });
+    let text = match (word, EnvFilter::try_new(level)) {
+        (Some(word), _) => format!("{word:?} is no level; use {levels}, or PART=LEVEL"),
+        (None, Err(error)) => {
+            format!("{error}; use {levels}, or directives such as info,rialto_broker=debug")
+        }
+        (None, Ok(_)) => return,
+    };
+    problems.push(Problem::Conflict {
+        key: "log.level",
+        text,
+    });
 }
 
 fn check_sizes(config: &Config, problems: &mut Vec<Problem>) {

@@ -400,7 +400,7 @@ pub const TABLE: &[Key] = &[
         "1073741824",
         (0, 1 << 50),
         "bytes",
-        "Journal files that the views hold are kept for rebuilding them, up to these bytes together.",
+        "Journal files that the views hold are kept for rebuilding them, up to these bytes together; none where the disk is full.",
     ),
     number(
         "storage.journal_keep_days",
