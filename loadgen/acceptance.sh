@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Replays a whole log against a real broker: over every transport, then with the broker killed again and again, then once
-# more after a restart without publishing anything. Ends with 0 only when every verdict is clean.
+# more after a restart without publishing anything. Ends with 0 only when every verdict is clean and the broker was killed.
 #   loadgen/acceptance.sh FILE [KILLS]     FILE: JSON lines as loadgen replay reads them; KILLS: 20 when not given
 set -euo pipefail
 file=${1:?which log? usage: loadgen/acceptance.sh FILE [KILLS]}
@@ -39,17 +39,20 @@ until curl -s "http://$(address ops)/metrics" | grep -qE '^rialto_events_appende
   kill -0 "$player" 2>/dev/null || { echo "the replay did not begin" >&2; exit 1; }
   sleep 0.05
 done
+killed=0
 for kill in $(seq "$kills"); do
   sleep "0.$((RANDOM % 9))5"
   kill -0 "$player" 2>/dev/null || { echo "the replay ended before kill $kill" >&2; break; }
   { kill -9 "$broker" && wait "$broker"; } 2>/dev/null || true
   start
+  killed=$((killed + 1))
 done
 wait "$player"
+[ "$killed" -gt 0 ] || { echo "the broker was never killed while it was played: give a longer log" >&2; exit 1; }
 
 echo "== read again after another kill, nothing published"
 { kill -9 "$broker" && wait "$broker"; } 2>/dev/null || true
 start
 "$bin/loadgen" replay "$file" --target "tcp://$tcp" --run killed --report "$work/again.json"
 grep -q '"published": 0,' "$work/again.json" || { echo "something was published again" >&2; exit 1; }
-echo "all clean"
+echo "all clean, killed $killed of $kills times"

@@ -36,6 +36,8 @@ pub struct Options {
     pub messages: u64,
     /// Bytes of each.
     pub body_bytes: usize,
+    /// How long nothing at all may happen.
+    pub patience: Duration,
 }
 
 /// The report, as it is written in JSON.
@@ -72,6 +74,9 @@ pub enum CatchUpError {
         /// What came instead, in words.
         got: String,
     },
+    /// Nothing happened any more, though the broker may answer Pings.
+    #[error("nothing was acknowledged or delivered for {0:?}: is the broker gone?")]
+    Standstill(Duration),
     /// The operating system gave no random bytes.
     #[error("no random bytes: {0}")]
     Random(#[from] getrandom::Error),
@@ -80,7 +85,8 @@ pub enum CatchUpError {
 /// Fills a channel and reads it from its beginning.
 ///
 /// # Errors
-/// When the connection fails, a message is refused, or the reader gets anything else than what was published, in its order.
+/// When the connection fails, a message is refused, the reader gets anything else than what was published, in its order, or
+/// nothing more comes.
 pub async fn catch_up(options: Options) -> Result<Report, CatchUpError> {
     if options.messages == 0 || options.body_bytes < BODY_BYTES_MIN {
         return Err(CatchUpError::Options(
@@ -88,6 +94,17 @@ pub async fn catch_up(options: Options) -> Result<Report, CatchUpError> {
         ));
     }
     let counters = Arc::new(Counters::default());
+    let patience = options.patience;
+    tokio::select! {
+        report = filled_and_read(&options, &counters) => report,
+        () = counters.standstill(patience) => Err(CatchUpError::Standstill(patience)),
+    }
+}
+
+async fn filled_and_read(
+    options: &Options,
+    counters: &Arc<Counters>,
+) -> Result<Report, CatchUpError> {
     let progress = Progress::show(counters.clone(), options.messages);
     let people = People {
         dialer: Dialer::new(&options.target, &options.roots).await?,
@@ -101,13 +118,13 @@ pub async fn catch_up(options: Options) -> Result<Report, CatchUpError> {
     let begun = Instant::now();
     let mut writer = people.connect(0, "writer").await?;
     open(&mut writer, channel, &mut ids).await?;
-    fill(&mut writer, channel, &mut ids, &options, &counters).await?;
+    fill(&mut writer, channel, &mut ids, options, counters).await?;
     let fill_s = begun.elapsed().as_secs_f64();
 
     progress.stage("reading it");
     let mut reader = people.connect(1, "reader").await?;
     let begun = Instant::now();
-    read(&mut reader, channel, &options, &counters).await?;
+    read(&mut reader, channel, options, counters).await?;
     let read_s = begun.elapsed().as_secs_f64();
     Ok(Report {
         target: options.target.to_string(),

@@ -1,6 +1,10 @@
 //! What a run has done so far: written by every task, read by the progress display and by whoever waits for a standstill.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// How often it is looked whether anything has moved.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Counts of a run. Each only rises.
 #[derive(Debug, Default)]
@@ -36,6 +40,19 @@ impl Counters {
     /// One more of a count, or several.
     pub fn add(count: &AtomicU64, more: u64) {
         count.fetch_add(more, Ordering::Relaxed);
+    }
+
+    /// Ends when none of them has moved for so long.
+    pub async fn standstill(&self, patience: Duration) {
+        let mut before = self.now();
+        let mut since = Instant::now();
+        while since.elapsed() < patience {
+            tokio::time::sleep(LOOK_EVERY.min(patience)).await;
+            let now = self.now();
+            if now != before {
+                (before, since) = (now, Instant::now());
+            }
+        }
     }
 
     /// All of them now.

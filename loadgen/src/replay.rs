@@ -192,7 +192,7 @@ pub async fn replay(options: Options) -> Result<Report, ReplayError> {
     let house = House::open(options, corpus, counters.clone()).await?;
     tokio::select! {
         report = house.run(&progress, started) => report,
-        () = standstill(&counters, patience) => Err(ReplayError::Standstill(patience)),
+        () = counters.standstill(patience) => Err(ReplayError::Standstill(patience)),
     }
 }
 
@@ -216,19 +216,6 @@ fn longest_pause(corpus: &Corpus, speed: Option<f64>) -> Duration {
             .collect::<Vec<_>>()
     });
     pauses.max().unwrap_or_default()
-}
-
-/// Ends when the counts have not moved for so long.
-async fn standstill(counters: &Counters, patience: Duration) {
-    let mut before = counters.now();
-    let mut since = Instant::now();
-    while since.elapsed() < patience {
-        tokio::time::sleep(Duration::from_secs(1).min(patience)).await;
-        let now = counters.now();
-        if now != before {
-            (before, since) = (now, Instant::now());
-        }
-    }
 }
 
 /// A replay with its conversations.

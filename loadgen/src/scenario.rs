@@ -52,6 +52,26 @@ pub enum ScenarioError {
     Value(PathBuf, String, String),
 }
 
+/// A flag that would change nothing of a scenario.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UnfitFlag {
+    /// `--rate`, and no phase has one.
+    #[error(
+        "--rate does not go with this scenario: none of its phases has a rate above 0. Leave the flag out, or give a phase a number as `rate`"
+    )]
+    Rate,
+    /// `--in-flight`, and every phase has a rate.
+    #[error(
+        "--in-flight does not go with this scenario: none of its phases is as fast as acknowledged. Leave the flag out, or give a phase `rate = \"max\"`"
+    )]
+    InFlight,
+    /// `--burst`, and no phase has a rate.
+    #[error(
+        "--burst does not go with this scenario: all of its phases are as fast as acknowledged. Leave the flag out, or give a phase a number as `rate`"
+    )]
+    Burst,
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
@@ -148,18 +168,53 @@ impl Scenario {
     }
 
     /// Raises or lowers all rates alike, so that the highest is this.
-    pub fn peak_at(&mut self, rate: f64) {
+    ///
+    /// # Errors
+    /// When no phase has a rate.
+    pub fn peak_at(&mut self, rate: f64) -> Result<(), UnfitFlag> {
         let highest = self.phases.iter().filter_map(|phase| match phase.pace {
             Pace::Rate { from, to } => Some(from.max(to)),
             Pace::Max { .. } => None,
         });
         let highest = highest.fold(0.0, f64::max);
+        if highest == 0.0 {
+            return Err(UnfitFlag::Rate);
+        }
         for phase in &mut self.phases {
             if let Pace::Rate { from, to } = &mut phase.pace {
                 *from *= rate / highest;
                 *to *= rate / highest;
             }
         }
+        Ok(())
+    }
+
+    /// Keeps so many messages of a publisher under way in all phases that are as fast as acknowledged.
+    ///
+    /// # Errors
+    /// When no phase is.
+    pub fn keep_in_flight(&mut self, messages: usize) -> Result<(), UnfitFlag> {
+        let mut kept = false;
+        for phase in &mut self.phases {
+            if let Pace::Max { in_flight } = &mut phase.pace {
+                *in_flight = messages;
+                kept = true;
+            }
+        }
+        kept.then_some(()).ok_or(UnfitFlag::InFlight)
+    }
+
+    /// Lets publishers send so many messages together in all phases that have a rate.
+    ///
+    /// # Errors
+    /// When no phase has one.
+    pub fn take_turns_of(&mut self, messages: usize) -> Result<(), UnfitFlag> {
+        let rate = |phase: &Phase| matches!(phase.pace, Pace::Rate { .. });
+        if !self.phases.iter().any(rate) {
+            return Err(UnfitFlag::Burst);
+        }
+        self.burst = Some(messages);
+        Ok(())
     }
 }
 
@@ -431,7 +486,7 @@ mod tests {
     fn phases_are_stretched_and_rates_raised_alike() {
         let mut scenario = read(WHOLE).unwrap();
         scenario.last(Duration::from_secs(364));
-        scenario.peak_at(8000.0);
+        scenario.peak_at(8000.0).unwrap();
         let seconds: Vec<f64> = scenario
             .phases
             .iter()
@@ -445,6 +500,25 @@ mod tests {
             .collect();
         assert_eq!(paces[0], "0..4000/s");
         assert_eq!(paces[2], "8000/s");
+    }
+
+    #[test]
+    fn flags_win_over_the_phases_that_they_are_for_and_are_refused_without_any() {
+        let mut scenario = read(WHOLE).unwrap();
+        scenario.keep_in_flight(70).unwrap();
+        scenario.take_turns_of(9).unwrap();
+        assert_eq!(scenario.phases[4].pace, Pace::Max { in_flight: 70 });
+        assert_eq!(scenario.burst, Some(9));
+        let only = |rate: &str| {
+            let text = format!("[[phases]]\nkind = \"steady\"\nrate = {rate}\nduration = 1");
+            read(&text).unwrap()
+        };
+        let mut max = only("\"max\"");
+        assert_eq!(max.peak_at(100.0), Err(UnfitFlag::Rate));
+        assert_eq!(max.take_turns_of(9), Err(UnfitFlag::Burst));
+        let mut rate = only("100");
+        assert_eq!(rate.keep_in_flight(70), Err(UnfitFlag::InFlight));
+        assert_eq!(only("0").peak_at(100.0), Err(UnfitFlag::Rate));
     }
 
     #[test]

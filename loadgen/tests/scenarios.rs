@@ -62,9 +62,14 @@ fn every_scenario_that_is_shipped_is_read_and_runs() {
     assert!(scenarios().len() >= 5);
     for scenario in scenarios() {
         let name = scenario.to_str().unwrap();
+        let pace = if scenario.ends_with("capacity.toml") {
+            ["--in-flight", "2"]
+        } else {
+            ["--rate", "200"]
+        };
         #[rustfmt::skip]
         let output = loadgen(&[
-            "run", "--target", &target, "--scenario", name, "--rate", "200", "--duration", "600ms",
+            "run", "--target", &target, "--scenario", name, pace[0], pace[1], "--duration", "600ms",
             "--publishers", "4", "--readers", "6", "--connections", "12", "--broker-pid", &pid,
             "--report", report.to_str().unwrap(), "--html", page.to_str().unwrap(),
             // What takes a longer load than this is judged elsewhere.
@@ -81,6 +86,9 @@ fn every_scenario_that_is_shipped_is_read_and_runs() {
             report["published"].as_u64().unwrap() > 0 && report["clean"] == true,
             "{name}: {report:#}"
         );
+        if pace[0] == "--in-flight" {
+            assert_eq!(report["in_flight"], 2, "{name}");
+        }
         let html = fs::read_to_string(&page).unwrap();
         assert_eq!(unbalanced(&html), [""; 0], "{name}");
         assert!(html.contains("<svg") && html.contains("Memory of the broker"));
@@ -89,6 +97,23 @@ fn every_scenario_that_is_shipped_is_read_and_runs() {
             "{name}"
         );
     }
+}
+
+#[test]
+fn a_load_that_nobody_reads_says_what_was_checked() {
+    let (folder, broker) = (tempfile::tempdir().unwrap(), Broker::start());
+    let report = folder.path().join("report.json");
+    #[rustfmt::skip]
+    let output = loadgen(&[
+        "run", "--target", &broker.target("tcp"), "--publishers", "2", "--readers", "0", "--conversations", "3",
+        "--rate", "100", "--duration", "200ms", "--warm-up", "0", "--settle-s", "60", "--report", report.to_str().unwrap(),
+    ]);
+    let words = text(&output.stdout);
+    assert!(
+        status(&output) == 0 && words.contains("checked: acknowledgements\n"),
+        "{words}"
+    );
+    assert_eq!(read(&report)["check"], "acknowledgements");
 }
 
 #[test]
@@ -184,8 +209,24 @@ fn what_cannot_be_is_refused_before_anything_is_opened() {
     let report = folder.path().join("report.json");
     let (scenario, report) = (scenario.to_str().unwrap(), report.to_str().unwrap());
     let bad = format!("--scenario {scenario}");
+    let shipped = |name: &str, flags: &str| {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/scenarios");
+        format!("--scenario {folder}/{name}.toml {flags}")
+    };
     for (flags, says) in [
         (bad.as_str(), "unknown field `publisher`"),
+        (
+            &shipped("capacity", "--rate 200"),
+            "--rate does not go with this scenario",
+        ),
+        (
+            &shipped("capacity", "--burst 5"),
+            "--burst does not go with this scenario",
+        ),
+        (
+            &shipped("chat", "--in-flight 5"),
+            "--in-flight does not go with this scenario",
+        ),
         ("--scenario missing.toml", "missing.toml"),
         ("--fail-if p98>5ms", "`p98` is no metric"),
         ("--fail-if p99>1.1x", "loadgen compare"),

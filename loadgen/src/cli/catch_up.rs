@@ -30,6 +30,7 @@ pub(super) fn run(args: CatchUpArgs) -> anyhow::Result<bool> {
     let options = catch_up::Options {
         tokens: args.to.tokens()?,
         roots: args.to.roots()?,
+        patience: args.to.patience(),
         target: args.to.target,
         messages: args.messages,
         body_bytes: args.size,

@@ -65,9 +65,9 @@ pub(super) struct RunArgs {
     /// highest rate becomes this, and the others go along.
     #[arg(long, value_name = "R|max", value_parser = rate)]
     rate: Option<Rate>,
-    /// Messages of a publisher that wait for acknowledgement, at the rate max.
-    #[arg(long, value_name = "N", default_value_t = IN_FLIGHT_DEFAULT)]
-    in_flight: usize,
+    /// Messages of a publisher that wait for acknowledgement, at the rate max; 16 by default.
+    #[arg(long, value_name = "N")]
+    in_flight: Option<usize>,
     /// Messages that a publisher sends together when its turn comes, at a rate; 1 by default.
     #[arg(long, value_name = "N")]
     burst: Option<usize>,
@@ -82,6 +82,7 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "S", value_parser = warm_up)]
     warm_up: Option<Duration>,
     /// What readers examine: full (every byte, every order; the default), sampled=N (one conversation in N; seqs of all), or off.
+    /// Without readers nothing is but that each message is acknowledged.
     #[arg(long, value_name = "full|sampled=N|off")]
     check: Option<Check>,
     /// Ends with status 1 if this holds, such as 'p99>5ms', 'published_per_s<100k' or 'broker.rss>1GiB'. May be given several
@@ -200,44 +201,8 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<bool> {
 fn spec(args: &RunArgs, scenario: Option<Scenario>) -> anyhow::Result<Spec> {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let mut scenario = match scenario {
-        Some(mut scenario) => {
-            match args.rate {
-                Some(Rate::PerSecond(rate)) => scenario.peak_at(rate),
-                Some(Rate::Max) => {
-                    bail!("--rate max does not go with --scenario: its phases say how fast")
-                }
-                None => {}
-            }
-            if let Some(duration) = args.duration {
-                scenario.last(duration);
-            }
-            let warm_up = args.warm_up.unwrap_or_default();
-            warmed_up(&mut scenario.phases, warm_up);
-            scenario
-        }
-        None => {
-            let pace = match args.rate {
-                Some(Rate::PerSecond(rate)) => Pace::Rate {
-                    from: rate,
-                    to: rate,
-                },
-                Some(Rate::Max) | None => Pace::Max {
-                    in_flight: args.in_flight,
-                },
-            };
-            let mut phases = vec![Phase {
-                name: "load".to_owned(),
-                kind: PhaseKind::Steady,
-                pace,
-                duration: args.duration.unwrap_or(DURATION_DEFAULT),
-                measured: true,
-            }];
-            warmed_up(&mut phases, args.warm_up.unwrap_or(WARM_UP_DEFAULT));
-            Scenario {
-                phases,
-                ..Scenario::default()
-            }
-        }
+        Some(scenario) => changed(args, scenario)?,
+        None => steady(args),
     };
     if let Some(count) = args.conversations {
         let shape = Shape::Channels { count };
@@ -268,13 +233,61 @@ fn spec(args: &RunArgs, scenario: Option<Scenario>) -> anyhow::Result<Spec> {
             .or(scenario.size)
             .unwrap_or(Size::of(SIZE_DEFAULT)),
         phases: scenario.phases,
-        burst: args.burst.or(scenario.burst).unwrap_or(1),
+        burst: scenario.burst.unwrap_or(1),
         check: args.check.or(scenario.check).unwrap_or(Check::Full),
         settle: Duration::from_secs(args.settle_s),
         patience: args.to.patience(),
         threads: args.threads.unwrap_or(processors),
         ..Spec::now()?
     })
+}
+
+/// A scenario with what flags say of its phases.
+fn changed(args: &RunArgs, mut scenario: Scenario) -> anyhow::Result<Scenario> {
+    match args.rate {
+        Some(Rate::PerSecond(rate)) => scenario.peak_at(rate)?,
+        Some(Rate::Max) => {
+            bail!("--rate max does not go with --scenario: its phases say how fast")
+        }
+        None => {}
+    }
+    if let Some(messages) = args.in_flight {
+        scenario.keep_in_flight(messages)?;
+    }
+    if let Some(messages) = args.burst {
+        scenario.take_turns_of(messages)?;
+    }
+    if let Some(duration) = args.duration {
+        scenario.last(duration);
+    }
+    warmed_up(&mut scenario.phases, args.warm_up.unwrap_or_default());
+    Ok(scenario)
+}
+
+/// What flags alone say: one phase.
+fn steady(args: &RunArgs) -> Scenario {
+    let pace = match args.rate {
+        Some(Rate::PerSecond(rate)) => Pace::Rate {
+            from: rate,
+            to: rate,
+        },
+        Some(Rate::Max) | None => Pace::Max {
+            in_flight: args.in_flight.unwrap_or(IN_FLIGHT_DEFAULT),
+        },
+    };
+    let mut phases = vec![Phase {
+        name: "load".to_owned(),
+        kind: PhaseKind::Steady,
+        pace,
+        duration: args.duration.unwrap_or(DURATION_DEFAULT),
+        measured: true,
+    }];
+    warmed_up(&mut phases, args.warm_up.unwrap_or(WARM_UP_DEFAULT));
+    Scenario {
+        burst: args.burst,
+        phases,
+        ..Scenario::default()
+    }
 }
 
 /// The first phase's beginning, before it counts.
@@ -319,6 +332,7 @@ fn tell(report: &Report) {
             );
         }
     }
+    println!("checked: {}", report.check);
     tell_findings(&report.violations.named(), &report.problems);
     for words in &report.passed_thresholds {
         println!("passed {words}");

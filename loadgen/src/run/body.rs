@@ -7,7 +7,7 @@
 //! | 0..8 | 48 | when it was due, microseconds since the run's epoch |
 //! | 8..16 | 48 | its number among the publisher's messages to this conversation, from 1 |
 //! | 16..24 | 24 + 18 + 6 | publisher; length of the body; how often it was refused before |
-//! | 24..32 | 30 + 18 | run; a check of all of these |
+//! | 24..32 | 30 + 18 | run; a check of all of these, and of the conversation that it was sent to |
 
 use std::str::FromStr;
 use std::sync::LazyLock;
@@ -104,9 +104,9 @@ impl Bodies {
         }
     }
 
-    /// Appends a body of `bytes` bytes.
-    pub(super) fn put(self, out: &mut Vec<u8>, mark: Mark, bytes: usize) {
-        let (words, check) = self.words(mark, bytes);
+    /// Appends a body of `bytes` bytes, for the conversation at this place.
+    pub(super) fn put(self, out: &mut Vec<u8>, mark: Mark, conversation: usize, bytes: usize) {
+        let (words, check) = self.words(mark, conversation, bytes);
         let mut text = [0; BODY_BYTES_MIN];
         for (place, word) in text.chunks_exact_mut(8).zip(words) {
             place.copy_from_slice(&spread(word));
@@ -115,11 +115,11 @@ impl Bodies {
         out.extend_from_slice(filler(check, bytes - BODY_BYTES_MIN));
     }
 
-    /// What a body says; none when it is not one of this run's, or not as it was sent.
+    /// What a body says; none when it is not one of this run's, was sent to another conversation, or is not as it was sent.
     #[inline]
-    pub(super) fn read(self, body: &[u8]) -> Option<Mark> {
+    pub(super) fn read(self, body: &[u8], conversation: usize) -> Option<Mark> {
         let mark = self.peek(body)?;
-        let (words, check) = self.words(mark, body.len());
+        let (words, check) = self.words(mark, conversation, body.len());
         let as_sent = gather(body, 2)? == words[2]
             && gather(body, 3)? == words[3]
             && &body[BODY_BYTES_MIN..] == filler(check, body.len() - BODY_BYTES_MIN);
@@ -140,11 +140,12 @@ impl Bodies {
         })
     }
 
-    fn words(self, mark: Mark, bytes: usize) -> ([u64; 4], usize) {
+    fn words(self, mark: Mark, conversation: usize, bytes: usize) -> ([u64; 4], usize) {
         let third = u64::from(mark.publisher & 0xff_ffff) << 24
             | (bytes as u64 & 0x3_ffff) << 6
             | u64::from(mark.refusals & 0x3f);
-        let mixed = mix(mix(mix(self.run) ^ mark.due_us) ^ mark.number) ^ third;
+        let place = mix(mix(self.run) ^ conversation as u64);
+        let mixed = mix(mix(place ^ mark.due_us) ^ mark.number) ^ third;
         let check = mix(mixed) % CHECKS as u64;
         let words = [
             mark.due_us & 0xffff_ffff_ffff,
@@ -208,10 +209,11 @@ mod tests {
     use super::*;
 
     const BODIES: Bodies = Bodies::of(0x1234_5678_9abc);
+    const CONVERSATION: usize = 70_000;
 
     fn body(mark: Mark, bytes: usize) -> Vec<u8> {
         let mut body = Vec::new();
-        BODIES.put(&mut body, mark, bytes);
+        BODIES.put(&mut body, mark, CONVERSATION, bytes);
         body
     }
 
@@ -224,8 +226,8 @@ mod tests {
             let body = body(mark, bytes);
             prop_assert_eq!(body.len(), bytes);
             prop_assert!(std::str::from_utf8(&body).is_ok());
-            prop_assert_eq!(BODIES.read(&body), Some(mark));
-            prop_assert_eq!(Bodies::of(7).read(&body), None, "another run");
+            prop_assert_eq!(BODIES.read(&body, CONVERSATION), Some(mark));
+            prop_assert_eq!(Bodies::of(7).read(&body, CONVERSATION), None, "another run");
         }
     }
 
@@ -238,20 +240,35 @@ mod tests {
             refusals: 0,
         };
         let sent = body(mark, 100);
-        assert_eq!(BODIES.read(&sent), Some(mark));
+        assert_eq!(BODIES.read(&sent, CONVERSATION), Some(mark));
         for place in 0..sent.len() {
             let mut changed = sent.clone();
             changed[place] ^= 1;
-            assert_eq!(BODIES.read(&changed), None, "{place}");
+            assert_eq!(BODIES.read(&changed, CONVERSATION), None, "{place}");
         }
         for bytes in 0..100 {
-            assert_eq!(BODIES.read(&sent[..bytes]), None, "{bytes}");
+            assert_eq!(BODIES.read(&sent[..bytes], CONVERSATION), None, "{bytes}");
         }
-        assert_eq!(BODIES.read(&[&sent[..], b"x"].concat()), None);
+        assert_eq!(BODIES.read(&[&sent[..], b"x"].concat(), CONVERSATION), None);
         assert_eq!(
-            BODIES.read(b"hello, everybody! this is no body of ours"),
+            BODIES.read(b"hello, everybody! this is no body of ours", CONVERSATION),
             None
         );
+    }
+
+    #[test]
+    fn a_body_that_was_sent_to_another_conversation_is_noticed() {
+        let mark = Mark {
+            due_us: 123_456_789,
+            number: 77,
+            publisher: 3,
+            refusals: 0,
+        };
+        let sent = body(mark, 32);
+        for conversation in (0..1000).chain(CONVERSATION - 500..CONVERSATION) {
+            assert_eq!(BODIES.read(&sent, conversation), None, "{conversation}");
+        }
+        assert_eq!(BODIES.peek(&sent), Some(mark));
     }
 
     #[test]

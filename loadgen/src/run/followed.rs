@@ -32,6 +32,8 @@ pub(super) struct Followed {
     depth: Depth,
     next_seq: u64,
     epoch: u64,
+    /// An event has come.
+    has_seen: bool,
     messages: u64,
     digest: u64,
     tracks: Tracks,
@@ -53,6 +55,8 @@ struct Track {
     publisher: u32,
     next: u64,
     missing: Vec<u64>,
+    /// Those that came behind later ones, and do not say why.
+    late: Vec<u64>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -83,6 +87,7 @@ impl Tracks {
             publisher,
             next: 1,
             missing: Vec::new(),
+            late: Vec::new(),
         });
         self.by_publisher.insert(publisher, place);
         place
@@ -90,6 +95,9 @@ impl Tracks {
 }
 
 impl Followed {
+    /// The cursor before the first event.
+    pub(super) const BEGINNING: (u64, u64) = (0, 0);
+
     /// A conversation that nothing is known of.
     pub(super) fn new(conversation: usize, depth: Depth) -> Self {
         Self {
@@ -97,6 +105,7 @@ impl Followed {
             depth,
             next_seq: 0,
             epoch: 0,
+            has_seen: false,
             messages: 0,
             digest: 0,
             tracks: Tracks::default(),
@@ -111,6 +120,16 @@ impl Followed {
         }
     }
 
+    /// The log does not hold what was seen of it, which is a fault if that was anything. It is followed anew, from its beginning.
+    pub(super) fn diverges(&mut self) {
+        let seen = u64::from(self.has_seen);
+        let before = std::mem::replace(self, Self::new(self.conversation, self.depth));
+        self.violations = before.violations;
+        self.violations.diverged += seen;
+        let (epoch, seq) = Self::BEGINNING;
+        self.begins_behind(epoch, seq);
+    }
+
     /// Epoch and seq of the last event; none before the first answer.
     pub(super) const fn cursor(&self) -> Option<(u64, u64)> {
         match self.next_seq {
@@ -122,6 +141,7 @@ impl Followed {
     /// Takes an event. `senders` are the users of the run's publishers.
     #[inline]
     pub(super) fn take(&mut self, event: &Event<'_>, bodies: Bodies, senders: &[UserId]) -> News {
+        self.has_seen = true;
         if self.depth == Depth::Counts {
             self.next_seq = self.next_seq.max(event.seq + 1);
         } else if event.seq < self.next_seq {
@@ -158,7 +178,7 @@ impl Followed {
         bodies: Bodies,
         senders: &[UserId],
     ) -> Option<Mark> {
-        let mark = bodies.read(body)?;
+        let mark = bodies.read(body, self.conversation)?;
         let sender = senders.get(mark.publisher as usize)?;
         if sender.as_bytes() != event.sender {
             return None;
@@ -179,7 +199,9 @@ impl Followed {
         } else if let Some(place) = track.missing.iter().position(|one| *one == mark.number) {
             track.missing.swap_remove(place);
             // A message that was refused before stands behind those that were not.
-            self.violations.reordered += u64::from(mark.refusals == 0);
+            if mark.refusals == 0 {
+                track.late.push(mark.number);
+            }
         } else {
             self.violations.duplicated += 1;
         }
@@ -213,6 +235,9 @@ impl Followed {
             });
             violations.lost += lost.count() as u64;
             violations.foreign += (track.next - 1).saturating_sub(account.numbers);
+            let late = track.late.iter();
+            let reordered = late.filter(|number| !account.repeated.contains(number));
+            violations.reordered += reordered.count() as u64;
         }
         // The sum does not tell which message it is, and what is wrong already explains a difference.
         let told = violations.total() > 0;
@@ -262,7 +287,7 @@ mod tests {
             refusals: said.refusals,
         };
         let mut body = Vec::new();
-        BODIES.put(&mut body, mark, 60);
+        BODIES.put(&mut body, mark, 0, 60);
         body
     }
 
@@ -296,6 +321,7 @@ mod tests {
                 numbers: 10,
                 refused: Vec::new(),
                 unanswered: Vec::new(),
+                repeated: Vec::new(),
                 seq_max: mine.clone().map(|said| said.seq).max().unwrap(),
                 digest: mine
                     .map(|said| fingerprint(said.seq, said.publisher, said.number))
@@ -449,6 +475,7 @@ mod tests {
                 numbers: 5,
                 refused: vec![4],
                 unanswered: vec![5],
+                repeated: Vec::new(),
                 seq_max: 3,
                 digest: 0,
             }],
@@ -456,5 +483,88 @@ mod tests {
         .entries
         .remove(0);
         assert_eq!(followed.judge(&entry), Violations::default());
+    }
+
+    #[test]
+    fn a_message_that_was_repeated_as_it_was_may_stand_behind_later_ones() {
+        for (repeated, reordered) in [(vec![1], 0), (vec![], 1), (vec![2], 1)] {
+            let mut followed = Followed::new(0, Depth::Full);
+            followed.begins_behind(1, 0);
+            for said in [said(1, 0, 2), said(2, 0, 3), said(3, 0, 1)] {
+                take(&mut followed, said, &body(said));
+            }
+            let account = Account {
+                conversation: 0,
+                publisher: 0,
+                numbers: 3,
+                refused: Vec::new(),
+                unanswered: Vec::new(),
+                repeated,
+                seq_max: 3,
+                digest: [(1, 2), (2, 3), (3, 1)]
+                    .map(|(seq, number)| fingerprint(seq, 0, number))
+                    .into_iter()
+                    .fold(0, u64::wrapping_add),
+            };
+            let found = followed.judge(&Ledger::new(1, [account]).entries[0]);
+            let expected = Violations {
+                reordered,
+                ..Violations::default()
+            };
+            assert_eq!(found, expected);
+        }
+    }
+
+    #[test]
+    fn two_conversations_that_are_crossed_are_altered() {
+        let (all, ledger) = script();
+        let mut other = Followed::new(1, Depth::Full);
+        other.begins_behind(1, 2);
+        for said in &all {
+            take(&mut other, *said, &body(*said));
+        }
+        let found = other.judge(&ledger.entries[0]);
+        assert_eq!((found.altered, found.lost), (120, 120));
+    }
+
+    #[test]
+    fn a_log_that_does_not_hold_what_was_seen_has_diverged_and_is_judged_from_its_beginning() {
+        let (all, ledger) = script();
+        let mut followed = Followed::new(0, Depth::Full);
+        followed.begins_behind(1, 2);
+        for said in &all[..100] {
+            take(&mut followed, *said, &body(*said));
+        }
+        followed.diverges();
+        assert_eq!(followed.cursor(), Some((0, 0)));
+        // What the publishers found there before, and all but the last message.
+        followed.begins_behind(1, 0);
+        for seq in [1, 2] {
+            let event = Event {
+                seq,
+                epoch: 1,
+                sender: &[],
+                message: None,
+            };
+            followed.take(&event, BODIES, &senders());
+        }
+        for said in &all[..119] {
+            take(&mut followed, *said, &body(*said));
+        }
+        let expected = Violations {
+            diverged: 1,
+            lost: 1,
+            ..Violations::default()
+        };
+        assert_eq!(followed.judge(&ledger.entries[0]), expected);
+    }
+
+    #[test]
+    fn nothing_that_was_seen_has_not_diverged() {
+        let mut followed = Followed::new(0, Depth::Full);
+        followed.begins_behind(1, 2);
+        followed.diverges();
+        assert_eq!(followed.cursor(), Some((0, 0)));
+        assert_eq!(followed.violations, Violations::default());
     }
 }

@@ -16,6 +16,8 @@ pub(crate) struct Account {
     pub(super) refused: Vec<u64>,
     /// And those that were never answered: they may be there or not.
     pub(super) unanswered: Vec<u64>,
+    /// Those that were refused, though they may be there, and sent again as they were: they may stand later.
+    pub(super) repeated: Vec<u64>,
     /// The greatest seq that was acknowledged.
     pub(super) seq_max: u64,
     /// [`fingerprint`]s of all acknowledged ones, added up.

@@ -1,11 +1,13 @@
 //! What the connections of a thread share, and how each of them comes about and comes back.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rialto_protocol::ids::{DeviceId, UserId};
 
 use super::interval::Tally;
+use super::schedule::Ends;
 use super::ticker::Ticker;
 use super::{RunError, Shared};
 use crate::wire::connection::{Connection, Identity, Scratch};
@@ -22,6 +24,8 @@ pub(super) struct Local {
     pub(super) scratch: Scratch,
     pub(super) tally: Tally,
     pub(super) ticker: Ticker,
+    /// Of the load's phases, once it is known when they begin.
+    pub(super) ends: OnceCell<Ends>,
 }
 
 /// A user on a device, who comes back as the same.
@@ -32,6 +36,18 @@ pub(super) struct Person {
 }
 
 impl Local {
+    /// The phases of the load begin at this time.
+    pub(super) fn begin(&self, start_us: u64) {
+        self.ends
+            .get_or_init(|| Ends::of(&self.shared.phases, start_us));
+    }
+
+    /// Place of the phase in which something was due at this time.
+    #[inline]
+    pub(super) fn phase_of(&self, due_us: u64) -> usize {
+        self.ends.get().map_or(0, |ends| ends.phase_of(due_us))
+    }
+
     /// Somebody with a device of his own.
     pub(super) fn person(&self, number: usize, user: UserId) -> Result<Person, RunError> {
         let identity = Identity {
@@ -82,4 +98,24 @@ pub(super) fn random<const N: usize>() -> Result<[u8; N], RunError> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(|error| RunError::System(error.to_string()))?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+impl Local {
+    /// The surroundings of connections that do not come about.
+    pub(super) async fn unconnected(spec: super::Spec) -> std::rc::Rc<Self> {
+        let target = "tcp://127.0.0.1:1".parse().unwrap();
+        let roots = rialto_sdk::Roots::InsecureLoopbackOnly;
+        let dialer = Dialer::new(&target, &roots).await.unwrap();
+        let tokens = crate::tokens::Tokens::Development;
+        let shared = Arc::new(Shared::new(target, tokens, roots, spec, 0));
+        std::rc::Rc::new(Self {
+            dialer,
+            scratch: Scratch::new(),
+            tally: Tally::default(),
+            ticker: Ticker::new(shared.clock, 0).unwrap(),
+            ends: OnceCell::new(),
+            shared,
+        })
+    }
 }

@@ -61,6 +61,7 @@ struct Outlet {
     conversation: usize,
     numbers: u64,
     refused: Vec<u64>,
+    repeated: Vec<u64>,
     seq_max: u64,
     digest: u64,
 }
@@ -93,6 +94,7 @@ impl Publisher {
             conversation,
             numbers: 0,
             refused: Vec::new(),
+            repeated: Vec::new(),
             seq_max: 0,
             digest: 0,
         };
@@ -253,6 +255,7 @@ impl Publisher {
             body_bytes: u32::try_from(body_bytes).unwrap_or(u32::MAX),
             client_id: self.ids.next(shared.clock.unix_ms(now_us)),
             refusals: 0,
+            unsure: false,
             state: State::UnderWay,
         };
         if self.window.open() == 0 {
@@ -262,7 +265,7 @@ impl Publisher {
         put(
             &self.local,
             self.index,
-            &outlet.id,
+            outlet,
             connection,
             request_id,
             &sent,
@@ -273,21 +276,32 @@ impl Publisher {
     fn send_again(&mut self, connection: &mut Connection) {
         self.answered_us = self.local.shared.clock.now_us();
         for (request_id, sent) in self.window.in_state(State::UnderWay) {
-            let id = &self.outlets[sent.outlet as usize].id;
-            put(&self.local, self.index, id, connection, request_id, sent);
+            sent.unsure = true;
+            let outlet = &self.outlets[sent.outlet as usize];
+            put(
+                &self.local,
+                self.index,
+                outlet,
+                connection,
+                request_id,
+                sent,
+            );
         }
     }
 
     /// What was refused for now, once the broker may be asked again.
     fn send_refused(&mut self, connection: &mut Connection, now_us: u64) {
         for (request_id, sent) in self.window.in_state(State::Refused) {
-            sent.state = State::UnderWay;
-            let id = &self.outlets[sent.outlet as usize].id;
-            if sent.refusals > 0 {
-                let now_ms = self.local.shared.clock.unix_ms(now_us);
-                sent.client_id = self.ids.next(now_ms);
-            }
-            put(&self.local, self.index, id, connection, request_id, sent);
+            sent.again(|| self.ids.next(self.local.shared.clock.unix_ms(now_us)));
+            let outlet = &self.outlets[sent.outlet as usize];
+            put(
+                &self.local,
+                self.index,
+                outlet,
+                connection,
+                request_id,
+                sent,
+            );
         }
     }
 
@@ -323,8 +337,8 @@ impl Publisher {
             outlet.seq_max = outlet.seq_max.max(receipt.seq);
             let print = fingerprint(receipt.seq, self.index, sent.number);
             outlet.digest = outlet.digest.wrapping_add(print);
-            tally.published += 1;
-            tally.acks.record_us(now_us.saturating_sub(sent.due_us));
+            let phase = self.local.phase_of(sent.due_us);
+            tally.acknowledge(phase, now_us.saturating_sub(sent.due_us));
         });
         drop(tally);
         walked.map_err(|malformed| Lost::Protocol(malformed.to_string()))?;
@@ -348,10 +362,11 @@ impl Publisher {
             self.problem(|| format!("refused with {} ({})", error.code, error.text));
             return;
         }
-        sent.state = State::Refused;
-        if error.retry() == v1::Retry::Safe {
-            // Not appended: it may be sent as another draft, which says in its body that it comes late.
-            sent.refusals = (sent.refusals + 1).min(63);
+        sent.refuse(error.retry());
+        if sent.unsure {
+            // Its body may not change, so its account tells that those behind it may stand before it.
+            let outlet = &mut self.outlets[sent.outlet as usize];
+            outlet.repeated.push(sent.number);
         }
         self.local.tally.current().refused += 1;
         let asked = Duration::from_millis(error.retry_after_ms.into());
@@ -377,6 +392,7 @@ impl Publisher {
                 .filter(|(of, _)| *of == place)
                 .map(|(_, number)| *number)
                 .collect(),
+            repeated: std::mem::take(&mut outlet.repeated),
             seq_max: outlet.seq_max,
             digest: outlet.digest,
         });
@@ -394,7 +410,7 @@ pub(super) struct Published {
 fn put(
     local: &Local,
     publisher: u32,
-    conversation: &ConversationId,
+    outlet: &Outlet,
     connection: &mut Connection,
     request_id: u32,
     sent: &Sent,
@@ -410,9 +426,46 @@ fn put(
     publish::put(
         &mut connection.out,
         request_id,
-        conversation,
+        &outlet.id,
         &sent.client_id,
         bytes,
-        |out| bodies.put(out, mark, bytes),
+        |out| bodies.put(out, mark, outlet.conversation, bytes),
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use rialto_protocol::error::ErrorCode;
+
+    use super::super::Spec;
+    use super::*;
+
+    #[tokio::test]
+    async fn the_account_names_what_was_repeated_as_it_was() {
+        let local = Local::unconnected(Spec::now().unwrap()).await;
+        let mut publisher = Publisher::new(&local, 0, 0).unwrap();
+        let codes = [
+            ErrorCode::Overloaded,
+            ErrorCode::StorageUnavailable,
+            ErrorCode::NotAMember,
+        ];
+        for (number, code) in (1..).zip(codes) {
+            let request_id = publisher.window.push(Sent {
+                due_us: 0,
+                number,
+                outlet: 0,
+                body_bytes: 100,
+                client_id: ClientId::v7(number, [0; 10]),
+                refusals: 0,
+                unsure: false,
+                state: State::UnderWay,
+            });
+            publisher.refused(request_id, &code.to_proto(0), 5);
+        }
+        let account = publisher.accounts().remove(0);
+        assert_eq!((account.repeated, account.refused), (vec![2], vec![3]));
+        let waiting = publisher.window.in_state(State::Refused);
+        let unsure: Vec<bool> = waiting.map(|(_, sent)| sent.unsure).collect();
+        assert_eq!(unsure, [false, true]);
+    }
 }

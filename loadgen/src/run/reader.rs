@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use ahash::AHashMap;
+use rialto_protocol::error::ErrorCode;
 use rialto_protocol::frame::FrameKind;
 use rialto_protocol::ids::ConversationId;
 use rialto_protocol::limits::SUBSCRIPTIONS_PER_REQUEST_MAX;
@@ -33,6 +34,8 @@ pub(super) struct Reader {
     by_handle: AHashMap<u32, usize>,
     /// The handle of the last frame, which most often is that of the next.
     last: (u32, usize),
+    /// Places in `followed` whose subscription has to be asked for.
+    wanted: Vec<usize>,
     /// Subscriptions that are not answered.
     asked: usize,
 }
@@ -56,6 +59,7 @@ impl Reader {
                 .collect(),
             by_handle: AHashMap::new(),
             last: (0, usize::MAX),
+            wanted: Vec::new(),
             asked: 0,
         })
     }
@@ -64,11 +68,8 @@ impl Reader {
     pub(super) async fn follow(&mut self) -> Result<Connection, RunError> {
         let mut connection = self.local.connect(&self.person).await?;
         loop {
-            self.subscribe(&mut connection);
-            let subscribed = connection.until(|frame| {
-                self.take(frame)?;
-                Ok(self.asked == 0)
-            });
+            self.subscribe();
+            let subscribed = poll_fn(|context| self.poll_subscribed(&mut connection, context));
             match subscribed.await {
                 Ok(()) => return Ok(connection),
                 Err(lost) => connection = self.local.reconnect(&self.person, lost).await?,
@@ -76,21 +77,32 @@ impl Reader {
         }
     }
 
-    fn subscribe(&mut self, connection: &mut Connection) {
+    /// On a new connection: everything has to be asked for.
+    fn subscribe(&mut self) {
         self.by_handle.clear();
         self.last = (0, usize::MAX);
-        self.asked = self.followed.len();
+        self.asked = 0;
+        self.wanted = (0..self.followed.len()).collect();
+    }
+
+    /// Asks for what is wanted.
+    fn ask(&mut self, connection: &mut Connection) {
         let plan = &self.local.shared.plan;
-        for (request_id, chunk) in (1..).zip(self.followed.chunks(SUBSCRIPTIONS_PER_REQUEST_MAX)) {
-            let subscriptions = chunk.iter().map(|one| v1::Subscription {
-                conversation: plan.id(one.conversation).to_proto(),
-                cursor: one.cursor().map(|(epoch, seq)| v1::Cursor { epoch, seq }),
+        for (request_id, chunk) in (1..).zip(self.wanted.chunks(SUBSCRIPTIONS_PER_REQUEST_MAX)) {
+            let subscriptions = chunk.iter().map(|place| {
+                let one = &self.followed[*place];
+                v1::Subscription {
+                    conversation: plan.id(one.conversation).to_proto(),
+                    cursor: one.cursor().map(|(epoch, seq)| v1::Cursor { epoch, seq }),
+                }
             });
             let subscribe = v1::Subscribe {
                 subscriptions: subscriptions.collect(),
             };
             connection.put(FrameKind::Subscribe, request_id, &subscribe);
         }
+        self.asked += self.wanted.len();
+        self.wanted.clear();
     }
 
     /// Reads until everything is there that was acknowledged, or nothing has come for too long; then judges.
@@ -139,7 +151,7 @@ impl Reader {
 
     async fn again(&mut self, connection: &mut Connection, lost: Lost) -> Result<(), RunError> {
         *connection = self.local.reconnect(&self.person, lost).await?;
-        self.subscribe(connection);
+        self.subscribe();
         Ok(())
     }
 
@@ -153,12 +165,27 @@ impl Reader {
         }
     }
 
+    /// Reads until all subscriptions are answered.
+    fn poll_subscribed(
+        &mut self,
+        connection: &mut Connection,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<(), Lost>> {
+        while !self.wanted.is_empty() || self.asked > 0 {
+            ready!(self.poll_once(connection, context))?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// Reads something.
     fn poll_once(
         &mut self,
         connection: &mut Connection,
         context: &mut Context<'_>,
     ) -> Poll<Result<(), Lost>> {
+        if !self.wanted.is_empty() {
+            self.ask(connection);
+        }
         connection.poll_write(context)?;
         connection.poll_frames(context, |frame| self.take(frame))
     }
@@ -169,10 +196,7 @@ impl Reader {
             FrameKind::Deliver => self.delivered(frame.body),
             FrameKind::Subscribed => self.subscribed(&decode(frame.body)?),
             FrameKind::Error if frame.request_id == PING => Ok(()),
-            FrameKind::SubscriptionEnded => {
-                let ended: v1::SubscriptionEnded = decode(frame.body)?;
-                Err(Lost::Refused(ended.error.unwrap_or_default()))
-            }
+            FrameKind::SubscriptionEnded => self.ended(&decode(frame.body)?),
             _ => Err(unexpected(frame)),
         }
     }
@@ -195,11 +219,41 @@ impl Reader {
                     "Subscribed names another conversation".into(),
                 ));
             };
+            self.asked = self.asked.saturating_sub(1);
+            if result.status() == v1::SubscriptionStatus::Diverged {
+                self.diverged(place)?;
+                continue;
+            }
             let head = result.head.unwrap_or_default();
             self.followed[place].begins_behind(head.epoch, head.seq);
             self.by_handle.insert(result.handle, place);
-            self.asked = self.asked.saturating_sub(1);
         }
+        Ok(())
+    }
+
+    /// A subscription has ended. That its cursor diverged may be found out only while the broker reads the log.
+    fn ended(&mut self, ended: &v1::SubscriptionEnded) -> Result<(), Lost> {
+        let error = ended.error.clone().unwrap_or_default();
+        if ErrorCode::from_proto(&error) != Some(ErrorCode::CursorDiverged) {
+            return Err(Lost::Refused(error));
+        }
+        let Some(place) = self.by_handle.remove(&ended.handle) else {
+            return Err(Lost::Protocol(
+                "a subscription that is not there ended".into(),
+            ));
+        };
+        self.last = (0, usize::MAX);
+        self.diverged(place)
+    }
+
+    /// The broker's log does not hold what was seen of a conversation.
+    fn diverged(&mut self, place: usize) -> Result<(), Lost> {
+        let followed = &mut self.followed[place];
+        if followed.cursor() == Some(Followed::BEGINNING) {
+            return Err(Lost::Protocol("a log diverged before its beginning".into()));
+        }
+        followed.diverges();
+        self.wanted.push(place);
         Ok(())
     }
 
@@ -220,11 +274,15 @@ impl Reader {
                 }
             }
             let followed = &mut self.followed[self.last.1];
-            if event.message.is_some() {
-                tally.delivered += 1;
-            }
-            if let News::Message(due_us) = followed.take(&event, shared.bodies, &shared.senders) {
-                tally.deliveries.record_us(now_us.saturating_sub(due_us));
+            match followed.take(&event, shared.bodies, &shared.senders) {
+                News::Message(due_us) => {
+                    let phase = self.local.phase_of(due_us);
+                    tally.deliver(phase, Some(now_us.saturating_sub(due_us)));
+                }
+                News::Other if event.message.is_some() => {
+                    tally.deliver(self.local.phase_of(now_us), None);
+                }
+                News::Other => {}
             }
         });
         walked.map_err(|malformed| Lost::Protocol(malformed.to_string()))?;
@@ -234,5 +292,88 @@ impl Reader {
             ))),
             None => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Part, Shape, Spec};
+    use super::*;
+    use crate::wire::walk::Event;
+
+    /// A reader of this many channels, who has not connected.
+    async fn reader(channels: usize) -> Reader {
+        let spec = Spec {
+            readers: 1,
+            parts: vec![Part::of(Shape::Channels { count: channels })],
+            ..Spec::now().unwrap()
+        };
+        Reader::new(&Local::unconnected(spec).await, 0).unwrap()
+    }
+
+    /// The answer to a subscription of each channel.
+    fn answered(reader: &Reader, statuses: &[v1::SubscriptionStatus]) -> v1::Subscribed {
+        let plan = &reader.local.shared.plan;
+        let result = |(place, status): (usize, &v1::SubscriptionStatus)| v1::SubscriptionResult {
+            conversation: plan.id(place).to_proto(),
+            status: (*status).into(),
+            handle: u32::try_from(place).unwrap() + 1,
+            head: Some(v1::Cursor { epoch: 1, seq: 1 }),
+            ..v1::SubscriptionResult::default()
+        };
+        v1::Subscribed {
+            results: statuses.iter().enumerate().map(result).collect(),
+        }
+    }
+
+    /// A reader who follows two channels and has seen something of the first.
+    async fn following() -> Reader {
+        let mut reader = reader(2).await;
+        let followed = answered(&reader, &[v1::SubscriptionStatus::Following; 2]);
+        reader.subscribed(&followed).unwrap();
+        let event = Event {
+            seq: 2,
+            epoch: 1,
+            sender: &[],
+            message: None,
+        };
+        let shared = reader.local.shared.clone();
+        reader.followed[0].take(&event, shared.bodies, &shared.senders);
+        reader
+    }
+
+    #[tokio::test]
+    async fn a_log_that_ends_before_what_was_seen_has_diverged() {
+        let mut reader = following().await;
+        reader.subscribe();
+        reader.wanted.clear();
+        let diverged = answered(&reader, &[v1::SubscriptionStatus::Diverged; 2]);
+        reader.subscribed(&diverged).unwrap();
+        let found = [0, 1].map(|place| reader.followed[place].violations.diverged);
+        assert_eq!(found, [1, 0], "nothing was seen of the second");
+        assert_eq!(
+            reader.wanted,
+            [0, 1],
+            "both are followed from the beginning"
+        );
+        assert_eq!(reader.by_handle.len(), 0);
+        let again = reader.subscribed(&diverged);
+        assert!(matches!(again, Err(Lost::Protocol(_))), "{again:?}");
+    }
+
+    #[tokio::test]
+    async fn a_subscription_that_ends_because_its_cursor_diverged_is_no_lost_connection() {
+        let mut reader = following().await;
+        let ended = |error: ErrorCode| v1::SubscriptionEnded {
+            handle: 1,
+            error: Some(error.to_proto(0)),
+            ..v1::SubscriptionEnded::default()
+        };
+        let removed = reader.ended(&ended(ErrorCode::NotAMember));
+        assert!(matches!(removed, Err(Lost::Refused(_))), "{removed:?}");
+        reader.ended(&ended(ErrorCode::CursorDiverged)).unwrap();
+        assert_eq!(reader.followed[0].violations.diverged, 1);
+        assert_eq!(reader.wanted, [0]);
+        assert_eq!(reader.by_handle.get(&2), Some(&1));
     }
 }

@@ -3,19 +3,22 @@
 use serde::{Deserialize, Serialize};
 
 use super::growth::Growth;
-use super::interval::Interval;
-use super::lead::Measured;
+use super::interval::Due;
+use super::lead::{Measured, MeasuredPhase};
 use super::samples::Sample;
 use super::schedule::{Pace, Phase, PhaseKind};
-use super::{Check, Shared};
+use super::{Check, Shared, Spec};
 use crate::broker_process::Usage;
 use crate::checker::Violations;
 use crate::latency::Percentiles;
 
 /// Refusals in words that a report keeps.
 const PROBLEMS_MAX: usize = 10;
+/// What is checked when nobody reads.
+const ACKNOWLEDGEMENTS: &str = "acknowledgements";
 
-/// The report, as it is written in JSON. Counts and latencies at its top are those of all measured phases together.
+/// The report, as it is written in JSON. Counts and latencies at its top are those of all measured phases together: of the
+/// messages that were due in them, whenever they came. Rates are of what came while they lasted.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Report {
     /// Where to.
@@ -41,17 +44,17 @@ pub struct Report {
     pub burst: usize,
     /// Bytes of a body.
     pub size: String,
-    /// How much was examined: full, sampled=N or off.
+    /// How much was examined: full, sampled=N or off; acknowledgements when nobody read.
     pub check: String,
     /// Measured time, seconds.
     pub duration_s: f64,
     /// Messages acknowledged.
     pub published: u64,
-    /// A second.
+    /// Messages acknowledged while the measured phases lasted, a second.
     pub published_per_s: f64,
     /// Message events that readers got, all together.
     pub delivered: u64,
-    /// A second.
+    /// Those that they got while the measured phases lasted, a second.
     pub delivered_per_s: f64,
     /// From when a message was due to its acknowledgement.
     pub ack_ms: Percentiles,
@@ -85,7 +88,7 @@ pub struct Report {
     pub samples: Vec<Sample>,
 }
 
-/// What a phase tells.
+/// What a phase tells: counts and latencies of the messages that were due in it, whenever they came.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PhaseReport {
     /// Its name.
@@ -98,11 +101,11 @@ pub struct PhaseReport {
     pub duration_s: f64,
     /// Messages acknowledged.
     pub published: u64,
-    /// A second.
+    /// Messages acknowledged while it lasted, whenever they were due, a second.
     pub published_per_s: f64,
     /// Message events that readers got.
     pub delivered: u64,
-    /// A second.
+    /// Those that they got while it lasted, a second.
     pub delivered_per_s: f64,
     /// From when a message was due to its acknowledgement.
     pub ack_ms: Percentiles,
@@ -112,20 +115,51 @@ pub struct PhaseReport {
     pub broker: Option<Usage>,
 }
 
-pub(super) fn report(shared: &Shared, mut measured: Measured) -> Report {
-    let spec = &shared.spec;
-    let mut all = Interval::default();
-    let (mut duration_s, mut broker) = (0.0, None);
-    for (phase, of) in measured.phases.iter().zip(&spec.phases) {
-        if of.measured {
-            all.add(&phase.interval);
-            duration_s += phase.seconds;
-            broker = phase.broker.map(|used| used.after(broker));
+/// A phase, or all measured ones together.
+#[derive(Debug, Default)]
+struct Stretch {
+    seconds: f64,
+    /// Acknowledged and delivered while it lasted.
+    published: u64,
+    delivered: u64,
+    /// What was due in it. The last of that comes when it has ended.
+    due: Due,
+    broker: Option<Usage>,
+}
+
+impl Stretch {
+    fn of(phase: &MeasuredPhase, due: Due) -> Self {
+        Self {
+            seconds: phase.seconds,
+            published: phase.interval.published,
+            delivered: phase.interval.delivered,
+            due,
+            broker: phase.broker,
         }
     }
-    let phases = measured.phases.iter().zip(&spec.phases);
+
+    fn add(&mut self, other: &Self) {
+        self.seconds += other.seconds;
+        self.published += other.published;
+        self.delivered += other.delivered;
+        self.due.add(&other.due);
+        self.broker = other.broker.map(|used| used.after(self.broker));
+    }
+}
+
+pub(super) fn report(shared: &Shared, mut measured: Measured) -> Report {
+    let spec = &shared.spec;
+    let stretch = |(place, phase)| Stretch::of(phase, measured.total.due_in(place));
+    let stretches: Vec<Stretch> = measured.phases.iter().enumerate().map(stretch).collect();
+    let mut all = Stretch::default();
+    for (of, stretch) in spec.phases.iter().zip(&stretches) {
+        if of.measured {
+            all.add(stretch);
+        }
+    }
+    let phases = spec.phases.iter().zip(&stretches);
     let phases = phases
-        .map(|(phase, of)| phase_report(of, &phase.interval, phase.seconds, phase.broker))
+        .map(|(of, stretch)| phase_report(of, stretch))
         .collect();
     measured.problems.truncate(PROBLEMS_MAX);
     let violations_total = measured.violations.total();
@@ -151,21 +185,21 @@ pub(super) fn report(shared: &Shared, mut measured: Measured) -> Report {
         }),
         burst: spec.burst,
         size: spec.size.to_string(),
-        check: spec.check.to_string(),
-        duration_s,
-        published: all.published,
-        published_per_s: all.published as f64 / duration_s,
-        delivered: all.delivered,
-        delivered_per_s: all.delivered as f64 / duration_s,
-        ack_ms: all.acks.percentiles(),
-        delivery_ms: all.deliveries.percentiles(),
+        check: checked(spec),
+        duration_s: all.seconds,
+        published: all.due.published,
+        published_per_s: all.published as f64 / all.seconds,
+        delivered: all.due.delivered,
+        delivered_per_s: all.delivered as f64 / all.seconds,
+        ack_ms: all.due.acks.percentiles(),
+        delivery_ms: all.due.deliveries.percentiles(),
         violations: measured.violations,
         violations_total,
         failed: measured.total.failed,
         refused: measured.total.refused,
         problems: measured.problems,
         reconnects: measured.total.reconnects,
-        broker,
+        broker: all.broker,
         client: measured.client,
         growth: growth(&spec.phases, &measured.samples),
         clean: violations_total == 0 && measured.total.failed == 0,
@@ -175,24 +209,19 @@ pub(super) fn report(shared: &Shared, mut measured: Measured) -> Report {
     }
 }
 
-fn phase_report(
-    phase: &Phase,
-    interval: &Interval,
-    seconds: f64,
-    broker: Option<Usage>,
-) -> PhaseReport {
+fn phase_report(phase: &Phase, stretch: &Stretch) -> PhaseReport {
     PhaseReport {
         name: phase.name.clone(),
         measured: phase.measured,
         pace: phase.pace.to_string(),
-        duration_s: seconds,
-        published: interval.published,
-        published_per_s: interval.published as f64 / seconds,
-        delivered: interval.delivered,
-        delivered_per_s: interval.delivered as f64 / seconds,
-        ack_ms: interval.acks.percentiles(),
-        delivery_ms: interval.deliveries.percentiles(),
-        broker,
+        duration_s: stretch.seconds,
+        published: stretch.due.published,
+        published_per_s: stretch.published as f64 / stretch.seconds,
+        delivered: stretch.due.delivered,
+        delivered_per_s: stretch.delivered as f64 / stretch.seconds,
+        ack_ms: stretch.due.acks.percentiles(),
+        delivery_ms: stretch.due.deliveries.percentiles(),
+        broker: stretch.broker,
     }
 }
 
@@ -208,6 +237,14 @@ fn growth(phases: &[Phase], samples: &[Sample]) -> Option<Growth> {
     };
     let samples: Vec<&Sample> = samples.iter().filter(counts).collect();
     Growth::between(&samples)
+}
+
+/// What was examined. Without readers nobody looks at a message, and all that is known is that each was acknowledged.
+fn checked(spec: &Spec) -> String {
+    match spec.readers {
+        0 => ACKNOWLEDGEMENTS.to_owned(),
+        _ => spec.check.to_string(),
+    }
 }
 
 /// What all measured phases have in common.
@@ -233,4 +270,126 @@ impl std::fmt::Display for Check {
 /// What reports say of turns that were made before there were any.
 fn one() -> usize {
     1
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rialto_sdk::Roots;
+
+    use super::super::interval::Interval;
+    use super::*;
+    use crate::tokens::Tokens;
+
+    fn phase(name: &str, measured: bool) -> Phase {
+        Phase {
+            name: name.into(),
+            kind: PhaseKind::Steady,
+            pace: Pace::Rate {
+                from: 100.0,
+                to: 100.0,
+            },
+            duration: Duration::from_secs(1),
+            measured,
+        }
+    }
+
+    fn shared(phases: Vec<Phase>, readers: usize) -> Shared {
+        let spec = Spec {
+            phases,
+            readers,
+            ..Spec::now().unwrap()
+        };
+        let target = "tcp://127.0.0.1:1".parse().unwrap();
+        let roots = Roots::InsecureLoopbackOnly;
+        Shared::new(target, Tokens::Development, roots, spec, 0)
+    }
+
+    /// Messages of a phase, each acknowledged and delivered so late.
+    fn came(phase: usize, messages: u64, late_ms: u64) -> Interval {
+        let mut interval = Interval::default();
+        for _ in 0..messages {
+            interval.acknowledge(phase, late_ms * 1000);
+            interval.deliver(phase, Some(late_ms * 1000));
+        }
+        interval
+    }
+
+    /// What came in each phase, a second long, and behind the last one.
+    fn measured(phases: Vec<Interval>, behind: &Interval) -> Measured {
+        let mut measured = Measured::default();
+        for interval in phases {
+            measured.total.add(&interval);
+            measured.phases.push(MeasuredPhase {
+                interval,
+                seconds: 1.0,
+                broker: None,
+            });
+        }
+        measured.total.add(behind);
+        measured
+    }
+
+    #[test]
+    fn what_comes_behind_the_last_phase_counts_in_its_latencies_and_in_no_rate() {
+        let shared = shared(vec![phase("load", true)], 1);
+        let report = report(&shared, measured(vec![came(0, 60, 1)], &came(0, 40, 700)));
+        assert_eq!((report.published, report.delivered), (100, 100));
+        assert_eq!(
+            (report.published_per_s, report.delivered_per_s),
+            (60.0, 60.0)
+        );
+        for latencies in [
+            report.ack_ms,
+            report.delivery_ms,
+            report.phases[0].ack_ms,
+            report.phases[0].delivery_ms,
+        ] {
+            assert!(
+                latencies.p50 < 2.0 && latencies.p90 > 600.0,
+                "{latencies:?}"
+            );
+        }
+        assert_eq!(report.phases[0].published, 100);
+        assert_eq!(report.phases[0].delivered_per_s, 60.0);
+    }
+
+    #[test]
+    fn messages_count_in_the_phase_that_they_were_due_in() {
+        let phases = vec![
+            phase("warm-up", false),
+            phase("load", true),
+            phase("end", false),
+        ];
+        let shared = shared(phases, 1);
+        let mut second = came(0, 30, 900);
+        second.add(&came(1, 60, 1));
+        let mut third = came(1, 40, 300);
+        third.add(&came(2, 50, 1));
+        let mut behind = came(0, 5, 2500);
+        behind.add(&came(2, 50, 2500));
+        let report = report(
+            &shared,
+            measured(vec![came(0, 65, 1), second, third], &behind),
+        );
+        assert_eq!((report.published, report.delivered), (100, 100));
+        assert_eq!(report.published_per_s, 90.0);
+        assert!(
+            report.ack_ms.p90 > 200.0 && report.ack_ms.max < 400.0,
+            "{:?}",
+            report.ack_ms
+        );
+        let by_phase: Vec<u64> = report.phases.iter().map(|phase| phase.published).collect();
+        assert_eq!(by_phase, [100, 100, 100]);
+    }
+
+    #[test]
+    fn without_readers_acknowledgements_alone_are_checked() {
+        for (readers, check) in [(0, "acknowledgements"), (1, "full")] {
+            let shared = shared(vec![phase("load", true)], readers);
+            let report = report(&shared, measured(vec![came(0, 1, 1)], &Interval::default()));
+            assert_eq!(report.check, check);
+        }
+    }
 }

@@ -57,6 +57,7 @@ impl Sample {
         used: Option<Usage>,
     ) -> Self {
         let per_s = |count: u64| count as f64 / seconds.max(1e-9);
+        let messages = interval.messages();
         Self {
             at_s,
             seconds,
@@ -67,8 +68,8 @@ impl Sample {
             refused: interval.refused,
             failed: interval.failed,
             reconnects: interval.reconnects,
-            ack_ms: interval.acks.percentiles(),
-            delivery_ms: interval.deliveries.percentiles(),
+            ack_ms: messages.acks.percentiles(),
+            delivery_ms: messages.deliveries.percentiles(),
             broker: used.map(|used| BrokerSample {
                 cpu: used.cpu_s / seconds.max(1e-9),
                 resident_bytes: used.resident_bytes,

@@ -164,6 +164,28 @@ impl Pacing {
     }
 }
 
+/// When the phases of a load end.
+#[derive(Clone, Debug)]
+pub(super) struct Ends(Vec<u64>);
+
+impl Ends {
+    /// Of phases that begin at `start_us`.
+    pub(super) fn of(phases: &[Phase], start_us: u64) -> Self {
+        let ends = phases.iter().scan(start_us, |end_us, phase| {
+            *end_us += super::clock::micros(phase.duration);
+            Some(*end_us)
+        });
+        Self(ends.collect())
+    }
+
+    /// Place of the phase in which something was due at this time: the first one before the load, the last one behind it.
+    #[inline]
+    pub(super) fn phase_of(&self, due_us: u64) -> usize {
+        let last = self.0.len().saturating_sub(1);
+        self.0.partition_point(|end_us| *end_us <= due_us).min(last)
+    }
+}
+
 /// When the message with this number is due in a phase; none: never.
 ///
 /// Up to time t a phase of length D publishes from·t + (to − from)·t²/2D messages; this is the inverse.
@@ -275,6 +297,23 @@ mod tests {
             4,
             "{rising:?}"
         );
+    }
+
+    #[test]
+    fn every_message_is_due_in_the_phase_that_sends_it() {
+        let rate = |rate| Pace::Rate {
+            from: rate,
+            to: rate,
+        };
+        let phases = [phase(rate(10.0), 1), phase(rate(30.0), 2)];
+        let ends = Ends::of(&phases, 1_000_000);
+        let found: Vec<usize> = times(&phases, 0, 1)
+            .into_iter()
+            .map(|due_us| ends.phase_of(due_us))
+            .collect();
+        assert_eq!(found, [vec![0; 10], vec![1; 60]].concat());
+        assert_eq!((ends.phase_of(0), ends.phase_of(u64::MAX)), (0, 1));
+        assert_eq!(Ends::of(&[], 0).phase_of(5), 0);
     }
 
     #[test]

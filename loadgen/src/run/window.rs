@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use rialto_protocol::ids::ClientId;
+use rialto_protocol::v1;
 
 /// Request ids go round from 1 to this; the largest number is that of Ping.
 const REQUEST_IDS: u64 = u32::MAX as u64 - 1;
@@ -18,6 +19,8 @@ pub(super) struct Sent {
     pub(super) body_bytes: u32,
     pub(super) client_id: ClientId,
     pub(super) refusals: u8,
+    /// An attempt may have appended it: it has to stay the same draft.
+    pub(super) unsure: bool,
     pub(super) state: State,
 }
 
@@ -30,6 +33,26 @@ pub(super) enum State {
     Refused,
     /// Acknowledged, or refused for good.
     Done,
+}
+
+/// Of refusals that a body tells.
+const REFUSALS_MAX: u8 = 63;
+
+impl Sent {
+    /// It was refused for now.
+    pub(super) fn refuse(&mut self, retry: v1::Retry) {
+        self.state = State::Refused;
+        self.unsure |= retry != v1::Retry::Safe;
+    }
+
+    /// It is sent again. What was surely not appended becomes another draft, which says in its body that it comes late.
+    pub(super) fn again(&mut self, client_id: impl FnOnce() -> ClientId) {
+        self.state = State::UnderWay;
+        if !self.unsure {
+            self.refusals = (self.refusals + 1).min(REFUSALS_MAX);
+            self.client_id = client_id();
+        }
+    }
 }
 
 /// Messages in the order of their request ids.
@@ -119,6 +142,7 @@ mod tests {
             body_bytes: 100,
             client_id: ClientId::v7(1, [0; 10]),
             refusals: 0,
+            unsure: false,
             state: State::UnderWay,
         }
     }
@@ -136,6 +160,35 @@ mod tests {
         }
         for id in [0, 4, 5, u32::MAX, u32::MAX - 3] {
             assert!(window.find(id).is_none(), "{id}");
+        }
+    }
+
+    #[test]
+    fn only_what_was_surely_not_appended_becomes_another_draft() {
+        let first = sent(1);
+        let other = ClientId::v7(2, [0; 10]);
+        for (retries, refusals, client_id) in [
+            (vec![v1::Retry::Safe], 1, other),
+            (vec![v1::Retry::Safe, v1::Retry::Safe], 2, other),
+            (vec![v1::Retry::MaybeDuplicate], 0, first.client_id),
+            // The second refusal tells nothing of the first attempt.
+            (
+                vec![v1::Retry::MaybeDuplicate, v1::Retry::Safe],
+                0,
+                first.client_id,
+            ),
+            (vec![v1::Retry::Safe, v1::Retry::MaybeDuplicate], 1, other),
+        ] {
+            let mut sent = first;
+            for retry in retries {
+                sent.refuse(retry);
+                assert_eq!(sent.state, State::Refused);
+                sent.again(|| other);
+            }
+            assert_eq!(
+                (sent.refusals, sent.client_id, sent.state),
+                (refusals, client_id, State::UnderWay)
+            );
         }
     }
 

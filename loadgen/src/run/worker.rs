@@ -1,5 +1,6 @@
 //! One thread of the load: a runtime of its own, its connections, and its way through the stages.
 
+use std::cell::OnceCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -62,6 +63,7 @@ async fn stages(mut task: Task) -> Result<Violations, RunError> {
         ticker: Ticker::new(task.shared.clock, task.publishers.len())
             .map_err(|error| RunError::System(format!("no timer: {error}")))?,
         shared: task.shared.clone(),
+        ends: OnceCell::new(),
     });
     let publishers = open(&local, &task.publishers).await?;
     task.next(Stage::JOIN).await?;
@@ -90,6 +92,8 @@ async fn stages(mut task: Task) -> Result<Violations, RunError> {
         .collect();
     let idle = idle(&local, &task.idle).await?;
     task.next(Stage::LOAD).await?;
+    let start_us = task.stage.borrow().load_start_us();
+    local.begin(start_us.unwrap_or_default());
     let ticking = local.clone();
     let ticker = tokio::task::spawn_local(async move { ticking.ticker.run().await });
     let (mut accounts, mut problems) = (Vec::new(), Vec::new());

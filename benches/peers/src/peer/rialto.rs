@@ -114,7 +114,7 @@ impl Peer for Rialto {
             Transport::Tcp => {
                 "`rialto serve` with its defaults. Every message is authorised, deduplicated, numbered and synced before it is acknowledged \
                  or delivered. `loadgen run` puts each message into a request of its own, sends the next when an acknowledgement comes, \
-                 and checks what readers get: a lost or repeated message fails the run. Catch-up: `loadgen catch-up`, one subscription from the first of a million events, \
+                 and checks what readers get, where there are any: a lost or repeated message fails the run. Catch-up: `loadgen catch-up`, one subscription from the first of a million events, \
                  each one decoded and checked."
             }
             Transport::Tls => "The same over TLS 1.3.",
