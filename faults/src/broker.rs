@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File};
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::net::{TcpListener, UdpSocket};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
@@ -13,11 +14,15 @@ use anyhow::{Context as _, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+use crate::lives::{Asked, Lives};
 use crate::patience::Patience;
 use crate::random::Dice;
 
 /// Lines of its log that are told when something goes wrong.
 const LOG_LINES: usize = 12;
+/// What stands in its log when a task has panicked, and the lines that say where and why.
+const PANICKED: &str = "panicked at";
+const PANIC_LINES: usize = 2;
 /// Below the range from which the kernel takes ports of outgoing connections: a client that looks for a broker which is away
 /// would else be given that very port, and be connected to itself.
 const PORTS: std::ops::RangeInclusive<u64> = 12_000..=31_000;
@@ -72,6 +77,8 @@ pub struct Launch {
     pub environment: BTreeMap<String, OsString>,
     /// How long it may take to serve.
     pub start_max: Duration,
+    /// Where its end is judged.
+    pub lives: Lives,
 }
 
 /// How a start went.
@@ -103,41 +110,53 @@ impl Ending {
             && !self.has_panicked()
     }
 
-    /// Whether a mistake of the program ended it.
+    /// Whether a mistake of the program ended it, or one of its tasks.
     #[must_use]
     pub fn has_panicked(&self) -> bool {
-        self.log.contains("panicked at") || self.status.signal() == Some(6)
+        self.log.contains(PANICKED) || self.status.signal() == Some(Signal::ABORT.as_raw())
     }
 
-    /// Its last words.
+    /// How it ended, its first panic, and its last words.
     #[must_use]
     pub fn words(&self) -> String {
-        let said = self.log.lines().rfind(|line| line.contains("rialto: "));
-        let last = said.map_or_else(|| last_lines(&self.log, 3), str::to_owned);
-        format!("{}: {last}", self.status)
+        let mut words = format!("{}\n", self.status);
+        let panic = self.log.lines().skip_while(|line| !line.contains(PANICKED));
+        for line in panic.take(PANIC_LINES) {
+            words.push_str(line);
+            words.push('\n');
+        }
+        words + &last_lines(&self.log, LOG_LINES)
     }
 }
 
-/// A process that serves; killed when it is dropped.
+/// A process that serves; killed when it is dropped. How it ended is judged then.
 #[derive(Debug)]
 pub struct Broker {
     child: Child,
     launch: Launch,
-    log_from: usize,
+    log_from: u64,
+    asked: Asked,
+    ending: Option<Box<Ending>>,
 }
 
 impl Broker {
+    fn begin(launch: &Launch) -> anyhow::Result<Self> {
+        let log_from = fs::metadata(&launch.log).map_or(0, |log| log.len());
+        Ok(Self {
+            child: spawn(launch)?,
+            launch: launch.clone(),
+            log_from,
+            asked: Asked::Nothing,
+            ending: None,
+        })
+    }
+
     /// Starts it and waits until it serves.
     ///
     /// # Errors
     /// When the binary cannot be started at all.
     pub async fn start(launch: &Launch) -> anyhow::Result<Started> {
-        let log_from = fs::metadata(&launch.log).map_or(0, |log| log.len());
-        let mut broker = Self {
-            child: spawn(launch)?,
-            launch: launch.clone(),
-            log_from: usize::try_from(log_from).unwrap_or(0),
-        };
+        let mut broker = Self::begin(launch)?;
         let begun = Instant::now();
         let mut patience = Patience::of(launch.start_max);
         loop {
@@ -160,11 +179,7 @@ impl Broker {
     pub async fn must_start(launch: &Launch) -> anyhow::Result<(Self, Duration)> {
         match Self::start(launch).await? {
             Started::Serving(broker, took) => Ok((broker, took)),
-            Started::Ended(ending) => bail!(
-                "the broker did not start: {}\n{}",
-                ending.status,
-                last_lines(&ending.log, LOG_LINES)
-            ),
+            Started::Ended(ending) => bail!("the broker did not start: {}", ending.words()),
             Started::Hung => bail!(
                 "the broker neither served nor ended within {} s",
                 launch.start_max.as_secs()
@@ -177,11 +192,7 @@ impl Broker {
     /// # Errors
     /// When the binary cannot be started at all.
     pub async fn start_and_kill(launch: &Launch, after: Duration) -> anyhow::Result<()> {
-        let broker = Self {
-            child: spawn(launch)?,
-            launch: launch.clone(),
-            log_from: 0,
-        };
+        let broker = Self::begin(launch)?;
         tokio::time::sleep(after).await;
         broker.kill();
         Ok(())
@@ -208,11 +219,13 @@ impl Broker {
 
     /// How it ended, if it has.
     pub fn ended(&mut self) -> Option<Ending> {
-        let status = self.child.try_wait().ok().flatten()?;
-        Some(Ending {
-            status,
-            log: self.log(),
-        })
+        if self.ending.is_none() {
+            let status = self.child.try_wait().ok().flatten()?;
+            // Now: the next one writes into the same file.
+            let log = self.log();
+            self.ending = Some(Box::new(Ending { status, log }));
+        }
+        self.ending.as_deref().cloned()
     }
 
     /// Waits for its end, not longer than this.
@@ -231,25 +244,45 @@ impl Broker {
     /// What it wrote since it was started.
     #[must_use]
     pub fn log(&self) -> String {
-        let bytes = fs::read(&self.launch.log).unwrap_or_default();
-        String::from_utf8_lossy(bytes.get(self.log_from..).unwrap_or_default()).into_owned()
+        let mut bytes = Vec::new();
+        // What cannot be read was not written.
+        let _ = File::open(&self.launch.log).and_then(|mut log| {
+            log.seek(SeekFrom::Start(self.log_from))?;
+            log.read_to_end(&mut bytes)
+        });
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// SIGTERM, and waits for its end. After this time it hangs, and is killed.
+    pub async fn stop(mut self, most: Duration) {
+        if self.ended().is_none() {
+            self.asked = Asked::ToStop;
+            self.signal(Signal::TERM);
+        }
+        if self.wait(most).await.is_none() {
+            let words = format!("it did not stop within {} s", most.as_secs());
+            self.launch.lives.hangs(&words);
+        }
     }
 
     /// SIGKILL, and waits until the process is gone.
-    pub fn kill(mut self) {
-        self.end();
-    }
-
-    fn end(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let _ = fs::remove_file(addresses(&self.launch.data));
+    pub fn kill(self) {
+        drop(self);
     }
 }
 
 impl Drop for Broker {
     fn drop(&mut self) {
-        self.end();
+        if self.ended().is_none() && self.child.kill().is_ok() {
+            let status = self.child.wait().ok();
+            if status.and_then(|status| status.signal()) == Some(Signal::KILL.as_raw()) {
+                self.asked = Asked::ToDie;
+            }
+        }
+        if let Some(ending) = self.ended() {
+            self.launch.lives.over(&ending, self.asked);
+        }
+        let _ = fs::remove_file(addresses(&self.launch.data));
     }
 }
 
@@ -260,8 +293,12 @@ fn spawn(launch: &Launch) -> anyhow::Result<Child> {
         .append(true)
         .open(&launch.log)
         .with_context(|| format!("{} cannot be written", launch.log.display()))?;
-    let mut command = Command::new(&launch.binary);
+    let mut command = Command::new("setpriv");
     command
+        // However we end, it is killed (prctl(2), `PR_SET_PDEATHSIG`); more exactly, when the thread ends that is here. Campaigns
+        // stay on the thread that waits for them, to its end.
+        .args(["--pdeathsig", "KILL", "--"])
+        .arg(&launch.binary)
         .arg("serve")
         .arg("--data")
         .arg(&launch.data)
@@ -292,7 +329,7 @@ fn spawn(launch: &Launch) -> anyhow::Result<Child> {
     }
     command
         .spawn()
-        .with_context(|| format!("{} cannot be started", launch.binary.display()))
+        .context("the broker cannot be started by setpriv (of util-linux 2.36 or newer)")
 }
 
 fn addresses(data: &Path) -> PathBuf {
@@ -330,6 +367,100 @@ mod tests {
         assert!(!ending(9, "rialto: killed").is_clear(), "a signal");
         let panic = ending(101 << 8, "thread panicked at x\nrialto: sorry");
         assert!(!panic.is_clear() && panic.has_panicked());
+    }
+
+    /// Serves, as far as one can see from outside, then goes on with this script; `$3` is its data directory.
+    fn scripted(folder: &Path, script: &str) -> Launch {
+        let binary = folder.join("scripted");
+        let serve = r#"mkdir -p "$3"; echo "{\"pid\": $$}" > "$3/addresses.json""#;
+        // Not by ourselves: no child of another test may have it open when it is run.
+        let write = Command::new("sh")
+            .args(["-c", r#"printf %s "$1" > "$0" && chmod +x "$0""#])
+            .arg(&binary)
+            .arg(format!("#!/bin/sh\n{serve}\n{script}\n"))
+            .status();
+        assert!(write.unwrap().success());
+        Launch {
+            binary,
+            data: folder.join("data"),
+            log: folder.join("log"),
+            ports: Ports {
+                tcp: 0,
+                tls: 0,
+                quic: 0,
+                ops: 0,
+            },
+            settings: Vec::new(),
+            environment: BTreeMap::new(),
+            start_max: LONG,
+            lives: Lives::default(),
+        }
+    }
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    /// What was found and counted of its ends.
+    fn judged(launch: &Launch) -> Vec<String> {
+        let (findings, figures) = launch.lives.take();
+        let found = findings.violations.into_keys();
+        found.chain(figures.0.into_keys()).collect()
+    }
+
+    #[tokio::test]
+    async fn an_end_by_itself_is_found_by_whoever_kills_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let launch = scripted(
+            folder.path(),
+            "sleep 0.1; echo 'rialto: no room' >&2; exit 1",
+        );
+        let (mut broker, _) = Broker::must_start(&launch).await.unwrap();
+        assert!(broker.wait(LONG).await.is_some());
+        broker.kill();
+        let (findings, _) = launch.lives.take();
+        assert_eq!(findings.violations["ended by itself"], 1);
+        let words = &findings.examples[0];
+        assert!(words.contains("exit status: 1") && words.contains("no room"));
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_found_in_the_life_that_had_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let wait = "exec sleep 1000";
+        let panic = format!("echo 'thread x panicked at y' >&2; {wait}");
+        // The words are in the log of a former life once, of the same file.
+        let launch = scripted(
+            folder.path(),
+            &format!("test -e \"$3/old\" && {wait}; {panic}"),
+        );
+        let (mut broker, _) = Broker::must_start(&launch).await.unwrap();
+        while !broker.log().contains(PANICKED) {
+            assert!(broker.wait(Duration::from_millis(10)).await.is_none());
+        }
+        broker.kill();
+        assert_eq!(judged(&launch), ["panicked"]);
+        fs::write(launch.data.join("old"), "").unwrap();
+        let (broker, _) = Broker::must_start(&launch).await.unwrap();
+        broker.kill();
+        assert_eq!(judged(&launch), [""; 0]);
+    }
+
+    #[tokio::test]
+    async fn a_stop_is_in_order_only_with_a_success() {
+        for (end, found) in [
+            ("exit 0", "stops in order"),
+            ("exit 1", "did not stop in order"),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let script =
+                format!("trap '{end}' TERM; touch \"$3/ready\"; while :; do sleep 0.01; done");
+            let launch = scripted(folder.path(), &script);
+            let (mut broker, _) = Broker::must_start(&launch).await.unwrap();
+            while !launch.data.join("ready").exists() {
+                assert!(broker.wait(Duration::from_millis(10)).await.is_none());
+            }
+            broker.stop(LONG).await;
+            assert_eq!(judged(&launch), [found]);
+        }
     }
 
     #[test]

@@ -49,6 +49,12 @@ impl Findings {
         self.examples.extend(other.examples.into_iter().take(room));
     }
 
+    /// How many of all kinds.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.violations.values().sum()
+    }
+
     /// Whether nothing was found.
     #[must_use]
     pub fn is_clean(&self) -> bool {
@@ -96,7 +102,7 @@ mod tests {
         for number in 0..EXAMPLES_MAX + 5 {
             findings.add("lost", number.to_string());
         }
-        assert_eq!(findings.violations["lost"], EXAMPLES_MAX as u64 + 5);
+        assert_eq!(findings.total(), EXAMPLES_MAX as u64 + 5);
         assert_eq!(findings.examples.len(), EXAMPLES_MAX);
         let mut all = Findings::default();
         assert!(all.is_clean());

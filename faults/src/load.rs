@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use futures_util::stream::{self, StreamExt as _};
 use rialto_loadgen::checker::{Fingerprint, Reading};
 use rialto_protocol::ids::{ConversationId, Seq, UserId};
 use rialto_protocol::v1;
@@ -33,13 +34,15 @@ pub use judge::Turns;
 use ledger::Ledger;
 pub use publisher::Pace;
 use publisher::Publisher;
-use reader::Follower;
+use reader::{Follower, Read};
 pub use steady::{Measured, Phase, Steady};
 
 /// Long enough that what comes before them is in other sectors.
 const LAST_WORDS_BYTES: usize = 2_000;
 /// Devices of one user.
 const DEVICES: usize = 2;
+/// Logs that are read again at the same time: one that is refused takes all patience.
+const READ_AT_ONCE: usize = 8;
 
 /// How much load.
 #[derive(Clone, Debug)]
@@ -104,15 +107,33 @@ struct Archived {
     print: Fingerprint,
 }
 
-/// What came of reading logs again.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reread {
+/// What came of reading logs again: how many are what they were, and the others in words.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reread {
     /// They are what they were.
-    Same,
-    /// One holds something else.
-    Other(String),
-    /// One cannot be read.
-    Refused(String),
+    pub same: u64,
+    /// They hold something else, or are said not to be there.
+    pub other: Vec<String>,
+    /// The broker refused to read them for now, for as long as somebody waited.
+    pub refused: Vec<String>,
+    /// Nobody said anything.
+    pub unanswered: Vec<String>,
+}
+
+impl Reread {
+    fn add(&mut self, archived: &Archived, read: Read) {
+        let Archived { name, events, .. } = archived;
+        match read {
+            Read::Whole(log) if print(&log) == archived.print => self.same += 1,
+            Read::Whole(log) => {
+                let words = format!("{name} had {events} events and has {}", log.len());
+                self.other.push(words);
+            }
+            Read::Denied(error) => self.other.push(format!("{name}: {error}")),
+            Read::Refused(error) => self.refused.push(format!("{name}: {error}")),
+            Read::Unanswered => self.unanswered.push(name.clone()),
+        }
+    }
 }
 
 /// A part of a campaign that is judged as a whole.
@@ -311,40 +332,32 @@ impl Town {
         Ok(())
     }
 
-    /// Reads every log that was judged once more, up to the first that is not what it was.
-    pub async fn reread(&self) -> Reread {
-        for archived in &self.archive {
-            let Archived {
-                name,
-                conversation,
-                events,
-                ..
-            } = archived;
-            let read = reader::history(&self.keeper, *conversation);
-            match Patience::of(self.plan.patience).with(read).await {
-                Some(Ok(log)) if print(&log) == archived.print => {}
-                Some(Ok(log)) => {
-                    return Reread::Other(format!(
-                        "{name} had {events} events and has {}",
-                        log.len()
-                    ));
-                }
-                Some(Err(error)) => return Reread::Refused(format!("{name}: {error}")),
-                None => return Reread::Refused(format!("{name} could not be read in time")),
-            }
+    /// Reads every log that was judged once more. What came of it stands in `reread` also when this is given up.
+    pub async fn reread(&self, reread: &mut Reread) {
+        let reads = stream::iter(&self.archive).map(async |archived: &Archived| {
+            let patience = self.plan.patience;
+            let read = reader::read(&self.keeper, archived.conversation, patience);
+            (archived, read.await)
+        });
+        let mut reads = Box::pin(reads.buffered(READ_AT_ONCE));
+        while let Some((archived, read)) = reads.next().await {
+            reread.add(archived, read);
         }
-        Reread::Same
     }
 
     /// As [`Town::reread`], at the end of a campaign: anything else than the same is a violation.
     pub async fn read_all_again(&mut self) {
-        match self.reread().await {
-            Reread::Same => {
-                let events = self.archive.iter().map(|archived| archived.events as u64);
-                self.figures.add("events read again", events.sum());
-            }
-            Reread::Other(words) => self.findings.add("changed later", words),
-            Reread::Refused(words) => self.findings.add("unreadable", words),
+        let mut reread = Reread::default();
+        self.reread(&mut reread).await;
+        if reread.same == self.archive.len() as u64 {
+            let events = self.archive.iter().map(|archived| archived.events as u64);
+            self.figures.add("events read again", events.sum());
+        }
+        for words in reread.other {
+            self.findings.add("changed later", words);
+        }
+        for words in reread.refused.into_iter().chain(reread.unanswered) {
+            self.findings.add("unreadable", words);
         }
     }
 
@@ -448,6 +461,41 @@ impl Town {
 }
 
 fn print(log: &[v1::Event]) -> Fingerprint {
-    let bytes: Vec<u8> = log.iter().flat_map(prost::Message::encode_to_vec).collect();
+    let bytes: Vec<u8> = log
+        .iter()
+        .flat_map(prost::Message::encode_length_delimited_to_vec)
+        .collect();
     Fingerprint::of(&bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use rialto_sdk::RequestError;
+
+    use super::*;
+
+    #[test]
+    fn a_log_is_what_it_was_or_refused_or_wrong() {
+        let log = vec![v1::Event::default()];
+        let archived = Archived {
+            name: "room".to_owned(),
+            conversation: ConversationId::from_bytes([1; 16]),
+            events: 1,
+            print: print(&log),
+        };
+        let mut reread = Reread::default();
+        for read in [
+            Read::Whole(Vec::new()),
+            Read::Refused(RequestError::UnexpectedAnswer),
+            Read::Unanswered,
+            Read::Denied(RequestError::Invalid("no such log")),
+            Read::Whole(log),
+        ] {
+            reread.add(&archived, read);
+        }
+        assert_eq!(reread.same, 1);
+        let wrong = ["room had 1 events and has 0", "room: no such log"];
+        assert_eq!(reread.other, wrong);
+        assert_eq!((reread.refused.len(), reread.unanswered.len()), (1, 1));
+    }
 }

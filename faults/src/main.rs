@@ -2,13 +2,15 @@
 //! line is wrong, 3 a campaign cannot run on this machine, 130 it was interrupted and
 //! had found nothing until then.
 
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use clap::{Parser, ValueEnum as _};
+use futures_util::future::select_all;
 use rialto_faults::campaign::{self, Campaign, Options, Outcome, Report};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 const FAILED: u8 = 1;
@@ -60,7 +62,7 @@ fn main() -> ExitCode {
     match start(&cli) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("faults: {error:#}");
+            tell(&format!("{error:#}"));
             ExitCode::from(FAILED)
         }
     }
@@ -73,17 +75,14 @@ fn start(cli: &Cli) -> anyhow::Result<ExitCode> {
         .build()
         .context("the runtime cannot be started")?;
     runtime.block_on(async {
-        let mut terminated = signal(SignalKind::terminate()).context("signals")?;
+        let mut signals = signals()?;
         let mut stops = async || {
-            tokio::select! {
-                _ = tokio::signal::ctrl_c() => {}
-                _ = terminated.recv() => {}
-            }
+            select_all(signals.iter_mut().map(|signal| Box::pin(signal.recv()))).await;
         };
         let (interrupt, interrupted) = watch::channel(false);
         let stopped_twice = async {
             stops().await;
-            eprintln!("faults: ends after this round and judges; once more, and it ends at once");
+            tell("ends after this round and judges; once more, and it ends at once");
             interrupt.send_replace(true);
             stops().await;
         };
@@ -93,6 +92,41 @@ fn start(cli: &Cli) -> anyhow::Result<ExitCode> {
             () = stopped_twice => Ok(ExitCode::from(INTERRUPTED)),
         }
     })
+}
+
+/// Whatever asks a process to end. Who was started to outlive his terminal (nohup) does so.
+fn signals() -> anyhow::Result<Vec<Signal>> {
+    let mut kinds = vec![
+        SignalKind::interrupt(),
+        SignalKind::terminate(),
+        SignalKind::quit(),
+    ];
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    if !ignores(&status, SignalKind::hangup()) {
+        kinds.push(SignalKind::hangup());
+    }
+    let signals = kinds.into_iter().map(signal).collect::<io::Result<_>>();
+    signals.context("signals")
+}
+
+/// Whether a process of this status ignores a signal (proc(5), `SigIgn`).
+fn ignores(status: &str, kind: SignalKind) -> bool {
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"))
+        .unwrap_or_default();
+    let mask = u64::from_str_radix(line.trim(), 16).unwrap_or(0);
+    mask >> (kind.as_raw_value() - 1) & 1 == 1
+}
+
+/// Says it on a terminal that may be gone.
+fn tell(words: &str) {
+    let _ = writeln!(io::stderr(), "faults: {words}");
+}
+
+/// The same for what is asked for.
+fn print(text: &str) {
+    let _ = io::stdout().write_all(text.as_bytes());
 }
 
 async fn play(
@@ -108,7 +142,7 @@ async fn play(
         } else {
             campaign.rounds()
         });
-        eprintln!("faults: {} with seed {seed}", campaign.name());
+        tell(&format!("{} with seed {seed}", campaign.name()));
         let options = Options {
             binary: binary.to_owned(),
             scratch: cli.scratch.clone(),
@@ -118,7 +152,7 @@ async fn play(
             planted: cli.planted.clone(),
         };
         let report = Box::pin(campaign::run(campaign, &options, interrupted.clone())).await;
-        println!("{}", report.text());
+        print(&format!("{}\n", report.text()));
         reports.push(report);
         if let Some(path) = &cli.report {
             let json = serde_json::to_vec_pretty(&reports).context("the report")?;
@@ -129,7 +163,7 @@ async fn play(
             break;
         }
     }
-    print!("{}", campaign::summary(&reports));
+    print(&campaign::summary(&reports));
     let any = |found: fn(&Outcome) -> bool| reports.iter().any(|report| found(&report.outcome));
     let code = if any(|outcome| matches!(outcome, Outcome::Failed | Outcome::BrokeOff(_))) {
         FAILED
@@ -174,4 +208,17 @@ fn binary(named: Option<&Path>) -> anyhow::Result<PathBuf> {
 fn fresh_seed() -> u64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     now.map_or(1, |since| since.as_secs() % 1_000_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_ignores_what_its_status_says() {
+        let nohup = "SigBlk:\t0000000000000002\nSigIgn:\t0000000000001001\n";
+        assert!(ignores(nohup, SignalKind::hangup()));
+        assert!(!ignores(nohup, SignalKind::interrupt()));
+        assert!(!ignores("", SignalKind::hangup()));
+    }
 }

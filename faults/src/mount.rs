@@ -18,7 +18,7 @@ const NO_LOG_FLUSH: u32 = 2;
 /// Bytes that a filler is written by, first large and at last small, so that it leaves no room.
 const FILLER_CHUNKS: [usize; 3] = [1 << 20, 64 << 10, 512];
 
-/// A mounted image. Unmounted, and its loop device given back, when it is dropped.
+/// A mounted image. Unmounted, and its loop device given back, when it is dropped; the image goes or stays with the folder.
 #[derive(Debug)]
 pub(crate) struct Disk {
     image: PathBuf,
@@ -120,7 +120,6 @@ impl Drop for Disk {
             // Somebody is still in there; it goes when he does.
             let _ = run(Command::new("umount").arg("-l").arg(&self.mounted));
         }
-        let _ = fs::remove_file(&self.image);
     }
 }
 

@@ -1,5 +1,6 @@
 //! How far a campaign has come: a bar on a terminal, a line now and then elsewhere.
 
+use std::io::{self, Write as _};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -35,7 +36,8 @@ impl Progress {
         if self.bar.is_hidden() && self.said.elapsed() > LINE_EVERY {
             self.said = Instant::now();
             let all = self.bar.length().unwrap_or_default();
-            eprintln!("{}: {rounds} of {all} rounds", self.name);
+            // Nobody may be there to read it any more.
+            let _ = writeln!(io::stderr(), "{}: {rounds} of {all} rounds", self.name);
         }
     }
 

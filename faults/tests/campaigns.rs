@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used)] // as in every test
 
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::OnceLock;
 
 use rialto_faults::campaign::{self, Campaign, Options, Outcome, Report};
@@ -14,27 +16,35 @@ use built::{binary, build};
 
 /// Runs a campaign and insists on its verdict. Where the machine lacks what it needs, that is said aloud.
 fn passes(campaign: Campaign) {
-    let report = run(campaign, binary(), None);
+    let scratch = tempfile::tempdir().unwrap();
+    let options = options(campaign, binary(), scratch.path());
+    let report = play(campaign, &options, false);
     match &report.outcome {
-        Outcome::CannotRun(why) => eprintln!("NOT TESTED, {}: {why}", campaign.name()),
+        Outcome::CannotRun(why) => not_tested(campaign, why),
         _ => assert!(report.passed(), "{}", report.text()),
     }
 }
 
-/// Runs a campaign against a broker that makes a mistake, and insists that it is found; `faults/planted.sh` has them all.
-fn finds(campaign: Campaign, mistake: &str) {
-    let report = run(campaign, planted(), Some(mistake.to_owned()));
-    match &report.outcome {
-        Outcome::CannotRun(why) => eprintln!("NOT TESTED, {}: {why}", campaign.name()),
-        outcome => assert_eq!(*outcome, Outcome::Failed, "{mistake}: {}", report.text()),
-    }
+/// Past what the test harness keeps to itself of tests that pass: it does so with what `eprintln!` writes, and no more.
+fn not_tested(campaign: Campaign, why: &str) {
+    let _ = writeln!(io::stderr(), "NOT TESTED, {}: {why}", campaign.name());
 }
 
-fn run(campaign: Campaign, binary: &Path, planted: Option<String>) -> Report {
+/// Runs a campaign against a broker that makes a mistake, and insists that it is found and that this is left of it;
+/// `faults/planted.sh` has them all.
+fn finds(campaign: Campaign, mistake: &str, left: &str) {
     let scratch = tempfile::tempdir().unwrap();
-    let mut options = options(campaign, binary, scratch.path());
-    options.planted = planted;
-    play(campaign, &options, false)
+    let mut options = options(campaign, planted(), scratch.path());
+    options.planted = Some(mistake.to_owned());
+    let report = play(campaign, &options, false);
+    match &report.outcome {
+        Outcome::CannotRun(why) => not_tested(campaign, why),
+        outcome => {
+            assert_eq!(*outcome, Outcome::Failed, "{mistake}: {}", report.text());
+            let kept = report.kept.unwrap();
+            assert!(kept.join(left).exists(), "{}", kept.display());
+        }
+    }
 }
 
 fn options(campaign: Campaign, binary: &Path, scratch: &Path) -> Options {
@@ -76,6 +86,36 @@ fn an_interrupted_campaign_judges_what_it_did_and_leaves_nothing() {
     let words = "verdict: INTERRUPTED after 0 rounds";
     assert!(report.text().contains(words), "{}", report.text());
     assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0);
+}
+
+/// A broker as it is built, which says beforehand what is said when a task panics.
+fn panicking(folder: &Path) -> PathBuf {
+    let path = folder.join("rialto");
+    let words = "thread 'shard' panicked at shard.rs:7:";
+    let script = format!(
+        "#!/bin/sh\necho \"{words}\" >&2\nexec '{}' \"$@\"\n",
+        binary().display()
+    );
+    // Not by ourselves: no child of another test may have it open when it is run.
+    let write = Command::new("sh")
+        .args(["-c", "printf %s \"$1\" > \"$0\" && chmod +x \"$0\""])
+        .arg(&path)
+        .arg(script)
+        .status();
+    assert!(write.unwrap().success());
+    path
+}
+
+#[test]
+fn a_panic_of_one_task_is_found_though_all_goes_on() {
+    for campaign in [Campaign::Kill, Campaign::Overload] {
+        let scratch = tempfile::tempdir().unwrap();
+        let mut options = options(campaign, &panicking(scratch.path()), scratch.path());
+        options.rounds = 1;
+        let report = play(campaign, &options, false);
+        let found: Vec<&String> = report.findings.violations.keys().collect();
+        assert_eq!(found, ["panicked"], "{}", report.text());
+    }
 }
 
 #[test]
@@ -135,10 +175,10 @@ fn attacks_are_refused_and_counted_and_those_who_behave_lose_nothing() {
 
 #[test]
 fn an_acknowledgement_before_the_sync_is_found_when_the_power_goes() {
-    finds(Campaign::Power, "ack-before-sync");
+    finds(Campaign::Power, "ack-before-sync", "disk.img");
 }
 
 #[test]
 fn a_dedupe_that_is_skipped_is_found_when_the_broker_is_killed() {
-    finds(Campaign::Kill, "skip-dedupe");
+    finds(Campaign::Kill, "skip-dedupe", "data");
 }

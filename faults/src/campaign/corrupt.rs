@@ -1,6 +1,6 @@
 //! Damaged files: in each file of a data directory that was written under load, at its head, in its middle and at its tail, a
-//! bit is flipped, a sector is zero, or the rest is missing. The broker may refuse to start and say why, or serve everything as it
-//! was; it may not serve anything else.
+//! bit is flipped, a sector is zero, or the rest is missing. The broker may refuse to start and say why, or serve each conversation
+//! as it was or refuse it with an error in its log; it may not serve anything else.
 //!
 //! What the journal's last write brought is no evidence: a torn write looks the same. So after everything that is
 //! judged something is written that is not.
@@ -15,6 +15,8 @@ use tokio::time::sleep;
 
 use super::stage::Stage;
 use crate::broker::Started;
+use crate::findings::Findings;
+use crate::lives::OwnEnd;
 use crate::load::{Pace, Plan, Reread, Town};
 
 const SECTOR_BYTES: u64 = 512;
@@ -24,6 +26,8 @@ const LIFE: Duration = Duration::from_millis(2_500);
 const REST: Duration = Duration::from_millis(400);
 /// How long an answer may be missing from a broker whose data is damaged.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Damaged directories that are kept, of rounds in which something was found.
+const KEPT_MAX: u32 = 5;
 /// Files that are not data.
 const NOT_DATA: [&str; 2] = ["LOCK", "addresses.json"];
 
@@ -53,6 +57,7 @@ pub(super) async fn run(stage: &mut Stage) -> anyhow::Result<()> {
     broker.kill();
     let pristine = stage.path("pristine");
     fs::rename(&stage.launch.data, &pristine)?;
+    stage.judge_own_ends(OwnEnd::HasToSayWhy);
     let mut cases = Vec::new();
     for file in files(&pristine)? {
         for place in [Place::Head, Place::Middle, Place::Tail] {
@@ -65,16 +70,28 @@ pub(super) async fn run(stage: &mut Stage) -> anyhow::Result<()> {
     stage.dice.shuffle(&mut cases);
     stage.expect(cases.len());
     let mut cases = cases.into_iter();
+    let mut kept = 0;
     while let (Some(round), Some((file, place, damage))) = (stage.next_round(), cases.next()) {
         copy(&pristine, &stage.launch.data)?;
-        let what = format!("{damage:?} at the {place:?} of {}", file.display());
-        stage.progress.at(what.clone());
+        let number = round + 1;
+        let what = format!(
+            "round {number}: {damage:?} at the {place:?} of {}",
+            file.display()
+        );
+        stage.at(&what);
+        let found = stage.found();
         if spoil(&stage.launch.data.join(&file), place, damage)? {
             judge(stage, &town, &what).await?;
         } else {
             stage.figures.add("files too short for it", 1);
         }
-        fs::remove_dir_all(&stage.launch.data)?;
+        if stage.found() > found && kept < KEPT_MAX {
+            let damaged = stage.path(&format!("damaged-{number}"));
+            fs::rename(&stage.launch.data, damaged)?;
+            kept += 1;
+        } else {
+            fs::remove_dir_all(&stage.launch.data)?;
+        }
         stage.progress.step(round + 1);
     }
     Ok(())
@@ -95,10 +112,7 @@ async fn judge(stage: &mut Stage, town: &Town, what: &str) -> anyhow::Result<()>
     stage.figures.add("damages", 1);
     let mut broker = match stage.try_start().await? {
         Started::Serving(broker, _) => broker,
-        Started::Ended(ending) => {
-            stage.judge_ending(&ending, what);
-            return Ok(());
-        }
+        Started::Ended(_) => return Ok(()),
         Started::Hung => {
             stage
                 .findings
@@ -106,28 +120,49 @@ async fn judge(stage: &mut Stage, town: &Town, what: &str) -> anyhow::Result<()>
             return Ok(());
         }
     };
-    match town.reread().await {
-        Reread::Same => stage.figures.add("served and right", 1),
-        Reread::Other(words) => stage
-            .findings
-            .add("served but wrong", format!("{what}: {words}")),
-        Reread::Refused(words) => match broker.ended() {
-            Some(ending) => stage.judge_ending(&ending, what),
-            None if broker.log().contains("ERROR") => {
-                stage
-                    .figures
-                    .add("served, some reads refused with an error in the log", 1);
-            }
-            None => stage
-                .findings
-                .add("refused without a word", format!("{what}: {words}")),
-        },
+    let mut reread = Reread::default();
+    tokio::select! {
+        biased;
+        () = town.reread(&mut reread) => {}
+        // Nobody answers any more.
+        _ = broker.wait(Duration::MAX) => {}
     }
-    if broker.log().contains("panicked at") {
-        stage.findings.add("panicked", what);
+    let ended = broker.ended().is_some();
+    if ended {
+        reread.refused.clear();
+        reread.unanswered.clear();
     }
-    broker.kill();
+    let findings = judge_reread(&reread, &broker.log(), what);
+    if findings.is_clean() && !ended {
+        let figure = if reread.refused.is_empty() {
+            "served and right"
+        } else {
+            "served, some reads refused with an error in the log"
+        };
+        stage.figures.add(figure, 1);
+    }
+    stage.findings.merge(findings);
     Ok(())
+}
+
+/// Each log is what it was, or refused with an error in the broker's log.
+fn judge_reread(reread: &Reread, log: &str, what: &str) -> Findings {
+    let mut findings = Findings::default();
+    let silent: &[String] = if log.contains("ERROR") {
+        &[]
+    } else {
+        &reread.refused
+    };
+    for (kind, logs) in [
+        ("served but wrong", &reread.other[..]),
+        ("unanswered", &reread.unanswered),
+        ("refused without a word", silent),
+    ] {
+        for words in logs {
+            findings.add(kind, format!("{what}: {words}"));
+        }
+    }
+    findings
 }
 
 /// Damages a file; false: it is too short for that.
@@ -195,6 +230,25 @@ fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_log_that_is_refused_hides_nothing_of_the_others() {
+        let words = |log: &str| vec![log.to_owned()];
+        let reread = Reread {
+            same: 1,
+            other: words("room 1"),
+            refused: words("room 0"),
+            unanswered: words("room 2"),
+        };
+        let found = |log| {
+            let findings = judge_reread(&reread, log, "a bit flipped");
+            findings.violations.into_keys().collect::<Vec<_>>()
+        };
+        let wrong = ["served but wrong", "unanswered"];
+        assert_eq!(found("ERROR of storage"), wrong);
+        let silent = ["refused without a word", wrong[0], wrong[1]];
+        assert_eq!(found("all is well"), silent);
+    }
 
     #[test]
     fn each_damage_changes_the_file_where_it_says() {

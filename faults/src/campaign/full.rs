@@ -8,6 +8,7 @@ use tokio::time::sleep;
 
 use super::stage::Stage;
 use crate::broker::{Broker, Started};
+use crate::lives::OwnEnd;
 use crate::load::{Era, Pace, Plan, Town, Turns};
 use crate::mount::Disk;
 use crate::patience::Patience;
@@ -30,10 +31,12 @@ pub(super) async fn run(stage: &mut Stage) -> anyhow::Result<()> {
     stage.launch.settings.push(keep);
     let mut broker = stage.start().await?;
     let mut town = stage.town(busy(stage.plan())).await?;
+    stage.judge_own_ends(OwnEnd::HasToSayWhy);
     while let Some(round) = stage.next_round() {
         let era;
         (broker, era) = serving(stage, broker, town.begin()).await?;
         let era = era?;
+        stage.at(&format!("round {}, while the disk is full", round + 1));
         disk.fill()?;
         stage.figures.add("times full", 1);
         let (running, kept) = (
@@ -50,6 +53,7 @@ pub(super) async fn run(stage: &mut Stage) -> anyhow::Result<()> {
             }
             None => start_full(stage).await?,
         };
+        stage.at(&format!("round {}, after the disk was freed", round + 1));
         disk.free()?;
         broker = go_on(stage, &era, running).await?;
         let ended;
@@ -75,7 +79,7 @@ fn busy(mut plan: Plan) -> Plan {
     plan
 }
 
-/// Waits until somebody is refused, and sees that readers are served all the same; none: the broker ended, and had to say why.
+/// Waits until somebody is refused, and sees that readers are served all the same; none: the broker ended.
 async fn fill_up(
     stage: &mut Stage,
     town: &Town,
@@ -84,8 +88,7 @@ async fn fill_up(
 ) -> anyhow::Result<Option<Broker>> {
     let mut patience = Patience::of(REFUSED_MAX);
     while era.refused() == 0 && patience.wait().await {
-        if let Some(ending) = broker.ended() {
-            stage.judge_ending(&ending, "while the disk was full");
+        if broker.ended().is_some() {
             return Ok(None);
         }
     }
@@ -109,8 +112,7 @@ async fn start_full(stage: &mut Stage) -> anyhow::Result<Option<Broker>> {
             stage.figures.add("starts on a full disk", 1);
             Ok(Some(broker))
         }
-        Started::Ended(ending) => {
-            stage.judge_ending(&ending, "started on a full disk");
+        Started::Ended(_) => {
             stage.figures.add("starts refused on a full disk", 1);
             Ok(None)
         }
@@ -133,8 +135,8 @@ async fn serving<T>(
         tokio::select! {
             biased;
             done = &mut work => return Ok((broker, done)),
-            () = sleep(LOOK) => if let Some(ending) = broker.ended() {
-                stage.judge_ending(&ending, "some time after the disk was freed");
+            () = sleep(LOOK) => if broker.ended().is_some() {
+                drop(broker);
                 broker = stage.start().await?;
             }
         }
@@ -147,8 +149,7 @@ async fn go_on(stage: &mut Stage, era: &Era, running: Option<Broker>) -> anyhow:
         let from = era.acknowledged();
         let mut patience = Patience::of(stage.patience());
         while era.acknowledged() < from + 20 {
-            if let Some(ending) = broker.ended() {
-                stage.judge_ending(&ending, "after the disk was freed");
+            if broker.ended().is_some() {
                 break;
             }
             if !patience.wait().await {

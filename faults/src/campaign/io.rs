@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use rustix::process::Signal;
 use tokio::time::{Instant, sleep};
 
 use super::stage::Stage;
 use crate::broker::{Broker, Ports, Started};
+use crate::lives::OwnEnd;
 use crate::load::{Era, Pace, Plan, Town, Turns};
 use crate::patience::Patience;
 use crate::shim::{Shim, Site, Wrong, place};
@@ -28,6 +28,7 @@ pub(super) async fn run(stage: &mut Stage) -> anyhow::Result<()> {
     let era = town.begin().await?;
     broker = live(stage, &era, broker, "nothing").await?;
     end_era(stage, &mut town, era).await?;
+    stage.judge_own_ends(OwnEnd::HasToSayWhy);
     let mut cases = cases(stage, &shim)?.into_iter();
     while let (Some(round), Some((site, wrong))) = (stage.next_round(), cases.next()) {
         let nth = stage.dice.between(1, site.count.clamp(1, NTH_MAX));
@@ -38,7 +39,7 @@ pub(super) async fn run(stage: &mut Stage) -> anyhow::Result<()> {
             site.class,
             place(&stage.launch.binary, &site).unwrap_or_else(|| format!("{:016x}", site.hash))
         );
-        stage.progress.at(what.clone());
+        stage.at(&what);
         let era = town.begin().await?;
         shim.aim(&site, u32::try_from(nth).unwrap_or(1), wrong)?;
         broker = live(stage, &era, broker, &what).await?;
@@ -96,21 +97,14 @@ fn busy(mut plan: Plan) -> Plan {
     plan
 }
 
-/// A life under load: serving, killed, recovering, serving, stopped in order, started again. What ends by itself has to say why.
+/// A life under load: serving, killed, recovering, serving, stopped in order, started again.
 async fn live(stage: &mut Stage, era: &Era, broker: Broker, what: &str) -> anyhow::Result<Broker> {
     if let Some(broker) = serve(stage, era, broker, what).await {
         broker.kill();
     }
     let broker = again(stage, what).await?;
-    if let Some(mut broker) = serve(stage, era, broker, what).await {
-        broker.signal(Signal::TERM);
-        match broker.wait(STOP_MAX).await {
-            Some(ending) if ending.status.success() => stage.figures.add("stops in order", 1),
-            Some(ending) => stage.judge_ending(&ending, what),
-            None => stage
-                .findings
-                .add("hung", format!("{what}: it did not stop")),
-        }
+    if let Some(broker) = serve(stage, era, broker, what).await {
+        broker.stop(STOP_MAX).await;
     }
     again(stage, what).await
 }
@@ -121,12 +115,11 @@ async fn end_era(stage: &mut Stage, town: &mut Town, era: Era) -> anyhow::Result
     Ok(())
 }
 
-/// Lets it serve for a while; none: it ended by itself, and had to say why.
+/// Lets it serve for a while; none: it ended by itself, or acknowledged nothing any more.
 async fn serve(stage: &mut Stage, era: &Era, mut broker: Broker, what: &str) -> Option<Broker> {
     let until = Instant::now() + LIFE;
     while Instant::now() < until {
-        if let Some(ending) = broker.ended() {
-            stage.judge_ending(&ending, what);
+        if broker.ended().is_some() {
             return None;
         }
         sleep(Duration::from_millis(10)).await;
@@ -134,8 +127,7 @@ async fn serve(stage: &mut Stage, era: &Era, mut broker: Broker, what: &str) -> 
     let from = era.acknowledged();
     let mut patience = Patience::of(stage.patience());
     while era.acknowledged() == from {
-        if let Some(ending) = broker.ended() {
-            stage.judge_ending(&ending, what);
+        if broker.ended().is_some() {
             return None;
         }
         if !patience.wait().await {
@@ -153,7 +145,7 @@ async fn serve(stage: &mut Stage, era: &Era, mut broker: Broker, what: &str) -> 
 async fn again(stage: &mut Stage, what: &str) -> anyhow::Result<Broker> {
     match stage.try_start().await? {
         Started::Serving(broker, _) => return Ok(broker),
-        Started::Ended(ending) => stage.judge_ending(&ending, what),
+        Started::Ended(_) => {}
         Started::Hung => stage
             .findings
             .add("hung", format!("{what}: it did not start")),
@@ -175,15 +167,8 @@ async fn fresh(
     launch.environment.extend(shim.environment(&launch.data));
     shim.aim(site, 1, wrong)?;
     match Broker::start(&launch).await? {
-        Started::Serving(mut broker, _) => {
-            broker.signal(Signal::TERM);
-            if broker.wait(STOP_MAX).await.is_none() {
-                stage
-                    .findings
-                    .add("hung", format!("{what}: it did not stop"));
-            }
-        }
-        Started::Ended(ending) => stage.judge_ending(&ending, what),
+        Started::Serving(broker, _) => broker.stop(STOP_MAX).await,
+        Started::Ended(_) => {}
         Started::Hung => stage
             .findings
             .add("hung", format!("{what}: it did not start")),

@@ -75,7 +75,7 @@ pub(super) async fn run(stage: &mut Stage) -> anyhow::Result<()> {
     }
     while let Some(round) = stage.next_round() {
         let attack = ATTACKS[round as usize % ATTACKS.len()];
-        stage.progress.at(attack.name);
+        stage.at(attack.name);
         Box::pin(play(stage, attack)).await?;
         stage.progress.step(round + 1);
     }
@@ -115,7 +115,7 @@ async fn play(stage: &mut Stage, attack: Attack) -> anyhow::Result<()> {
     steady.enter(Phase::Attacked);
     let assault = Assault::begin(attack, stage.launch.ports, connections)?;
     sleep(times.attacked).await;
-    let after = expected(stage, &broker, attack, &before).await?;
+    let after = expected(stage, &broker, attack, &assault, &before).await?;
     let tally = assault.end().await?;
     let peak = watch::memory(&broker)?.peak;
 
@@ -135,18 +135,21 @@ async fn play(stage: &mut Stage, attack: Attack) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The attack goes on until all is refused that it must lead to, or patience is over; what was counted by then comes back.
+/// The attack goes on until it took place and all is refused that it must lead to, or patience is over; what was counted by then
+/// comes back.
 async fn expected(
     stage: &Stage,
     broker: &Broker,
     attack: Attack,
+    assault: &Assault,
     before: &Sheds,
 ) -> anyhow::Result<Sheds> {
     let mut patience = Patience::of(stage.patience());
     loop {
         let now = watch::sheds(broker).await?;
         let seen = since(before, now.clone());
-        if attack.expected.iter().all(|shed| is_in(&seen, *shed)) {
+        let refused = attack.expected.iter().all(|shed| is_in(&seen, *shed));
+        if refused && assault.missing().is_none() {
             return Ok(now);
         }
         for _ in 0..LOOK_EVERY {
@@ -233,6 +236,10 @@ fn judge(stage: &mut Stage, attack: Attack, seen: &Seen, measured: &[Measured; 3
             stage.findings.add("refusals that nobody counted", words);
         }
     }
+    if let Some(why) = attack.missing(tally, seen.connections) {
+        let words = format!("{}: {why}", attack.name);
+        stage.findings.add("attack that did not take place", words);
+    }
     let counts = BTreeMap::from([
         ("connections opened", &tally.opened),
         ("connections turned away", &tally.turned_away),
@@ -240,12 +247,12 @@ fn judge(stage: &mut Stage, attack: Attack, seen: &Seen, measured: &[Measured; 3
             "requests refused with advice when to come back",
             &tally.advised,
         ),
+        ("deliveries to attackers", &tally.told),
     ]);
     for (name, count) in counts {
-        let count = count.load(std::sync::atomic::Ordering::Relaxed);
         stage
             .figures
-            .add(&format!("{}: {name}", attack.name), count);
+            .add(&format!("{}: {name}", attack.name), Tally::of(count));
     }
 }
 

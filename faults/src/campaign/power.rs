@@ -7,6 +7,7 @@ use tokio::time::sleep;
 
 use super::stage::Stage;
 use crate::broker::Broker;
+use crate::lives::OwnEnd;
 use crate::mount::Disk;
 use crate::shim::Shim;
 
@@ -33,10 +34,12 @@ pub(super) async fn run(stage: &mut Stage) -> anyhow::Result<()> {
     while let Some(round) = stage.next_round() {
         let life = stage.dice.millis(10, LIFE_MS_MAX);
         sleep(life).await;
+        stage.judge_own_ends(OwnEnd::HasToSayWhy);
         disk.cut()?;
         let without_power = stage.dice.millis(0, WITHOUT_POWER_MS_MAX);
         sleep(without_power).await;
         broker.kill();
+        stage.judge_own_ends(OwnEnd::Wrong);
         stage.figures.add("power cuts", 1);
         disk.power_on()?;
         broker = start(stage, &shim).await?;

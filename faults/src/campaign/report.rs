@@ -1,6 +1,7 @@
 //! What a campaign says at its end: what it did, how often, and the verdict; for people and as JSON.
 
 use std::fmt::Write as _;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -43,6 +44,8 @@ pub struct Report {
     pub figures: Figures,
     /// What it found.
     pub findings: Findings,
+    /// Where data and log of what failed are; of a disk of its own, the image.
+    pub kept: Option<PathBuf>,
 }
 
 impl Report {
@@ -75,6 +78,7 @@ impl Report {
             outcome,
             figures,
             findings,
+            kept: None,
         }
     }
 
@@ -117,16 +121,16 @@ impl Report {
             let _ = writeln!(text, "    {example}");
         }
         let _ = writeln!(text, "  verdict: {}", self.verdict());
+        if let Some(kept) = &self.kept {
+            let _ = writeln!(text, "  data and log are kept in {}", kept.display());
+        }
         text
     }
 
     fn verdict(&self) -> String {
         match &self.outcome {
             Outcome::Passed => "passed".to_owned(),
-            Outcome::Failed => format!(
-                "FAILED, {} violations",
-                self.findings.violations.values().sum::<u64>()
-            ),
+            Outcome::Failed => format!("FAILED, {} violations", self.findings.total()),
             Outcome::CannotRun(why) => format!("CANNOT RUN: {why}"),
             Outcome::Interrupted(rounds) => format!("INTERRUPTED after {rounds} rounds"),
             Outcome::BrokeOff(why) => format!("BROKE OFF: {why}"),

@@ -10,8 +10,9 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 
 use super::{Campaign, Options, Outcome, Report};
-use crate::broker::{Broker, Ending, Launch, Ports, Started};
+use crate::broker::{Broker, Launch, Ports, Started};
 use crate::findings::{Figures, Findings};
+use crate::lives::{Lives, OwnEnd};
 use crate::load::{Era, Plan, Town};
 use crate::progress::Progress;
 use crate::random::Dice;
@@ -67,6 +68,7 @@ impl Stage {
             settings: vec![format!("storage.segment_bytes={SEGMENT_BYTES}")],
             environment: BTreeMap::new(),
             start_max: START_MAX,
+            lives: Lives::default(),
         };
         let mut stage = Self {
             campaign,
@@ -81,6 +83,7 @@ impl Stage {
             shim: None,
             folder,
         };
+        stage.at("before the first round");
         stage.plant()?;
         Ok(stage)
     }
@@ -158,19 +161,21 @@ impl Stage {
         Broker::start(&self.launch).await
     }
 
-    /// How an end that was not asked for is judged: it has to say why.
-    pub(super) fn judge_ending(&mut self, ending: &Ending, what: &str) {
-        if ending.is_clear() {
-            self.figures.add("ended with a clear error", 1);
-        } else {
-            let kind = if ending.has_panicked() {
-                "panicked"
-            } else {
-                "ended without a word"
-            };
-            self.findings
-                .add(kind, format!("{what}: {}", ending.words()));
-        }
+    /// What an end is from now on that a broker brings about by itself; at first it is a violation.
+    pub(super) fn judge_own_ends(&self, own_end: OwnEnd) {
+        self.launch.lives.judge_own_ends(own_end);
+    }
+
+    /// What goes on from now on.
+    pub(super) fn at(&self, what: &str) {
+        self.progress.at(what);
+        self.launch.lives.at(what);
+    }
+
+    /// How many violations were found so far.
+    pub(super) fn found(&mut self) -> u64 {
+        self.note_lives();
+        self.findings.total()
     }
 
     /// How long answers may be missing while the broker serves.
@@ -205,6 +210,7 @@ impl Stage {
             return None;
         }
         self.rounds += 1;
+        self.launch.lives.at(format!("round {}", self.rounds));
         Some(self.rounds - 1)
     }
 
@@ -238,7 +244,15 @@ impl Stage {
         self.figures.merge(&std::mem::take(&mut town.figures));
     }
 
-    pub(super) fn report(self, done: anyhow::Result<()>, took: Duration) -> Report {
+    /// Takes over what was found of brokers' ends.
+    fn note_lives(&mut self) {
+        let (findings, figures) = self.launch.lives.take();
+        self.findings.merge(findings);
+        self.figures.merge(&figures);
+    }
+
+    pub(super) fn report(mut self, done: anyhow::Result<()>, took: Duration) -> Report {
+        self.note_lives();
         let Self {
             campaign,
             options,
@@ -251,18 +265,13 @@ impl Stage {
         } = self;
         progress.end();
         let done = done.map(|()| rounds);
-        let report = Report::of(campaign, &options, took, done, figures, findings);
-        if !matches!(report.outcome, Outcome::Passed | Outcome::Interrupted(_)) {
-            keep(folder);
+        let mut report = Report::of(campaign, &options, took, done, figures, findings);
+        if matches!(report.outcome, Outcome::Failed | Outcome::BrokeOff(_)) {
+            // For whoever looks for the reason.
+            report.kept = Some(folder.keep());
         }
         report
     }
-}
-
-/// What is left of a campaign that did not pass is for whoever looks for the reason.
-fn keep(folder: TempDir) {
-    let kept = folder.keep();
-    eprintln!("faults: data and log are kept in {}", kept.display());
 }
 
 fn entropy(folder: &Path) -> u64 {

@@ -7,7 +7,6 @@ use rialto_loadgen::open_files;
 use rialto_loadgen::tokens::Tokens;
 use rialto_protocol::ids::{ConversationId, UserId};
 use rialto_sdk::{Client, Create, HistoryQuery, ReconnectPolicy, RequestError, Roots, Start};
-use rustix::process::Signal;
 use tokio::time::sleep;
 
 use super::stage::Stage;
@@ -48,16 +47,11 @@ pub(super) async fn run(stage: &mut Stage) -> anyhow::Result<()> {
         let life = stage.dice.millis(LIFE_MS.0, LIFE_MS.1);
         sleep(life).await;
         if stage.dice.chance(IN_ORDER) {
-            broker.signal(Signal::TERM);
-            if broker.wait(STOP_MAX).await.is_none() {
-                let words = format!("it did not stop within {} s", STOP_MAX.as_secs());
-                stage.findings.add("hung", words);
-            }
-            stage.figures.add("stops in order", 1);
+            broker.stop(STOP_MAX).await;
         } else {
+            broker.kill();
             stage.figures.add("kills", 1);
         }
-        broker.kill();
         broker = stage.start().await?;
         era = stage.end_round(round, &mut town, era).await?;
     }

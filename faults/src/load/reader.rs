@@ -257,6 +257,39 @@ pub(super) async fn history(
     client: &Client,
     conversation: ConversationId,
 ) -> Result<Vec<v1::Event>, RequestError> {
+    history_noting(client, conversation, |_| {}).await
+}
+
+/// What came of reading a whole log within some time.
+#[derive(Debug)]
+pub(super) enum Read {
+    /// All of it.
+    Whole(Vec<v1::Event>),
+    /// It was refused for now, until the time was over.
+    Refused(RequestError),
+    /// It was refused for good, as though nobody had to find it there.
+    Denied(RequestError),
+    /// Nobody said anything.
+    Unanswered,
+}
+
+/// As [`history`], not longer than this.
+pub(super) async fn read(client: &Client, conversation: ConversationId, most: Duration) -> Read {
+    let mut refusal = None;
+    let reading = history_noting(client, conversation, |error| refusal = Some(error));
+    match Patience::of(most).with(reading).await {
+        Some(Ok(events)) => Read::Whole(events),
+        Some(Err(error)) => Read::Denied(error),
+        None => refusal.map_or(Read::Unanswered, Read::Refused),
+    }
+}
+
+/// As [`history`], and has each refusal noted that is for now.
+async fn history_noting(
+    client: &Client,
+    conversation: ConversationId,
+    mut note: impl FnMut(RequestError),
+) -> Result<Vec<v1::Event>, RequestError> {
     let mut events = Vec::new();
     let mut from = Seq(1);
     loop {
@@ -264,6 +297,9 @@ pub(super) async fn history(
         let page = match client.history(conversation, query).await {
             Ok(page) => page,
             Err(error) if error.retry() != Retry::Never => {
+                if error.refusal().is_some() {
+                    note(error);
+                }
                 sleep(AGAIN).await;
                 continue;
             }

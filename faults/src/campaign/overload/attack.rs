@@ -3,7 +3,7 @@
 
 use std::rc::Rc;
 
-use super::site::Site;
+use super::site::{Site, Tally};
 use super::{crowding, flooding, holding};
 
 /// Where something is refused or dropped, and why, as in `rialto_shed_total`.
@@ -17,7 +17,8 @@ pub(super) struct Attack {
     kind: Kind,
     /// Connections that it holds at a time, or tries to.
     pub(super) connections: usize,
-    /// What it must lead to: refusals that nobody counts are as bad as none.
+    /// What it must lead to: refusals that nobody counts are as bad as none. An attack without any is there to be told
+    /// something, as often as it has connections at least.
     pub(super) expected: &'static [Shed],
     /// Settings of its broker, beside those of every round.
     pub(super) settings: &'static [&'static str],
@@ -149,6 +150,22 @@ pub(super) const ATTACKS: [Attack; 13] = [
 ];
 
 impl Attack {
+    /// Why it is no attack; none: it took place.
+    pub(super) fn missing(self, tally: &Tally, connections: u64) -> Option<String> {
+        let told = Tally::of(&tally.told);
+        if let Some(why) = tally.failed.get() {
+            Some(why.clone())
+        } else if Tally::of(&tally.opened) == 0 {
+            Some("no connection was opened".to_owned())
+        } else if self.expected.is_empty() && told < connections {
+            Some(format!(
+                "{connections} connections were told something {told} times"
+            ))
+        } else {
+            None
+        }
+    }
+
     /// Goes on until it is dropped.
     pub(super) async fn act(self, site: Rc<Site>) {
         match self.kind {
@@ -165,6 +182,28 @@ impl Attack {
             Kind::SubscribeStorm => crowding::subscribe_storm(&site).await,
             Kind::ReconnectStorm => crowding::reconnect_storm(&site).await,
             Kind::HotConversation => crowding::hot_conversation(&site).await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_attack_that_did_nothing_is_none() {
+        let missing = |attack: Attack, tally: &Tally| attack.missing(tally, 2).is_some();
+        for attack in ATTACKS {
+            let tally = Tally::default();
+            assert!(missing(attack, &tally), "{} opened nothing", attack.name);
+            Tally::add(&tally.opened);
+            let silent = missing(attack, &tally);
+            assert_eq!(silent, attack.expected.is_empty(), "{}", attack.name);
+            Tally::add(&tally.told);
+            Tally::add(&tally.told);
+            assert!(!missing(attack, &tally), "{} took place", attack.name);
+            let _ = tally.failed.set("no herald".to_owned());
+            assert!(missing(attack, &tally), "{} failed", attack.name);
         }
     }
 }

@@ -32,7 +32,7 @@ const QUIC_OF: usize = 8;
 
 /// Readers of a busy conversation that never read.
 pub(super) async fn slow_readers(site: &Rc<Site>) {
-    let Ok((herald, square)) = site.herald().await else {
+    let Some((herald, square)) = site.herald().await else {
         return;
     };
     let told = tell(&herald, square, BUSY_BYTES, BUSY_EVERY);
@@ -47,7 +47,7 @@ pub(super) async fn slow_readers(site: &Rc<Site>) {
 
 /// As many readers of one conversation as there can be; all of them read.
 pub(super) async fn hot_conversation(site: &Rc<Site>) {
-    let Ok((herald, square)) = site.herald().await else {
+    let Some((herald, square)) = site.herald().await else {
         return;
     };
     let told = tell(&herald, square, HOT_BYTES, HOT_EVERY);
@@ -77,7 +77,7 @@ async fn tell(herald: &Client, square: ConversationId, bytes: usize, every: Dura
 
 /// Subscribes to thousands of conversations and unsubscribes again, most of which do not exist.
 pub(super) async fn subscribe_storm(site: &Rc<Site>) {
-    let Ok((_herald, square)) = site.herald().await else {
+    let Some((_herald, square)) = site.herald().await else {
         return;
     };
     site.each(|site, number| async move {

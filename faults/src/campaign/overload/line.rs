@@ -144,7 +144,9 @@ impl Line {
         let mut buf = BytesMut::with_capacity(64 << 10);
         while stream.read_buf(&mut buf).await.is_ok_and(|count| count > 0) {
             while let Ok(Some(frame)) = frame::split(&mut buf, FRAME_BYTES_MAX_CEILING) {
-                if frame.kind == FrameKind::Error
+                if frame.kind == FrameKind::Deliver {
+                    Tally::add(&tally.told);
+                } else if frame.kind == FrameKind::Error
                     && v1::Error::decode(frame.body).is_ok_and(|error| error.retry_after_ms > 0)
                 {
                     Tally::add(&tally.advised);

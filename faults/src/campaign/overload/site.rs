@@ -2,8 +2,8 @@
 //! a lower priority than the broker and the clients that behave: they stand for machines of their own.
 
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -31,11 +31,24 @@ pub(super) struct Tally {
     pub(super) turned_away: AtomicU64,
     /// Requests that were refused with advice when to come back.
     pub(super) advised: AtomicU64,
+    /// Frames with events that attackers were told.
+    pub(super) told: AtomicU64,
+    /// Why they did not do what they were there for.
+    pub(super) failed: OnceLock<String>,
 }
 
 impl Tally {
     pub(super) fn add(count: &AtomicU64) {
         count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn of(count: &AtomicU64) -> u64 {
+        count.load(Ordering::Relaxed)
+    }
+
+    /// They cannot go on; the first reason counts.
+    fn fail(&self, why: String) {
+        let _ = self.failed.set(why);
     }
 }
 
@@ -59,8 +72,18 @@ impl Site {
         std::future::pending::<()>().await;
     }
 
-    /// A client without limits, which has founded a public conversation.
-    pub(super) async fn herald(&self) -> anyhow::Result<(Client, ConversationId)> {
+    /// A client without limits, which has founded a public conversation; none: the attack cannot take place.
+    pub(super) async fn herald(&self) -> Option<(Client, ConversationId)> {
+        match self.call_herald().await {
+            Ok(herald) => Some(herald),
+            Err(error) => {
+                self.tally.fail(format!("no herald: {error:#}"));
+                None
+            }
+        }
+    }
+
+    async fn call_herald(&self) -> anyhow::Result<(Client, ConversationId)> {
         let endpoint = format!("tcp://127.0.0.1:{}", self.ports.tcp);
         let (client, mut events) = Box::pin(
             Client::builder()
@@ -78,6 +101,8 @@ impl Site {
 
 /// An attack that goes on.
 pub(super) struct Assault {
+    attack: Attack,
+    connections: usize,
     stop: oneshot::Sender<()>,
     thread: JoinHandle<()>,
     pub(super) tally: Arc<Tally>,
@@ -102,22 +127,29 @@ impl Assault {
                 let site = Rc::new(Site {
                     ports,
                     connections,
-                    tally: theirs,
+                    tally: theirs.clone(),
                     opening: Semaphore::new(OPENING_MAX),
                 });
                 tokio::select! {
                     _ = stopped => {}
-                    () = attack.act(site) => {}
+                    () = attack.act(site) => theirs.fail("it ended by itself".to_owned()),
                 }
             });
             drop(local);
             runtime.shutdown_timeout(Duration::from_secs(1));
         });
         Ok(Self {
+            attack,
+            connections,
             stop,
             thread: thread.context("the attackers' thread")?,
             tally,
         })
+    }
+
+    /// Why it is no attack, so far.
+    pub(super) fn missing(&self) -> Option<String> {
+        self.attack.missing(&self.tally, self.connections as u64)
     }
 
     /// Ends it, with all its connections.
@@ -126,11 +158,34 @@ impl Assault {
             stop,
             thread,
             tally,
+            ..
         } = self;
         let _ = stop.send(());
         tokio::task::spawn_blocking(move || thread.join())
             .await?
             .map_err(|_| anyhow::anyhow!("the attackers panicked"))?;
         Ok(tally)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::attack::ATTACKS;
+    use super::*;
+    use crate::patience::Patience;
+    use crate::random::Dice;
+
+    #[tokio::test]
+    async fn an_attack_without_its_herald_says_that_it_did_not_take_place() {
+        let hot = ATTACKS
+            .into_iter()
+            .find(|attack| attack.name == "hot conversation");
+        let nobody = Ports::free(&mut Dice::new(std::process::id().into()));
+        let assault = Assault::begin(hot.unwrap(), nobody, 1).unwrap();
+        let mut patience = Patience::of(Duration::from_secs(20));
+        while assault.tally.failed.get().is_none() && patience.wait().await {}
+        let tally = assault.end().await.unwrap();
+        let why = tally.failed.get().unwrap();
+        assert!(why.starts_with("no herald"), "{why}");
     }
 }
