@@ -7,11 +7,13 @@ pub const ANY_ERROR: &str = "an error code";
 
 /// Every queue and reason that the core counts. docs/OPERATIONS.md is checked against it.
 pub const SHED: &[(&str, &str)] = &[
+    ("notices", "full"),
     ("owner", ANY_ERROR),
     ("parked", "full"),
     ("presence", "queue_full"),
     ("queue", "shard_budget"),
     ("session", ANY_ERROR),
+    ("signals", "crowd"),
     ("signals", "queue_full"),
     ("subscription", ANY_ERROR),
 ];

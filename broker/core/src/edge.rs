@@ -44,6 +44,7 @@ use crate::{
 use conns::Conns;
 use drain::Leaving;
 use home::Home;
+use life::Toil;
 use presence::Presence;
 use rate::{Rate, UserRates};
 use session::State;
@@ -73,8 +74,12 @@ pub struct Edge {
     receipt_buf: BytesMut,
     /// Messages of the read that is being handled, by the shard that they are for.
     batches: Vec<Option<PlainBatch>>,
+    /// What came with frames of the read that is being handled, and is not seen from outside.
+    toil: Toil,
     /// Connections that are not read for a while, and until when, monotonic microseconds; rising.
     resting: VecDeque<(u64, ConnId)>,
+    /// When a crowd may be passed the next signal, monotonic microseconds.
+    crowd_signal_us: u64,
     /// Sessions that are open.
     open: u64,
     draining: bool,
@@ -103,7 +108,9 @@ impl Edge {
             receipt_order: Vec::new(),
             receipt_buf: BytesMut::new(),
             batches: (0..topology.shards).map(|_| None).collect(),
+            toil: Toil::default(),
             resting: VecDeque::new(),
+            crowd_signal_us: 0,
             open: 0,
             draining: false,
             leaving: None,
@@ -136,7 +143,7 @@ impl Edge {
     }
 
     /// Takes in what an owner or a presence home says.
-    pub fn take(&mut self, _now: Now, message: ToEdge, fx: &mut Effects) {
+    pub fn take(&mut self, now: Now, message: ToEdge, fx: &mut Effects) {
         match message {
             ToEdge::Appended {
                 origin,
@@ -179,7 +186,7 @@ impl Edge {
                 conversation,
                 user,
                 frame,
-            } => self.signalled(conversation, user, &frame, fx),
+            } => self.signalled(now, conversation, user, &frame, fx),
             ToEdge::Presence { origin, presences } => self.presences(origin, &presences, fx),
         }
     }

@@ -277,6 +277,8 @@ pub enum ToOwner {
         user: UserId,
         /// Encoded `rialto.v1.Notice`.
         notice: Bytes,
+        /// A later one of the lane says how the user's list is to show the conversation: this one leaves the list as it is.
+        is_outdated: bool,
     },
     /// An outbox item is durable in the inbox.
     PassedOn {

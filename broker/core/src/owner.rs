@@ -55,7 +55,7 @@ pub struct Owner {
 }
 
 impl Owner {
-    /// An owner of the claimed lanes. What they still have to pass on leaves at once.
+    /// An owner of the claimed lanes. What they still have to pass on leaves at once, or with the next ticks where it is much.
     pub fn new(
         id: ShardId,
         topology: Topology,
@@ -194,7 +194,7 @@ impl Owner {
     /// When the outboxes want to be looked at again.
     #[must_use]
     pub fn deadline_us(&self) -> Option<u64> {
-        self.desk.outbox_retry_us
+        self.desk.retries.deadline_us()
     }
 
     /// Fills in what is now.

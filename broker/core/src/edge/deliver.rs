@@ -20,12 +20,15 @@ use super::{
 };
 use crate::{
     effects::Effects,
-    io::{ConnId, Via},
+    io::{ConnId, Now, Via},
 };
 
 /// More readers of a shard than these are a crowd: writing to all of them takes so long that whoever is sent something else would
 /// notice.
 const CROWD: usize = 64;
+/// How long the next signal to a crowd is away, for each reader of the one before: some four times as long as telling him takes,
+/// so that signals to crowds have a quarter of a shard's time at most.
+const CROWD_SIGNAL_US: u64 = 40;
 
 impl Edge {
     /// Events `first..=last` in one frame, to all who wait for just these.
@@ -188,9 +191,11 @@ impl Edge {
         self.end(key, Some(code), fx);
     }
 
-    /// A signal, to whoever follows the conversation and can take it now.
+    /// A signal, to whoever follows the conversation and can take it now. A crowd is called for it a few at a time, as for
+    /// events, and one that comes too soon after the last is dropped.
     pub(super) fn signalled(
         &mut self,
+        now: Now,
         conversation: ConversationId,
         user: UserId,
         frame: &Bytes,
@@ -199,24 +204,42 @@ impl Edge {
         let Some(key) = self.topics.key(conversation) else {
             return;
         };
+        let readers = self.topics.at(key).live.len() + self.topics.at(key).behind.len();
+        let is_crowd = readers > CROWD;
+        if is_crowd {
+            if now.mono_us < self.crowd_signal_us {
+                fx.counters.shed("signals", "crowd");
+                return;
+            }
+            self.crowd_signal_us = now.mono_us + readers as u64 * CROWD_SIGNAL_US;
+        }
+        let via = if is_crowd { Via::Crowd } else { Via::Main };
         let body = frame.get(HEADER_BYTES..).unwrap_or_default();
         let is_marker = v1::Signalled::decode(body).is_ok_and(|signalled| {
             matches!(signalled.signal, Some(v1::signalled::Signal::Marker(_)))
         });
         let not_to = (!is_marker).then_some(user);
         for index in 0..self.topics.at(key).live.len() {
-            self.signal_to(self.topics.at(key).live[index].conn, not_to, frame, fx);
+            let conn = self.topics.at(key).live[index].conn;
+            self.signal_to(conn, not_to, frame, via, fx);
         }
         for index in 0..self.topics.at(key).behind.len() {
             let sub = &self.subs[self.topics.at(key).behind[index].0 as usize];
             // Before Subscribed its client does not know the handle.
             if matches!(&sub.state, SubState::Behind(behind) if behind.held == 0) {
-                self.signal_to(sub.conn, not_to, frame, fx);
+                self.signal_to(sub.conn, not_to, frame, via, fx);
             }
         }
     }
 
-    fn signal_to(&mut self, conn: ConnId, not_to: Option<UserId>, frame: &Bytes, fx: &mut Effects) {
+    fn signal_to(
+        &mut self,
+        conn: ConnId,
+        not_to: Option<UserId>,
+        frame: &Bytes,
+        via: Via,
+        fx: &mut Effects,
+    ) {
         let Some(session) = self.conns.open(conn) else {
             return;
         };
@@ -226,7 +249,7 @@ impl Edge {
         let via = if session.agreed.datagrams {
             Via::Datagram
         } else {
-            Via::Main
+            via
         };
         if !self.conns.offer(conn, frame, via, fx) {
             fx.counters.shed("signals", "queue_full");

@@ -188,6 +188,7 @@ impl Edge {
     /// A new token. One is verified at a time, so that the answers need no names.
     pub(super) fn refresh(
         &mut self,
+        now: Now,
         call: Call,
         refresh: v1::Refresh,
         fx: &mut Effects,
@@ -199,6 +200,7 @@ impl Edge {
             session.work().refreshes.push_back(WaitingRefresh {
                 request: call.request,
                 cost: call.cost,
+                since_ms: now.unix_ms,
                 token,
             });
             self.verify_next(call.conn, fx);

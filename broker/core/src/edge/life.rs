@@ -22,14 +22,23 @@ use crate::{
 
 /// What a session may still do with a token that has ended, so that a Refresh that is late is not lost.
 const TOKEN_GRACE_MS: u64 = 60_000;
-/// How soon a token that ended is looked at again while a new one is being verified.
-const REFRESH_WAIT_US: u64 = 1_000_000;
+/// How much longer it may while a new one is being verified that came within that time.
+const REFRESH_GRACE_MS: u64 = 10_000;
 /// Bytes of messages that take about as long as a short message as such.
 const MESSAGE_WORK_BYTES: usize = 512;
 /// Bytes of a request that do: naming one more conversation takes 20, and as long as seven short messages.
 const REQUEST_WORK_BYTES: usize = 3;
 /// Bytes of frames kept while the token is being verified.
 const PARKED_BYTES_MAX: usize = 4 * limits::FRAME_BYTES_MAX_UNAUTHENTICATED;
+
+/// What frames of a read took that their lengths do not tell.
+#[derive(Debug, Default)]
+pub(super) struct Toil {
+    /// Bytes that the body of the newest had more before it was compressed.
+    pub(super) inflated_bytes: usize,
+    /// Publish requests that were refused as a whole.
+    pub(super) refused: usize,
+}
 
 impl Edge {
     pub(super) fn opened(
@@ -65,10 +74,11 @@ impl Edge {
         let mut requests = 0;
         let receipts_before = self.receipts.len();
         let mut begun = false;
+        self.toil = Toil::default();
         let frame_bytes_max = self.frame_bytes_max(conn);
         let result = loop {
             // Messages that are refused here are answered here, like requests.
-            let refused = self.receipts.len() - receipts_before;
+            let refused = self.receipts.len() - receipts_before + self.toil.refused;
             if work + refused >= work_max
                 || ((taken == 0 || requests + refused > 0) && self.rests(now, conn))
                 || !self.conns.may_read(conn)
@@ -85,9 +95,11 @@ impl Edge {
                     } else {
                         REQUEST_WORK_BYTES
                     };
-                    work += 1 + frame.body.len() / work_bytes;
+                    let body_bytes = frame.body.len();
                     fx.counters.frames_in += 1;
                     self.frame(now, conn, frame, fx);
+                    let inflated_bytes = std::mem::take(&mut self.toil.inflated_bytes);
+                    work += 1 + (body_bytes + inflated_bytes) / work_bytes;
                 }
                 Ok(None) => {
                     begun = taken < bytes.len();
@@ -234,7 +246,6 @@ impl Edge {
     }
 
     fn overdue(&self, now: Now, session: &Session) -> Option<ErrorCode> {
-        let token_over = now.unix_ms >= session.token_expires_ms.saturating_add(TOKEN_GRACE_MS);
         match session.state {
             State::Unauthenticated | State::Authenticating => (now.mono_us
                 >= self.handshake_due_us(session))
@@ -246,7 +257,7 @@ impl Edge {
             {
                 Some(ErrorCode::IdleTimeout)
             }
-            State::Open if token_over && !session.is_refreshing() => Some(ErrorCode::TokenExpired),
+            State::Open if now.unix_ms >= token_due_ms(session) => Some(ErrorCode::TokenExpired),
             State::Open | State::Closing => None,
         }
     }
@@ -255,11 +266,8 @@ impl Edge {
         match session.state {
             State::Unauthenticated | State::Authenticating => Some(self.handshake_due_us(session)),
             State::Open => {
-                let ends_ms = session.token_expires_ms.saturating_add(TOKEN_GRACE_MS);
-                let token_due_us = match ends_ms.saturating_sub(now.unix_ms) {
-                    0 => now.mono_us + REFRESH_WAIT_US,
-                    left_ms => now.mono_us.saturating_add(left_ms.saturating_mul(1_000)),
-                };
+                let left_ms = token_due_ms(session).saturating_sub(now.unix_ms);
+                let token_due_us = now.mono_us.saturating_add(left_ms.saturating_mul(1_000));
                 Some(
                     self.idle_due_us(session)
                         .map_or(token_due_us, |idle_us| idle_us.min(token_due_us)),
@@ -380,6 +388,16 @@ impl Edge {
         let below = session.in_flight_bytes
             <= in_flight_bytes_max_of(session, self.conns.in_flight_share()) / 2;
         self.conns.resume(conn, below, fx);
+    }
+}
+
+/// When the session is over for want of a token, milliseconds since 1970. What comes after the grace does not put it off, and a
+/// Refresh that is verified for too long no further either.
+fn token_due_ms(session: &Session) -> u64 {
+    let due_ms = session.token_expires_ms.saturating_add(TOKEN_GRACE_MS);
+    match session.refreshing_since_ms() {
+        Some(since_ms) if since_ms < due_ms => due_ms.saturating_add(REFRESH_GRACE_MS),
+        _ => due_ms,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Presence as the edge sees it: what its sessions say of their users, and whose presence they watch. The whole picture of
 //! a user is kept at his home: [`super::home`].
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, hash_map::Entry};
 
 use ahash::RandomState;
 use rialto_protocol::{
@@ -41,7 +41,7 @@ struct Here {
 /// A user whom sessions at this edge watch.
 #[derive(Debug, Default)]
 struct Watched {
-    by: SmallVec<[ConnId; 2]>,
+    by: BTreeSet<ConnId>,
     /// As his home told it last.
     last: Option<PresenceOf>,
 }
@@ -57,6 +57,33 @@ pub(super) struct WaitingWatch {
     users: Box<[UserId]>,
     /// What the homes said; what they said last stands in [`Watched`], while the user is still watched.
     told: Vec<PresenceOf>,
+}
+
+/// What watchers are to be told.
+struct Pushes {
+    /// A connection once.
+    in_order: Vec<(ConnId, v1::Presences)>,
+    places: HashMap<ConnId, usize, RandomState>,
+}
+
+impl Pushes {
+    fn new(hasher: RandomState) -> Self {
+        Self {
+            in_order: Vec::new(),
+            places: HashMap::with_hasher(hasher),
+        }
+    }
+
+    fn add(&mut self, conn: ConnId, presence: &PresenceOf) {
+        let place = match self.places.entry(conn) {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(vacant) => {
+                self.in_order.push((conn, v1::Presences::default()));
+                *vacant.insert(self.in_order.len() - 1)
+            }
+        };
+        self.in_order[place].1.presences.push(to_proto(presence));
+    }
 }
 
 impl Here {
@@ -118,12 +145,19 @@ impl Presence {
         (after != before).then_some(after)
     }
 
+    /// Makes the connection one of the user's watchers; returns what his home told last.
+    pub(super) fn watch(&mut self, conn: ConnId, user: UserId) -> Option<PresenceOf> {
+        let watched = self.watched.entry(user).or_default();
+        watched.by.insert(conn);
+        watched.last
+    }
+
     /// Takes the connection off the user's watchers; says whether it was the last.
     fn unwatch(&mut self, conn: ConnId, user: UserId) -> bool {
         let Some(watched) = self.watched.get_mut(&user) else {
             return false;
         };
-        watched.by.retain(|by| *by != conn);
+        watched.by.remove(&conn);
         watched.by.is_empty() && self.watched.remove(&user).is_some()
     }
 }
@@ -181,11 +215,7 @@ impl Edge {
         self.unwatch(call.conn, &dropped, fx);
         let mut unknown = Vec::new();
         for user in &users {
-            let watched = self.presence.watched.entry(*user).or_default();
-            if former.binary_search(user).is_err() {
-                watched.by.push(call.conn);
-            }
-            if watched.last.is_none() {
+            if self.presence.watch(call.conn, *user).is_none() {
                 unknown.push(*user);
             }
         }
@@ -239,7 +269,7 @@ impl Edge {
         presences: &[PresenceOf],
         fx: &mut Effects,
     ) {
-        let mut pushes: SmallVec<[(ConnId, v1::Presences); 4]> = SmallVec::new();
+        let mut pushes = Pushes::new(self.config.hasher());
         for presence in presences {
             let Some(watched) = self.presence.watched.get_mut(&presence.user) else {
                 continue;
@@ -249,18 +279,10 @@ impl Edge {
                 continue;
             }
             for conn in &watched.by {
-                match pushes.iter_mut().find(|(to, _)| to == conn) {
-                    Some((_, push)) => push.presences.push(to_proto(presence)),
-                    None => pushes.push((
-                        *conn,
-                        v1::Presences {
-                            presences: vec![to_proto(presence)],
-                        },
-                    )),
-                }
+                pushes.add(*conn, presence);
             }
         }
-        for (conn, push) in pushes {
+        for (conn, push) in pushes.in_order {
             let frame = frame::encode(FrameKind::Presences, RequestId::PUSH, &push);
             if !self.conns.offer(conn, &frame, crate::io::Via::Main, fx) {
                 fx.counters.shed("presence", "queue_full");

@@ -123,7 +123,10 @@ impl Edge {
         match result {
             Ok(()) => {}
             Err(Refusal::Connection(code)) => self.fail(now, conn, code, fx),
-            Err(Refusal::Request(code)) => self.refuse(call, code, 0, fx),
+            Err(Refusal::Request(code)) => {
+                self.toil.refused += usize::from(frame.kind == FrameKind::Publish);
+                self.refuse(call, code, 0, fx);
+            }
         }
     }
 
@@ -139,8 +142,10 @@ impl Edge {
         let Some(session) = self.conns.open(call.conn) else {
             return Ok(());
         };
+        let came_bytes = frame.body.len();
         let frame =
             inflated(session, frame.to_frame(), frame_bytes_max).map_err(Refusal::Connection)?;
+        self.toil.inflated_bytes = frame.body.len().saturating_sub(came_bytes);
         let call = Call {
             cost: clamped(frame::HEADER_BYTES + frame.body.len()),
             ..call
@@ -151,7 +156,7 @@ impl Edge {
     /// Answers a request with an error.
     fn refuse(&mut self, call: Call, code: ErrorCode, retry_after_ms: u32, fx: &mut Effects) {
         fx.counters.shed("session", code.name());
-        self.note_refusals(call.conn, code, 1);
+        self.conns.note_refusals(call.conn, 1);
         if call.request != RequestId::PUSH {
             self.send(
                 call.conn,
@@ -183,7 +188,7 @@ impl Edge {
                 );
                 Ok(())
             }
-            FrameKind::Refresh => self.refresh(call, body::decode(body)?, fx),
+            FrameKind::Refresh => self.refresh(now, call, body::decode(body)?, fx),
             FrameKind::Subscribe => self.subscribe(call, &body::decode(body)?, fx),
             FrameKind::Unsubscribe => self.unsubscribe(call, &body::decode(body)?, fx),
             FrameKind::History => self.history(call, &body::decode(body)?, fx),

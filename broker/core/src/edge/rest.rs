@@ -1,5 +1,6 @@
-//! Connections that ask for too much again and again: they are not read for a while. What they send stays with them, and
-//! refusing it takes little from those who ask for what they may have.
+//! Connections that ask for too much, or for what nobody may have, again and again: they are not read for a while. What they
+//! send stays with them, and refusing it takes little from those who ask for what they may have. A request that the edge refuses
+//! as a whole counts, be it for its form or for its rate; of drafts, and of what owners refuse, only what is too much.
 
 use rialto_protocol::error::ErrorCode;
 

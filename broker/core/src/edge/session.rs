@@ -82,6 +82,8 @@ pub(super) struct Session {
 pub(super) struct WaitingRefresh {
     pub(super) request: RequestId,
     pub(super) cost: u32,
+    /// When it came, milliseconds since 1970.
+    pub(super) since_ms: u64,
     /// Taken when it is being verified.
     pub(super) token: Option<String>,
 }
@@ -190,11 +192,10 @@ impl Session {
         }
     }
 
-    /// Whether a new token is being verified.
-    pub(super) fn is_refreshing(&self) -> bool {
-        self.work
-            .as_ref()
-            .is_some_and(|work| !work.refreshes.is_empty())
+    /// When the Refresh came whose token is being verified, milliseconds since 1970; none: there is none.
+    pub(super) fn refreshing_since_ms(&self) -> Option<u64> {
+        let first = self.work.as_ref()?.refreshes.front()?;
+        Some(first.since_ms)
     }
 
     /// The session's subscription of a topic.

@@ -11,6 +11,7 @@ use rialto_protocol::{
 use smallvec::SmallVec;
 
 use crate::{
+    advice::retry_hint_ms,
     effects::Effects,
     io::{Now, SentEvent},
     message::{Author, Draft, Message, Receipt, ToEdge, ToOwner},
@@ -108,6 +109,9 @@ impl Desk {
                 time_ms,
                 duplicate: true,
             });
+        }
+        if may_tell(&draft.content) {
+            self.may_notify(fx)?;
         }
         match &draft.content {
             DraftContent::Message(message) => {
@@ -367,7 +371,7 @@ pub(super) enum Refusal {
 
 impl From<ErrorCode> for Refusal {
     fn from(code: ErrorCode) -> Self {
-        Self::Code(code, 0)
+        Self::Code(code, retry_hint_ms(code))
     }
 }
 
@@ -375,8 +379,18 @@ impl From<Stop> for Refusal {
     fn from(stop: Stop) -> Self {
         match stop {
             Stop::Needs(needs) => Self::Needs(needs),
-            Stop::Refused(code) => Self::Code(code, 0),
+            Stop::Refused(code) => code.into(),
         }
+    }
+}
+
+/// Whether inboxes may have to be told of it.
+fn may_tell(content: &DraftContent) -> bool {
+    match content {
+        DraftContent::Message(message) => !message.mentions.is_empty(),
+        DraftContent::Edit(edit) => !edit.mentions.is_empty(),
+        DraftContent::Membership(_) => true,
+        _ => false,
     }
 }
 

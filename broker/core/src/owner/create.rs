@@ -57,6 +57,7 @@ impl Desk {
             }
             Some(_) => return Err(ErrorCode::ConversationExists.into()),
             None => {
+                self.may_notify(fx)?;
                 self.open_asked(now, conversation, *author, create)?;
                 false
             }
@@ -129,12 +130,20 @@ impl Desk {
     }
 
     /// Opens the conversation when it is the user's own inbox or notes.
-    pub(super) fn open_if_own(&mut self, now: Now, conversation: &mut Conversation, user: UserId) {
+    pub(super) fn open_if_own(
+        &mut self,
+        now: Now,
+        conversation: &mut Conversation,
+        user: UserId,
+        fx: &mut Effects,
+    ) -> Result<(), ErrorCode> {
         if conversation.id == ConversationId::of_inbox(user) {
             self.open_own(now, conversation, user, ConversationKind::Inbox);
         } else if conversation.id == ConversationId::of_self(user) {
+            self.may_notify(fx)?;
             self.open_own(now, conversation, user, ConversationKind::Self_);
         }
+        Ok(())
     }
 
     /// Opens a user's inbox or notes, which are there as soon as somebody needs them.

@@ -23,6 +23,7 @@ use super::{
     attachments::Attachments,
     conversation::Conversation,
     lane::{Lanes, Waiting},
+    outbox::{NOTICES_MAX, Retries},
     read::ReadJob,
     work::{Need, Outcome, Work},
 };
@@ -68,8 +69,10 @@ pub(super) struct Desk {
     pub(super) parked_bytes_max: usize,
     /// Members in memory, all conversations together.
     pub(super) members: usize,
-    /// When the outboxes are to be looked at.
-    pub(super) outbox_retry_us: Option<u64>,
+    /// How many notices may be on their way to inboxes.
+    pub(super) notices_max: usize,
+    /// What of them is to be sent again.
+    pub(super) retries: Retries,
 }
 
 impl Desk {
@@ -91,7 +94,8 @@ impl Desk {
             parked_bytes: 0,
             parked_bytes_max: config.shard_bytes_max / PARKED_PART,
             members: 0,
-            outbox_retry_us: None,
+            notices_max: NOTICES_MAX,
+            retries: Retries::default(),
             config,
         }
     }
@@ -161,8 +165,12 @@ impl Desk {
             self.refuse_after(conversation, work, ErrorCode::StorageUnavailable, fx);
             return Outcome::Done;
         }
-        if !conversation.exists() && !matches!(work.ask, ToOwner::Create { .. }) {
-            self.open_if_own(now, conversation, work.user());
+        if !conversation.exists()
+            && !matches!(work.ask, ToOwner::Create { .. })
+            && let Err(code) = self.open_if_own(now, conversation, work.user(), fx)
+        {
+            self.refuse_after(conversation, work, code, fx);
+            return Outcome::Done;
         }
         let result = match &work.ask {
             ToOwner::Append { .. } => return self.append(now, conversation, work, fx),

@@ -39,6 +39,7 @@ impl Desk {
             client_id,
             user,
             notice,
+            is_outdated,
         } = &work.ask
         else {
             return Ok(());
@@ -61,7 +62,7 @@ impl Desk {
             // A notice that cannot be read was not written by this version: it is dropped, or it would come for ever.
             if let Ok(notice) = v1::Notice::decode(notice.clone()) {
                 let listing = match &notice.notice {
-                    Some(v1::notice::Notice::Listing(listing)) => {
+                    Some(v1::notice::Notice::Listing(listing)) if !is_outdated => {
                         Some((listing.conversation.clone(), listing.encode_to_vec()))
                     }
                     _ => None,

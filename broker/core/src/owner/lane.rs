@@ -22,7 +22,7 @@ use crate::{
 
 use super::{
     entry::{Built, LogEnd, Outgoing, Spare, Touched},
-    outbox::Outbox,
+    outbox::{ItemId, Outbox},
     subscribe::Joining,
 };
 
@@ -178,7 +178,7 @@ impl Lane {
     }
 
     /// Adds something to be passed on to a user's inbox once the entry is durable.
-    pub(super) fn notify(&mut self, user: UserId, notice: Bytes) {
+    fn notify(&mut self, user: UserId, notice: Bytes) {
         record::put_outbox(&mut self.open, &user, &notice);
         // An entry is closed long before it holds that many.
         let index = u16::try_from(self.outgoing.len()).unwrap_or(u16::MAX);
@@ -224,6 +224,8 @@ pub(super) struct Lanes {
     in_flight_max: usize,
     /// Lanes with something to flush; each once.
     dirty: Vec<LaneId>,
+    /// What all of them have to pass on, durable or not.
+    notices: usize,
     spare: Spare,
 }
 
@@ -234,8 +236,11 @@ impl Lanes {
             let index = usize::from(claim.lane.0);
             table[index] = Some(Lane::new(claim));
         }
+        let known = table.iter().flatten();
+        let notices = known.map(|lane| lane.outbox.len()).sum();
         Self {
             lanes: table,
+            notices,
             entry_bytes_max: config.entry_bytes_max,
             in_flight_max: config.entries_in_flight_max,
             dirty: Vec::new(),
@@ -249,9 +254,7 @@ impl Lanes {
     /// When the lane is not this owner's: messages are routed by the same map that lanes are claimed by.
     pub(super) fn begin(&mut self, lane: LaneId, now: Now) -> &mut Lane {
         let entry_bytes_max = self.entry_bytes_max;
-        let known = self.lanes[usize::from(lane.0)]
-            .as_mut()
-            .expect("a message for a lane of another shard");
+        let known = own(&mut self.lanes, lane);
         if !known.is_dirty {
             known.is_dirty = true;
             self.dirty.push(lane);
@@ -261,9 +264,7 @@ impl Lanes {
     }
 
     pub(super) fn get_mut(&mut self, lane: LaneId) -> &mut Lane {
-        self.lanes[usize::from(lane.0)]
-            .as_mut()
-            .expect("a message for a lane of another shard")
+        own(&mut self.lanes, lane)
     }
 
     fn get(&self, lane: LaneId) -> &Lane {
@@ -274,6 +275,22 @@ impl Lanes {
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (LaneId, &mut Lane)> {
         self.lanes.iter_mut().flatten().map(|lane| (lane.id, lane))
+    }
+
+    /// Adds something to be passed on to a user's inbox once the lane's open entry is durable.
+    pub(super) fn notify(&mut self, lane: LaneId, user: UserId, notice: Bytes) {
+        self.notices += 1;
+        self.get_mut(lane).notify(user, notice);
+    }
+
+    /// An inbox has an item.
+    pub(super) fn passed_on(&mut self, lane: LaneId, item: ItemId) {
+        self.notices -= usize::from(self.get_mut(lane).outbox.remove(item));
+    }
+
+    /// What all lanes have to pass on.
+    pub(super) fn notices(&self) -> usize {
+        self.notices
     }
 
     pub(super) fn durable_position(&self, lane: LaneId) -> Position {
@@ -383,13 +400,14 @@ impl Lanes {
         position: Position,
         failure: AppendFailure,
     ) -> bool {
-        let lane = self.get_mut(lane);
+        let lane = own(&mut self.lanes, lane);
         if let Some(place) = lane
             .in_flight
             .iter()
             .position(|built| built.position == position)
             && let Some(built) = lane.in_flight.remove(place)
         {
+            self.notices -= built.outgoing.len();
             for (edge, receipted) in built.receipts {
                 lane.wait(position, Waiting::Receipt(edge, receipted));
             }
@@ -415,12 +433,13 @@ impl Lanes {
 
     /// Takes back all that is not durable; returns what waited for it.
     pub(super) fn reset(&mut self, lane: LaneId) -> Vec<Waiting> {
-        let lane = self.get_mut(lane);
+        let lane = own(&mut self.lanes, lane);
         lane.open.clear();
         lane.touched.clear();
-        lane.outgoing.clear();
+        self.notices -= lane.outgoing.drain(..).len();
         let built = lane.in_flight.drain(..).chain(lane.closed.drain(..));
         let receipts = built
+            .inspect(|built| self.notices -= built.outgoing.len())
             .flat_map(|built| built.receipts)
             .chain(lane.receipts.drain(..));
         let mut refused: Vec<Waiting> = receipts
@@ -441,4 +460,11 @@ impl Lanes {
                 || (lane.open.is_empty() && lane.closed.is_empty() && lane.in_flight.is_empty())
         })
     }
+}
+
+/// One of this owner's.
+fn own(lanes: &mut [Option<Lane>], lane: LaneId) -> &mut Lane {
+    lanes[usize::from(lane.0)]
+        .as_mut()
+        .expect("a message for a lane of another shard")
 }

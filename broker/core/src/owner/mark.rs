@@ -42,6 +42,9 @@ impl Desk {
         };
         let (profile, member) = conversation.parties(&author.user)?;
         rules::has_role(profile, member, Role::ReadOnly)?;
+        if profile.kind() != ConversationKind::Inbox {
+            self.may_notify(fx)?;
+        }
         let visible = conversation.visible().seq;
         if *read > visible || *delivered > visible {
             return Err(ErrorCode::TargetNotFound.into());
@@ -138,6 +141,7 @@ impl Desk {
         if profile.kind() == ConversationKind::Inbox {
             return Err(ErrorCode::KindRefused.into());
         }
+        self.may_notify(fx)?;
         if let Some(member) = conversation.member_mut(&author.user) {
             member.row.hidden = hidden.unwrap_or(member.row.hidden);
             member.row.muted_until_ms = muted_until_ms.unwrap_or(member.row.muted_until_ms);

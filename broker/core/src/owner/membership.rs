@@ -163,9 +163,9 @@ impl Desk {
         let notice = v1::Notice {
             notice: Some(notice),
         };
-        let lane = self.lanes.get_mut(conversation.lane);
-        conversation.last_position = lane.open_position();
-        lane.notify(user, prost::Message::encode_to_vec(&notice).into());
+        conversation.last_position = self.lanes.get_mut(conversation.lane).open_position();
+        let notice = prost::Message::encode_to_vec(&notice).into();
+        self.lanes.notify(conversation.lane, user, notice);
     }
 }
 

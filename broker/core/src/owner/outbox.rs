@@ -1,10 +1,18 @@
 //! Outboxes: what an event causes elsewhere is passed on after the event is durable, under an id derived from it, until the
 //! inbox has it. A crash resumes; dedupe makes it once.
+//!
+//! Notices may arrive in another order than they were sent in, because one that was refused is sent again. The user's list
+//! shows the newest all the same: one that a later notice of the same conversation has followed does not change the list.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-use rialto_protocol::ids::{ClientId, ConversationId, DeviceId, LaneId, Position, UserId};
+use prost::Message as _;
+use rialto_protocol::{
+    error::ErrorCode,
+    ids::{ClientId, ConversationId, DeviceId, LaneId, Position, UserId},
+    v1,
+};
 
 use crate::{
     effects::Effects,
@@ -14,8 +22,13 @@ use crate::{
 
 use super::{desk::Desk, entry::Built};
 
+/// Notices of a shard that inboxes do not have yet, of some 500 bytes at most; past it nothing is done that makes more.
+pub(super) const NOTICES_MAX: usize = 100_000;
 /// How long an item that could not be kept waits before it is sent again.
 const RETRY_US: u64 = 1_000_000;
+/// So many of them are sent at once, and how long the next wait behind them.
+const RETRIES_AT_ONCE: usize = 1_000;
+const RETRY_STEP_US: u64 = 100_000;
 /// How long "passed on" may wait for another entry to be written along with.
 const WRITE_DONE_US: u64 = 10_000_000;
 
@@ -26,6 +39,8 @@ pub(super) type ItemId = (Position, u16);
 #[derive(Debug)]
 pub(super) struct Outbox {
     pending: BTreeMap<ItemId, Pending>,
+    /// The newest of those that change a user's list, by user and conversation.
+    listings: BTreeMap<(UserId, ConversationId), ItemId>,
     /// Position of the newest entry that had outbox records.
     newest: Position,
     /// What the journal knows to be done.
@@ -37,28 +52,109 @@ struct Pending {
     time_ms: u64,
     user: UserId,
     notice: Bytes,
+    /// The conversation whose place in the user's list it changes.
+    listed: Option<ConversationId>,
     /// Has to be sent again.
     refused: bool,
+    /// A later one says how the conversation stands.
+    is_outdated: bool,
+}
+
+/// What is to be sent again, and when.
+#[derive(Debug, Default)]
+pub(super) struct Retries {
+    /// Items that were refused, those refused longest ago first, and when their time has come, monotonic microseconds.
+    refused: VecDeque<(u64, LaneId, ItemId)>,
+    /// Not before that: others were sent again just now.
+    not_before_us: u64,
+    /// When what is done is to be written down.
+    write_us: Option<u64>,
+}
+
+impl Retries {
+    fn next_us(&self) -> Option<u64> {
+        let (due_us, ..) = self.refused.front()?;
+        Some(self.not_before_us.max(*due_us))
+    }
+
+    /// When [`Desk::retry_outboxes`] is due, monotonic microseconds.
+    pub(super) fn deadline_us(&self) -> Option<u64> {
+        self.next_us().into_iter().chain(self.write_us).min()
+    }
+
+    fn refuse(&mut self, now: Now, lane: LaneId, item: ItemId) {
+        self.refused.push_back((now.mono_us + RETRY_US, lane, item));
+    }
+
+    /// Those whose time has come, as many as are sent at once.
+    fn take_due(&mut self, now_us: u64) -> Vec<(LaneId, ItemId)> {
+        let mut due = Vec::new();
+        while due.len() < RETRIES_AT_ONCE
+            && self.next_us().is_some_and(|due_us| due_us <= now_us)
+            && let Some((_, lane, item)) = self.refused.pop_front()
+        {
+            due.push((lane, item));
+        }
+        if due.len() == RETRIES_AT_ONCE {
+            self.not_before_us = now_us + RETRY_STEP_US;
+        }
+        due
+    }
 }
 
 impl Outbox {
-    pub(super) fn new(items: Vec<OutboxItem>) -> Self {
+    pub(super) fn new(mut items: Vec<OutboxItem>) -> Self {
+        items.sort_by_key(|item| (item.position, item.index));
         let mut outbox = Self {
             pending: BTreeMap::new(),
+            listings: BTreeMap::new(),
             newest: Position(0),
             written: Position(0),
         };
         for item in items {
-            outbox.newest = outbox.newest.max(item.position);
-            let pending = Pending {
-                time_ms: item.time_ms,
-                user: item.user,
-                notice: item.notice,
-                refused: false,
-            };
-            outbox.pending.insert((item.position, item.index), pending);
+            let id = (item.position, item.index);
+            outbox.insert(id, item.time_ms, item.user, item.notice);
         }
         outbox
+    }
+
+    /// Puts in the newest item.
+    fn insert(&mut self, item: ItemId, time_ms: u64, user: UserId, notice: Bytes) {
+        self.newest = self.newest.max(item.0);
+        let listed = listed(&notice);
+        if let Some(conversation) = listed
+            && let Some(former) = self.listings.insert((user, conversation), item)
+            && let Some(former) = self.pending.get_mut(&former)
+        {
+            former.is_outdated = true;
+        }
+        let pending = Pending {
+            time_ms,
+            user,
+            notice,
+            listed,
+            refused: false,
+            is_outdated: false,
+        };
+        self.pending.insert(item, pending);
+    }
+
+    /// An inbox has the item; whether it was waited for.
+    pub(super) fn remove(&mut self, item: ItemId) -> bool {
+        let Some(Pending { user, listed, .. }) = self.pending.remove(&item) else {
+            return false;
+        };
+        if let Some(conversation) = listed
+            && self.listings.get(&(user, conversation)) == Some(&item)
+        {
+            self.listings.remove(&(user, conversation));
+        }
+        true
+    }
+
+    /// How many are to be passed on.
+    pub(super) fn len(&self) -> usize {
+        self.pending.len()
     }
 
     fn done_through(&self) -> Position {
@@ -87,6 +183,16 @@ impl Outbox {
     }
 }
 
+/// The conversation whose place in the user's list a notice changes.
+fn listed(notice: &Bytes) -> Option<ConversationId> {
+    match v1::Notice::decode(notice.clone()).ok()?.notice? {
+        v1::notice::Notice::Listing(listing) => {
+            ConversationId::from_slice(&listing.conversation).ok()
+        }
+        v1::notice::Notice::Mentioned(_) => None,
+    }
+}
+
 /// The device under which a lane passes on.
 pub(super) fn device_of(lane: LaneId) -> DeviceId {
     let mut id = *b"rialto lane \0\0\0\0";
@@ -103,23 +209,24 @@ fn client_id_of(time_ms: u64, (position, index): ItemId) -> ClientId {
 }
 
 impl Desk {
-    /// Sends what was left over from before the start.
+    /// Whether something may be done that inboxes have to be told of.
+    pub(super) fn may_notify(&self, fx: &mut Effects) -> Result<(), ErrorCode> {
+        if self.lanes.notices() < self.notices_max {
+            return Ok(());
+        }
+        fx.counters.shed("notices", "full");
+        Err(ErrorCode::Overloaded)
+    }
+
+    /// Sends what was left over from before the start: the first of it at once.
     pub(super) fn resume_outboxes(&mut self, fx: &mut Effects) {
-        let mut all = Vec::new();
         for (id, lane) in self.lanes.iter_mut() {
-            for (item, pending) in &lane.outbox.pending {
-                all.push((
-                    id,
-                    *item,
-                    pending.time_ms,
-                    pending.user,
-                    pending.notice.clone(),
-                ));
+            for (item, pending) in &mut lane.outbox.pending {
+                pending.refused = true;
+                self.retries.refused.push_back((0, id, *item));
             }
         }
-        for (lane, item, time_ms, user, notice) in all {
-            self.send_notice(lane, item, time_ms, user, notice, fx);
-        }
+        self.send_again(0, fx);
     }
 
     /// Passes on what a durable entry causes.
@@ -127,86 +234,70 @@ impl Desk {
         for (index, user, notice) in &entry.outgoing {
             let item = (entry.position, *index);
             let outbox = &mut self.lanes.get_mut(lane).outbox;
-            outbox.newest = entry.position;
-            let pending = Pending {
-                time_ms: entry.time_ms,
-                user: *user,
-                notice: notice.clone(),
-                refused: false,
-            };
-            outbox.pending.insert(item, pending);
-            self.send_notice(lane, item, entry.time_ms, *user, notice.clone(), fx);
+            outbox.insert(item, entry.time_ms, *user, notice.clone());
+            self.send_notice(lane, item, fx);
         }
     }
 
-    fn send_notice(
-        &self,
-        lane: LaneId,
-        item: ItemId,
-        time_ms: u64,
-        user: UserId,
-        notice: Bytes,
-        fx: &mut Effects,
-    ) {
-        let client_id = client_id_of(time_ms, item);
-        let shard = self.topology.shard_of(&ConversationId::of_inbox(user));
+    fn send_notice(&mut self, lane: LaneId, item: ItemId, fx: &mut Effects) {
+        let Some(pending) = self.lanes.get_mut(lane).outbox.pending.get_mut(&item) else {
+            return;
+        };
+        pending.refused = false;
+        let user = pending.user;
         let message = ToOwner::Notify {
             from: self.id,
             lane,
             item,
-            client_id,
+            client_id: client_id_of(pending.time_ms, item),
             user,
-            notice,
+            notice: pending.notice.clone(),
+            is_outdated: pending.is_outdated,
         };
+        let shard = self.topology.shard_of(&ConversationId::of_inbox(user));
         fx.send(shard, Message::ToOwner(message));
     }
 
     /// An inbox has an item, or could not keep it now.
     pub(super) fn passed_on(&mut self, now: Now, lane: LaneId, item: ItemId, kept: bool) {
-        let outbox = &mut self.lanes.get_mut(lane).outbox;
-        let wait = if kept {
-            outbox.pending.remove(&item);
-            WRITE_DONE_US
-        } else {
-            if let Some(pending) = outbox.pending.get_mut(&item) {
-                pending.refused = true;
-            }
-            RETRY_US
-        };
-        let due = now.mono_us + wait;
-        self.outbox_retry_us = Some(self.outbox_retry_us.map_or(due, |known| known.min(due)));
+        if kept {
+            self.lanes.passed_on(lane, item);
+            self.retries
+                .write_us
+                .get_or_insert(now.mono_us + WRITE_DONE_US);
+        } else if let Some(pending) = self.lanes.get_mut(lane).outbox.pending.get_mut(&item)
+            && !pending.refused
+        {
+            pending.refused = true;
+            self.retries.refuse(now, lane, item);
+        }
     }
 
-    /// Sends refused items again, and writes down what is done where nothing else is written.
+    /// Sends refused items again, some at a time, and writes down what is done where nothing else is written.
     pub(super) fn retry_outboxes(&mut self, now: Now, fx: &mut Effects) {
-        if self.outbox_retry_us.is_none_or(|due| due > now.mono_us) {
-            return;
+        self.send_again(now.mono_us, fx);
+        if self
+            .retries
+            .write_us
+            .is_some_and(|due_us| due_us <= now.mono_us)
+        {
+            self.retries.write_us = None;
+            self.write_down(now);
         }
-        self.outbox_retry_us = None;
-        let mut again = Vec::new();
+    }
+
+    fn send_again(&mut self, now_us: u64, fx: &mut Effects) {
+        for (lane, item) in self.retries.take_due(now_us) {
+            self.send_notice(lane, item, fx);
+        }
+    }
+
+    fn write_down(&mut self, now: Now) {
         let mut quiet = Vec::new();
         for (id, lane) in self.lanes.iter_mut() {
-            for (item, pending) in lane
-                .outbox
-                .pending
-                .iter_mut()
-                .filter(|(_, pending)| pending.refused)
-            {
-                pending.refused = false;
-                again.push((
-                    id,
-                    *item,
-                    pending.time_ms,
-                    pending.user,
-                    pending.notice.clone(),
-                ));
-            }
             if lane.outbox.has_to_write() {
                 quiet.push(id);
             }
-        }
-        for (lane, item, time_ms, user, notice) in again {
-            self.send_notice(lane, item, time_ms, user, notice, fx);
         }
         for lane in quiet {
             if !self.lanes.is_lost(lane) {
@@ -244,9 +335,9 @@ mod tests {
         };
         let mut outbox = Outbox::new(vec![item(4, 0), item(4, 1), item(9, 0)]);
         assert_eq!(outbox.write_done(), Some(Position(3)));
-        outbox.pending.remove(&(Position(4), 0));
+        outbox.remove((Position(4), 0));
         assert_eq!(outbox.write_done(), None);
-        outbox.pending.remove(&(Position(4), 1));
+        outbox.remove((Position(4), 1));
         assert_eq!(outbox.write_done(), Some(Position(8)));
         outbox.pending.clear();
         assert_eq!(outbox.write_done(), Some(Position(9)));

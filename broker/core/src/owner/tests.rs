@@ -4,6 +4,7 @@ mod append;
 mod bounds;
 mod failing;
 mod membership;
+mod outbox;
 mod reading;
 mod store;
 
@@ -51,6 +52,9 @@ struct World {
     hold_loads: bool,
     /// Reads fail.
     fail_loads: bool,
+    /// Notices that the test holds back.
+    held_notices: Vec<ToOwner>,
+    hold_notices: bool,
     said: Vec<ToEdge>,
 }
 
@@ -84,6 +88,8 @@ impl World {
             held_loads: Vec::new(),
             hold_loads: false,
             fail_loads: false,
+            held_notices: Vec::new(),
+            hold_notices: false,
             said: Vec::new(),
         };
         world.settle();
@@ -111,6 +117,9 @@ impl World {
             }
             for (_, message) in messages {
                 match message {
+                    Message::ToOwner(message @ ToOwner::Notify { .. }) if self.hold_notices => {
+                        self.held_notices.push(message);
+                    }
                     Message::ToOwner(message) => self.owner.take(self.now, message, &mut self.fx),
                     Message::ToEdge(message) => self.said.push(message),
                     Message::ToHome(_) => panic!("an owner says nothing about presence"),

@@ -10,7 +10,7 @@ use rialto_protocol::{
 use super::rig::{Log, Rig, conversation, message, publish};
 use crate::{
     config::CoreConfig,
-    io::{Input, Output},
+    io::{Input, Output, Transport},
     message::{Receipt, ToOwner},
 };
 
@@ -254,4 +254,56 @@ fn a_turn_ends_after_some_requests_and_the_rest_is_brought_again() {
         .edge
         .receive(rig.now, conn, &bytes[taken..], 256, &mut rig.fx);
     assert_eq!(rest.unwrap().bytes, 144 * ping.len());
+}
+
+#[test]
+fn a_compressed_frame_takes_as_much_of_a_turn_as_what_it_becomes() {
+    let mut rig = Rig::new();
+    let zstd = [v1::Capability::Zstd];
+    let conn = rig.connect_as("ann", Transport::default(), &zstd, false);
+    let varied: Vec<u8> = (0..2_000_u32)
+        .map(|number| number.wrapping_mul(2_654_435_761).to_be_bytes()[0])
+        .collect();
+    let aimless = v1::Publish {
+        target: None,
+        drafts: vec![v1::Draft {
+            client_id: varied.repeat(30).into(),
+            ..v1::Draft::default()
+        }],
+        ..v1::Publish::default()
+    };
+    let long = frame::encode(FrameKind::Publish, RequestId(2), &aimless);
+    let short = frame::compress(&long).unwrap();
+    assert!(long.len() > 60_000 && short.len() < 6_000);
+    let taken = rig.edge.receive(rig.now, conn, &short, 500, &mut rig.fx);
+    assert_eq!(taken.unwrap().work, 1 + long.len() / 512);
+    rig.settle();
+    assert_eq!(rig.error(conn), (2, ErrorCode::InvalidField));
+}
+
+#[test]
+fn a_connection_that_publishes_what_nobody_may_is_not_read_for_a_while_either() {
+    let nowhere = |target| v1::Publish {
+        target,
+        ..publish(conversation(1), vec![message("hi")])
+    };
+    let unknown = nowhere(Some(v1::publish::Target::Handle(7)));
+    for (publish, code) in [
+        (unknown, ErrorCode::UnknownHandle),
+        (nowhere(None), ErrorCode::InvalidField),
+    ] {
+        let mut rig = Rig::new();
+        let conn = rig.connect("ann");
+        let frame = frame::encode(FrameKind::Publish, RequestId(2), &publish);
+        let bytes = frame.repeat(100);
+        let taken = rig.edge.receive(rig.now, conn, &bytes, 500, &mut rig.fx);
+        assert_eq!(taken.unwrap().bytes, 64 * frame.len());
+        assert!(!rig.edge.may_read(conn));
+        rig.settle();
+        let frames = rig.frames(conn);
+        assert_eq!(frames.len(), 64, "each is answered");
+        assert_eq!(super::rig::error_of(&frames[0]), (2, code));
+        rig.pass_ms(100);
+        assert!(rig.edge.may_read(conn));
+    }
 }

@@ -344,3 +344,27 @@ fn an_answer_from_several_homes_holds_what_was_told_last() {
         } as i32));
     assert_eq!(states(answer).len(), 4);
 }
+
+#[test]
+fn a_watcher_is_told_of_several_users_in_one_frame() {
+    let mut rig = Rig::new();
+    let (bob, max) = (rig.connect("bob"), rig.connect("max"));
+    rig.connect("ann");
+    rig.connect("eve");
+    rig.send(bob, FrameKind::Watch, 2, &watch(&["ann", "eve"]));
+    rig.send(max, FrameKind::Watch, 2, &watch(&["eve"]));
+    rig.outputs.clear();
+    let away = |name| PresenceOf {
+        user: user(name),
+        state: State::Away,
+        last_seen_ms: 0,
+    };
+    rig.tell(ToEdge::Presence {
+        origin: None,
+        presences: vec![away("ann"), away("eve")],
+    });
+    let mut both = [one("ann", State::Away, 0), one("eve", State::Away, 0)].concat();
+    both.sort_unstable();
+    assert_eq!(states(&rig.frame(bob)), both);
+    assert_eq!(states(&rig.frame(max)), one("eve", State::Away, 0));
+}

@@ -343,6 +343,40 @@ fn signals_are_datagrams_where_agreed_and_are_dropped_and_counted_when_the_queue
     assert_eq!(rig.shed("signals", "queue_full"), 1);
 }
 
+#[test]
+fn a_crowd_is_called_for_signals_and_those_that_follow_too_soon_are_dropped() {
+    let mut rig = Rig::new();
+    let mut log = Log::new(1, 0);
+    let conns: Vec<_> = (0..65)
+        .map(|number| {
+            let conn = rig.connect(&format!("user {number}"));
+            rig.follow(conn, &mut log, None);
+            conn
+        })
+        .collect();
+    rig.tell(signalled(&log, "ann", typing()));
+    rig.tell(signalled(&log, "ann", typing()));
+    for conn in &conns {
+        let frames = rig.frames_via(*conn);
+        assert_eq!(frames.len(), 1);
+        assert_eq!(frames[0].1, Via::Crowd);
+    }
+    assert_eq!(rig.shed("signals", "crowd"), 1);
+    rig.pass_ms(3);
+    rig.tell(signalled(&log, "ann", typing()));
+    assert_eq!(rig.frames(conns[0]).len(), 1);
+
+    // One less is no crowd.
+    rig.close(conns[64]);
+    rig.outputs.clear();
+    for _ in 0..2 {
+        rig.tell(signalled(&log, "ann", typing()));
+    }
+    let frames = rig.frames_via(conns[0]);
+    assert_eq!(frames.len(), 2);
+    assert!(frames.iter().all(|(_, via)| *via == Via::Main));
+}
+
 /// A client with a queue of its own that takes frames in when told to.
 struct Client {
     conn: ConnId,

@@ -6,7 +6,27 @@ use super::{
     handshake::identity,
     rig::{Rig, START_MS, TOKEN_ENDS_MS, decode, hello},
 };
-use crate::io::{Identity, Output, Transport};
+use crate::io::{ConnId, Identity, Output, Transport};
+
+/// A session of Ann's whose token ends after ten seconds.
+fn briefly_connected(rig: &mut Rig) -> ConnId {
+    let conn = rig.accept(Transport::default());
+    rig.send(conn, FrameKind::Hello, 1, &hello());
+    rig.authenticate(
+        conn,
+        Ok(Identity {
+            expires_ms: START_MS + 10_000,
+            ..identity("ann")
+        }),
+    );
+    rig.outputs.clear();
+    conn
+}
+
+fn refresh(rig: &mut Rig, conn: ConnId, request: u32) {
+    let token = "new".into();
+    rig.send(conn, FrameKind::Refresh, request, &v1::Refresh { token });
+}
 
 #[test]
 fn an_expired_token_closes_after_its_grace() {
@@ -117,4 +137,44 @@ fn a_failed_refresh_is_an_answer_and_nothing_more() {
     rig.send(conn, FrameKind::Ping, 5, &v1::Ping {});
     assert_eq!(rig.frame(conn).kind, FrameKind::Pong);
     assert!(!rig.was_closed(conn));
+}
+
+#[test]
+fn a_refresh_that_came_in_time_keeps_the_session_for_a_little_longer_only() {
+    let mut rig = Rig::new();
+    let conn = briefly_connected(&mut rig);
+    rig.pass_ms(69_999);
+    for request in 2..5 {
+        refresh(&mut rig, conn, request);
+    }
+    rig.pass_ms(10_000);
+    assert!(!rig.was_closed(conn));
+    rig.pass_ms(1);
+    assert!(rig.was_closed(conn));
+}
+
+#[test]
+fn a_refresh_that_came_in_time_may_be_answered_after_it() {
+    let mut rig = Rig::new();
+    let conn = briefly_connected(&mut rig);
+    rig.pass_ms(69_999);
+    refresh(&mut rig, conn, 2);
+    rig.pass_ms(9_000);
+    rig.authenticate(conn, Ok(identity("ann")));
+    rig.pass_ms(60_000);
+    assert!(!rig.was_closed(conn));
+}
+
+#[test]
+fn refreshes_that_come_too_late_do_not_keep_a_session() {
+    let mut rig = Rig::new();
+    let conn = briefly_connected(&mut rig);
+    rig.pass_ms(69_999);
+    refresh(&mut rig, conn, 2);
+    rig.pass_ms(1);
+    refresh(&mut rig, conn, 3);
+    assert!(!rig.was_closed(conn));
+    rig.authenticate(conn, Err(ErrorCode::TokenMalformed));
+    rig.pass_ms(1);
+    assert!(rig.was_closed(conn));
 }

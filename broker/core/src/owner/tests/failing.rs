@@ -319,6 +319,7 @@ fn a_notice_that_waited_for_longer_than_ids_are_remembered_arrives() {
             client_id,
             user: bob,
             notice,
+            is_outdated: false,
         });
     }
     assert_eq!(world.notices(bob).len(), 2);
