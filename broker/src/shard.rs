@@ -4,12 +4,16 @@
 
 pub(crate) mod appends;
 pub(crate) mod bell;
+pub(crate) mod complaints;
 pub(crate) mod engine;
 pub(crate) mod figures;
+pub(crate) mod kept;
 pub(crate) mod link;
+pub(crate) mod loads;
 pub mod lookup;
 pub(crate) mod mailbox;
 pub(crate) mod pump;
+pub(crate) mod tokens;
 pub(crate) mod turns;
 
 use std::{

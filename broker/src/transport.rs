@@ -20,8 +20,8 @@ use crate::shard::link::Outbox;
 
 /// A two-way stream of bytes to a client.
 pub(crate) trait Wire: Unpin {
-    /// Appends what has arrived, no more than `bytes_max` if the transport can tell beforehand; 0: nothing will arrive any
-    /// more.
+    /// Appends what has arrived, no more than `bytes_max` if the transport can tell beforehand. Gives how many bytes came for
+    /// that: over TLS it is more than was appended, which may be nothing. 0: nothing will arrive any more.
     fn poll_read(
         &mut self,
         cx: &mut Context<'_>,

@@ -27,9 +27,14 @@ const RECORD_OVERHEAD: usize = 64;
 /// What [`WRITE_BYTES`] become: a piece that does not fit leaves a record before it that is not full, and two of those are more than
 /// a full one.
 const ENCRYPTED_BYTES: usize = WRITE_BYTES + (2 * WRITE_BYTES / RECORD_BYTES + 2) * RECORD_OVERHEAD;
+/// Header of a record; its last two bytes are the length of what follows (RFC 8446, section 5.1).
+const HEADER_BYTES: usize = 5;
+/// Records in a row without content that a peer may send: those that only hide how much is said (RFC 8446, section 5.4), or change
+/// keys. rustls takes 32 empty ones, as many as `BoringSSL`, but forgets them at each change of keys.
+const CONTENTLESS_BYTES_MAX: usize = 32 * (HEADER_BYTES + RECORD_BYTES + 256);
 /// Beginnings of records are moved together to the front at most this long: one record and a handshake message.
 const RECEIVED_BYTES_MAX: usize = 2 * (RECORD_BYTES + RECORD_OVERHEAD) + (64 << 10);
-/// Most bytes that [`TlsStream::poll_read`] hands over at once.
+/// Most bytes that [`TlsStream::poll_read`] and [`TlsStream::poll_receive`] hand over at once.
 pub const PLAIN_BYTES_MAX: usize = RECEIVED_BYTES_MAX + READ_BYTES;
 
 /// What the connections of a thread read into and encrypt into, one after the other.
@@ -49,6 +54,8 @@ pub struct TlsStream<E> {
     session: Box<E>,
     /// The beginning of a record.
     received: Vec<u8>,
+    /// Bytes of records since the last content.
+    contentless: usize,
     /// Records that the socket has not taken.
     unsent: BytesMut,
     /// The peer sends nothing more.
@@ -70,6 +77,7 @@ impl<E: End> TlsStream<E> {
             stream,
             session: Box::new(session),
             received: Vec::new(),
+            contentless: 0,
             unsent: BytesMut::new(),
             ended: false,
         }
@@ -101,7 +109,7 @@ impl<E: End> TlsStream<E> {
                 // A client begins.
                 self.process(&mut [], &mut plain)?;
             }
-            ready!(self.poll_receive(context, buffers, &mut plain))?;
+            ready!(self.poll_receive(context, buffers, READ_BYTES, &mut plain))?;
             if self.ended {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
@@ -113,7 +121,7 @@ impl<E: End> TlsStream<E> {
     /// sends nothing more.
     ///
     /// # Errors
-    /// Those of the socket; records that are none, or that the peer does not end.
+    /// Those of [`Self::poll_receive`].
     pub fn poll_read(
         &mut self,
         context: &mut Context<'_>,
@@ -126,18 +134,26 @@ impl<E: End> TlsStream<E> {
                 bytes += piece.len();
                 plain(piece);
             };
-            ready!(self.poll_receive(context, buffers, &mut counted))?;
+            ready!(self.poll_receive(context, buffers, READ_BYTES, &mut counted))?;
         }
         Poll::Ready(Ok(bytes))
     }
 
-    /// Reads once, and hands over what it was in plain.
-    fn poll_receive(
+    /// Reads once, `bytes_max` or what is missing of a record, and hands over what that was in plain, which may be nothing. Gives
+    /// how many bytes were read: what it took to decrypt them does not depend on how much they say. 0: the peer sends nothing more.
+    ///
+    /// # Errors
+    /// Those of the socket; records that are none, that the peer does not end, or too many of them without content.
+    pub fn poll_receive(
         &mut self,
         context: &mut Context<'_>,
         buffers: &mut Buffers,
-        plain: &mut impl FnMut(&[u8]),
-    ) -> Poll<io::Result<()>> {
+        bytes_max: usize,
+        mut plain: impl FnMut(&[u8]),
+    ) -> Poll<io::Result<usize>> {
+        if self.ended {
+            return Poll::Ready(Ok(0));
+        }
         // What is kept may be what the peer waits for.
         if let Poll::Ready(Err(error)) = self.poll_flush(context) {
             return Poll::Ready(Err(error));
@@ -146,14 +162,19 @@ impl<E: End> TlsStream<E> {
         received.clear();
         received.reserve(READ_BYTES + self.received.len());
         received.extend_from_slice(&self.received);
-        let mut room = (&mut *received).limit(READ_BYTES);
+        let bytes_max = bytes_max.max(missing(received)).min(READ_BYTES);
+        let mut room = (&mut *received).limit(bytes_max);
         // The future keeps nothing between polls.
         let count = ready!(pin!(self.stream.read_buf(&mut room)).poll(context))?;
         if count == 0 && !self.received.is_empty() {
             return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
         }
         self.ended |= count == 0;
-        let processed = self.process(received, plain);
+        let mut bytes = 0;
+        let processed = self.process(received, &mut |piece: &[u8]| {
+            bytes += piece.len();
+            plain(piece);
+        });
         // A part of the handshake, or an alert.
         let sent = self.poll_flush(context);
         let (_, used) = processed?;
@@ -165,7 +186,15 @@ impl<E: End> TlsStream<E> {
             return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
         }
         self.received = rest.to_vec();
-        Poll::Ready(Ok(()))
+        self.contentless = if bytes > 0 {
+            0
+        } else {
+            self.contentless + used
+        };
+        if self.contentless > CONTENTLESS_BYTES_MAX {
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+        }
+        Poll::Ready(Ok(count))
     }
 
     /// Has the session take in records, until it has none that is whole; tells how many bytes it used up.
@@ -293,6 +322,17 @@ impl<E: End> TlsStream<E> {
         let bytes = self.write_with(|traffic| traffic.queue_close_notify(&mut alert))?;
         self.unsent.put_slice(&alert[..bytes]);
         Ok(())
+    }
+}
+
+/// What is missing of the first record, as far as its header tells.
+fn missing(received: &[u8]) -> usize {
+    match received.first_chunk::<HEADER_BYTES>() {
+        Some([.., high, low]) => {
+            let length = usize::from(u16::from_be_bytes([*high, *low]));
+            (HEADER_BYTES + length).saturating_sub(received.len())
+        }
+        None => 0,
     }
 }
 

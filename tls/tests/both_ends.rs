@@ -5,13 +5,18 @@
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rialto_tls::{Buffers, End, TlsStream};
 use rustls::client::UnbufferedClientConnection;
+use rustls::crypto::cipher::{OutboundChunks, OutboundPlainMessage};
+use rustls::crypto::tls13::OkmBlock;
 use rustls::server::UnbufferedServerConnection;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{
+    ClientConfig, ContentType, KeyLog, ProtocolVersion, RootCertStore, ServerConfig,
+    Tls13CipherSuite,
+};
 use rustls_pki_types::{PrivatePkcs8KeyDer, ServerName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -378,4 +383,193 @@ async fn a_record_that_was_touched_ends_the_session() {
 async fn an_end_within_a_record_is_an_error() {
     let (error, _) = meddled(|bytes| bytes.len() / 2).await;
     assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+}
+
+#[tokio::test]
+async fn a_read_tells_what_came_however_little_it_says() {
+    const RECORDS: usize = 1_000;
+    const BYTES_MAX: usize = 4 << 10;
+    let (client_config, server_config) = configs();
+    let (near, far) = sockets().await;
+    let peer = async {
+        let connector = TlsConnector::from(client_config);
+        let mut peer = connector.connect(name(), near).await.unwrap();
+        for _ in 0..RECORDS {
+            peer.write_all(&[7]).await.unwrap();
+        }
+        peer.flush().await.unwrap();
+        peer
+    };
+    let ours = async {
+        let mut buffers = Buffers::default();
+        let mut server = server(far, &server_config);
+        let early = shake_hands(&mut server, &mut buffers).await.unwrap();
+        let (mut came, mut read) = (0, early.len());
+        while read < RECORDS {
+            let count = poll_fn(|context| {
+                server.poll_receive(context, &mut buffers, BYTES_MAX, |plain| {
+                    read += plain.len();
+                })
+            });
+            let count = count.await.unwrap();
+            assert!((1..=BYTES_MAX).contains(&count));
+            came += count;
+        }
+        assert_eq!(read, RECORDS);
+        assert!(came >= (RECORDS - early.len()) * 22, "{came} bytes");
+    };
+    within(async { tokio::join!(peer, ours) }).await;
+}
+
+#[tokio::test]
+async fn a_read_of_little_brings_one_record_at_most() {
+    let (client_config, server_config) = configs();
+    let (near, far) = sockets().await;
+    let said = pieces().concat();
+    let peer = async {
+        let connector = TlsConnector::from(client_config);
+        let mut peer = connector.connect(name(), near).await.unwrap();
+        peer.write_all(&said).await.unwrap();
+        peer.shutdown().await.unwrap();
+        peer
+    };
+    let ours = async {
+        let mut buffers = Buffers::default();
+        let mut server = server(far, &server_config);
+        let mut heard = shake_hands(&mut server, &mut buffers).await.unwrap();
+        loop {
+            let before = heard.len();
+            let count = poll_fn(|context| {
+                server.poll_receive(context, &mut buffers, 1, |plain| {
+                    heard.extend_from_slice(plain);
+                })
+            });
+            let count = count.await.unwrap();
+            assert!(heard.len() - before <= 16_384);
+            if count == 0 {
+                return heard;
+            }
+        }
+    };
+    let (_, heard) = within(async { tokio::join!(peer, ours) }).await;
+    assert!(heard == said);
+}
+
+/// Learns the first secret that a client encrypts with.
+#[derive(Debug, Default)]
+struct ClientSecret(Mutex<Vec<u8>>);
+
+impl KeyLog for ClientSecret {
+    fn log(&self, label: &str, _: &[u8], secret: &[u8]) {
+        if label == "CLIENT_TRAFFIC_SECRET_0" {
+            *self.0.lock().unwrap() = secret.to_vec();
+        }
+    }
+}
+
+/// Makes records that no library makes (RFC 8446, sections 5.2 and 7.2).
+struct Forger {
+    suite: &'static Tls13CipherSuite,
+    secret: Vec<u8>,
+    /// Since the last change of keys.
+    records: u64,
+}
+
+impl Forger {
+    fn expand(&self, label: &str, out: &mut [u8]) {
+        let length = u16::try_from(out.len()).unwrap().to_be_bytes();
+        let label = format!("tls13 {label}");
+        let label_length = [u8::try_from(label.len()).unwrap()];
+        let info: [&[u8]; 4] = [&length, &label_length, label.as_bytes(), &[0]];
+        let secret = OkmBlock::new(&self.secret);
+        let expander = self.suite.hkdf_provider.expander_for_okm(&secret);
+        expander.expand_slice(&info, out).unwrap();
+    }
+
+    fn record(&mut self, kind: ContentType, plain: &[u8]) -> Vec<u8> {
+        let (mut key, mut iv) = ([0; 32], [0; 12]);
+        self.expand("key", &mut key);
+        self.expand("iv", &mut iv);
+        let mut encrypter = self.suite.aead_alg.encrypter(key.into(), iv.into());
+        let message = OutboundPlainMessage {
+            typ: kind,
+            version: ProtocolVersion::TLSv1_2,
+            payload: OutboundChunks::Single(plain),
+        };
+        let sealed = encrypter.encrypt(message, self.records).unwrap();
+        self.records += 1;
+        sealed.encode()
+    }
+
+    /// Nothing, made as long as a record can be: what follows the kind within it is zero.
+    fn nothing(&mut self) -> Vec<u8> {
+        let mut padded = vec![0; 16_384];
+        padded[0] = 23;
+        self.record(ContentType::Unknown(0), &padded)
+    }
+
+    fn new_keys(&mut self) -> Vec<u8> {
+        let told = self.record(ContentType::Handshake, &[24, 0, 0, 1, 0]);
+        let mut secret = vec![0; self.secret.len()];
+        self.expand("traffic upd", &mut secret);
+        (self.secret, self.records) = (secret, 0);
+        told
+    }
+}
+
+#[tokio::test]
+async fn a_peer_may_hide_how_much_it_says_but_not_say_nothing_for_ever() {
+    let (client_config, server_config) = configs();
+    let (near, far) = sockets().await;
+    let key_log = Arc::new(ClientSecret::default());
+    let mut client_config = (*client_config).clone();
+    client_config.key_log = key_log.clone();
+    let peer = async {
+        let connector = TlsConnector::from(Arc::new(client_config));
+        let peer = connector.connect(name(), near).await.unwrap();
+        let (mut socket, session) = peer.into_inner();
+        let suite = session.negotiated_cipher_suite().and_then(|s| s.tls13());
+        let mut forger = Forger {
+            suite: suite.unwrap(),
+            secret: key_log.0.lock().unwrap().clone(),
+            records: 0,
+        };
+        let mut sent = Vec::new();
+        for _ in 0..30 {
+            sent.extend(forger.nothing());
+        }
+        sent.extend(forger.record(ContentType::ApplicationData, b"here"));
+        for record in 0..1_000 {
+            sent.extend(forger.nothing());
+            if record % 30 == 29 {
+                sent.extend(forger.new_keys());
+            }
+            if socket.write_all(&sent).await.is_err() {
+                return;
+            }
+            sent.clear();
+        }
+        panic!("the server goes on");
+    };
+    let ours = async {
+        let mut buffers = Buffers::default();
+        let mut server = server(far, &server_config);
+        let mut heard = shake_hands(&mut server, &mut buffers).await.unwrap();
+        let error = loop {
+            let read = poll_fn(|context| {
+                server.poll_read(context, &mut buffers, |plain| {
+                    heard.extend_from_slice(plain);
+                })
+            });
+            match read.await {
+                Ok(count) => assert!(count > 0),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(
+            (error.kind(), &heard[..]),
+            (io::ErrorKind::InvalidData, &b"here"[..])
+        );
+    };
+    within(async { tokio::join!(peer, ours) }).await;
 }

@@ -59,7 +59,7 @@ metrics! {
     "rialto_journal_sync_seconds_total" "Time that the journal's syncs took." = |f| Samples::Fraction(seconds(f.journal.sync_us));
     "rialto_journal_views_lag_bytes" "Durable bytes that the views do not hold yet." = |f| Samples::One(f.journal.views_lag_bytes);
     "rialto_journal_views_lag_segments" "Segments that the views do not hold yet." = |f| Samples::One(f.journal.views_lag_segments);
-    "rialto_load_failures_total" "Reads of storage that failed." = |f| f.shell(|s| s.load_failures);
+    "rialto_load_failures_total" "Reads of storage that failed. Those that it was too busy for are tried again and do not count." = |f| f.shell(|s| s.load_failures);
     "rialto_loads_total" "Reads asked of storage." = |f| f.core(|c| c.loads);
     "rialto_publish_duplicates_total" "Messages answered from an earlier append of the same client_id." = |f| f.core(|c| c.duplicates);
     "rialto_quic_retries_total" "QUIC clients that were asked to prove their address first." = |f| f.shell(|s| s.retries);

@@ -1,11 +1,9 @@
 //! Appends under way: the entries of a turn go to the journal together, and come back lane by lane.
 
 use std::{
-    cell::Cell,
     future::Future,
     pin::Pin,
     task::{Context, Poll, ready},
-    time::{Duration, Instant},
 };
 
 use rialto_core::io::{AppendFailure, Entry, Input};
@@ -17,9 +15,6 @@ use rialto_storage::{
 
 use super::engine::Engine;
 use crate::fate::StopReason;
-
-/// Least time between two lines of the log that say that nothing can be appended.
-const COMPLAINTS_APART: Duration = Duration::from_secs(10);
 
 /// Hands the entries to the journal. Calls take effect in their order.
 pub(crate) fn start(store: &dyn Store, entries: Vec<Entry>) -> Appending {
@@ -81,7 +76,9 @@ impl Appended {
             }
             // After a full disk the entries behind the first one stand at positions that were never reached.
             AppendError::Full | AppendError::Refused(_) => {
-                complaints.note(&error);
+                if let Some(failures) = complaints.note() {
+                    tracing::warn!(%error, failures, "nothing can be appended");
+                }
                 AppendFailure::NothingKept
             }
             AppendError::Fenced { .. } => {
@@ -98,28 +95,6 @@ impl Appended {
             failure,
         };
         self.places.into_iter().map(failed).collect()
-    }
-}
-
-/// What the log says of a disk that takes nothing: publishers who are refused come back, and each time fails.
-#[derive(Default)]
-pub(crate) struct Complaints {
-    last: Cell<Option<Instant>>,
-    /// Not told of since.
-    untold: Cell<u64>,
-}
-
-impl Complaints {
-    fn note(&self, error: &AppendError) {
-        let failures = self.untold.get() + 1;
-        if let Some(last) = self.last.get()
-            && last.elapsed() < COMPLAINTS_APART
-        {
-            return self.untold.set(failures);
-        }
-        tracing::warn!(%error, failures, "nothing can be appended");
-        self.last.set(Some(Instant::now()));
-        self.untold.set(0);
     }
 }
 

@@ -1,6 +1,9 @@
 //! What all tasks of a shard share: the core, the connections, and what the shell counts. One thread: cells, no locks.
 //!
-//! Tasks tell the core what happened through [`Engine::handle`]; the pump carries out what the core decides.
+//! Tasks tell the core what happened through [`Engine::handle`]; the pump carries out what the core decides. What a connection's
+//! task holds of it stands in [`registration`].
+
+mod registration;
 
 use std::{
     cell::{Cell, RefCell, RefMut},
@@ -19,13 +22,17 @@ use rialto_protocol::error::ErrorCode;
 use rialto_storage::{Store, directory::Seen};
 use slab::Slab;
 
+pub(crate) use self::registration::Registration;
 use super::{
-    appends::Complaints,
     bell::Bell,
+    complaints::Complaints,
     figures::{Carrier, ShardFigures, ShellFigures, Stage},
+    kept::KeptBytes,
     link::Link,
+    loads::Loads,
+    lookup::LookupError,
     mailbox::Mailbox,
-    turns::{Turn, Turns},
+    turns::Turns,
 };
 use crate::{
     Authenticator,
@@ -44,9 +51,6 @@ const READ_ROOM_MIN: usize = 16 << 10;
 /// How long a short message is taken to be, for what is read at once; and what is read in any case.
 const SHORT_MESSAGE_BYTES: usize = 128;
 const TURN_BYTES_MIN: usize = 4 << 10;
-
-/// What beginnings of frames may take of the shard's budget for queues.
-const PARTIAL_SHARE: usize = 4;
 
 /// "Last seen" notes that wait for the next write of them.
 const SEEN_MAX: usize = 65_536;
@@ -76,8 +80,10 @@ pub(crate) struct Engine {
     strangers: Strangers,
     /// Who waits while others have their turn.
     turns: Turns,
-    /// Held by all connections as beginnings of frames.
-    partial_bytes: Cell<usize>,
+    /// What connections keep between their turns.
+    kept: KeptBytes,
+    /// Reads of storage.
+    loads: Loads,
     /// To be written to the directory.
     seen: RefCell<Vec<Seen>>,
     /// Rings when the core was told something.
@@ -96,6 +102,7 @@ pub(crate) struct Engine {
     /// The core has panicked: it is not called any more.
     dead: Cell<bool>,
     append_complaints: Complaints,
+    load_complaints: Complaints,
 }
 
 /// What became of bytes; nothing, once the core is gone.
@@ -109,6 +116,7 @@ impl Default for Received {
 
 impl Engine {
     pub(crate) fn new(id: ShardId, node: Node, core: Shard) -> Rc<Self> {
+        let shard_bytes_max = node.config.core.shard_bytes_max;
         Rc::new(Self {
             id,
             node,
@@ -119,7 +127,8 @@ impl Engine {
             figures: RefCell::default(),
             strangers: Strangers::default(),
             turns: Turns::default(),
-            partial_bytes: Cell::new(0),
+            kept: KeptBytes::new(shard_bytes_max),
+            loads: Loads::default(),
             seen: RefCell::default(),
             turn: Bell::default(),
             emptied: Bell::default(),
@@ -130,6 +139,7 @@ impl Engine {
             overflowing: Cell::new(false),
             dead: Cell::new(false),
             append_complaints: Complaints::default(),
+            load_complaints: Complaints::default(),
         })
     }
 
@@ -208,6 +218,11 @@ impl Engine {
         }
     }
 
+    /// Whether there still is somebody at the connection.
+    pub(crate) fn serves(&self, conn: ConnId) -> bool {
+        self.link(conn).is_some_and(|link| !link.is_closing())
+    }
+
     /// The connection, unless it is gone.
     pub(crate) fn link(&self, conn: ConnId) -> Option<Rc<Link>> {
         let links = self.links.borrow();
@@ -242,9 +257,19 @@ impl Engine {
         &self.turns
     }
 
+    /// What connections keep between their turns.
+    pub(crate) fn kept(&self) -> &KeptBytes {
+        &self.kept
+    }
+
+    /// Reads of storage.
+    pub(crate) fn loads(&self) -> &Loads {
+        &self.loads
+    }
+
     /// Bytes to be read of a connection at once.
     pub(crate) fn turn_bytes(&self) -> usize {
-        if self.core.borrow().is_crowded() {
+        if self.kept.is_much_held() || self.core.borrow().is_crowded() {
             TURN_BYTES_MIN
         } else {
             (self.turns.work() * SHORT_MESSAGE_BYTES).max(TURN_BYTES_MIN)
@@ -364,8 +389,12 @@ impl Engine {
         &self.append_complaints
     }
 
-    pub(crate) fn count_load_failure(&self) {
+    /// A read of storage has failed.
+    pub(crate) fn note_load_failure(&self, error: &LookupError) {
         self.figures.borrow_mut().load_failures += 1;
+        if let Some(failures) = self.load_complaints.note() {
+            tracing::error!(%error, failures, "reads fail");
+        }
     }
 
     /// For the handshake of a transport, and again for the Hello after it, which the core waits for.
@@ -403,95 +432,6 @@ impl Engine {
                 self.node.admission.admit_user(identity.user).map(Some)
             }
         })
-    }
-
-    /// Takes in how the beginnings of frames of a connection have grown or shrunk. Whether it may keep its own: past the
-    /// budget none may be long.
-    pub(crate) fn keep_partial(&self, before: usize, now: usize, small: usize) -> bool {
-        let bytes = self.partial_bytes.get() - before + now;
-        self.partial_bytes.set(bytes);
-        now <= small || bytes <= self.node.config.core.shard_bytes_max / PARTIAL_SHARE
-    }
-}
-
-/// A connection's place in the shard; when it is dropped, by a panic too, the core learns that the connection is gone.
-pub(crate) struct Registration {
-    engine: Rc<Engine>,
-    link: Rc<Link>,
-    carrier: Carrier,
-    _permit: Permit,
-}
-
-impl Registration {
-    pub(crate) fn engine(&self) -> &Rc<Engine> {
-        &self.engine
-    }
-
-    pub(crate) fn link(&self) -> &Link {
-        &self.link
-    }
-
-    /// Puts the connection, whose turn took so much work, behind all others that have more to say; its bell rings when it is its
-    /// turn again.
-    pub(crate) fn wait_for_turn(&self, work: usize) {
-        self.engine.turns.wait(&self.link, work);
-        self.engine.turn.ring();
-    }
-
-    /// The turn of the connection, which is polled; `None`: it waits for it, and its bell rings when it has come.
-    pub(crate) fn begin_turn(&self) -> Option<Turn> {
-        let turn = self.engine.turns.begin(&self.link);
-        if turn.is_none() {
-            self.engine.turn.ring();
-        }
-        turn
-    }
-
-    /// Whether the connection waits for its turn.
-    pub(crate) fn waits_for_turn(&self) -> bool {
-        self.link.waits_for_turn()
-    }
-
-    /// Whether the connection, whose client is gone, may leave; if not, its bell rings when it may.
-    pub(crate) fn leave(&self) -> bool {
-        let leaves = self.engine.turns.leave(&self.link);
-        if !leaves {
-            self.engine.turn.ring();
-        }
-        leaves
-    }
-
-    /// Whether the connection may read now; if not, its bell rings when it may.
-    pub(crate) fn may_read(&self) -> bool {
-        if self.engine.stalled.get() {
-            if !self.link.waits_for_shard().replace(true) {
-                self.engine.waiting.borrow_mut().push(Rc::clone(&self.link));
-            }
-            return false;
-        }
-        if !self.link.is_paused() {
-            let paused = !self.engine.core.borrow().may_read(self.link.id());
-            self.link.set_paused(paused);
-        }
-        !self.link.is_paused()
-    }
-}
-
-impl Drop for Registration {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.engine.shed(Stage::Connection, "panic");
-        }
-        let conn = self.link.id();
-        let mut links = self.engine.links.borrow_mut();
-        links.try_remove(conn.index as usize);
-        let emptied = links.is_empty();
-        drop(links);
-        self.engine.figures.borrow_mut().open[self.carrier as usize] -= 1;
-        self.engine.handle(Input::Closed { conn });
-        if emptied {
-            self.engine.emptied.ring();
-        }
     }
 }
 

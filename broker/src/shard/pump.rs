@@ -4,7 +4,6 @@
 //! connections' outboxes, entries to the journal as one append, messages to other shards as one batch each.
 
 use std::{
-    collections::VecDeque,
     future::poll_fn,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
@@ -14,18 +13,20 @@ use std::{
 
 use futures_util::{StreamExt, stream::FuturesOrdered};
 use rialto_core::{
-    io::{ConnId, Identity, Input, Output, Query, Ticket},
+    io::{Identity, Input, Output, Query, Ticket},
     message::Message,
 };
 use rialto_protocol::error::ErrorCode;
-use rialto_storage::directory::Seen;
+use rialto_storage::{directory::Seen, views::ViewsError};
 use tokio::time::{Instant, Sleep};
 
 use super::{
     appends::{self, Appending},
     engine::Engine,
-    lookup,
+    loads::{self, Admitted, Load},
+    lookup::LookupError,
     mailbox::{Delivery, Mailbox},
+    tokens::Tokens,
 };
 
 /// Rounds of a turn before the shard's other tasks have theirs.
@@ -34,6 +35,9 @@ const ROUNDS_MAX: usize = 8;
 const APPENDS_IN_FLIGHT_MAX: usize = 1;
 /// Tokens that are verified in a turn; each takes some 0.1 ms, in which nobody else is served.
 const VERIFIED_AT_ONCE: usize = 4;
+/// Reads of storage under way and waiting, for each piece of work that the core lets wait for a read: most need one, and pages
+/// are read for others.
+const LOADS_PER_PARKED: usize = 2;
 /// How often "last seen" notes are written, microseconds: what a crash may cost.
 const SEEN_EVERY_US: u64 = 1_000_000;
 
@@ -50,7 +54,7 @@ struct Pump {
     entries: Vec<rialto_core::io::Entry>,
     appending: FuturesOrdered<Appending>,
     /// Tokens to be verified, and whose they are.
-    tokens: VecDeque<(ConnId, String)>,
+    tokens: Tokens,
     /// By shard: gathered in this turn, or refused before.
     outgoing: Vec<Vec<Message>>,
     seen_due_us: u64,
@@ -67,7 +71,7 @@ impl Pump {
             outputs: Vec::new(),
             entries: Vec::new(),
             appending: FuturesOrdered::new(),
-            tokens: VecDeque::new(),
+            tokens: Tokens::default(),
             outgoing: (0..shards).map(|_| Vec::new()).collect(),
             seen_due_us: 0,
             timer: Box::pin(tokio::time::sleep_until(Instant::now())),
@@ -82,6 +86,7 @@ impl Pump {
         for _ in 0..ROUNDS_MAX {
             let mut worked = self.take_appended(cx);
             worked |= self.take_messages();
+            worked |= self.load_waiting();
             worked |= self.take_time(cx);
             worked |= self.carry_out();
             self.append();
@@ -102,7 +107,7 @@ impl Pump {
     /// Verifies the next few tokens.
     fn verify_some(&mut self) {
         for _ in 0..VERIFIED_AT_ONCE {
-            let Some((conn, token)) = self.tokens.pop_front() else {
+            let Some((conn, token)) = self.tokens.next(|conn| self.engine.serves(conn)) else {
                 break;
             };
             let result = self.verify(&token).and_then(|identity| {
@@ -161,7 +166,10 @@ impl Pump {
             self.tell(Input::Tick);
             return true;
         }
-        let next_us = deadline_us.unwrap_or(u64::MAX).min(self.seen_due_us);
+        let mut next_us = deadline_us.unwrap_or(u64::MAX).min(self.seen_due_us);
+        if let Some(due_us) = self.engine.loads().due_us() {
+            next_us = next_us.min(due_us);
+        }
         // Setting it costs more than a turn too many: it is only brought forward, or set anew once it went off.
         if (next_us < self.armed_us || self.timer.is_elapsed())
             && let Some(instant) = self.engine.node().clock.instant(next_us)
@@ -204,7 +212,11 @@ impl Pump {
                     link.close();
                 }
             }
-            Output::Authenticate { conn, token } => self.tokens.push_back((conn, token)),
+            Output::Authenticate { conn, token } => {
+                let engine = &self.engine;
+                self.tokens
+                    .push(conn, token, engine.open_count(), |conn| engine.serves(conn));
+            }
             Output::Forward { shard, message } => self.outgoing[usize::from(shard.0)].push(message),
             Output::Append(entry) => self.entries.push(entry),
             Output::Load { ticket, query } => self.load(ticket, query),
@@ -223,19 +235,31 @@ impl Pump {
     }
 
     fn load(&self, ticket: Ticket, query: Query) {
-        let engine = Rc::clone(&self.engine);
-        tokio::task::spawn_local(async move {
-            let _guard = engine.node().fate.guard(engine.id());
-            let result = lookup::answer(engine.node().store.clone(), query).await;
-            if let Err(error) = &result {
-                tracing::error!(%error, "a read failed");
-                engine.count_load_failure();
-            }
-            engine.handle(Input::Loaded {
+        let count_max = self.engine.node().config.core.parked_max * LOADS_PER_PARKED;
+        match self.engine.loads().admit(ticket, query, count_max) {
+            Admitted::Now(load) => self.read(load),
+            Admitted::Later => {}
+            Admitted::Refused => loads::tell(
+                &self.engine,
                 ticket,
-                answer: result.ok(),
-            });
-        });
+                Err(LookupError::Views(ViewsError::Busy)),
+            ),
+        }
+    }
+
+    fn read(&self, load: Load) {
+        tokio::task::spawn_local(loads::read(Rc::clone(&self.engine), load));
+    }
+
+    /// Tries reads again that storage was too busy for.
+    fn load_waiting(&self) -> bool {
+        let loads = self.engine.loads();
+        if !loads.are_waiting() {
+            return false;
+        }
+        let mono_us = self.engine.node().clock.now().mono_us;
+        let due = std::iter::from_fn(|| loads.next(mono_us));
+        due.map(|load| self.read(load)).count() > 0
     }
 
     /// Everything that this turn decided, as one append.

@@ -18,7 +18,12 @@ use rialto_protocol::{error::ErrorCode, frame};
 use tokio::time::Sleep;
 
 use super::Wire;
-use crate::shard::{engine::Registration, figures::Stage, turns::Turn};
+use crate::shard::{
+    engine::Registration,
+    figures::Stage,
+    kept::{Kept, SMALL_BYTES},
+    turns::Turn,
+};
 
 /// Read of one connection before others have their turn, however little they want.
 const READ_TURN_BYTES: usize = 64 << 10;
@@ -29,7 +34,9 @@ const CLOSE_WORK: usize = 32;
 /// Written to one connection before others have their turn.
 const WRITE_TURN_BYTES: usize = 1 << 20;
 /// A frame's beginning up to this size is copied back into the shared buffer; a longer one is read on in its own.
-const REST_COPIED_MAX: usize = 4 << 10;
+const REST_COPIED_MAX: usize = SMALL_BYTES;
+/// Most that waits for credit after it was read in a turn. A frame that is larger counts as begun until it is taken.
+const HELD_BYTES_MAX: usize = 2 * READ_TURN_BYTES;
 /// Room made at once for the rest of a frame: memory follows what has arrived, not what its length promises.
 const REST_STEP_BYTES: usize = 16 << 10;
 
@@ -93,7 +100,19 @@ impl<W: Wire> Future for Connection<W> {
 impl<W> Drop for Connection<W> {
     fn drop(&mut self) {
         let engine = self.registration.engine();
-        engine.keep_partial(self.rest.capacity(), 0, 0);
+        engine.kept().change(self.kept(), Kept::Begun(0));
+    }
+}
+
+impl<W> Connection<W> {
+    /// What it keeps until its next turn.
+    fn kept(&self) -> Kept {
+        let bytes = self.rest.capacity();
+        if self.held && bytes <= HELD_BYTES_MAX {
+            Kept::Held(bytes)
+        } else {
+            Kept::Begun(bytes)
+        }
     }
 }
 
@@ -225,7 +244,7 @@ impl<W: Wire> Connection<W> {
 
     fn read_frames(&mut self, cx: &mut Context<'_>, turn: Turn) -> io::Result<Read> {
         let (engine, conn) = (self.registration.engine(), self.registration.link().id());
-        let kept_before = self.rest.capacity();
+        let kept_before = self.kept();
         let mut shared = engine.read_buffer();
         let own = self.rest.len() > REST_COPIED_MAX;
         let buf = if own {
@@ -241,6 +260,7 @@ impl<W: Wire> Connection<W> {
                 if own {
                     buf.reserve(frame::needed(buf).unwrap_or(0).min(REST_STEP_BYTES));
                 }
+                let filled = buf.len();
                 match self.wire.poll_read(cx, buf, engine.turn_bytes()) {
                     Poll::Pending => break Ok(Read::Paused),
                     Poll::Ready(Err(error)) => break Err(error),
@@ -249,7 +269,7 @@ impl<W: Wire> Connection<W> {
                     Poll::Ready(Ok(0)) => break Ok(Read::Refused(ErrorCode::MalformedFrame)),
                     Poll::Ready(Ok(count)) => {
                         bytes += count;
-                        engine.count_read(count);
+                        engine.count_read(buf.len() - filled);
                     }
                 }
             }
@@ -286,12 +306,9 @@ impl<W: Wire> Connection<W> {
         } else if self.rest.len() <= REST_COPIED_MAX && self.rest.capacity() > REST_COPIED_MAX {
             self.rest = BytesMut::from(&self.rest[..]);
         }
-        let kept_now = self.rest.capacity();
-        // Whole frames wait for credit: there is less of them than of what holds it.
-        if !engine.keep_partial(kept_before, kept_now, REST_COPIED_MAX)
-            && !self.held
-            && matches!(result, Ok(Read::Paused))
-        {
+        let kept_now = self.kept();
+        engine.kept().change(kept_before, kept_now);
+        if !engine.kept().allow(kept_now) && matches!(result, Ok(Read::Paused)) {
             engine.shed(Stage::PartialFrame, "shard_budget");
             return Ok(Read::Refused(ErrorCode::TooManyConnections));
         }

@@ -110,7 +110,7 @@ impl Wire for Encrypted {
         &mut self,
         cx: &mut Context<'_>,
         buf: &mut BytesMut,
-        _bytes_max: usize,
+        bytes_max: usize,
     ) -> Poll<io::Result<usize>> {
         if !self.early.is_empty() {
             let early = std::mem::take(&mut self.early);
@@ -119,7 +119,7 @@ impl Wire for Encrypted {
         }
         let buffers = &mut self.buffers.borrow_mut();
         self.stream
-            .poll_read(cx, buffers, |plain| buf.extend_from_slice(plain))
+            .poll_receive(cx, buffers, bytes_max, |plain| buf.extend_from_slice(plain))
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, outbox: &mut Outbox) -> Poll<io::Result<usize>> {

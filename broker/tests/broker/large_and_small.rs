@@ -5,6 +5,7 @@ use rialto_protocol::{
     frame::{self, FrameKind},
     v1,
 };
+use rialto_storage::memory::Durability;
 
 use crate::support::{Node, Target};
 
@@ -83,5 +84,52 @@ async fn beginnings_of_large_frames_have_a_budget_and_small_ones_pass() {
         .metric("rialto_shed_total{queue=\"partial_frame\",reason=\"shard_budget\"}")
         .await;
     assert!((3..=6).contains(&refused), "{refused}");
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn who_waits_for_credit_takes_no_room_from_who_has_not_finished_a_frame() {
+    const HOLDERS: usize = 24;
+    const RECEIVED: &str = "rialto_bytes_received_total";
+    let node = Node::start_with(|config| {
+        config.shards = 1;
+        config.core.in_flight_bytes_max = 8 << 10;
+        // A quarter of it is for beginnings of frames.
+        config.core.shard_bytes_max = 4 * (256 << 10);
+    });
+    let mut numbers = 1..;
+    for target in [node.tcp(), node.tls(), node.quic()] {
+        let mut ann = node.join_over(&target, "ann").await;
+        let conversation = ann.create_group(numbers.next().unwrap(), &[]).await;
+        let mut holders = Vec::new();
+        for number in numbers.by_ref().take(HOLDERS) {
+            let mut holder = node.join_over(&target, &format!("holder{number}")).await;
+            let own = holder.create_group(number, &[]).await;
+            holders.push((holder, own));
+        }
+        node.store.set_durability(Durability::Stepped);
+        for (holder, own) in &mut holders {
+            // Read with what follows it, for which there is no credit.
+            let ping = frame::encode(FrameKind::Ping, holder.next_request(), &v1::Ping {});
+            let mut frames = ping.to_vec();
+            while frames.len() < 48 << 10 {
+                frames.extend(holder.message_frame(*own, &"news ".repeat(200)));
+            }
+            holder.send_bytes(&frames).await;
+            let _: v1::Pong = holder.expect(FrameKind::Pong).await;
+        }
+        let large = ann.message_frame(conversation, &"news ".repeat(3_000));
+        let (last, beginning) = large.split_last().unwrap();
+        let before = node.metric(RECEIVED).await;
+        ann.send_bytes(beginning).await;
+        while node.metric(RECEIVED).await < before + beginning.len() as u64 {
+            tokio::task::yield_now().await;
+        }
+        ann.send_bytes(&[*last]).await;
+        node.store.set_durability(Durability::AtOnce);
+        while node.store.step().is_some() {}
+        let published: v1::Published = ann.expect(FrameKind::Published).await;
+        assert_eq!(published.receipts[0].error, None);
+    }
     node.stop().await;
 }

@@ -6,6 +6,7 @@
 mod across_shards;
 mod address_change;
 mod broken_frames;
+mod busy_storage;
 mod catch_up_streams;
 mod certificate_reload;
 mod connection_limits;

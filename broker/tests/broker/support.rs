@@ -12,7 +12,7 @@ use std::{
 use rialto_broker::{Authenticator, Broker, BrokerConfig, TlsIdentity};
 use rialto_core::io::Identity;
 use rialto_protocol::{error::ErrorCode, ids::UserId};
-use rialto_storage::memory::MemoryStore;
+use rialto_storage::{Store, memory::MemoryStore};
 
 pub(crate) use client::{Client, Target, text_of};
 pub(crate) use http::{get, metric};
@@ -93,10 +93,20 @@ impl Node {
     }
 
     pub(crate) fn start_on(store: MemoryStore, change: impl FnOnce(&mut BrokerConfig)) -> Self {
+        let over = Arc::new(store.clone());
+        Self::start_over(store, over, change)
+    }
+
+    /// The broker sees `over` of the store.
+    pub(crate) fn start_over(
+        store: MemoryStore,
+        over: Arc<dyn Store>,
+        change: impl FnOnce(&mut BrokerConfig),
+    ) -> Self {
         let (certificate, key) = identity();
         let mut config = config(&certificate, &key);
         change(&mut config);
-        let broker = Broker::start(config, Arc::new(store.clone()), Arc::new(NamedUsers)).unwrap();
+        let broker = Broker::start(config, over, Arc::new(NamedUsers)).unwrap();
         Self {
             broker,
             store,

@@ -1,0 +1,225 @@
+//! Reads of storage: how many are under way, and which wait because storage was too busy for them, oldest first.
+//!
+//! All shards share storage's queue. Whom it refuses waits here: as each read of the shard ends two are tried, so that as many
+//! are under way again as storage takes; when none is, one is tried in a while.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    rc::Rc,
+};
+
+use rialto_core::io::{Answer, Input, Query, Ticket};
+use rialto_storage::views::ViewsError;
+
+use super::{
+    engine::Engine,
+    lookup::{self, LookupError},
+};
+
+/// Tried as one has ended: the one that has its place, and one more in case that there is room again.
+const TRIED_PER_ENDED: usize = 2;
+/// After this long one is tried while none is under way, microseconds: as long as storage's threads take for some reads.
+const TRIED_AFTER_US: u64 = 1_000;
+
+/// See the module.
+#[derive(Default)]
+pub(crate) struct Loads {
+    /// Given to the next one.
+    number: Cell<u64>,
+    under_way: Cell<usize>,
+    waiting: RefCell<BTreeMap<u64, (Ticket, Query)>>,
+    /// Of those that wait, how many are to be tried now.
+    due: Cell<usize>,
+    /// When one is tried if none is under way, monotonic microseconds.
+    due_us: Cell<u64>,
+}
+
+/// A read that the core has asked for.
+#[derive(Debug)]
+pub(crate) struct Load {
+    /// Its place among all of the shard.
+    number: u64,
+    ticket: Ticket,
+    query: Query,
+}
+
+/// What is to be done about a new one.
+#[derive(Debug)]
+pub(crate) enum Admitted {
+    /// It is to be tried.
+    Now(Load),
+    /// It waits behind others.
+    Later,
+    /// There are too many.
+    Refused,
+}
+
+impl Loads {
+    /// Takes in a new one. There are `count_max` at most: more than all that the core lets wait for a read, since those whose
+    /// clients are gone are read all the same, and count with nobody.
+    pub(crate) fn admit(&self, ticket: Ticket, query: Query, count_max: usize) -> Admitted {
+        let mut waiting = self.waiting.borrow_mut();
+        if self.under_way.get() + waiting.len() >= count_max {
+            return Admitted::Refused;
+        }
+        let number = self.number.replace(self.number.get() + 1);
+        if waiting.is_empty() {
+            self.under_way.set(self.under_way.get() + 1);
+            return Admitted::Now(Load {
+                number,
+                ticket,
+                query,
+            });
+        }
+        waiting.insert(number, (ticket, query));
+        Admitted::Later
+    }
+
+    /// Takes in that one has ended.
+    fn end(&self) {
+        self.under_way.set(self.under_way.get() - 1);
+        if self.are_waiting() {
+            self.due.set(self.due.get() + TRIED_PER_ENDED);
+        }
+    }
+
+    /// Takes in that storage was too busy for one: it has its place again among those that wait.
+    fn put_back(&self, load: Load, mono_us: u64) {
+        self.under_way.set(self.under_way.get() - 1);
+        self.due_us.set(mono_us + TRIED_AFTER_US);
+        let Load {
+            number,
+            ticket,
+            query,
+        } = load;
+        self.waiting.borrow_mut().insert(number, (ticket, query));
+    }
+
+    pub(crate) fn are_waiting(&self) -> bool {
+        !self.waiting.borrow().is_empty()
+    }
+
+    /// When one of those that wait is to be tried whatever happens, monotonic microseconds; `None`: as one ends.
+    pub(crate) fn due_us(&self) -> Option<u64> {
+        (self.are_waiting() && self.under_way.get() == 0).then(|| self.due_us.get())
+    }
+
+    /// The oldest of those that wait, if one is to be tried now.
+    pub(crate) fn next(&self, mono_us: u64) -> Option<Load> {
+        let is_due = self.due_us().is_some_and(|due_us| mono_us >= due_us);
+        let due = self.due.get();
+        if due == 0 && !is_due {
+            return None;
+        }
+        let Some((number, (ticket, query))) = self.waiting.borrow_mut().pop_first() else {
+            self.due.set(0);
+            return None;
+        };
+        self.due.set(due.saturating_sub(1));
+        self.under_way.set(self.under_way.get() + 1);
+        Some(Load {
+            number,
+            ticket,
+            query,
+        })
+    }
+}
+
+/// Reads and tells the core, unless storage is too busy.
+pub(crate) async fn read(engine: Rc<Engine>, load: Load) {
+    let _guard = engine.node().fate.guard(engine.id());
+    let result = lookup::answer(engine.node().store.clone(), load.query.clone()).await;
+    if matches!(result, Err(LookupError::Views(ViewsError::Busy))) {
+        let mono_us = engine.node().clock.now().mono_us;
+        engine.loads().put_back(load, mono_us);
+        // The pump has a timer to set.
+        return engine.turn().ring();
+    }
+    engine.loads().end();
+    tell(&engine, load.ticket, result);
+}
+
+/// Tells the core how a read ended.
+pub(crate) fn tell(engine: &Engine, ticket: Ticket, result: Result<Answer, LookupError>) {
+    if let Err(error) = &result {
+        engine.note_load_failure(error);
+    }
+    engine.handle(Input::Loaded {
+        ticket,
+        answer: result.ok(),
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn admit(loads: &Loads, ticket: u64) -> Option<Load> {
+        let query = Query::LastSeen { users: Vec::new() };
+        match loads.admit(Ticket(ticket), query, 10) {
+            Admitted::Now(load) => Some(load),
+            Admitted::Later | Admitted::Refused => None,
+        }
+    }
+
+    fn tried(loads: &Loads, mono_us: u64) -> Vec<Load> {
+        std::iter::from_fn(|| loads.next(mono_us)).collect()
+    }
+
+    fn tickets(loads: &[Load]) -> Vec<u64> {
+        loads.iter().map(|load| load.ticket.0).collect()
+    }
+
+    #[test]
+    fn those_that_storage_refuses_keep_their_places_before_later_ones() {
+        let loads = Loads::default();
+        let begun: Vec<_> = (0..4).filter_map(|ticket| admit(&loads, ticket)).collect();
+        assert_eq!(begun.len(), 4);
+        let mut begun = begun.into_iter();
+        let first = begun.next();
+        // In whatever order they come back.
+        begun.rev().for_each(|load| loads.put_back(load, 0));
+        assert!(admit(&loads, 4).is_none());
+        assert!(first.is_some() && tried(&loads, u64::MAX).is_empty());
+        loads.end();
+        let next = tried(&loads, 0);
+        assert_eq!(tickets(&next), [1, 2]);
+        next.into_iter().for_each(|load| loads.put_back(load, 0));
+        assert_eq!(tickets(&tried(&loads, TRIED_AFTER_US)), [1]);
+    }
+
+    #[test]
+    fn while_none_is_under_way_one_is_tried_in_a_while_and_then_more() {
+        let loads = Loads::default();
+        for load in (0..8)
+            .filter_map(|ticket| admit(&loads, ticket))
+            .collect::<Vec<_>>()
+        {
+            loads.put_back(load, 5);
+        }
+        assert_eq!(loads.due_us(), Some(5 + TRIED_AFTER_US));
+        assert!(tried(&loads, 4 + TRIED_AFTER_US).is_empty());
+        assert_eq!(tickets(&tried(&loads, 5 + TRIED_AFTER_US)), [0]);
+        assert_eq!(loads.due_us(), None);
+        loads.end();
+        assert_eq!(tickets(&tried(&loads, 0)), [1, 2]);
+        loads.end();
+        loads.end();
+        assert_eq!(tickets(&tried(&loads, 0)), [3, 4, 5, 6]);
+    }
+
+    #[test]
+    fn there_is_an_end_to_those_that_wait() {
+        let loads = Loads::default();
+        let first = admit(&loads, 0).map(|load| loads.put_back(load, 0));
+        assert!(first.is_some());
+        let query = || Query::LastSeen { users: Vec::new() };
+        for ticket in 1..10 {
+            let admitted = loads.admit(Ticket(ticket), query(), 10);
+            assert!(matches!(admitted, Admitted::Later));
+        }
+        let admitted = loads.admit(Ticket(10), query(), 10);
+        assert!(matches!(admitted, Admitted::Refused));
+    }
+}
