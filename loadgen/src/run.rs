@@ -30,7 +30,6 @@ mod remote;
 mod report;
 mod samples;
 mod schedule;
-mod scheduling;
 mod shape;
 mod ticker;
 mod window;

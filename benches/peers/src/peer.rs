@@ -7,7 +7,6 @@ mod redis;
 mod rialto;
 
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::bail;
@@ -52,8 +51,6 @@ pub(crate) struct Setting {
     pub(crate) client: Vec<&'static str>,
     /// Environment of server and load generator, beside what they inherit.
     pub(crate) environment: Vec<(&'static str, &'static str)>,
-    /// Whether the load generator takes a processor over from nobody when it wakes up, as ours does.
-    pub(crate) stands_back: bool,
     /// Into how many parts the work is divided: streams, pages, processes, whatever the peer divides.
     pub(crate) parts: usize,
 }
@@ -86,21 +83,6 @@ impl Setting {
     fn environment(mut self, name: &'static str, value: &'static str) -> Self {
         self.environment.push((name, value));
         self
-    }
-
-    fn standing_back(mut self) -> Self {
-        self.stands_back = true;
-        self.and("load as SCHED_BATCH")
-    }
-
-    /// The load generator's command, without its arguments.
-    fn load(&self, program: &Path) -> Command {
-        if !self.stands_back {
-            return Command::new(program);
-        }
-        let mut command = Command::new("chrt");
-        command.args(["--batch", "0"]).arg(program);
-        command
     }
 
     fn parts(mut self, parts: usize) -> Self {

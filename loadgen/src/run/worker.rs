@@ -17,7 +17,6 @@ use super::local::{Local, Person};
 use super::plan::idle_user;
 use super::publisher::Publisher;
 use super::reader::Reader;
-use super::scheduling::stand_back;
 use super::ticker::Ticker;
 use super::{IDLE_SUBSCRIPTIONS, RunError, Shared, Stage};
 use crate::checker::Violations;
@@ -44,8 +43,6 @@ pub(super) struct Task {
 /// Runs a thread to its end; what becomes of it is reported.
 pub(super) fn run(task: Task) {
     let reports = task.reports.clone();
-    // Latencies are longer without it, and no less true.
-    let _ = stand_back();
     let result = Builder::new_current_thread()
         .enable_all()
         .build()

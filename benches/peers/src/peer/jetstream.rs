@@ -114,7 +114,6 @@ impl Peer for JetStream {
             (Load::Publish { .. }, Sync::Always) => vec![
                 streams(16, "subjects spread over 16 streams"),
                 streams(4, "subjects spread over 4 streams"),
-                streams(4, "subjects spread over 4 streams").standing_back(),
                 streams(64, "subjects spread over 64 streams"),
                 streams(1, "one stream"),
             ],

@@ -23,7 +23,7 @@ pub(super) struct Running<'a> {
     nats: &'a Nats,
     port: u16,
     monitoring: u16,
-    setting: Setting,
+    environment: Vec<(&'static str, &'static str)>,
 }
 
 impl<'a> Running<'a> {
@@ -52,7 +52,7 @@ impl<'a> Running<'a> {
             nats,
             port,
             monitoring,
-            setting: setting.clone(),
+            environment: setting.environment.clone(),
         })
     }
 
@@ -63,14 +63,14 @@ impl<'a> Running<'a> {
         folder: &Path,
         arguments: &[&str],
     ) -> anyhow::Result<Tool> {
-        let mut command = self.setting.load(&self.nats.command);
+        let mut command = Command::new(&self.nats.command);
         command
             .args(["--no-context", "--timeout=60s"])
             .arg(format!("--server=nats://127.0.0.1:{}", self.port))
             .args(arguments)
             .env("HOME", folder)
             .env("XDG_CONFIG_HOME", folder);
-        command.envs(self.setting.environment.iter().copied());
+        command.envs(self.environment.iter().copied());
         Tool::start(name, folder, &command)
     }
 

@@ -55,14 +55,11 @@ impl Peer for NatsCore {
             return Vec::new();
         }
         let one_processor_each = || Setting::named("GOMAXPROCS=1").environment("GOMAXPROCS", "1");
-        let seldom_collected = || {
-            one_processor_each()
-                .and("GOGC=400")
-                .environment("GOGC", "400")
-        };
+        let seldom_collected = one_processor_each()
+            .and("GOGC=400")
+            .environment("GOGC", "400");
         vec![
-            seldom_collected(),
-            seldom_collected().standing_back(),
+            seldom_collected,
             one_processor_each(),
             Setting::named("defaults"),
         ]

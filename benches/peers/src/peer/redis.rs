@@ -57,10 +57,10 @@ impl Redis {
         &self,
         port: u16,
         process: usize,
-        (setting, arguments): (&Setting, &[&str]),
+        arguments: &[&str],
         run: Run<'_>,
     ) -> anyhow::Result<Tool> {
-        let mut command = setting.load(&self.benchmark);
+        let mut command = Command::new(&self.benchmark);
         command
             .args(["-h", "127.0.0.1", "-p", &port.to_string()])
             .args(["--csv", "--precision", "3"])
@@ -93,7 +93,7 @@ impl Redis {
             }
             arguments.extend(["XADD", "key:__rand_int__", "*", "m", &body]);
             let started: Vec<Tool> = (0..processes)
-                .map(|process| self.bench(port, process, (setting, &arguments), run))
+                .map(|process| self.bench(port, process, &arguments, run))
                 .collect::<anyhow::Result<_>>()?;
             let ended: Vec<Measured> = started
                 .into_iter()
@@ -130,7 +130,7 @@ impl Redis {
                 &["XREAD", "COUNT", &count],
                 &["STREAMS", "history", "__rand_int__"],
             ];
-            let said = self.bench(port, 0, (setting, &arguments.concat()), run)?;
+            let said = self.bench(port, 0, &arguments.concat(), run)?;
             let measured = understand(&said.output(run.limit())?)?;
             Ok(Measured {
                 per_s: measured.per_s * page as f64,
@@ -170,51 +170,18 @@ impl Peer for Redis {
                 connections,
                 in_flight,
             } => {
-                let defaults = || Setting::named("defaults");
+                let defaults = Setting::named("defaults");
                 let pinned = || Setting::named("server on processor 0").server(PINNED);
                 let two = pinned().and("2 benchmark processes").parts(2);
-                let small = || Setting::named("stream nodes of 2 KiB").server(SMALL_NODES);
+                let small = Setting::named("stream nodes of 2 KiB").server(SMALL_NODES);
                 let untracked = Setting::named("no latency tracking").server(UNTRACKED);
                 let threads = Setting::named("2 io-threads").server(&["--io-threads", "2"]);
-                let (batch_defaults, batch_pinned) =
-                    (defaults().standing_back(), pinned().standing_back());
                 match (connections, in_flight) {
-                    (1, 1) => vec![defaults(), untracked, small(), pinned()],
-                    (1, _) => vec![
-                        small(),
-                        small().standing_back(),
-                        pinned(),
-                        defaults(),
-                        untracked,
-                    ],
-                    (_, 1) => vec![
-                        batch_defaults,
-                        defaults(),
-                        untracked,
-                        small(),
-                        pinned(),
-                        two,
-                        threads,
-                    ],
-                    (_, 64..) => vec![
-                        pinned(),
-                        batch_pinned,
-                        two,
-                        defaults(),
-                        untracked,
-                        small(),
-                        threads,
-                    ],
-                    _ => vec![
-                        batch_pinned,
-                        pinned(),
-                        defaults(),
-                        batch_defaults,
-                        two,
-                        untracked,
-                        small(),
-                        threads,
-                    ],
+                    (1, 1) => vec![defaults, untracked, small, pinned()],
+                    (1, _) => vec![small, pinned(), defaults, untracked],
+                    (_, 1) => vec![untracked, defaults, small, pinned(), two, threads],
+                    (_, 64..) => vec![pinned(), two, defaults, untracked, small, threads],
+                    _ => vec![small, pinned(), defaults, two, untracked, threads],
                 }
             }
             Load::FanOut { .. } => Vec::new(),
