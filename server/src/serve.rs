@@ -47,6 +47,8 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         .context("signals cannot be listened to")?;
     report_open_files(limits::raise_open_files());
     let Some(store) = runtime.block_on(open_store(config, &mut signals))? else {
+        // Of one that was killed.
+        addresses::remove(&config.data_dir);
         tracing::info!("stopped before it served");
         return Ok(());
     };
