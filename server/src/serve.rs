@@ -128,11 +128,15 @@ async fn stop(config: &Config, broker: Broker, signals: &mut Signals) -> Result<
     tokio::select! {
         stopped = in_order => stopped,
         () = asked_to_stop(signals) => {
-            tracing::warn!("stopping at once; what was acknowledged is on disk");
             addresses::remove(&config.data_dir);
-            std::process::exit(1);
+            stop_at_once();
         }
     }
+}
+
+fn stop_at_once() -> ! {
+    tracing::warn!("stopping at once; what was acknowledged is on disk");
+    std::process::exit(1);
 }
 
 async fn asked_to_stop(signals: &mut Signals) {
@@ -170,8 +174,7 @@ async fn open_store(
             biased;
             () = asked_to_stop(signals) => {
                 if asked {
-                    tracing::warn!("stopping at once; what was acknowledged is on disk");
-                    std::process::exit(1);
+                    stop_at_once();
                 }
                 asked = true;
                 tracing::info!("stopping once the data is open; a second signal stops at once");

@@ -351,6 +351,12 @@ impl Shared {
     }
 }
 
+/// Whether it is for lack of room that something could not be written.
+pub(super) fn lacks_room(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded)
+}
+
 /// A lock that outlives a panic of its holder: what it guards is changed in single steps.
 pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)

@@ -2,7 +2,6 @@
 
 use std::{
     fmt,
-    io::ErrorKind,
     path::PathBuf,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
@@ -13,7 +12,7 @@ use std::{
 
 use super::{
     directory::SeenBuffer,
-    log::{Log, SealedSegment},
+    log::{Log, SealedSegment, lacks_room},
     views::{Fault, Memory, Pace, Step, ViewStore, checkpoint::Checkpoint},
 };
 use crate::{journal::JournalError, promise::Resolver};
@@ -268,12 +267,7 @@ impl Work {
         let probe = self.data.join(PROBE);
         let written = std::fs::write(&probe, vec![0; PROBE_BYTES]);
         let _ = std::fs::remove_file(&probe);
-        written.is_err_and(|error| {
-            matches!(
-                error.kind(),
-                ErrorKind::StorageFull | ErrorKind::QuotaExceeded
-            )
-        })
+        written.is_err_and(|error| lacks_room(&error))
     }
 
     /// Whether there is room for a segment's views. Where the file system does not tell, an attempt will.

@@ -3,7 +3,6 @@
 //! longer.
 
 use std::{
-    io::ErrorKind,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -13,7 +12,7 @@ use super::{
     blocks::BLOCK_BYTES,
     disk::{DiskFile, write_all_at},
     format::{EntryCodec, FILE_HEADER_BYTES, FIRST_ENTRY, file_header},
-    locked, now_ms,
+    lacks_room, locked, now_ms,
     segment::{Ready, States, Viewed, file_name},
 };
 
@@ -162,10 +161,7 @@ fn prepare_and_publish(shared: &Shared, number: u64, old: Option<Segment>) {
             }
         }
         Err(error) => {
-            let short = matches!(
-                error.kind(),
-                ErrorKind::StorageFull | ErrorKind::QuotaExceeded
-            );
+            let short = lacks_room(&error);
             let now = Instant::now();
             let was_short = states.short_until.is_some_and(|until| until > now);
             states.short_until = short.then(|| now + shared.options.full_retry * SHORT_RETRIES);

@@ -25,23 +25,21 @@ pub(super) fn values_of(keyspace: &Keyspace) -> PathBuf {
 /// Makes the names of values' files durable: fjall syncs the files and not their folder.
 pub(super) fn sync_names(windows: &BTreeMap<u32, Keyspace>) -> Result<(), Fault> {
     for keyspace in windows.values() {
-        File::open(values_of(keyspace))
-            .and_then(|folder| folder.sync_all())
-            .map_err(fjall::Error::from)
-            .doing("syncing a folder of the views")?;
+        sync_folder(&values_of(keyspace))?;
     }
     Ok(())
 }
 
 /// Makes the names of the keyspaces' folders durable, which stand beside this one's.
 pub(super) fn sync_folder_of(keyspace: &Keyspace) -> Result<(), Fault> {
-    let Some(folder) = keyspace.path().parent() else {
-        return Ok(());
-    };
+    keyspace.path().parent().map_or(Ok(()), sync_folder)
+}
+
+fn sync_folder(folder: &Path) -> Result<(), Fault> {
     File::open(folder)
         .and_then(|folder| folder.sync_all())
         .map_err(fjall::Error::from)
-        .doing("syncing the folder of the views")
+        .doing("syncing a folder of the views")
 }
 
 /// Sends what is written into a folder to the disk a little at a time. Handing it over takes a processor for 3 µs a page.
