@@ -143,8 +143,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Longest time for one endpoint, from resolving its name to Welcome; 10,000 ms by default. QUIC has 3,000 ms at
-    /// most while there is another endpoint to try.
+    /// Longest time for one endpoint, from resolving its name to Welcome, and before that for a [`TokenProvider`] to give a
+    /// token; 10,000 ms by default. QUIC has 3,000 ms at most while there is another endpoint to try.
     pub fn connect_timeout_ms(mut self, timeout_ms: u64) -> Self {
         self.connect_timeout_ms = timeout_ms;
         self
@@ -219,6 +219,8 @@ impl ClientBuilder {
             .in_flight_bytes
             .min(welcomed.limits.in_flight_bytes_max as usize);
         let shared = Arc::new(Shared::new(state, welcomed.limits, in_flight_bytes, random));
+        // Here too, for whoever is quicker than the session's task.
+        shared.connected(welcomed.limits, welcomed.welcome.server_time_ms);
         let (sender, events) = EventSender::new(&shared, self.event_buffer);
         let client = Client::new(shared.clone(), welcomed.user, device);
         let reconnect = Reconnect::new(self.reconnect, endpoints);

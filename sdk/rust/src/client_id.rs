@@ -26,6 +26,13 @@ impl ClientIds {
         }
     }
 
+    /// Lets no id be of an earlier time, milliseconds since 1970: a server's, to which this machine's clock may be slow.
+    pub const fn not_before(&mut self, time_ms: u64) {
+        if time_ms > self.time_ms {
+            (self.time_ms, self.counter) = (time_ms, 0);
+        }
+    }
+
     /// The next id, at `now_ms` milliseconds since 1970.
     pub fn next(&mut self, now_ms: u64) -> ClientId {
         if now_ms > self.time_ms {
@@ -99,6 +106,22 @@ mod tests {
             let (before, at, after) = (ids.next(7), ids.next(7), ids.next(7));
             assert!(before < at && at < after, "{counter}");
         }
+    }
+
+    #[test]
+    fn ids_are_not_of_before_the_servers_time_and_rise_through_it() {
+        let mut ids = ClientIds::new([0xff; 6]);
+        ids.not_before(5_000);
+        let first = ids.next(10);
+        ids.not_before(4_000);
+        let second = ids.next(10);
+        ids.not_before(6_000);
+        let third = ids.next(6_000);
+        assert!(first < second && second < third);
+        assert_eq!(
+            [first, second, third].map(|id| id.time_ms()),
+            [5_000, 5_000, 6_000]
+        );
     }
 
     #[test]

@@ -285,8 +285,10 @@ impl Shared {
         self.state.subscribe()
     }
 
-    pub(crate) fn set_limits(&self, limits: v1::Limits) {
+    /// What a new connection says: its limits, and the server's time, which client ids are not before.
+    pub(crate) fn connected(&self, limits: v1::Limits, server_time_ms: u64) {
         *self.limits.lock().unwrap_or_else(PoisonError::into_inner) = limits;
+        self.queue().client_ids.not_before(server_time_ms);
     }
 
     pub(crate) fn limits(&self) -> v1::Limits {

@@ -70,8 +70,8 @@ pub enum EndReason {
     Refused(ServerError),
     /// The log does not hold the cursor's event: it is not the log that was read. Discard what is stored of it.
     Diverged {
-        /// Where the log ends.
-        head: Cursor,
+        /// Where the log ends; none when the divergence was found while reading.
+        head: Option<Cursor>,
     },
 }
 

@@ -56,18 +56,19 @@ pub(crate) async fn connect(
     tokens: &TokenSource,
     endpoints: &[Endpoint],
 ) -> Result<Welcomed, ConnectError> {
-    match try_all(connector, identity, &token(tokens).await?, endpoints).await {
+    match try_all(connector, identity, &token(tokens, identity).await?, endpoints).await {
         Err(ConnectError::Refused(error))
             if error.is(ErrorCode::TokenExpired) && !tokens.is_fixed() =>
         {
-            try_all(connector, identity, &token(tokens).await?, endpoints).await
+            try_all(connector, identity, &token(tokens, identity).await?, endpoints).await
         }
         other => other,
     }
 }
 
-async fn token(tokens: &TokenSource) -> Result<String, ConnectError> {
-    let token = tokens.get().await.map_err(ConnectError::Token)?;
+async fn token(tokens: &TokenSource, identity: &Identity) -> Result<String, ConnectError> {
+    let token = tokens.get(identity.connect_timeout).await;
+    let token = token.map_err(ConnectError::Token)?;
     if token.len() > limits::TOKEN_BYTES_MAX {
         let code = ErrorCode::TokenMalformed;
         return Err(ConnectError::Refused(code.to_proto(0).into()));

@@ -1,6 +1,5 @@
 //! Requests in flight: a table by request id, and who waits for the answer.
 
-use bytes::Bytes;
 use rialto_protocol::body::{self, Body};
 use rialto_protocol::frame::{Frame, FrameKind};
 use rialto_protocol::ids::{ConversationId, RequestId};
@@ -38,17 +37,6 @@ impl Answer {
         let _ = self.0.send(answer);
     }
 
-    /// The answer to what needs no server.
-    pub(crate) fn done(self) {
-        let frame = Frame {
-            kind: FrameKind::Done,
-            flags: rialto_protocol::frame::Flags::LAST,
-            request_id: RequestId::PUSH,
-            body: Bytes::new(),
-        };
-        self.send(Ok(frame));
-    }
-
     pub(crate) fn close(self, reason: &CloseReason, retry: Retry) {
         self.send(Err(RequestError::Closed {
             reason: reason.clone(),
@@ -82,7 +70,7 @@ pub(crate) enum InFlight {
     Subscribe(u64, Subscribe, Vec<u64>),
     /// Subscriptions made anew by the session itself, with their generations.
     Resubscribe(Vec<(ConversationId, u64)>),
-    Unsubscribe(Unsubscribe),
+    Unsubscribe(u64, Unsubscribe),
     /// A Watch or a SetPresence after a reconnect, a Ping, an Unsubscribe of the session itself.
     Own,
     Refresh,
@@ -111,10 +99,12 @@ impl InFlight {
                     what: What::Subscribe(subscribe),
                 });
             }
-            // The server's subscriptions ended with the connection.
-            Self::Unsubscribe(unsubscribe) => {
-                release(unsubscribe.cost);
-                unsubscribe.answer.done();
+            // The server's subscriptions ended with the connection, but a Subscribe before it may be given once more.
+            Self::Unsubscribe(order, unsubscribe) => {
+                commands.push(Command {
+                    order,
+                    what: What::Unsubscribe(unsubscribe),
+                });
             }
             Self::Resubscribe(_) | Self::Own | Self::Refresh => {}
         }

@@ -1,6 +1,7 @@
 //! The task behind a client: one at a time, it holds a connection, and between them makes the next one. Everything that
 //! happens to a client happens here, in turn; handles only queue commands.
 
+mod keep_alive;
 mod receive;
 mod send;
 
@@ -27,10 +28,10 @@ use crate::subscriptions::Subscriptions;
 use crate::token::{TokenRenewal, TokenSource};
 use crate::transport::{Connected, Connector};
 
+use keep_alive::KeepAlive;
+
 /// Bytes of frames that wait to be written, beyond which no more are made.
 const OUT_BYTES_MAX: usize = 256 * 1024;
-/// Keep-alive times of silence after a Ping, after which a connection is dead.
-const PING_PATIENCE: u32 = 2;
 /// Longest time for the last bytes of a client that closes.
 const FINISH: Duration = Duration::from_secs(5);
 /// When nothing else is due.
@@ -60,11 +61,7 @@ pub(crate) struct Session {
 struct Link {
     connected: Connected,
     limits: v1::Limits,
-    /// Silence after which the server is pinged; `None`: the transport keeps itself alive.
-    keep_alive: Option<Duration>,
-    last_read: Instant,
-    last_written: Instant,
-    pinged: Option<Instant>,
+    keep_alive: KeepAlive,
 }
 
 /// Why a connection ended.
@@ -102,10 +99,10 @@ impl Session {
         Self {
             shared,
             sink,
+            tokens: TokenRenewal::new(tokens, identity.connect_timeout),
             connector,
             identity,
             reconnect,
-            tokens: TokenRenewal::new(tokens),
             commands: VecDeque::new(),
             in_flight: Table::new(),
             outbox: Outbox::default(),
@@ -182,19 +179,14 @@ impl Session {
         self.tokens
             .began(welcome.server_time_ms, welcome.token_expires_ms, now);
         self.subscriptions.connected(streams, now);
-        self.shared.set_limits(limits);
+        self.shared.connected(limits, welcome.server_time_ms);
         let state = ConnectionState::Connected { endpoint, session };
         self.shared.set_state(state.clone());
         self.sink.send(Event::Connection(state));
-        let keep_alive = (welcome.keep_alive_ms > 0)
-            .then(|| Duration::from_millis(welcome.keep_alive_ms.into()));
         let mut link = Link {
             connected,
             limits,
-            keep_alive,
-            last_read: now,
-            last_written: now,
-            pinged: None,
+            keep_alive: KeepAlive::new(welcome.keep_alive_ms, now),
         };
         for (kind, body) in [
             (FrameKind::Watch, self.watch.clone()),
@@ -228,7 +220,7 @@ impl Session {
         tokio::select! {
             written = writer.write(), if !writer.is_idle() => {
                 written.map_err(TransportError::from)?;
-                link.last_written = Instant::now();
+                link.keep_alive.said(Instant::now());
             }
             read = reader.read(), if reading => {
                 if read.map_err(TransportError::from)? == 0 {
@@ -253,7 +245,7 @@ impl Session {
             () = timer.as_mut() => {
                 let now = Instant::now();
                 self.tick(link, reading, now)?;
-                let due = self.due().into_iter().chain(link.silent_at()).min();
+                let due = self.due().into_iter().chain(link.keep_alive.due()).min();
                 timer.as_mut().reset(due.unwrap_or(now + FAR));
             }
         }
@@ -287,8 +279,8 @@ impl Session {
             // The silence is our own.
             link.heard();
         }
-        if link.silent_at().is_some_and(|silent_at| silent_at <= now) {
-            if link.pinged.is_some() {
+        if link.keep_alive.due().is_some_and(|due| due <= now) {
+            if link.keep_alive.is_pinged() {
                 return Err(End::Lost(TransportError::Silent));
             }
             self.ping(link, now);
@@ -429,17 +421,8 @@ impl Session {
 impl Link {
     /// Something came from the server.
     fn heard(&mut self) -> Instant {
-        self.last_read = Instant::now();
-        self.pinged = None;
-        self.last_read
-    }
-
-    /// When a Ping is due, or its answer.
-    fn silent_at(&self) -> Option<Instant> {
-        let keep_alive = self.keep_alive?;
-        Some(match self.pinged {
-            Some(pinged) => pinged + keep_alive * PING_PATIENCE,
-            None => self.last_read.min(self.last_written) + keep_alive,
-        })
+        let now = Instant::now();
+        self.keep_alive.heard(now);
+        now
     }
 }

@@ -44,8 +44,6 @@ struct Subscription {
     /// Tells it from an earlier one of the same conversation.
     generation: u64,
     phase: Phase,
-    /// Whether the server may have one on this connection.
-    on_server: bool,
     handle: Option<u32>,
     /// The last event that the caller has; none before a live start is answered.
     cursor: Option<Cursor>,
@@ -101,7 +99,6 @@ impl Subscriptions {
         self.asked = 0;
         for subscription in self.by_id.values_mut() {
             subscription.phase = Phase::Waiting;
-            subscription.on_server = false;
             subscription.handle = None;
             subscription.hold = HoldBack::default();
             subscription.ask_at = None;
@@ -119,7 +116,6 @@ impl Subscriptions {
         let subscription = Subscription {
             generation: self.generations,
             phase: Phase::Asked,
-            on_server: true,
             handle: None,
             cursor,
             next: cursor.unwrap_or_default().seq.next().0,
@@ -134,16 +130,15 @@ impl Subscriptions {
         self.generations
     }
 
-    /// Ends one. Whether the server may have it.
-    pub(crate) fn remove(&mut self, conversation: ConversationId) -> bool {
+    /// Ends one.
+    pub(crate) fn remove(&mut self, conversation: ConversationId) {
         let Some(subscription) = self.by_id.remove(&conversation) else {
-            return false;
+            return;
         };
         if let Some(handle) = subscription.handle {
             self.handles.remove(&handle);
         }
         self.held_bytes -= subscription.hold.bytes();
-        subscription.on_server
     }
 
     /// Ends one that was begun by an answer that never came.
@@ -338,7 +333,6 @@ impl Subscription {
             }
         }
         self.phase = Phase::Asked;
-        self.on_server = true;
         self.ask_at = None;
         self.gap_since = None;
         Look::Ask

@@ -43,7 +43,8 @@ impl TokenError {
     }
 }
 
-/// Gives access tokens: before the first connection, some time before each expires, and when one is refused as expired.
+/// Gives access tokens: before the first connection, some time before each expires, and when one is refused as expired. Each
+/// has to come within [`crate::ClientBuilder::connect_timeout_ms`]; one that does not is a temporary [`TokenError`].
 ///
 /// Implemented for closures: `Arc::new(|| async { Ok(fetch().await) })`.
 pub trait TokenProvider: Send + Sync {
@@ -71,10 +72,21 @@ pub(crate) enum TokenSource {
 }
 
 impl TokenSource {
-    pub(crate) fn get(&self) -> BoxFuture<'static, Result<String, TokenError>> {
+    /// The next token; a provider has `patience` for it.
+    pub(crate) fn get(&self, patience: Duration) -> BoxFuture<'static, Result<String, TokenError>> {
         match self {
             Self::Fixed(token) => Box::pin(std::future::ready(Ok(token.clone()))),
-            Self::Provider(provider) => provider.token(),
+            Self::Provider(provider) => {
+                let token = tokio::time::timeout(patience, provider.token());
+                Box::pin(async move {
+                    token.await.unwrap_or_else(|_| {
+                        let ms = patience.as_millis();
+                        Err(TokenError::temporary(format!(
+                            "the provider gave no token within {ms} ms"
+                        )))
+                    })
+                })
+            }
         }
     }
 
@@ -91,6 +103,8 @@ const AGAIN: Duration = Duration::from_secs(5);
 /// The replacement of a session's token ahead of its expiry.
 pub(crate) struct TokenRenewal {
     source: TokenSource,
+    /// Longest time that the provider has for a token.
+    patience: Duration,
     due: Option<Instant>,
     asked: Option<BoxFuture<'static, Result<String, TokenError>>>,
     /// The server's clock minus ours, in milliseconds since `base`.
@@ -99,9 +113,10 @@ pub(crate) struct TokenRenewal {
 }
 
 impl TokenRenewal {
-    pub(crate) fn new(source: TokenSource) -> Self {
+    pub(crate) fn new(source: TokenSource, patience: Duration) -> Self {
         Self {
             source,
+            patience,
             due: None,
             asked: None,
             base: Instant::now(),
@@ -149,7 +164,7 @@ impl TokenRenewal {
     pub(crate) fn tick(&mut self, now: Instant) {
         if self.due.is_some_and(|due| due <= now) {
             self.due = None;
-            self.asked = Some(self.source.get());
+            self.asked = Some(self.source.get(self.patience));
         }
     }
 
@@ -174,10 +189,11 @@ impl TokenRenewal {
 mod tests {
     use super::*;
 
+    const PATIENCE: Duration = Duration::from_secs(60);
+
     fn renewal() -> TokenRenewal {
-        TokenRenewal::new(TokenSource::Provider(Arc::new(|| async {
-            Ok("t".to_owned())
-        })))
+        let provider = Arc::new(|| async { Ok("t".to_owned()) });
+        TokenRenewal::new(TokenSource::Provider(provider), PATIENCE)
     }
 
     #[test]
@@ -196,7 +212,7 @@ mod tests {
     #[test]
     fn a_fixed_token_and_one_without_an_end_are_never_replaced() {
         let (mut fixed, now) = (
-            TokenRenewal::new(TokenSource::Fixed("t".into())),
+            TokenRenewal::new(TokenSource::Fixed("t".into()), PATIENCE),
             Instant::now(),
         );
         fixed.began(1_000, 2_000, now);

@@ -113,7 +113,7 @@ impl Session {
                 self.shared.release(request.cost);
                 request.answer.send(self.judge(frame, now));
             }
-            InFlight::Unsubscribe(unsubscribe) => {
+            InFlight::Unsubscribe(_, unsubscribe) => {
                 self.shared.release(unsubscribe.cost);
                 unsubscribe.answer.send(self.judge(frame, now));
             }

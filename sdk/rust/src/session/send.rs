@@ -24,7 +24,7 @@ impl Session {
                 What::Publish(pending) => self.publish(link, order, pending),
                 What::Request(request) => self.request(link, order, request),
                 What::Subscribe(subscribe) => self.subscribe(link, order, subscribe),
-                What::Unsubscribe(unsubscribe) => self.unsubscribe(link, unsubscribe),
+                What::Unsubscribe(unsubscribe) => self.unsubscribe(link, order, unsubscribe),
                 What::Signal { body, cost } => {
                     self.shared.release(cost);
                     let id = self.in_flight.skip(InFlight::Own);
@@ -143,30 +143,26 @@ impl Session {
         wire::encode(&v1::Subscribe { subscriptions })
     }
 
-    fn unsubscribe(&mut self, link: &mut Link, unsubscribe: Unsubscribe) {
-        let mut conversations = Vec::new();
+    /// Names all to the server: it may follow one that is not known here any more, when it refused an earlier Unsubscribe.
+    fn unsubscribe(&mut self, link: &mut Link, order: u64, unsubscribe: Unsubscribe) {
         for conversation in &unsubscribe.conversations {
-            if self.subscriptions.remove(*conversation) {
-                conversations.push(conversation.to_proto());
-            }
+            self.subscriptions.remove(*conversation);
         }
-        if conversations.is_empty() {
-            self.shared.release(unsubscribe.cost);
-            unsubscribe.answer.done();
-            return;
-        }
-        let body = wire::encode(&v1::Unsubscribe { conversations });
+        let conversations = unsubscribe.conversations.iter();
+        let body = wire::encode(&v1::Unsubscribe {
+            conversations: conversations.map(ConversationId::to_proto).collect(),
+        });
         self.ask(
             link,
             FrameKind::Unsubscribe,
             &body,
-            InFlight::Unsubscribe(unsubscribe),
+            InFlight::Unsubscribe(order, unsubscribe),
         );
     }
 
     pub(super) fn ping(&mut self, link: &mut Link, now: Instant) {
         self.ask(link, FrameKind::Ping, &[], InFlight::Own);
-        link.pinged = Some(now);
+        link.keep_alive.pinged(now);
     }
 
     pub(super) fn refresh(&mut self, link: &mut Link, token: String) {

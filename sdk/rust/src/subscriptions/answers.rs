@@ -1,5 +1,6 @@
 //! What the server answers to Subscribe, and when it ends a subscription by itself.
 
+use rialto_protocol::error::ErrorCode;
 use rialto_protocol::ids::ConversationId;
 use rialto_protocol::v1;
 use tokio::time::Instant;
@@ -70,7 +71,9 @@ impl Subscriptions {
             }
             Status::Diverged => self.end(
                 conversation,
-                EndReason::Diverged { head: outcome.head },
+                EndReason::Diverged {
+                    head: Some(outcome.head),
+                },
                 sink,
             ),
             Status::Denied | Status::Unspecified => {
@@ -168,11 +171,12 @@ impl Subscriptions {
         sink: &EventSender,
         now: Instant,
     ) {
-        if error.retry() == Retry::Never {
+        if error.is(ErrorCode::CursorDiverged) {
+            self.end(conversation, EndReason::Diverged { head: None }, sink);
+        } else if error.retry() == Retry::Never {
             self.end(conversation, EndReason::Refused(error), sink);
         } else {
             if let Some(subscription) = self.by_id.get_mut(&conversation) {
-                subscription.on_server = false;
                 subscription.tries += 1;
             }
             self.again(conversation, error.retry_after(), now);
@@ -192,12 +196,11 @@ impl Subscriptions {
         let Ok(conversation) = ConversationId::from_slice(&push.conversation) else {
             return;
         };
-        let Some(subscription) = self.by_id.get_mut(&conversation) else {
+        let Some(subscription) = self.by_id.get(&conversation) else {
             return;
         };
         // One that is being renewed is judged by the answer to that.
         if subscription.phase == Phase::Following && subscription.handle == Some(push.handle) {
-            subscription.on_server = false;
             self.refused(
                 conversation,
                 push.error.unwrap_or_default().into(),

@@ -366,7 +366,8 @@ fn a_refusal_that_passes_is_waited_out_and_another_ends_the_subscription() {
         }
         other => panic!("{other:?}"),
     }
-    assert!(!bench.subscriptions.remove(ROOM));
+    bench.subscriptions.connected(false, bench.now);
+    assert!(bench.due().is_empty());
 }
 
 #[test]
@@ -388,9 +389,28 @@ fn another_log_ends_the_subscription() {
         Some(Event::SubscriptionEnded {
             reason: EndReason::Diverged { head },
             ..
-        }) => assert_eq!(head, cursor(3)),
+        }) => assert_eq!(head, Some(cursor(3))),
         other => panic!("{other:?}"),
     }
+
+    let mut bench = Bench::new(false);
+    bench.follow(Start::After(cursor(5)), 7, 5);
+    let push = v1::SubscriptionEnded {
+        conversation: ROOM.to_proto(),
+        handle: 7,
+        error: Some(ErrorCode::CursorDiverged.to_proto(0)),
+    };
+    bench.subscriptions.ended(push, &bench.sink, bench.now);
+    assert!(
+        matches!(
+            bench.events.try_next(),
+            Some(Event::SubscriptionEnded {
+                reason: EndReason::Diverged { head: None },
+                ..
+            })
+        ),
+        "divergence inside the log is divergence too"
+    );
 }
 
 #[test]

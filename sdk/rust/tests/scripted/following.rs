@@ -273,12 +273,63 @@ async fn after_unsubscribing_nothing_comes_and_nothing_is_asked_for_again() {
         peer.send(FrameKind::Done, id, &v1::Done {}).await;
     });
     done.unwrap();
-    client.unsubscribe(&[OTHER_ROOM]).await.unwrap();
     drop(peer);
     let mut peer = server.welcome().await;
     assert_eq!(peer.subscribed(7, 1).await.len(), 1);
     peer.send_bytes(&deliver(7, 1..=1)).await;
     assert_eq!(seen(&mut events, 1).await, log(1..=1));
+}
+
+#[tokio::test]
+async fn an_unsubscribe_that_was_never_answered_is_asked_again_behind_its_subscribe() {
+    let server = Server::start().await;
+    let (client, _events, mut peer) = server.client().await;
+    let subscribing = tokio::spawn({
+        let client = client.clone();
+        async move { client.subscribe(vec![(ROOM, Start::Live)]).await }
+    });
+    peer.expect::<v1::Subscribe>(FrameKind::Subscribe).await;
+    let unsubscribing = tokio::spawn({
+        let client = client.clone();
+        async move { client.unsubscribe(&[ROOM]).await }
+    });
+    peer.expect::<v1::Unsubscribe>(FrameKind::Unsubscribe).await;
+    drop(peer);
+    let mut peer = server.welcome().await;
+    peer.subscribed(7, 0).await;
+    let (id, body) = peer.expect::<v1::Unsubscribe>(FrameKind::Unsubscribe).await;
+    assert_eq!(body.conversations, [ROOM.to_proto()]);
+    peer.send(FrameKind::Done, id, &v1::Done {}).await;
+    subscribing.await.unwrap().unwrap();
+    unsubscribing.await.unwrap().unwrap();
+    // Nothing is followed: the next connection is asked for nothing but what is asked now.
+    drop(peer);
+    let mut peer = server.welcome().await;
+    let (_, ()) = tokio::join!(client.describe(ROOM), async {
+        let (id, _) = peer.expect::<v1::Describe>(FrameKind::Describe).await;
+        peer.refuse(id, ErrorCode::NotAMember).await;
+    });
+}
+
+#[tokio::test]
+async fn an_unsubscribe_that_was_refused_reaches_the_server_when_it_is_tried_again() {
+    let server = Server::start().await;
+    let (client, _events, mut peer) = server.client().await;
+    let _ = tokio::join!(
+        client.subscribe(vec![(ROOM, Start::Live)]),
+        peer.subscribed(7, 0)
+    );
+    let (refused, ()) = tokio::join!(client.unsubscribe(&[ROOM]), async {
+        let (id, _) = peer.expect::<v1::Unsubscribe>(FrameKind::Unsubscribe).await;
+        peer.refuse(id, ErrorCode::RateLimited).await;
+    });
+    assert_eq!(refused.unwrap_err().retry(), Retry::Safe);
+    let (done, ()) = tokio::join!(client.unsubscribe(&[ROOM]), async {
+        let (id, body) = peer.expect::<v1::Unsubscribe>(FrameKind::Unsubscribe).await;
+        assert_eq!(body.conversations, [ROOM.to_proto()]);
+        peer.send(FrameKind::Done, id, &v1::Done {}).await;
+    });
+    done.unwrap();
 }
 
 #[tokio::test]
@@ -339,10 +390,10 @@ async fn a_log_that_was_cut_or_replaced_meanwhile_is_told() {
         } => {
             assert_eq!(
                 head,
-                Cursor {
+                Some(Cursor {
                     epoch: Epoch(1),
                     seq: Seq(4)
-                }
+                })
             );
         }
         other => panic!("{other:?}"),

@@ -2,10 +2,10 @@
 
 use futures_util::FutureExt;
 use rialto_sdk::{
-    ClientId, CloseReason, Content, Cursor, Epoch, ErrorCode, PublishError, Retry, Seq, UserId,
+    ClientId, CloseReason, Content, Cursor, Epoch, ErrorCode, PublishError, Retry, Seq, UserId, v1,
 };
 
-use crate::server::{OTHER_ROOM, ROOM, Sent, Server};
+use crate::server::{OTHER_ROOM, ROOM, Sent, Server, builder, welcome};
 
 fn client_ids(sent: &[Sent]) -> Vec<ClientId> {
     sent.iter()
@@ -92,6 +92,24 @@ async fn drafts_are_pipelined_and_each_finds_its_receipt() {
         seqs.push(receipt.seq.0);
     }
     assert_eq!(seqs, [15, 14, 13, 12, 11]);
+}
+
+#[tokio::test]
+async fn client_ids_are_not_of_before_the_servers_time() {
+    // Far beyond this machine's clock, which is slow then.
+    const SERVER_TIME_MS: u64 = 1 << 45;
+    let server = Server::start().await;
+    let connecting = tokio::spawn(builder().endpoint(server.endpoint()).connect());
+    let mut peer = server.accept().await;
+    peer.hello(v1::Welcome {
+        server_time_ms: SERVER_TIME_MS,
+        ..welcome()
+    })
+    .await;
+    let (client, _events) = connecting.await.unwrap().unwrap();
+    let first = client.publish(ROOM, "a").await.unwrap().client_id();
+    let second = client.publish(ROOM, "b").await.unwrap().client_id();
+    assert!(first < second && first.time_ms() >= SERVER_TIME_MS);
 }
 
 #[tokio::test]

@@ -149,6 +149,44 @@ async fn a_provider_that_has_no_more_tokens_closes_the_client() {
 }
 
 #[tokio::test]
+async fn a_provider_that_does_not_answer_is_not_waited_for_without_end() {
+    let server = Server::start().await;
+    let silent = || std::future::pending::<Result<String, TokenError>>();
+    let error = builder()
+        .endpoint(server.endpoint())
+        .token_provider(Arc::new(silent))
+        .connect_timeout_ms(20)
+        .connect()
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, ConnectError::Token(_)) && error.retry() == Retry::Safe,
+        "{error}"
+    );
+
+    // Of a client that has been connected, another attempt follows.
+    let asked = AtomicU64::new(0);
+    let provider = move || {
+        let second = asked.fetch_add(1, Ordering::SeqCst) == 1;
+        async move {
+            if second {
+                std::future::pending::<()>().await;
+            }
+            Ok("token".to_owned())
+        }
+    };
+    let (_client, _events, peer) = server
+        .client_with(|builder| {
+            builder
+                .token_provider(Arc::new(provider))
+                .connect_timeout_ms(2_000)
+        })
+        .await;
+    drop(peer);
+    server.welcome().await;
+}
+
+#[tokio::test]
 async fn why_there_is_no_client_is_typed() {
     let refused = |code| async move {
         let server = Server::start().await;
