@@ -300,12 +300,14 @@ impl Session {
 
     /// The connection is gone: what was in flight becomes commands again, or fails.
     fn disconnected(&mut self) {
-        self.reconnect.disconnected(Instant::now());
+        let now = Instant::now();
+        self.reconnect.disconnected(now);
         let mut commands = self.outbox.take();
         for in_flight in self.in_flight.drain() {
             if let InFlight::Subscribe(_, subscribe, generations) = &in_flight {
                 for ((conversation, _), generation) in subscribe.items.iter().zip(generations) {
-                    self.subscriptions.forget(*conversation, *generation);
+                    self.subscriptions
+                        .undo(*conversation, *generation, None, now);
                 }
             }
             in_flight.lost(&mut commands, |cost| self.shared.release(cost));

@@ -39,16 +39,26 @@ enum Phase {
     Following,
 }
 
+/// How far the caller is in a log.
+#[derive(Clone, Copy, Debug)]
+struct Position {
+    /// The last event that he has; none before a live start is answered.
+    cursor: Option<Cursor>,
+    /// The next event that he gets.
+    next: u64,
+}
+
 #[derive(Debug)]
 struct Subscription {
     /// Tells it from an earlier one of the same conversation.
     generation: u64,
     phase: Phase,
     handle: Option<u32>,
-    /// The last event that the caller has; none before a live start is answered.
-    cursor: Option<Cursor>,
-    /// The next event that the caller gets.
-    next: u64,
+    at: Position,
+    /// Answered once: the caller has been told that it follows.
+    established: bool,
+    /// Where the one before it was, to go on there should the server refuse this one for now.
+    fallback: Option<Position>,
     hold: HoldBack,
     /// Not to be asked for before that.
     ask_at: Option<Instant>,
@@ -108,8 +118,11 @@ impl Subscriptions {
         }
     }
 
-    /// Begins a subscription that is about to be asked for, in place of any other of the conversation. Its generation.
+    /// Begins a subscription that is about to be asked for, in place of any other of the conversation, which it remembers until
+    /// it is answered. Its generation.
     pub(crate) fn begin(&mut self, conversation: ConversationId, start: Start) -> u64 {
+        let before = self.by_id.get(&conversation);
+        let fallback = before.and_then(Subscription::confirmed);
         self.remove(conversation);
         self.generations += 1;
         let cursor = start.cursor();
@@ -117,8 +130,12 @@ impl Subscriptions {
             generation: self.generations,
             phase: Phase::Asked,
             handle: None,
-            cursor,
-            next: cursor.unwrap_or_default().seq.next().0,
+            at: Position {
+                cursor,
+                next: cursor.unwrap_or_default().seq.next().0,
+            },
+            established: false,
+            fallback,
             hold: HoldBack::default(),
             ask_at: None,
             gap_since: None,
@@ -141,15 +158,29 @@ impl Subscriptions {
         self.held_bytes -= subscription.hold.bytes();
     }
 
-    /// Ends one that was begun by an answer that never came.
-    pub(crate) fn forget(&mut self, conversation: ConversationId, generation: u64) {
-        if self
-            .by_id
-            .get(&conversation)
-            .is_some_and(|one| one.generation == generation)
-        {
-            self.remove(conversation);
+    /// Ends one that was begun and refused for now, or never answered. What was followed before it is followed on, from where
+    /// that was.
+    pub(crate) fn undo(
+        &mut self,
+        conversation: ConversationId,
+        generation: u64,
+        after: Option<Duration>,
+        now: Instant,
+    ) {
+        let Some(one) = self.by_id.get_mut(&conversation) else {
+            return;
+        };
+        if one.generation != generation {
+            return;
         }
+        let Some(fallback) = one.fallback.take() else {
+            self.remove(conversation);
+            return;
+        };
+        one.at = fallback;
+        one.established = true;
+        one.tries += 1;
+        self.again(conversation, after, now);
     }
 
     /// A Subscribe goes out.
@@ -162,7 +193,7 @@ impl Subscriptions {
         let cursor = self
             .by_id
             .get(&conversation)
-            .and_then(|subscription| subscription.cursor);
+            .and_then(|subscription| subscription.at.cursor);
         v1::Subscription {
             conversation: conversation.to_proto(),
             cursor: cursor.map(Into::into),
@@ -255,7 +286,7 @@ impl Subscriptions {
             self.again(conversation, None, now);
             return;
         }
-        if first <= subscription.next {
+        if first <= subscription.at.next {
             subscription.hand_over(conversation, run, sink);
             self.held_bytes -= subscription.release(conversation, sink);
             subscription.gap_since = (!subscription.hold.is_empty()).then_some(now);
@@ -284,7 +315,7 @@ impl Subscriptions {
             return;
         }
         if !self.streams || subscription.overflowed {
-            tracing::warn!(%conversation, next = subscription.next, "events are missing; subscribing again");
+            tracing::warn!(%conversation, next = subscription.at.next, "events are missing; subscribing again");
             self.again(conversation, None, now);
         } else if let Some(since) = subscription.gap_since
             && !std::mem::replace(&mut subscription.gap_watched, true)
@@ -310,6 +341,15 @@ enum Look {
 }
 
 impl Subscription {
+    /// How far the caller is with what he has been told that he follows.
+    fn confirmed(&self) -> Option<Position> {
+        if self.established {
+            Some(self.at)
+        } else {
+            self.fallback
+        }
+    }
+
     /// What there is to do at its deadline.
     fn look(&mut self, now: Instant) -> Look {
         match self.phase {
@@ -328,7 +368,7 @@ impl Subscription {
                     self.gap_watched = true;
                     return Look::Later(since + GAP_PATIENCE);
                 }
-                tracing::warn!(next = self.next, "events are missing; subscribing again");
+                tracing::warn!(next = self.at.next, "events are missing; subscribing again");
                 self.tries += 1;
             }
         }
@@ -340,7 +380,7 @@ impl Subscription {
 
     /// Hands on what the caller does not have yet of a run that begins with the next event at the latest.
     fn hand_over(&mut self, conversation: ConversationId, mut run: Run, sink: &EventSender) {
-        run.skip_below(self.next);
+        run.skip_below(self.at.next);
         let Some(last) = run.events.last() else {
             return;
         };
@@ -348,8 +388,10 @@ impl Subscription {
             epoch: rialto_protocol::ids::Epoch(last.epoch),
             seq: Seq(last.seq),
         };
-        self.cursor = Some(cursor);
-        self.next = cursor.seq.next().0;
+        self.at = Position {
+            cursor: Some(cursor),
+            next: cursor.seq.next().0,
+        };
         self.tries = 0;
         sink.deliver(conversation, run.events, run.bytes);
     }
@@ -357,7 +399,7 @@ impl Subscription {
     /// Hands on what was held back and is next now. How many bytes are held no more.
     fn release(&mut self, conversation: ConversationId, sink: &EventSender) -> usize {
         let held = self.hold.bytes();
-        while let Some(run) = self.hold.take_up_to(self.next) {
+        while let Some(run) = self.hold.take_up_to(self.at.next) {
             self.hand_over(conversation, run, sink);
         }
         held - self.hold.bytes()

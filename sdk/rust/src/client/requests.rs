@@ -28,10 +28,11 @@ pub enum Signal {
 impl Client {
     /// Follows conversations, any number at once. The outcomes are in the order of the request; their events come through
     /// [`crate::Events`], possibly before this returns. A conversation that is followed already is followed anew from the
-    /// given start.
+    /// given start; if the server refuses that for now, it is followed on from where it was.
     ///
     /// # Errors
-    /// As [`Client::create`]; that a single conversation is denied is an outcome.
+    /// As [`Client::create`]; that a conversation is denied is an outcome, and so is the refusal of one of the requests of 256
+    /// conversations each that this makes, if others were answered. After an error no more is followed than before.
     pub async fn subscribe(
         &self,
         subscriptions: Vec<(ConversationId, Start)>,
@@ -55,10 +56,27 @@ impl Client {
             answers.push(answered);
         }
         let mut outcomes = Vec::with_capacity(subscriptions.len());
-        for answered in answers {
-            outcomes.extend(answered.await.unwrap_or_else(|_| Err(gone()))?);
+        let mut refused = None;
+        let mut refusals = 0;
+        let requests = answers.len();
+        let chunks = subscriptions.chunks(limits::SUBSCRIPTIONS_PER_REQUEST_MAX);
+        for (answered, items) in answers.into_iter().zip(chunks) {
+            match answered.await.unwrap_or_else(|_| Err(gone())) {
+                Ok(answer) => outcomes.extend(answer),
+                Err(RequestError::Refused(error)) => {
+                    outcomes.extend(items.iter().map(|(conversation, _)| {
+                        SubscribeOutcome::denied(*conversation, error.clone())
+                    }));
+                    refusals += 1;
+                    refused = Some(error);
+                }
+                Err(error) => return Err(error),
+            }
         }
-        Ok(outcomes)
+        match refused {
+            Some(error) if refusals == requests => Err(RequestError::Refused(error)),
+            _ => Ok(outcomes),
+        }
     }
 
     /// Follows conversations no more. Events that wait in [`crate::Events`] stay there.

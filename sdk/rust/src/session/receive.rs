@@ -168,7 +168,8 @@ impl Session {
                 Ok(())
             }
             Err((error, end)) => {
-                self.subscriptions.all_forgotten(asked.into_iter());
+                let after = error.refusal().and_then(ServerError::retry_after);
+                self.subscriptions.all_undone(&asked, after, now);
                 subscribe.answer.send(Err(error));
                 end
             }

@@ -1,12 +1,14 @@
 //! What the server answers to Subscribe, and when it ends a subscription by itself.
 
+use std::time::Duration;
+
 use rialto_protocol::error::ErrorCode;
 use rialto_protocol::ids::ConversationId;
 use rialto_protocol::v1;
 use tokio::time::Instant;
 use v1::SubscriptionStatus as Status;
 
-use super::{GAP_PATIENCE, Phase, SubscribeOutcome, Subscriptions};
+use super::{GAP_PATIENCE, Phase, SubscribeOutcome, SubscribeStatus, Subscriptions};
 use crate::error::{Retry, ServerError};
 use crate::events::{EndReason, Event, EventSender};
 
@@ -28,7 +30,8 @@ impl Subscriptions {
                 .get(conversation)
                 .is_some_and(|one| one.generation == *generation && one.phase == Phase::Asked)
             {
-                self.apply(*conversation, &result, &outcome, by_caller, sink, now);
+                let asked = (*conversation, *generation);
+                self.apply(asked, &result, &outcome, by_caller, sink, now);
             }
             outcomes.push(outcome);
         }
@@ -46,7 +49,7 @@ impl Subscriptions {
 
     fn apply(
         &mut self,
-        conversation: ConversationId,
+        (conversation, generation): (ConversationId, u64),
         result: &v1::SubscriptionResult,
         outcome: &SubscribeOutcome,
         by_caller: bool,
@@ -66,9 +69,12 @@ impl Subscriptions {
                 }
                 self.look_after(conversation, now);
             }
-            _ if by_caller => {
-                self.remove(conversation);
-            }
+            _ if by_caller => match &outcome.status {
+                SubscribeStatus::Denied(error) if error.retry() != Retry::Never => {
+                    self.undo(conversation, generation, error.retry_after(), now);
+                }
+                _ => self.remove(conversation),
+            },
             Status::Diverged => self.end(
                 conversation,
                 EndReason::Diverged {
@@ -113,6 +119,8 @@ impl Subscriptions {
             return;
         };
         subscription.phase = Phase::Following;
+        subscription.established = true;
+        subscription.fallback = None;
         subscription.gap_watched = false;
         if let Some(old) = subscription.handle.replace(result.handle)
             && old != result.handle
@@ -120,12 +128,13 @@ impl Subscriptions {
             self.handles.remove(&old);
         }
         self.handles.insert(result.handle, conversation);
-        if subscription.cursor.is_none() {
-            subscription.cursor = Some(outcome.head);
-            subscription.next = outcome.head.seq.next().0;
+        let at = &mut subscription.at;
+        if at.cursor.is_none() {
+            at.cursor = Some(outcome.head);
+            at.next = outcome.head.seq.next().0;
         }
-        if result.status() == Status::Truncated && result.oldest_seq > subscription.next {
-            subscription.next = result.oldest_seq;
+        if result.status() == Status::Truncated && result.oldest_seq > at.next {
+            at.next = result.oldest_seq;
             if !by_caller {
                 sink.send(Event::Truncated {
                     conversation,
@@ -155,11 +164,16 @@ impl Subscriptions {
         }
     }
 
-    /// A whole Subscribe of the caller's was refused: nothing of it is left.
-    pub(crate) fn all_forgotten(&mut self, asked: impl Iterator<Item = (ConversationId, u64)>) {
+    /// A whole Subscribe of the caller's was refused. It changed nothing on the server either.
+    pub(crate) fn all_undone(
+        &mut self,
+        asked: &[(ConversationId, u64)],
+        after: Option<Duration>,
+        now: Instant,
+    ) {
         self.settle();
         for (conversation, generation) in asked {
-            self.forget(conversation, generation);
+            self.undo(*conversation, *generation, after, now);
         }
     }
 

@@ -37,7 +37,8 @@ pub enum SubscribeStatus {
     /// Not subscribed: the log does not hold the cursor's event, so it is another log than the one that was read. Discard
     /// what is stored of it and subscribe from the beginning.
     Diverged,
-    /// Not subscribed.
+    /// Not subscribed from this start. A conversation that was followed before is followed on if the error may pass
+    /// ([`ServerError::retry`]), and not followed any more if it will not.
     Denied(ServerError),
 }
 
@@ -84,6 +85,14 @@ impl SubscribeOutcome {
             unread: result.unread,
             unread_mentions: result.unread_mentions,
             role: result.role(),
+        }
+    }
+
+    /// One of a request that was refused as a whole.
+    pub(crate) fn denied(conversation: ConversationId, error: ServerError) -> Self {
+        Self {
+            status: SubscribeStatus::Denied(error),
+            ..Self::new(conversation, &v1::SubscriptionResult::default())
         }
     }
 

@@ -4,11 +4,11 @@ use rialto_sdk::protocol::frame::FrameKind;
 use rialto_sdk::protocol::ids::Epoch;
 use rialto_sdk::protocol::limits;
 use rialto_sdk::{
-    ConversationId, Cursor, EndReason, ErrorCode, Event, Events, RequestError, Retry, Seq, Start,
+    Client, ConversationId, Cursor, EndReason, ErrorCode, Event, Events, RequestError, Retry, Seq, Start,
     SubscribeStatus, v1,
 };
 
-use crate::server::{OTHER_ROOM, ROOM, Server, deliver, event, following};
+use crate::server::{OTHER_ROOM, Peer, ROOM, Server, deliver, event, following};
 
 /// The next event that is not about the connection.
 async fn next(events: &mut Events) -> Event {
@@ -198,6 +198,112 @@ async fn many_conversations_are_asked_for_in_requests_that_the_protocol_allows()
         ],
         [ALLOWED, MORE]
     );
+}
+
+/// A client that follows the room from handle 7 and has got its first two events.
+async fn following_two(server: &Server) -> (Client, Events, Peer) {
+    let (client, mut events, mut peer) = server.client().await;
+    let _ = tokio::join!(
+        client.subscribe(vec![(ROOM, Start::Beginning)]),
+        peer.subscribed(7, 2)
+    );
+    peer.send_bytes(&deliver(7, 1..=2)).await;
+    assert_eq!(seen(&mut events, 2).await, log(1..=2));
+    (client, events, peer)
+}
+
+#[tokio::test]
+async fn a_subscription_goes_on_when_the_request_for_another_start_is_refused() {
+    let server = Server::start().await;
+    let (client, mut events, mut peer) = following_two(&server).await;
+    let (refused, ()) = tokio::join!(client.subscribe(vec![(ROOM, Start::Beginning)]), async {
+        let (id, _) = peer.expect::<v1::Subscribe>(FrameKind::Subscribe).await;
+        peer.refuse(id, ErrorCode::RateLimited).await;
+    });
+    assert_eq!(refused.unwrap_err().retry(), Retry::Safe);
+    let asked = peer.subscribed(8, 3).await;
+    assert_eq!(asked[0].cursor, Some(v1::Cursor { epoch: 1, seq: 2 }));
+    peer.send_bytes(&deliver(8, 3..=3)).await;
+    assert_eq!(seen(&mut events, 1).await, log(3..=3));
+}
+
+#[tokio::test]
+async fn a_subscription_goes_on_when_another_start_is_denied_for_now_and_ends_when_for_good() {
+    let server = Server::start().await;
+    let (client, mut events, mut peer) = following_two(&server).await;
+    for code in [ErrorCode::StorageUnavailable, ErrorCode::NotAMember] {
+        let (outcomes, ()) = tokio::join!(client.subscribe(vec![(ROOM, Start::Live)]), async {
+            let (id, _) = peer.expect::<v1::Subscribe>(FrameKind::Subscribe).await;
+            let denied = v1::SubscriptionResult {
+                conversation: ROOM.to_proto(),
+                status: v1::SubscriptionStatus::Denied.into(),
+                error: Some(code.to_proto(1)),
+                ..v1::SubscriptionResult::default()
+            };
+            let results = vec![denied];
+            peer.send(FrameKind::Subscribed, id, &v1::Subscribed { results })
+                .await;
+        });
+        assert!(!outcomes.unwrap()[0].is_following());
+        if code == ErrorCode::StorageUnavailable {
+            let asked = peer.subscribed(8, 3).await;
+            assert_eq!(asked[0].cursor, Some(v1::Cursor { epoch: 1, seq: 2 }));
+            peer.send_bytes(&deliver(8, 3..=3)).await;
+            assert_eq!(seen(&mut events, 1).await, log(3..=3));
+        }
+    }
+    drop(peer);
+    let mut peer = server.welcome().await;
+    let (_, ()) = tokio::join!(client.describe(ROOM), async {
+        let (id, _) = peer.expect::<v1::Describe>(FrameKind::Describe).await;
+        peer.refuse(id, ErrorCode::NotAMember).await;
+    });
+}
+
+#[tokio::test]
+async fn a_subscription_goes_on_when_the_connection_breaks_before_another_start_is_answered() {
+    let server = Server::start().await;
+    let (client, mut events, mut peer) = following_two(&server).await;
+    let subscribing = tokio::spawn(async move {
+        let refused = client.subscribe(vec![(ROOM, Start::Beginning)]).await;
+        (client, refused)
+    });
+    peer.expect::<v1::Subscribe>(FrameKind::Subscribe).await;
+    drop(peer);
+    let mut peer = server.welcome().await;
+    // What was followed is renewed, then what was asked for is asked for again, and refused now.
+    let asked = peer.subscribed(7, 3).await;
+    assert_eq!(asked[0].cursor, Some(v1::Cursor { epoch: 1, seq: 2 }));
+    let (id, _) = peer.expect::<v1::Subscribe>(FrameKind::Subscribe).await;
+    peer.refuse(id, ErrorCode::Overloaded).await;
+    let (_client, refused) = subscribing.await.unwrap();
+    assert!(refused.is_err());
+    let asked = peer.subscribed(8, 3).await;
+    assert_eq!(asked[0].cursor, Some(v1::Cursor { epoch: 1, seq: 2 }));
+    peer.send_bytes(&deliver(8, 3..=3)).await;
+    assert_eq!(seen(&mut events, 1).await, log(3..=3));
+}
+
+#[tokio::test]
+async fn of_several_requests_to_follow_a_refused_one_denies_its_own_conversations_alone() {
+    const ALLOWED: usize = limits::SUBSCRIPTIONS_PER_REQUEST_MAX;
+    let server = Server::start().await;
+    let (client, _events, mut peer) = server.client().await;
+    let starts = (0..).take(ALLOWED + 1);
+    let starts = starts.map(|n| (ConversationId::v7(n, [1; 10]), Start::Live));
+    let (outcomes, ()) = tokio::join!(client.subscribe(starts.collect()), async {
+        let (id, _) = peer.expect::<v1::Subscribe>(FrameKind::Subscribe).await;
+        peer.refuse(id, ErrorCode::RateLimited).await;
+        peer.subscribed(0, 1).await;
+    });
+    let outcomes = outcomes.unwrap();
+    assert_eq!(outcomes.len(), ALLOWED + 1);
+    assert!(outcomes[ALLOWED].is_following());
+    for outcome in &outcomes[..ALLOWED] {
+        assert!(
+            matches!(&outcome.status, SubscribeStatus::Denied(error) if error.is(ErrorCode::RateLimited))
+        );
+    }
 }
 
 #[tokio::test]
