@@ -24,6 +24,8 @@ use crate::transport::tls::TlsSetup;
 const EVENT_BUFFER: usize = 16 * 1024;
 const IN_FLIGHT_BYTES: usize = 8 << 20;
 const CONNECT_TIMEOUT_MS: u64 = 10_000;
+const ANSWER_TIMEOUT_MS: u64 = 60_000;
+const YEAR_MS: u64 = 366 * 86_400_000;
 const QUIC_KEEP_ALIVE_MS_MIN: u64 = 100;
 
 /// What a server's certificate is checked against. Needed for `quic://` and `tls://`.
@@ -61,6 +63,7 @@ pub struct ClientBuilder {
     in_flight_bytes: usize,
     event_buffer: usize,
     connect_timeout_ms: u64,
+    answer_timeout_ms: u64,
     compression: bool,
     quic_socket: Option<QuicSocket>,
     quic_keep_alive_ms: u64,
@@ -78,6 +81,7 @@ impl ClientBuilder {
             in_flight_bytes: IN_FLIGHT_BYTES,
             event_buffer: EVENT_BUFFER,
             connect_timeout_ms: CONNECT_TIMEOUT_MS,
+            answer_timeout_ms: ANSWER_TIMEOUT_MS,
             compression: false,
             quic_socket: None,
             quic_keep_alive_ms: limits::QUIC_KEEP_ALIVE_MS,
@@ -144,9 +148,16 @@ impl ClientBuilder {
     }
 
     /// Longest time for one endpoint, from resolving its name to Welcome, and before that for a [`TokenProvider`] to give a
-    /// token; 10,000 ms by default. QUIC has 3,000 ms at most while there is another endpoint to try.
+    /// token; 10,000 ms by default, at least 1 ms. QUIC has 3,000 ms at most while there is another endpoint to try.
     pub fn connect_timeout_ms(mut self, timeout_ms: u64) -> Self {
         self.connect_timeout_ms = timeout_ms;
+        self
+    }
+
+    /// Longest time for the answer to anything that was sent; 60,000 ms by default, at least 1 ms. After that the connection
+    /// counts as dead, whatever else comes through it: the client makes another one, and asks again there.
+    pub fn answer_timeout_ms(mut self, timeout_ms: u64) -> Self {
+        self.answer_timeout_ms = timeout_ms;
         self
     }
 
@@ -173,8 +184,9 @@ impl ClientBuilder {
 
     /// Connects: each endpoint is tried once. From then on the client reconnects by itself.
     ///
-    /// The client's work is done by a task of the current tokio runtime; it ends with [`Client::close`], or when both the
-    /// client's handles and [`Events`] are dropped.
+    /// The client's work is done by a task of the current tokio runtime. It ends with [`Client::close`], or when both the
+    /// client's handles and [`Events`] are dropped; should the runtime end before, everything fails with
+    /// [`crate::CloseReason::Gone`].
     ///
     /// # Errors
     /// When an option is missing or wrong, no endpoint is reached, or the server refuses.
@@ -184,6 +196,9 @@ impl ClientBuilder {
             return Err(ConnectError::NoEndpoint);
         };
         let tokens = self.tokens.ok_or(ConnectError::NoToken)?;
+        if self.connect_timeout_ms == 0 || self.answer_timeout_ms == 0 {
+            return Err(ConnectError::Invalid("a timeout is at least 1 ms"));
+        }
         let device = match self.device {
             Some(device) => device,
             None => DeviceId::v4(client_id::random().map_err(|_| ConnectError::NoEntropy)?),
@@ -224,7 +239,17 @@ impl ClientBuilder {
         let (sender, events) = EventSender::new(&shared, self.event_buffer);
         let client = Client::new(shared.clone(), welcomed.user, device);
         let reconnect = Reconnect::new(self.reconnect, endpoints);
-        let session = Session::new(shared, sender, connector, identity, tokens, reconnect);
+        // A year is as good as no limit, and keeps sums of times in range.
+        let answer_timeout = Duration::from_millis(self.answer_timeout_ms.min(YEAR_MS));
+        let session = Session::new(
+            shared,
+            sender,
+            connector,
+            identity,
+            tokens,
+            reconnect,
+            answer_timeout,
+        );
         tokio::spawn(session.run(welcomed));
         Ok((client, events))
     }

@@ -5,13 +5,14 @@ mod history;
 mod requests;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rialto_protocol::ids::{ClientId, ConversationId, DeviceId, UserId};
 use rialto_protocol::v1;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
 use crate::builder::ClientBuilder;
-use crate::command::{COST_MIN, Shared, What};
+use crate::command::{CLOSE_PATIENCE, COST_MIN, Shared};
 use crate::content::Content;
 use crate::error::{CloseReason, PublishError, Retry};
 use crate::events::ConnectionState;
@@ -150,7 +151,7 @@ impl Client {
                 },
             )
             .map_err(closed)?;
-        publishing.ok_or_else(|| closed(CloseReason::Asked))
+        publishing.ok_or_else(|| closed(CloseReason::Gone))
     }
 
     /// Sends drafts one right after the other: as [`Client::publish`] for each, with less work. All of them are checked before
@@ -256,14 +257,21 @@ impl Client {
         self.publish(conversation, Content::remove(user)).await
     }
 
-    /// Closes the client, for all of its handles: what was asked for before is sent and its answers are waited for, then the
-    /// connection ends. If there is none, or it breaks meanwhile, what is not answered fails.
+    /// As [`Client::close_within`] 30 s. Dropping all handles and [`crate::Events`] does the same, without waiting for it.
     pub async fn close(&self) {
-        let (done, closed) = oneshot::channel();
-        if self.shared().push(What::Close(done)).is_ok() {
-            // Without an answer it is closed all the same.
-            let _ = closed.await;
-        }
+        self.close_within(CLOSE_PATIENCE).await;
+    }
+
+    /// Closes the client, for all of its handles: nothing more is taken; what was asked for before is sent, on another
+    /// connection if need be, and its answers are waited for. Then, or when `patience` is over, the connection ends, and what
+    /// is not answered fails. Without anything open it closes at once. Cancel safe: the client closes all the same.
+    pub async fn close_within(&self, patience: Duration) {
+        self.shared().close(patience);
+        let mut state = self.shared().state();
+        // It cannot fail while this handle is there.
+        let _ = state
+            .wait_for(|state| matches!(state, ConnectionState::Closed(_)))
+            .await;
     }
 
     fn cost_of(bytes: usize) -> usize {

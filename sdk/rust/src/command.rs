@@ -2,12 +2,14 @@
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use rialto_protocol::frame::FrameKind;
 use rialto_protocol::ids::{ClientId, ConversationId, UserId};
 use rialto_protocol::v1;
-use tokio::sync::{Notify, Semaphore, oneshot, watch};
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio::time::Instant;
 
 use crate::client_id::{self, ClientIds};
 use crate::error::{CloseReason, Retry};
@@ -20,6 +22,11 @@ use crate::subscriptions::{Start, SubscribeAnswer};
 pub(crate) const COST_MIN: usize = 64;
 /// Most byte credit of a client: with [`COST_MIN`], requests in flight stay below what request ids can tell apart.
 pub(crate) const CREDIT_MAX: usize = 48 << 20;
+
+/// Time for what is open when a client is closed, unless its caller names another.
+pub(crate) const CLOSE_PATIENCE: Duration = Duration::from_secs(30);
+/// In place of a time that no clock reaches.
+const FOR_EVER: Duration = Duration::from_secs(100 * 366 * 86_400);
 
 /// Something to do, with its place among everything that was ever asked of this client.
 #[derive(Debug)]
@@ -39,8 +46,6 @@ pub(crate) enum What {
         body: Bytes,
         cost: u32,
     },
-    /// Say no more, finish what is under way, end.
-    Close(oneshot::Sender<()>),
 }
 
 /// A request whose answer the caller decodes.
@@ -72,6 +77,8 @@ struct Queue {
     commands: VecDeque<Command>,
     orders: u64,
     client_ids: ClientIds,
+    /// When the client closes at the latest, once that was asked for.
+    close_at: Option<Instant>,
     closed: Option<CloseReason>,
     clients_gone: bool,
     events_gone: bool,
@@ -82,7 +89,7 @@ struct Queue {
 pub(crate) struct Shared {
     queue: Mutex<Queue>,
     wake: Notify,
-    /// Wakes a session that is between connections, for nothing but to close.
+    /// Wakes a session that is between connections: for nothing but to close.
     close: Notify,
     credit: Semaphore,
     credit_max: u32,
@@ -103,6 +110,7 @@ impl Shared {
                 commands: VecDeque::new(),
                 orders: 0,
                 client_ids: ClientIds::new(random),
+                close_at: None,
                 closed: None,
                 clients_gone: false,
                 events_gone: false,
@@ -153,24 +161,18 @@ impl Shared {
     }
 
     fn close_reason(&self) -> CloseReason {
-        self.queue().closed.clone().unwrap_or(CloseReason::Asked)
+        self.queue().closed.clone().unwrap_or(CloseReason::Gone)
     }
 
     /// Queues a command, unless the client is closed.
     pub(crate) fn push(&self, what: What) -> Result<(), CloseReason> {
         let mut queue = self.queue();
-        if let Some(reason) = &queue.closed {
-            return Err(reason.clone());
-        }
-        let closing = matches!(what, What::Close(_));
+        queue.check_open()?;
         queue.push(what);
         let first = queue.commands.len() == 1;
         drop(queue);
         if first {
             self.wake.notify_one();
-        }
-        if closing {
-            self.close.notify_one();
         }
         Ok(())
     }
@@ -186,9 +188,7 @@ impl Shared {
     ) -> Result<(), CloseReason> {
         let now_ms = client_id::now_ms();
         let mut queue = self.queue();
-        if let Some(reason) = &queue.closed {
-            return Err(reason.clone());
-        }
+        queue.check_open()?;
         let idle = queue.commands.is_empty();
         for (draft, cost) in drafts {
             let client_id = client_id.unwrap_or_else(|| queue.client_ids.next(now_ms));
@@ -219,37 +219,74 @@ impl Shared {
         }
     }
 
-    /// Whether no command waits to be taken.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.queue().commands.is_empty()
+    /// Throws queued signals away.
+    pub(crate) fn purge_signals(&self) {
+        let mut queue = self.queue();
+        queue.commands.retain(|command| self.keeps(command));
     }
 
-    /// Nobody can ask for anything or see anything any more.
-    pub(crate) fn is_abandoned(&self) -> bool {
+    /// False for a signal, whose credit is free again.
+    pub(crate) fn keeps(&self, command: &Command) -> bool {
+        match command.what {
+            What::Signal { cost, .. } => {
+                self.release(cost);
+                false
+            }
+            _ => true,
+        }
+    }
+
+    /// Has the client closed: when everything is answered, and within `patience` in any case. Nothing more is taken.
+    pub(crate) fn close(&self, patience: Duration) {
+        self.queue().close(patience);
+        self.wake();
+        self.close.notify_one();
+    }
+
+    /// When the client closes at the latest, if it is to be closed.
+    pub(crate) fn close_at(&self) -> Option<Instant> {
+        self.queue().close_at
+    }
+
+    /// Whether the client is to be closed and no command waits to be taken.
+    pub(crate) fn is_closing_idle(&self) -> bool {
         let queue = self.queue();
-        queue.clients_gone && queue.events_gone
+        queue.close_at.is_some() && queue.commands.is_empty()
     }
 
     pub(crate) fn clients_dropped(&self) {
-        self.queue().clients_gone = true;
-        self.wake();
-        self.close.notify_one();
+        let mut queue = self.queue();
+        queue.clients_gone = true;
+        self.close_if_abandoned(queue);
     }
 
     pub(crate) fn events_dropped(&self) {
-        self.queue().events_gone = true;
+        let mut queue = self.queue();
+        queue.events_gone = true;
+        self.close_if_abandoned(queue);
+    }
+
+    /// Nobody can ask for anything or see anything any more.
+    fn close_if_abandoned(&self, mut queue: MutexGuard<'_, Queue>) {
+        if queue.clients_gone && queue.events_gone {
+            queue.close(CLOSE_PATIENCE);
+        }
+        drop(queue);
         self.wake();
         self.close.notify_one();
     }
 
-    /// From now on everything is refused. What was queued comes back.
-    pub(crate) fn shut(&self, reason: &CloseReason) -> VecDeque<Command> {
+    /// From now on everything is refused. What was queued comes back, the first time.
+    pub(crate) fn shut(&self, reason: &CloseReason) -> Option<VecDeque<Command>> {
         let mut queue = self.queue();
+        if queue.closed.is_some() {
+            return None;
+        }
         queue.closed = Some(reason.clone());
         let commands = std::mem::take(&mut queue.commands);
         drop(queue);
         self.credit.close();
-        commands
+        Some(commands)
     }
 
     pub(crate) fn wake(&self) {
@@ -261,20 +298,21 @@ impl Shared {
         self.wake.notified().await;
     }
 
-    /// Waits until the client is to be closed.
-    pub(crate) async fn close_asked(&self) {
-        while !self.is_close_asked() {
-            self.close.notified().await;
+    /// Waits, without a connection, until it is of no use to make another: the client is to be closed, and nothing is open or
+    /// the time for that is over. `is_idle`: nothing is open beside what is queued here.
+    pub(crate) async fn close_due(&self, is_idle: bool) {
+        loop {
+            if is_idle && self.is_closing_idle() {
+                return;
+            }
+            match self.close_at() {
+                Some(at) => tokio::select! {
+                    () = tokio::time::sleep_until(at) => return,
+                    () = self.close.notified() => {}
+                },
+                None => self.close.notified().await,
+            }
         }
-    }
-
-    fn is_close_asked(&self) -> bool {
-        let queue = self.queue();
-        let asked = queue
-            .commands
-            .iter()
-            .any(|command| matches!(command.what, What::Close(_)));
-        asked || queue.clients_gone && queue.events_gone
     }
 
     pub(crate) fn set_state(&self, state: ConnectionState) {
@@ -297,6 +335,20 @@ impl Shared {
 }
 
 impl Queue {
+    fn check_open(&self) -> Result<(), CloseReason> {
+        match (&self.closed, self.close_at) {
+            (Some(reason), _) => Err(reason.clone()),
+            (None, Some(_)) => Err(CloseReason::Asked),
+            (None, None) => Ok(()),
+        }
+    }
+
+    fn close(&mut self, patience: Duration) {
+        let now = Instant::now();
+        let at = now.checked_add(patience).unwrap_or(now + FOR_EVER);
+        self.close_at = Some(self.close_at.map_or(at, |earlier| earlier.min(at)));
+    }
+
     fn push(&mut self, what: What) {
         self.orders += 1;
         self.commands.push_back(Command {
@@ -314,7 +366,27 @@ impl Command {
             What::Request(request) => request.answer.close(reason, retry),
             What::Subscribe(subscribe) => subscribe.answer.close(reason, retry),
             What::Unsubscribe(unsubscribe) => unsubscribe.answer.close(reason, retry),
-            What::Signal { .. } | What::Close(_) => {}
+            What::Signal { .. } => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queued_signals_are_thrown_away_and_their_credit_is_free_again() {
+        let state = ConnectionState::Closed(CloseReason::Asked);
+        let shared = Shared::new(state, v1::Limits::default(), 200, [0; 6]);
+        let cost = shared.try_take_credit(200).unwrap();
+        let body = Bytes::new();
+        shared.push(What::Signal { body, cost }).unwrap();
+        assert_eq!(shared.try_take_credit(200), None);
+        shared.purge_signals();
+        assert_eq!(shared.try_take_credit(200), Some(cost));
+        let mut commands = VecDeque::new();
+        shared.take_commands(&mut commands);
+        assert!(commands.is_empty());
     }
 }

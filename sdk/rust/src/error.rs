@@ -90,7 +90,7 @@ impl From<v1::Error> for ServerError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CloseReason {
-    /// [`crate::Client::close`] was called, or every handle is gone.
+    /// [`crate::Client::close`] was called, or every handle and [`crate::Events`] are gone.
     #[error("the client was closed")]
     Asked,
     /// The server refused the connection, and would refuse it again.
@@ -102,6 +102,9 @@ pub enum CloseReason {
     /// [`crate::ReconnectPolicy::attempts_max`] was reached.
     #[error("gave up after {0} attempts to connect")]
     GaveUp(u32),
+    /// The client's task is gone: the runtime that [`crate::ClientBuilder::connect`] was called in ended, or the task panicked.
+    #[error("the client's task is gone")]
+    Gone,
 }
 
 /// Why a draft did not become an event.
@@ -282,6 +285,9 @@ pub enum ConnectError {
     /// An endpoint is not written as one.
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
+    /// An option has a value that is not allowed.
+    #[error("{0}")]
+    Invalid(&'static str),
     /// Neither a token nor a provider of tokens was given.
     #[error("neither a token nor a provider of tokens is given")]
     NoToken,
@@ -317,7 +323,11 @@ impl ConnectError {
     #[must_use]
     pub fn retry(&self) -> Retry {
         match self {
-            Self::NoEndpoint | Self::Endpoint(_) | Self::NoToken | Self::NoEntropy => Retry::Never,
+            Self::NoEndpoint
+            | Self::Endpoint(_)
+            | Self::Invalid(_)
+            | Self::NoToken
+            | Self::NoEntropy => Retry::Never,
             Self::Token(error) => error.retry(),
             Self::Refused(error) => error.retry(),
             Self::Unreachable(failures) => {

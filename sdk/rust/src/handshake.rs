@@ -56,11 +56,24 @@ pub(crate) async fn connect(
     tokens: &TokenSource,
     endpoints: &[Endpoint],
 ) -> Result<Welcomed, ConnectError> {
-    match try_all(connector, identity, &token(tokens, identity).await?, endpoints).await {
+    match try_all(
+        connector,
+        identity,
+        &token(tokens, identity).await?,
+        endpoints,
+    )
+    .await
+    {
         Err(ConnectError::Refused(error))
             if error.is(ErrorCode::TokenExpired) && !tokens.is_fixed() =>
         {
-            try_all(connector, identity, &token(tokens, identity).await?, endpoints).await
+            try_all(
+                connector,
+                identity,
+                &token(tokens, identity).await?,
+                endpoints,
+            )
+            .await
         }
         other => other,
     }

@@ -66,8 +66,9 @@ impl Receipt {
     }
 }
 
-/// A draft that is on its way, whether this is awaited or dropped.
-#[must_use = "the draft goes out in any case, but only this tells whether it has become an event"]
+/// A draft that is on its way, whether this is awaited or dropped: it is sent until it is acknowledged, unless the client is
+/// closed before.
+#[must_use = "the draft goes out unless the client is closed, but only this tells whether it has become an event"]
 pub struct Publishing {
     client_id: ClientId,
     receipt: oneshot::Receiver<Result<Receipt, PublishError>>,
@@ -86,9 +87,9 @@ impl Future for Publishing {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         Pin::new(&mut self.receipt).poll(context).map(|answer| {
-            // The session's task ended without a word: its runtime is gone.
+            // The session's task ended without a word.
             answer.unwrap_or(Err(PublishError::Closed {
-                reason: CloseReason::Asked,
+                reason: CloseReason::Gone,
                 retry: Retry::MaybeDuplicate,
             }))
         })

@@ -5,6 +5,7 @@ use rialto_protocol::frame::{Frame, FrameKind};
 use rialto_protocol::ids::{ConversationId, RequestId};
 use rialto_protocol::v1;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::command::{Command, Request, Subscribe, Unsubscribe, What};
 use crate::error::{CloseReason, RequestError, Retry};
@@ -51,7 +52,7 @@ pub(crate) async fn answer<T: Body>(
     kind: FrameKind,
 ) -> Result<T, RequestError> {
     let closed = RequestError::Closed {
-        reason: CloseReason::Asked,
+        reason: CloseReason::Gone,
         retry: Retry::MaybeDuplicate,
     };
     let frame = answered.await.unwrap_or(Err(closed))?;
@@ -136,7 +137,8 @@ pub(crate) struct Table<T> {
 struct Slot<T> {
     /// 1 to `GENERATIONS - 1`: so no id is 0.
     generation: u32,
-    value: Option<T>,
+    /// The value, and since when it is there.
+    value: Option<(Instant, T)>,
 }
 
 impl<T> Table<T> {
@@ -151,7 +153,13 @@ impl<T> Table<T> {
         self.slots
             .iter()
             .filter_map(|slot| slot.value.as_ref())
-            .any(is)
+            .any(|(_, value)| is(value))
+    }
+
+    /// Since when the oldest value is there.
+    pub(crate) fn oldest(&self) -> Option<Instant> {
+        let values = self.slots.iter().filter_map(|slot| slot.value.as_ref());
+        values.map(|(since, _)| *since).min()
     }
 
     /// The id that the value has from now on.
@@ -173,7 +181,7 @@ impl<T> Table<T> {
         } else {
             slot.generation + 1
         };
-        slot.value = Some(value);
+        slot.value = Some((Instant::now(), value));
         RequestId(slot.generation << INDEX_BITS | index)
     }
 
@@ -192,11 +200,11 @@ impl<T> Table<T> {
     }
 
     pub(crate) fn get_mut(&mut self, id: RequestId) -> Option<&mut T> {
-        self.slot(id)?.value.as_mut()
+        self.slot(id)?.value.as_mut().map(|(_, value)| value)
     }
 
     pub(crate) fn remove(&mut self, id: RequestId) -> Option<T> {
-        let value = self.slot(id)?.value.take()?;
+        let (_, value) = self.slot(id)?.value.take()?;
         self.free.push(id.0 & ((1 << INDEX_BITS) - 1));
         Some(value)
     }
@@ -205,7 +213,7 @@ impl<T> Table<T> {
     pub(crate) fn drain(&mut self) -> Vec<T> {
         let mut values = Vec::new();
         for (index, slot) in (0_u32..).zip(&mut self.slots) {
-            if let Some(value) = slot.value.take() {
+            if let Some((_, value)) = slot.value.take() {
                 self.free.push(index);
                 values.push(value);
             }

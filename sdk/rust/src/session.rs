@@ -14,10 +14,9 @@ use bytes::Bytes;
 use rialto_protocol::error::ErrorCode;
 use rialto_protocol::frame::FrameKind;
 use rialto_protocol::v1;
-use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep};
 
-use crate::command::{Command, Shared, What};
+use crate::command::{Command, Shared};
 use crate::error::{CloseReason, ConnectError, Retry, ServerError, TransportError};
 use crate::events::{ConnectionState, Event, EventSender};
 use crate::handshake::{self, Identity, Welcomed};
@@ -52,7 +51,8 @@ pub(crate) struct Session {
     /// The last Watch and SetPresence, to be repeated on a new connection.
     watch: Option<Bytes>,
     presence: Option<Bytes>,
-    closing: Option<Vec<oneshot::Sender<()>>>,
+    /// Longest time for an answer.
+    answer_timeout: Duration,
     /// Since the last attempt to connect.
     was_connected: bool,
 }
@@ -62,6 +62,8 @@ struct Link {
     connected: Connected,
     limits: v1::Limits,
     keep_alive: KeepAlive,
+    /// When to look whether a request waits for too long.
+    answers_due: Instant,
 }
 
 /// Why a connection ended.
@@ -95,6 +97,7 @@ impl Session {
         identity: Identity,
         tokens: TokenSource,
         reconnect: Reconnect,
+        answer_timeout: Duration,
     ) -> Self {
         Self {
             shared,
@@ -109,7 +112,7 @@ impl Session {
             subscriptions: Subscriptions::default(),
             watch: None,
             presence: None,
-            closing: None,
+            answer_timeout,
             was_connected: false,
         }
     }
@@ -128,9 +131,6 @@ impl Session {
                     }
                 }
                 self.disconnected();
-            }
-            if self.is_closing() {
-                break CloseReason::Asked;
             }
             match self.connect_again().await {
                 Ok(next) => welcomed = next,
@@ -157,8 +157,10 @@ impl Session {
             }
         };
         if matches!(end, End::Closed) {
-            // What was asked for is answered: nothing depends on how this ends.
-            let _ = tokio::time::timeout(FINISH, link.connected.writer.finish()).await;
+            let now = Instant::now();
+            let until = self.shared.close_at().unwrap_or(now).min(now + FINISH);
+            // What was asked for is answered, or failed: nothing depends on how this ends.
+            let _ = tokio::time::timeout_at(until, link.connected.writer.finish()).await;
         }
         end
     }
@@ -187,6 +189,7 @@ impl Session {
             connected,
             limits,
             keep_alive: KeepAlive::new(welcome.keep_alive_ms, now),
+            answers_due: now + self.answer_timeout,
         };
         for (kind, body) in [
             (FrameKind::Watch, self.watch.clone()),
@@ -245,21 +248,22 @@ impl Session {
             () = timer.as_mut() => {
                 let now = Instant::now();
                 self.tick(link, reading, now)?;
-                let due = self.due().into_iter().chain(link.keep_alive.due()).min();
+                let due = [self.due(), link.keep_alive.due(), Some(link.answers_due)];
+                let due = due.into_iter().flatten().min();
                 timer.as_mut().reset(due.unwrap_or(now + FAR));
             }
         }
         Ok(())
     }
 
-    /// When something is to be done, the keep-alive aside.
+    /// When something is to be done, the clockwork of the connection aside.
     fn due(&self) -> Option<Instant> {
-        let leave = self.reconnect.leave_at();
         [
             self.outbox.due(),
             self.subscriptions.deadline(),
             self.tokens.due(),
-            leave,
+            self.reconnect.leave_at(),
+            self.shared.close_at(),
         ]
         .into_iter()
         .flatten()
@@ -267,6 +271,12 @@ impl Session {
     }
 
     fn tick(&mut self, link: &mut Link, reading: bool, now: Instant) -> Result<(), End> {
+        if self.shared.close_at().is_some_and(|at| at <= now) {
+            return Err(End::Closed);
+        }
+        if link.answers_due <= now {
+            self.look_after_answers(link, now)?;
+        }
         if self.reconnect.leave_at().is_some_and(|at| at <= now) {
             return Err(End::Lost(TransportError::Closed));
         }
@@ -284,6 +294,17 @@ impl Session {
                 return Err(End::Lost(TransportError::Silent));
             }
             self.ping(link, now);
+        }
+        Ok(())
+    }
+
+    /// Leaves a connection whose server does not answer a request, whatever else it says. On the next one it is asked again.
+    fn look_after_answers(&self, link: &mut Link, now: Instant) -> Result<(), End> {
+        let oldest = self.in_flight.oldest().unwrap_or(now);
+        link.answers_due = oldest + self.answer_timeout;
+        if link.answers_due <= now {
+            let ms = u64::try_from(self.answer_timeout.as_millis()).unwrap_or(u64::MAX);
+            return Err(End::Lost(TransportError::Timeout(ms)));
         }
         Ok(())
     }
@@ -314,14 +335,9 @@ impl Session {
         }
         self.subscriptions.disconnected();
         self.give_back(commands);
-        self.commands.retain(|command| match command.what {
-            // By the time that they could go out, they would not be true any more.
-            What::Signal { cost, .. } => {
-                self.shared.release(cost);
-                false
-            }
-            _ => true,
-        });
+        // By the time that signals could go out, they would not be true any more.
+        self.commands.retain(|command| self.shared.keeps(command));
+        self.shared.purge_signals();
     }
 
     /// The next attempt at a connection; none when it failed.
@@ -329,6 +345,11 @@ impl Session {
         let Some((at, endpoints, attempt)) = self.reconnect.next(Instant::now()) else {
             return Err(CloseReason::GaveUp(self.reconnect.failed()));
         };
+        // What was given back waits for a connection.
+        let is_idle = self.commands.is_empty();
+        if is_idle && self.shared.is_closing_idle() {
+            return Err(CloseReason::Asked);
+        }
         let state = ConnectionState::Reconnecting { attempt };
         self.shared.set_state(state.clone());
         // Once for each break: nobody may be there to take one for each attempt.
@@ -348,7 +369,7 @@ impl Session {
         };
         let result = tokio::select! {
             result = attempt => result,
-            () = self.shared.close_asked() => return Err(CloseReason::Asked),
+            () = self.shared.close_due(is_idle) => return Err(CloseReason::Asked),
         };
         match result {
             Ok(welcomed) => Ok(Some(welcomed)),
@@ -375,48 +396,37 @@ impl Session {
         error.retry() == Retry::Never && (self.tokens.source().is_fixed() || !renewable)
     }
 
-    fn is_closing(&self) -> bool {
-        let asked = self
-            .commands
-            .iter()
-            .any(|command| matches!(command.what, What::Close(_)));
-        self.closing.is_some() || asked || self.shared.is_abandoned()
-    }
-
     /// Whether the client is to be closed, and nothing is left to do before.
     fn is_done(&self, link: &Link) -> bool {
-        if self.closing.is_none() && !self.shared.is_abandoned() {
-            return false;
-        }
-        self.commands.is_empty()
-            && self.shared.is_idle()
+        self.shared.is_closing_idle()
+            && self.commands.is_empty()
             && !self.in_flight.any(InFlight::is_awaited)
             && self.outbox.is_empty()
             && link.connected.writer.is_idle()
     }
 
-    /// Ends everything that is still waited for.
-    fn close(mut self, reason: &CloseReason) {
-        let untouched = self.shared.shut(reason);
+    /// Ends everything that is still waited for; once.
+    fn close(&mut self, reason: &CloseReason) {
+        let Some(untouched) = self.shared.shut(reason) else {
+            return;
+        };
         self.disconnected();
         for command in self.commands.drain(..) {
-            match command.what {
-                What::Close(done) => self.closing.get_or_insert_default().push(done),
-                _ => command.fail(reason, Retry::MaybeDuplicate),
-            }
+            command.fail(reason, Retry::MaybeDuplicate);
         }
         for command in untouched {
-            match command.what {
-                What::Close(done) => self.closing.get_or_insert_default().push(done),
-                _ => command.fail(reason, Retry::Safe),
-            }
+            command.fail(reason, Retry::Safe);
         }
         let state = ConnectionState::Closed(reason.clone());
         self.shared.set_state(state.clone());
         self.sink.send(Event::Connection(state));
-        for done in self.closing.into_iter().flatten() {
-            let _ = done.send(());
-        }
+    }
+}
+
+impl Drop for Session {
+    /// However the task ends, with its runtime or in a panic too, nobody is left waiting.
+    fn drop(&mut self) {
+        self.close(&CloseReason::Gone);
     }
 }
 

@@ -155,7 +155,8 @@ impl Client {
             .await
     }
 
-    /// Sends a signal, at most once: without a connection it is dropped, and nothing is said if the server refuses it.
+    /// Sends a signal, at most once: without a connection or byte credit it is dropped, and nothing is said if the server refuses
+    /// it.
     ///
     /// # Errors
     /// When it is too long, or the client is closed.
@@ -186,8 +187,11 @@ impl Client {
             conversation: conversation.to_proto(),
             signal: Some(signal),
         });
-        let cost = self.request_credit(body.len()).await?;
-        self.push(What::Signal { body, cost })
+        // Waiting would make it untrue.
+        match self.shared().try_take_credit(Self::cost_of(body.len())) {
+            Some(cost) => self.push(What::Signal { body, cost }),
+            None => Ok(()),
+        }
     }
 
     /// Tells the conversation that the user is typing.
@@ -375,10 +379,10 @@ pub(super) fn at_most(
     }
 }
 
-/// The session's task ended without a word: its runtime is gone.
+/// The session's task ended without a word.
 const fn gone() -> RequestError {
     RequestError::Closed {
-        reason: CloseReason::Asked,
+        reason: CloseReason::Gone,
         retry: Retry::MaybeDuplicate,
     }
 }

@@ -49,9 +49,7 @@ impl KeepAlive {
 
     /// When a Ping is due, or its answer.
     pub(super) fn due(&self) -> Option<Instant> {
-        let since = self
-            .pinged
-            .unwrap_or(self.last_read.min(self.last_written));
+        let since = self.pinged.unwrap_or(self.last_read.min(self.last_written));
         Some(since + self.silence_max?)
     }
 }
@@ -84,10 +82,7 @@ mod tests {
         silence.heard(began + KEEP_ALIVE / 2);
         assert_eq!(silence.due(), Some(began + KEEP_ALIVE));
         silence.said(began + KEEP_ALIVE / 5);
-        assert_eq!(
-            silence.due(),
-            Some(began + KEEP_ALIVE / 5 + KEEP_ALIVE)
-        );
+        assert_eq!(silence.due(), Some(began + KEEP_ALIVE / 5 + KEEP_ALIVE));
         assert_eq!(KeepAlive::new(0, began).due(), None);
     }
 }

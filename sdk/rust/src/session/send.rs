@@ -30,7 +30,6 @@ impl Session {
                     let id = self.in_flight.skip(InFlight::Own);
                     wire::put_frame(&mut link.connected.writer.out, FrameKind::Signal, id, &body);
                 }
-                What::Close(done) => self.closing.get_or_insert_default().push(done),
             }
         }
     }

@@ -4,8 +4,8 @@ use rialto_sdk::protocol::frame::FrameKind;
 use rialto_sdk::protocol::ids::Epoch;
 use rialto_sdk::protocol::limits;
 use rialto_sdk::{
-    Client, ConversationId, Cursor, EndReason, ErrorCode, Event, Events, RequestError, Retry, Seq, Start,
-    SubscribeStatus, v1,
+    Client, ConversationId, Cursor, EndReason, ErrorCode, Event, Events, RequestError, Retry, Seq,
+    Start, SubscribeStatus, v1,
 };
 
 use crate::server::{OTHER_ROOM, Peer, ROOM, Server, deliver, event, following};

@@ -1,11 +1,14 @@
 //! Drafts: pipelined, acknowledged, sent again.
 
+use std::time::Duration;
+
 use futures_util::FutureExt;
 use rialto_sdk::{
-    ClientId, CloseReason, Content, Cursor, Epoch, ErrorCode, PublishError, Retry, Seq, UserId, v1,
+    Client, ClientId, CloseReason, ConnectionState, Content, Cursor, Epoch, ErrorCode, Events,
+    PublishError, Publishing, Receipt, Retry, Seq, UserId, v1,
 };
 
-use crate::server::{OTHER_ROOM, ROOM, Sent, Server, builder, welcome};
+use crate::server::{OTHER_ROOM, PATIENCE, ROOM, Sent, Server, builder, welcome};
 
 fn client_ids(sent: &[Sent]) -> Vec<ClientId> {
     sent.iter()
@@ -45,7 +48,7 @@ async fn drafts_are_pipelined_and_each_finds_its_receipt() {
         ids,
         publishings
             .iter()
-            .map(rialto_sdk::Publishing::client_id)
+            .map(Publishing::client_id)
             .collect::<Vec<_>>()
     );
 
@@ -189,13 +192,10 @@ async fn after_a_cut_what_is_open_is_sent_again_in_order_under_the_same_ids() {
         [1, 2, 5, 6, 7].map(|index| client_ids(&first)[index])
     );
     // The server had got them all before: it answers with the figures of the first time.
-    let receipts = second
-        .iter()
-        .zip(1..)
-        .map(|(sent, seq)| rialto_sdk::v1::Receipt {
-            duplicate: true,
-            ..sent.receipt(seq)
-        });
+    let receipts = second.iter().zip(1..).map(|(sent, seq)| v1::Receipt {
+        duplicate: true,
+        ..sent.receipt(seq)
+    });
     peer.receipts(receipts.collect()).await;
     for (publishing, seq) in open.into_iter().zip(1..) {
         let receipt = publishing.await.unwrap();
@@ -420,15 +420,88 @@ async fn what_is_open_when_the_client_is_closed_without_a_connection_fails_and_m
     drop(server);
     drop(peer);
     state
-        .wait_for(|state| matches!(state, rialto_sdk::ConnectionState::Reconnecting { .. }))
+        .wait_for(|state| matches!(state, ConnectionState::Reconnecting { .. }))
         .await
         .unwrap();
-    client.close().await;
-    match open.await {
+    let closing = client.close_within(Duration::from_millis(20));
+    tokio::time::timeout(PATIENCE, closing).await.unwrap();
+    assert_failed_by_closing(open.await);
+}
+
+fn assert_failed_by_closing(receipt: Result<Receipt, PublishError>) {
+    match receipt {
         Err(PublishError::Closed {
             reason: CloseReason::Asked,
             retry: Retry::MaybeDuplicate,
         }) => {}
         other => panic!("{other:?}"),
     }
+}
+
+#[tokio::test]
+async fn closing_does_not_wait_longer_than_it_may_for_a_server_that_does_not_answer() {
+    let server = Server::start().await;
+    let (client, _events, mut peer) = server.client().await;
+    let open = client.publish(ROOM, "a").await.unwrap();
+    peer.drafts(1).await;
+    let late = client.clone();
+    let closing = client.close_within(Duration::from_millis(20));
+    tokio::time::timeout(PATIENCE, closing).await.unwrap();
+    assert_failed_by_closing(open.await);
+    assert!(peer.next().await.is_none());
+    late.close().await;
+}
+
+/// A client between two connections, with a draft that is not acknowledged.
+async fn between_connections(server: &Server) -> (Client, Events, Publishing) {
+    let (client, events, mut peer) = server.client().await;
+    let open = client.publish(ROOM, "last words").await.unwrap();
+    peer.drafts(1).await;
+    let mut state = client.state();
+    drop(peer);
+    state
+        .wait_for(|state| matches!(state, ConnectionState::Reconnecting { .. }))
+        .await
+        .unwrap();
+    (client, events, open)
+}
+
+#[tokio::test]
+async fn closing_between_connections_waits_for_the_next_one_and_what_is_open() {
+    let server = Server::start().await;
+    let (client, _events, open) = between_connections(&server).await;
+    tokio::join!(client.close_within(PATIENCE), async {
+        let mut peer = server.welcome().await;
+        let sent = peer.drafts(1).await;
+        peer.acknowledge(&sent[0], 1).await;
+        assert!(peer.next().await.is_none());
+    });
+    assert_eq!(open.await.unwrap().seq, Seq(1));
+}
+
+#[tokio::test]
+async fn a_client_that_is_dropped_between_connections_says_what_it_had_to_say() {
+    let server = Server::start().await;
+    let (client, events, open) = between_connections(&server).await;
+    drop((client, events));
+    let mut peer = server.welcome().await;
+    let sent = peer.drafts(1).await;
+    peer.acknowledge(&sent[0], 1).await;
+    assert_eq!(open.await.unwrap().seq, Seq(1));
+    assert!(peer.next().await.is_none());
+}
+
+#[tokio::test]
+async fn a_client_with_nothing_open_closes_at_once_without_a_connection() {
+    let server = Server::start().await;
+    let (client, _events, peer) = server.client().await;
+    let mut state = client.state();
+    drop(peer);
+    state
+        .wait_for(|state| matches!(state, ConnectionState::Reconnecting { .. }))
+        .await
+        .unwrap();
+    // The server says no word.
+    let closed = tokio::time::timeout(PATIENCE, client.close_within(10 * PATIENCE)).await;
+    closed.unwrap();
 }

@@ -22,7 +22,7 @@ pub(crate) const OTHER_ROOM: ConversationId = ConversationId::from_bytes([0x22; 
 pub(crate) const DEVICE: DeviceId = DeviceId::from_bytes([0x33; 16]);
 
 /// How long the server waits for a client: a test that waits for what never comes fails.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A listener on loopback.
 pub(crate) struct Server {

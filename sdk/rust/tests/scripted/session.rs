@@ -3,14 +3,15 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rialto_sdk::protocol::frame::FrameKind;
+use futures_util::FutureExt;
+use rialto_sdk::protocol::frame::{self, FrameKind};
 use rialto_sdk::protocol::ids::RequestId;
 use rialto_sdk::{
     ClientBuilder, CloseReason, ConnectError, ConnectionState, Create, ErrorCode, Event, Events,
     PublishError, ReconnectPolicy, RequestError, Retry, Seq, Signal, Start, TokenError, UserId, v1,
 };
 
-use crate::server::{DEVICE, ROOM, Server, Tokens, builder, deliver, user, welcome};
+use crate::server::{DEVICE, PATIENCE, ROOM, Server, Tokens, builder, deliver, user, welcome};
 
 async fn next_go_away(events: &mut Events) -> v1::GoAwayReason {
     loop {
@@ -152,13 +153,13 @@ async fn a_provider_that_has_no_more_tokens_closes_the_client() {
 async fn a_provider_that_does_not_answer_is_not_waited_for_without_end() {
     let server = Server::start().await;
     let silent = || std::future::pending::<Result<String, TokenError>>();
-    let error = builder()
+    let connecting = builder()
         .endpoint(server.endpoint())
         .token_provider(Arc::new(silent))
         .connect_timeout_ms(20)
-        .connect()
-        .await
-        .unwrap_err();
+        .connect();
+    let connected = tokio::time::timeout(PATIENCE, connecting).await;
+    let error = connected.expect("an end").unwrap_err();
     assert!(
         matches!(error, ConnectError::Token(_)) && error.retry() == Retry::Safe,
         "{error}"
@@ -221,6 +222,16 @@ async fn why_there_is_no_client_is_typed() {
         .endpoint("tcp://127.0.0.1:1")
         .connect()
         .await;
+    for builder in [
+        builder().connect_timeout_ms(0),
+        builder().answer_timeout_ms(0),
+    ] {
+        let endpoint = builder.endpoint("tcp://127.0.0.1:1");
+        assert!(matches!(
+            endpoint.connect().await,
+            Err(ConnectError::Invalid(_))
+        ));
+    }
     assert!(matches!(tokenless, Err(ConnectError::NoToken)));
     let rootless = builder()
         .endpoint("tls://127.0.0.1:1")
@@ -305,7 +316,7 @@ async fn a_server_that_says_nothing_is_pinged_and_then_left() {
     let connecting = tokio::spawn(builder().endpoint(server.endpoint()).connect());
     let mut peer = server.accept().await;
     peer.hello(v1::Welcome {
-        keep_alive_ms: 20,
+        keep_alive_ms: 1_000,
         ..welcome()
     })
     .await;
@@ -318,6 +329,79 @@ async fn a_server_that_says_nothing_is_pinged_and_then_left() {
     let _next = server.welcome().await;
     assert!(peer.next().await.is_none());
     drop(client);
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_answer_a_request_is_left_and_asked_again() {
+    let server = Server::start().await;
+    let (client, _events, mut silent) = server
+        .client_with(|builder| builder.answer_timeout_ms(50))
+        .await;
+    let describing = tokio::spawn(async move { client.describe(ROOM).await });
+    silent.expect::<v1::Describe>(FrameKind::Describe).await;
+    let mut peer = server.welcome().await;
+    let (id, _) = peer.expect::<v1::Describe>(FrameKind::Describe).await;
+    peer.send(FrameKind::Description, id, &v1::Description::default())
+        .await;
+    describing.await.unwrap().unwrap();
+}
+
+#[test]
+fn when_the_clients_runtime_ends_nobody_is_left_waiting() {
+    let runtime = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+    };
+    let theirs = runtime();
+    let (client, mut events, open, peer) = theirs.block_on(async {
+        let server = Server::start().await;
+        let (client, events, mut peer) = server.client().await;
+        let open = client.publish(ROOM, "a").await.unwrap();
+        peer.drafts(1).await;
+        (client, events, open, peer)
+    });
+    theirs.shutdown_background();
+    drop(peer);
+    let all = async {
+        let failed = open.await.unwrap_err();
+        assert!(
+            matches!(
+                failed,
+                PublishError::Closed {
+                    reason: CloseReason::Gone,
+                    retry: Retry::MaybeDuplicate
+                }
+            ),
+            "{failed:?}"
+        );
+        let failed = client.describe(ROOM).await.unwrap_err();
+        assert!(
+            matches!(
+                failed,
+                RequestError::Closed {
+                    reason: CloseReason::Gone,
+                    retry: Retry::Safe
+                }
+            ),
+            "{failed:?}"
+        );
+        client.close().await;
+        let mut last = None;
+        while let Some(event) = events.next().await {
+            last = Some(event);
+        }
+        assert!(matches!(
+            last,
+            Some(Event::Connection(ConnectionState::Closed(
+                CloseReason::Gone
+            )))
+        ));
+    };
+    runtime()
+        .block_on(async { tokio::time::timeout(PATIENCE, all).await })
+        .expect("an end");
 }
 
 #[tokio::test]
@@ -515,7 +599,9 @@ async fn what_is_watched_is_watched_again_after_a_reconnect() {
 #[tokio::test]
 async fn signals_go_both_ways_and_their_refusal_disturbs_nothing() {
     let server = Server::start().await;
-    let (client, mut events, mut peer) = server.client().await;
+    let (client, mut events, mut peer) = server
+        .client_with(|builder| builder.in_flight_bytes(2_000))
+        .await;
     let _ = tokio::join!(
         client.subscribe(vec![(ROOM, Start::Live)]),
         peer.subscribed(7, 0)
@@ -548,6 +634,20 @@ async fn signals_go_both_ways_and_their_refusal_disturbs_nothing() {
             other => panic!("{other:?}"),
         }
     }
+    // Without byte credit it is dropped: later it would not be true.
+    let open = client.publish(ROOM, "x".repeat(5_000)).await.unwrap();
+    let sent = peer.drafts(1).await;
+    client
+        .typing(ROOM)
+        .now_or_never()
+        .expect("no waiting")
+        .unwrap();
+    peer.acknowledge(&sent[0], 1).await;
+    open.await.unwrap();
+    let (_, ()) = tokio::join!(client.describe(ROOM), async {
+        let (id, _) = peer.expect::<v1::Describe>(FrameKind::Describe).await;
+        peer.refuse(id, ErrorCode::NotAMember).await;
+    });
     let long = client
         .signal(ROOM, Signal::Custom(vec![0; 1025].into()))
         .await;
