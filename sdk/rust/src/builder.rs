@@ -141,7 +141,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Most events that wait for the caller (there is a limit of 8 MiB too); 16,384 by default. Beyond it, nothing is read.
+    /// Most events that wait for the caller (there is a limit of 8 MiB too); 16,384 by default. Beyond it, nothing is read,
+    /// unless an answer is waited for: then what comes ahead of it is left out, and got again when half of the buffer is free.
     pub fn event_buffer(mut self, events_max: usize) -> Self {
         self.event_buffer = events_max;
         self

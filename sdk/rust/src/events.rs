@@ -1,5 +1,5 @@
-//! What happens without being asked for, on its way to the caller. The buffer is bounded, and nothing is dropped: when it is
-//! full, the session stops reading.
+//! What happens without being asked for, on its way to the caller. The buffer is bounded: when it is full, the session stops
+//! reading, or drops what it can get again.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -175,11 +175,19 @@ impl Room {
         self.bytes.fetch_add(bytes, Ordering::AcqRel);
     }
 
-    /// Whether there was no room before and is now.
+    fn is_half_empty(&self) -> bool {
+        self.count.load(Ordering::Acquire) <= self.count_max / 2
+            && self.bytes.load(Ordering::Acquire) <= BUFFER_BYTES_MAX / 2
+    }
+
+    /// Whether there was no room before and is now, or half of it was taken and is not any more.
     fn release(&self, count: usize, bytes: usize) -> bool {
         let count_before = self.count.fetch_sub(count, Ordering::AcqRel);
         let bytes_before = self.bytes.fetch_sub(bytes, Ordering::AcqRel);
-        (count_before >= self.count_max || bytes_before >= BUFFER_BYTES_MAX) && self.is_left()
+        let was_full = count_before >= self.count_max || bytes_before >= BUFFER_BYTES_MAX;
+        let was_half_full =
+            count_before > self.count_max / 2 || bytes_before > BUFFER_BYTES_MAX / 2;
+        was_full && self.is_left() || was_half_full && self.is_half_empty()
     }
 
     /// Nobody takes events any more.
@@ -216,6 +224,11 @@ impl EventSender {
         self.room.is_left() || self.sender.is_closed()
     }
 
+    /// Whether to ask for what there was no room for: not as soon as there is room for a little.
+    pub(crate) fn is_half_empty(&self) -> bool {
+        self.room.is_half_empty() || self.sender.is_closed()
+    }
+
     /// Hands events over that were decoded from `bytes` bytes.
     pub(crate) fn deliver(
         &self,
@@ -235,7 +248,12 @@ impl EventSender {
     }
 
     pub(crate) fn send(&self, event: Event) {
-        self.push(event, 1, size_of::<Event>());
+        self.send_of(event, 0);
+    }
+
+    /// One with `bytes` bytes of a frame in it.
+    pub(crate) fn send_of(&self, event: Event, bytes: usize) {
+        self.push(event, 1, size_of::<Event>() + bytes);
     }
 
     fn push(&self, event: Event, count: usize, bytes: usize) {

@@ -72,7 +72,9 @@ pub(crate) enum InFlight {
     /// Subscriptions made anew by the session itself, with their generations.
     Resubscribe(Vec<(ConversationId, u64)>),
     Unsubscribe(u64, Unsubscribe),
-    /// A Watch or a SetPresence after a reconnect, a Ping, an Unsubscribe of the session itself.
+    /// A Watch or a SetPresence told anew by the session itself.
+    Renewal(FrameKind),
+    /// Nothing: only the id counts.
     Own,
     Refresh,
 }
@@ -107,13 +109,16 @@ impl InFlight {
                     what: What::Unsubscribe(unsubscribe),
                 });
             }
-            Self::Resubscribe(_) | Self::Own | Self::Refresh => {}
+            Self::Resubscribe(_) | Self::Renewal(_) | Self::Own | Self::Refresh => {}
         }
     }
 
     /// Whether somebody waits for the answer.
     pub(crate) const fn is_awaited(&self) -> bool {
-        !matches!(self, Self::Resubscribe(_) | Self::Own | Self::Refresh)
+        !matches!(
+            self,
+            Self::Resubscribe(_) | Self::Renewal(_) | Self::Own | Self::Refresh
+        )
     }
 }
 
@@ -154,6 +159,10 @@ impl<T> Table<T> {
             .iter()
             .filter_map(|slot| slot.value.as_ref())
             .any(|(_, value)| is(value))
+    }
+
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.slots.len() == self.free.len()
     }
 
     /// Since when the oldest value is there.

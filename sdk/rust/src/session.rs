@@ -4,15 +4,15 @@
 mod keep_alive;
 mod receive;
 mod send;
+mod standing;
 
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use rialto_protocol::error::ErrorCode;
-use rialto_protocol::frame::FrameKind;
+use rialto_protocol::frame::Frame;
 use rialto_protocol::v1;
 use tokio::time::{Instant, Sleep};
 
@@ -28,6 +28,7 @@ use crate::token::{TokenRenewal, TokenSource};
 use crate::transport::{Connected, Connector};
 
 use keep_alive::KeepAlive;
+use standing::Standing;
 
 /// Bytes of frames that wait to be written, beyond which no more are made.
 const OUT_BYTES_MAX: usize = 256 * 1024;
@@ -48,9 +49,7 @@ pub(crate) struct Session {
     in_flight: Table<InFlight>,
     outbox: Outbox,
     subscriptions: Subscriptions,
-    /// The last Watch and SetPresence, to be repeated on a new connection.
-    watch: Option<Bytes>,
-    presence: Option<Bytes>,
+    standing: Standing,
     /// Longest time for an answer.
     answer_timeout: Duration,
     /// Since the last attempt to connect.
@@ -60,6 +59,8 @@ pub(crate) struct Session {
 /// The connection of a session, and its clockwork.
 struct Link {
     connected: Connected,
+    /// What came beside the main stream and is yet to be taken.
+    side_frames: VecDeque<Frame>,
     limits: v1::Limits,
     keep_alive: KeepAlive,
     /// When to look whether a request waits for too long.
@@ -110,8 +111,7 @@ impl Session {
             in_flight: Table::new(),
             outbox: Outbox::default(),
             subscriptions: Subscriptions::default(),
-            watch: None,
-            presence: None,
+            standing: Standing::new(),
             answer_timeout,
             was_connected: false,
         }
@@ -143,10 +143,6 @@ impl Session {
     /// Holds a connection for as long as it lasts.
     async fn hold(&mut self, welcomed: Welcomed) -> End {
         let mut link = self.begin(welcomed);
-        // Frames may have come along with Welcome.
-        if let Err(end) = self.frames_read(&mut link) {
-            return end;
-        }
         let timer = tokio::time::sleep(Duration::ZERO);
         tokio::pin!(timer);
         let end = loop {
@@ -185,31 +181,24 @@ impl Session {
         let state = ConnectionState::Connected { endpoint, session };
         self.shared.set_state(state.clone());
         self.sink.send(Event::Connection(state));
-        let mut link = Link {
+        self.standing.connected(now);
+        Link {
             connected,
+            side_frames: VecDeque::new(),
             limits,
             keep_alive: KeepAlive::new(welcome.keep_alive_ms, now),
             answers_due: now + self.answer_timeout,
-        };
-        for (kind, body) in [
-            (FrameKind::Watch, self.watch.clone()),
-            (FrameKind::SetPresence, self.presence.clone()),
-        ] {
-            if let Some(body) = body {
-                self.ask(&mut link, kind, &body, InFlight::Own);
-            }
         }
-        link
     }
 
     /// Does what there is to do, then waits for more.
     async fn turn(&mut self, link: &mut Link, mut timer: Pin<&mut Sleep>) -> Result<(), End> {
         self.fill(link);
-        if self.is_done(link) {
-            // Closing was the last thing that was asked for: nothing else would end the waiting below.
+        if self.take_frames(link)? || self.is_done(link) {
+            // There may be more to do; or nothing at all, and then nothing would end the waiting below.
             return Ok(());
         }
-        let reading = self.sink.has_room();
+        let reading = self.reads();
         if let Some(due) = self.due()
             && due < timer.deadline()
         {
@@ -229,13 +218,11 @@ impl Session {
                 if read.map_err(TransportError::from)? == 0 {
                     return Err(End::Lost(TransportError::Closed));
                 }
-                self.frames_read(link)?;
+                link.heard();
             }
             frames = side.next(), if reading => {
-                let now = link.heard();
-                for frame in frames {
-                    self.frame(frame, now)?;
-                }
+                link.side_frames.extend(frames);
+                link.heard();
             }
             () = self.shared.woken() => {}
             answer = self.tokens.answer() => match answer {
@@ -256,12 +243,18 @@ impl Session {
         Ok(())
     }
 
+    /// Whether to read: while there is room for events, and while an answer is waited for, which may be behind many of them.
+    fn reads(&self) -> bool {
+        self.sink.has_room() || !self.in_flight.is_empty()
+    }
+
     /// When something is to be done, the clockwork of the connection aside.
     fn due(&self) -> Option<Instant> {
         [
             self.outbox.due(),
             self.subscriptions.deadline(),
             self.tokens.due(),
+            self.standing.due(),
             self.reconnect.leave_at(),
             self.shared.close_at(),
         ]
@@ -432,9 +425,16 @@ impl Drop for Session {
 
 impl Link {
     /// Something came from the server.
-    fn heard(&mut self) -> Instant {
-        let now = Instant::now();
-        self.keep_alive.heard(now);
-        now
+    fn heard(&mut self) {
+        self.keep_alive.heard(Instant::now());
+    }
+
+    /// The next frame of those that are there.
+    fn next_frame(&mut self) -> Result<Option<Frame>, TransportError> {
+        if let Some(frame) = self.side_frames.pop_front() {
+            return Ok(Some(frame));
+        }
+        let frame = self.connected.reader.next();
+        frame.map_err(|error| TransportError::Protocol(error.to_string()))
     }
 }

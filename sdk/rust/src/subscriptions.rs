@@ -10,7 +10,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use rialto_protocol::ids::{ConversationId, Cursor, Seq};
-use rialto_protocol::v1;
+use rialto_protocol::{limits, v1};
 use tokio::time::Instant;
 
 use crate::events::EventSender;
@@ -37,6 +37,8 @@ enum Phase {
     Asked,
     /// Answered.
     Following,
+    /// Left, because the caller had no room for events that came ahead of an answer; to be asked for when he has.
+    Starved,
 }
 
 /// How far the caller is in a log.
@@ -82,6 +84,9 @@ pub(crate) struct Subscriptions {
     generations: u64,
     /// Subscribe requests in flight.
     asked: usize,
+    /// Those that are [`Phase::Starved`], and of these the ones that the server is yet to be told.
+    starved: Vec<ConversationId>,
+    leaving: Vec<ConversationId>,
     /// When to look at a subscription again.
     deadlines: BTreeSet<(Instant, ConversationId)>,
     /// The connection has more than one stream for events.
@@ -105,6 +110,8 @@ impl Subscriptions {
         self.handles.clear();
         self.orphans.clear();
         self.deadlines.clear();
+        self.starved.clear();
+        self.leaving.clear();
         self.held_bytes = 0;
         self.asked = 0;
         for subscription in self.by_id.values_mut() {
@@ -281,6 +288,13 @@ impl Subscriptions {
             return;
         };
         let Some(first) = run.first() else { return };
+        if !sink.has_room() {
+            self.starve(conversation);
+            return;
+        }
+        if subscription.phase == Phase::Starved {
+            return;
+        }
         if !run.is_consecutive() {
             tracing::warn!(%conversation, "a Deliver whose events are not consecutive; subscribing again");
             self.again(conversation, None, now);
@@ -304,6 +318,44 @@ impl Subscriptions {
             subscription.gap_since.get_or_insert(now);
         }
         self.gap(conversation, now);
+    }
+
+    /// The caller has no room for the next events, and what is behind them may not wait. They are asked for again from the
+    /// cursor, when he has; until then the server need not send more.
+    fn starve(&mut self, conversation: ConversationId) {
+        let Some(subscription) = self.by_id.get_mut(&conversation) else {
+            return;
+        };
+        // Any other is asked for from the cursor in any case.
+        if subscription.phase == Phase::Following {
+            subscription.phase = Phase::Starved;
+            self.held_bytes -= std::mem::take(&mut subscription.hold).bytes();
+            self.starved.push(conversation);
+            self.leaving.push(conversation);
+        }
+    }
+
+    /// At most as many as a request may name that the server is to be told to send nothing more of.
+    pub(crate) fn to_leave(&mut self) -> Option<Vec<ConversationId>> {
+        let rest = self
+            .leaving
+            .len()
+            .saturating_sub(limits::SUBSCRIPTIONS_PER_REQUEST_MAX);
+        let leaving = self.leaving.split_off(rest);
+        (!leaving.is_empty()).then_some(leaving)
+    }
+
+    /// The caller has room again.
+    pub(crate) fn has_room(&mut self, now: Instant) {
+        for conversation in std::mem::take(&mut self.starved) {
+            if self
+                .by_id
+                .get(&conversation)
+                .is_some_and(|one| one.phase == Phase::Starved)
+            {
+                self.again(conversation, None, now);
+            }
+        }
     }
 
     /// Events are there beyond the next one: on one stream alone that is an error, on several it may pass.
@@ -358,7 +410,7 @@ impl Subscription {
                     return Look::Nothing;
                 }
             }
-            Phase::Asked => return Look::Nothing,
+            Phase::Asked | Phase::Starved => return Look::Nothing,
             Phase::Following => {
                 self.gap_watched = false;
                 let Some(since) = self.gap_since else {

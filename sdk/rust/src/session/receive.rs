@@ -8,25 +8,26 @@ use tokio::time::Instant;
 
 use super::{End, Link, Session};
 use crate::command::Subscribe;
-use crate::error::{RequestError, ServerError, TransportError};
+use crate::error::{RequestError, Retry, ServerError, TransportError};
 use crate::events::Event;
 use crate::requests::{InFlight, refusal};
 
 impl Session {
-    /// Takes all frames that are there.
-    pub(super) fn frames_read(&mut self, link: &mut Link) -> Result<(), End> {
-        let now = link.heard();
-        loop {
-            match link.connected.reader.next() {
-                Ok(Some(frame)) => self.frame(frame, now)?,
-                Ok(None) => return Ok(()),
-                Err(error) => return Err(TransportError::Protocol(error.to_string()).into()),
-            }
+    /// Takes the frames that are there, for as long as the session reads. Whether there was one.
+    pub(super) fn take_frames(&mut self, link: &mut Link) -> Result<bool, End> {
+        let now = Instant::now();
+        let mut taken = false;
+        while self.reads()
+            && let Some(frame) = link.next_frame()?
+        {
+            self.frame(frame, now)?;
+            taken = true;
         }
+        Ok(taken)
     }
 
     /// Takes one frame.
-    pub(super) fn frame(&mut self, frame: Frame, now: Instant) -> Result<(), End> {
+    fn frame(&mut self, frame: Frame, now: Instant) -> Result<(), End> {
         match frame.kind {
             FrameKind::Published => self.published(decoded(&frame)?, now),
             FrameKind::Deliver => {
@@ -34,10 +35,9 @@ impl Session {
                 self.subscriptions
                     .deliver(deliver, frame.body.len(), &self.sink, now);
             }
-            FrameKind::Signalled => self.signalled(decoded(&frame)?),
+            FrameKind::Signalled => self.signalled(decoded(&frame)?, frame.body.len()),
             FrameKind::Presences if frame.request_id == RequestId::PUSH => {
-                self.sink
-                    .send(Event::Presence(decoded::<v1::Presences>(&frame)?.presences));
+                self.presences(&frame)?;
             }
             FrameKind::SubscriptionEnded => {
                 self.subscriptions.ended(decoded(&frame)?, &self.sink, now);
@@ -45,10 +45,12 @@ impl Session {
             FrameKind::GoAway => {
                 let push: v1::GoAway = decoded(&frame)?;
                 let reconnect_in = self.reconnect.go_away(&push, now);
-                self.sink.send(Event::GoAway {
-                    reason: push.reason(),
-                    reconnect_in,
-                });
+                if self.sink.has_room() {
+                    self.sink.send(Event::GoAway {
+                        reason: push.reason(),
+                        reconnect_in,
+                    });
+                }
             }
             FrameKind::Error if frame.request_id == RequestId::PUSH => {
                 let error = ServerError::from(decoded::<v1::Error>(&frame)?);
@@ -82,17 +84,34 @@ impl Session {
         }
     }
 
-    fn signalled(&self, push: v1::Signalled) {
+    /// Without room it is lost: signals may be.
+    fn signalled(&self, push: v1::Signalled, bytes: usize) {
+        if !self.sink.has_room() {
+            return;
+        }
         let conversation = self.subscriptions.conversation(push.handle);
         if let (Some(conversation), Ok(user), Some(signal)) =
             (conversation, UserId::from_slice(&push.user), push.signal)
         {
-            self.sink.send(Event::Signalled {
+            let event = Event::Signalled {
                 conversation,
                 user,
                 signal,
-            });
+            };
+            self.sink.send_of(event, bytes);
         }
+    }
+
+    /// Without room they are asked for again when there is.
+    fn presences(&mut self, frame: &Frame) -> Result<(), End> {
+        if self.sink.has_room() {
+            let presences = decoded::<v1::Presences>(frame)?.presences;
+            self.sink
+                .send_of(Event::Presence(presences), frame.body.len());
+        } else {
+            self.standing.missed(FrameKind::Watch);
+        }
+        Ok(())
     }
 
     /// Takes an answer. Those that nobody waits for are refusals of signals, or late.
@@ -133,10 +152,13 @@ impl Session {
                 }
             },
             InFlight::Refresh => self.refreshed(&frame, now)?,
-            InFlight::Own if frame.kind == FrameKind::Presences => {
-                self.sink
-                    .send(Event::Presence(decoded::<v1::Presences>(&frame)?.presences));
-            }
+            InFlight::Renewal(kind) => match refusal(&frame).map(ServerError::from) {
+                Some(error) if error.retry() != Retry::Never => {
+                    self.standing.refused(kind, error.retry_after(), now);
+                }
+                None if frame.kind == FrameKind::Presences => self.presences(&frame)?,
+                _ => {}
+            },
             InFlight::Own => {}
         }
         Ok(())

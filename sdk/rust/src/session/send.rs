@@ -14,7 +14,7 @@ use crate::wire;
 impl Session {
     /// Makes frames of what was asked for, until enough wait to be written.
     pub(super) fn fill(&mut self, link: &mut Link) {
-        self.subscribe_again(link);
+        self.make_good(link);
         while link.connected.writer.out.len() < OUT_BYTES_MAX {
             let Some(command) = self.next_command() else {
                 break;
@@ -27,8 +27,7 @@ impl Session {
                 What::Unsubscribe(unsubscribe) => self.unsubscribe(link, order, unsubscribe),
                 What::Signal { body, cost } => {
                     self.shared.release(cost);
-                    let id = self.in_flight.skip(InFlight::Own);
-                    wire::put_frame(&mut link.connected.writer.out, FrameKind::Signal, id, &body);
+                    self.ask_in_vain(link, FrameKind::Signal, &body);
                 }
             }
         }
@@ -75,11 +74,7 @@ impl Session {
     }
 
     fn request(&mut self, link: &mut Link, order: u64, request: Request) {
-        match request.kind {
-            FrameKind::Watch => self.watch = Some(request.body.clone()),
-            FrameKind::SetPresence => self.presence = Some(request.body.clone()),
-            _ => {}
-        }
+        self.standing.note(request.kind, &request.body);
         let (kind, body) = (request.kind, request.body.clone());
         self.ask(link, kind, &body, InFlight::Request(order, request));
     }
@@ -87,6 +82,12 @@ impl Session {
     /// A request frame, and what its answer is for.
     pub(super) fn ask(&mut self, link: &mut Link, kind: FrameKind, body: &[u8], what: InFlight) {
         let id = self.in_flight.insert(what);
+        wire::put_frame(&mut link.connected.writer.out, kind, id, body);
+    }
+
+    /// A request frame whose answer nobody waits for.
+    fn ask_in_vain(&mut self, link: &mut Link, kind: FrameKind, body: &[u8]) {
+        let id = self.in_flight.skip(InFlight::Own);
         wire::put_frame(&mut link.connected.writer.out, kind, id, body);
     }
 
@@ -105,12 +106,27 @@ impl Session {
         self.ask(link, FrameKind::Subscribe, &body, what);
     }
 
-    /// Renews the subscriptions that are due for it: all of them on a new connection.
-    fn subscribe_again(&mut self, link: &mut Link) {
-        if self.subscriptions.deadline().is_none() {
-            return;
-        }
+    /// Asks for what nobody but the session itself asks for: what was promised to the caller and is not as promised.
+    fn make_good(&mut self, link: &mut Link) {
         let now = Instant::now();
+        while let Some(starved) = self.subscriptions.to_leave() {
+            let conversations = starved.iter().map(ConversationId::to_proto).collect();
+            let body = wire::encode(&v1::Unsubscribe { conversations });
+            // Should it be refused, more comes for which there is no room.
+            self.ask_in_vain(link, FrameKind::Unsubscribe, &body);
+        }
+        if self.sink.is_half_empty() {
+            self.subscriptions.has_room(now);
+            self.standing.has_room(now);
+        }
+        while let Some((kind, body)) = self.standing.take_due(now) {
+            self.ask(link, kind, &body, InFlight::Renewal(kind));
+        }
+        self.subscribe_again(link, now);
+    }
+
+    /// Renews the subscriptions that are due for it: all of them on a new connection.
+    fn subscribe_again(&mut self, link: &mut Link, now: Instant) {
         while self
             .subscriptions
             .deadline()
@@ -160,7 +176,7 @@ impl Session {
     }
 
     pub(super) fn ping(&mut self, link: &mut Link, now: Instant) {
-        self.ask(link, FrameKind::Ping, &[], InFlight::Own);
+        self.ask_in_vain(link, FrameKind::Ping, &[]);
         link.keep_alive.pinged(now);
     }
 

@@ -214,7 +214,8 @@ impl Subscriptions {
             return;
         };
         // One that is being renewed is judged by the answer to that.
-        if subscription.phase == Phase::Following && subscription.handle == Some(push.handle) {
+        let is_open = matches!(subscription.phase, Phase::Following | Phase::Starved);
+        if is_open && subscription.handle == Some(push.handle) {
             self.refused(
                 conversation,
                 push.error.unwrap_or_default().into(),

@@ -23,9 +23,13 @@ struct Bench {
 
 impl Bench {
     fn new(streams: bool) -> Self {
+        Self::with_buffer(streams, 1_000)
+    }
+
+    fn with_buffer(streams: bool, events_max: usize) -> Self {
         let state = ConnectionState::Closed(CloseReason::Asked);
         let shared = Arc::new(Shared::new(state, v1::Limits::default(), 1, [0; 6]));
-        let (sink, events) = EventSender::new(&shared, 1_000);
+        let (sink, events) = EventSender::new(&shared, events_max);
         let mut subscriptions = Subscriptions::default();
         let now = Instant::now();
         subscriptions.connected(streams, now);
@@ -426,4 +430,28 @@ fn an_answer_to_an_earlier_subscription_is_not_taken_for_that_of_the_next() {
     bench.answer(new, &following(8, 9), true);
     bench.deliver(8, 1..=9);
     assert_eq!(bench.seen(), [1, 2, 3, 4, 5, 6, 7, 8, 9]);
+}
+
+#[test]
+fn what_there_is_no_room_for_is_left_and_asked_for_again_when_there_is() {
+    let mut bench = Bench::with_buffer(true, 2);
+    bench.follow(Start::Beginning, 7, 9);
+    bench.deliver(7, 6..=6);
+    bench.deliver(7, 1..=2);
+    bench.deliver(7, 3..=3);
+    assert_eq!(bench.subscriptions.held_bytes(), 0);
+    assert_eq!(bench.subscriptions.to_leave(), Some(vec![ROOM]));
+    assert_eq!(bench.subscriptions.to_leave(), None);
+    assert_eq!(bench.seen(), [1, 2]);
+    // There is room, but what comes is behind what was left out.
+    bench.deliver(7, 4..=9);
+    assert_eq!(bench.seen(), []);
+    assert!(bench.due().is_empty());
+    bench.subscriptions.has_room(bench.now);
+    let due = bench.due();
+    assert_eq!((due.len(), bench.cursor()), (1, Some(cursor(2))));
+    bench.subscriptions.asked();
+    bench.answer(due[0].1, &following(8, 9), false);
+    bench.deliver(8, 3..=9);
+    assert_eq!(bench.seen(), [3, 4, 5, 6, 7, 8, 9]);
 }

@@ -1,11 +1,16 @@
 //! Members, markers, signals and refusals, as a client sees them.
 
+use std::time::Duration;
+
 use rialto_sdk::{
     Content, ConversationId, Create, ErrorCode, Event, Retry, Seq, Start, SubscribeStatus, UserId,
     v1,
 };
 
-use crate::node::{Node, group};
+use crate::node::{Node, group, texts};
+
+/// How long an answer may take that comes in milliseconds.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn strangers_are_refused_and_told_so() {
@@ -131,4 +136,44 @@ async fn signals_and_presence_reach_who_wants_them() {
         bob.close().await;
     }
     node.stop().await;
+}
+
+/// Events ahead of every answer, and nobody who takes them while the answer is waited for.
+async fn marks_while_reading(endpoint: impl Fn(&Node) -> String) {
+    const MESSAGES: usize = 1_000;
+    let mut node = Node::start();
+    let endpoint = endpoint(&node);
+    let (ann, _events) = node.client_over(&endpoint, "ann").await;
+    let room = group(&ann, &["bob"]).await;
+    let contents = (0..MESSAGES).map(|n| Content::text(n.to_string()));
+    let publishings = ann.publish_batch(room, contents.collect()).await.unwrap();
+    for publishing in publishings {
+        publishing.await.unwrap();
+    }
+    let builder = node.builder("bob").endpoint(&endpoint).event_buffer(16);
+    let (bob, mut events) = builder.connect().await.unwrap();
+    bob.subscribe(vec![(room, Start::Beginning)]).await.unwrap();
+    let mut next = 1;
+    let mut read = Vec::new();
+    while read.len() < MESSAGES {
+        read.extend(texts(&mut events, room, &mut next, 1).await);
+        let marking = bob.mark_read(room, Seq(next - 1));
+        let marked = tokio::time::timeout(PATIENCE, marking).await;
+        marked.expect("an answer").unwrap();
+    }
+    let expected: Vec<_> = (0..MESSAGES).map(|n| n.to_string()).collect();
+    assert_eq!(read, expected);
+    ann.close().await;
+    bob.close().await;
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_reader_marks_what_he_reads_as_he_reads_it_over_tcp() {
+    marks_while_reading(Node::tcp).await;
+}
+
+#[tokio::test]
+async fn a_reader_marks_what_he_reads_as_he_reads_it_over_quic() {
+    marks_while_reading(Node::quic).await;
 }

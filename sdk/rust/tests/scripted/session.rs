@@ -597,6 +597,60 @@ async fn what_is_watched_is_watched_again_after_a_reconnect() {
 }
 
 #[tokio::test]
+async fn what_was_not_told_because_the_server_refused_it_is_told_again() {
+    let server = Server::start().await;
+    let (client, mut events, mut peer) = server.client().await;
+    let bob = [UserId::from_name("bob")];
+    let none = v1::Presences { presences: vec![] };
+    let (_, ()) = tokio::join!(client.watch(&bob), async {
+        let (id, _) = peer.expect::<v1::Watch>(FrameKind::Watch).await;
+        peer.send(FrameKind::Presences, id, &none).await;
+    });
+    let (_, ()) = tokio::join!(client.set_presence(v1::PresenceState::Away), async {
+        let (id, _) = peer.expect::<v1::SetPresence>(FrameKind::SetPresence).await;
+        peer.send(FrameKind::Done, id, &v1::Done {}).await;
+    });
+    drop(peer);
+    let mut peer = server.welcome().await;
+    let (watch, _) = peer.expect::<v1::Watch>(FrameKind::Watch).await;
+    let (presence, _) = peer.expect::<v1::SetPresence>(FrameKind::SetPresence).await;
+    for id in [watch, presence] {
+        peer.send_bytes(&frame::error(id, ErrorCode::RateLimited, 1))
+            .await;
+    }
+    let mut told = Vec::new();
+    for _ in 0..2 {
+        let frame = peer.next().await.unwrap();
+        told.push(frame.kind);
+        if frame.kind == FrameKind::Watch {
+            let online = v1::Presence {
+                user: bob[0].to_proto(),
+                state: v1::PresenceState::Online.into(),
+                last_seen_ms: 0,
+            };
+            let presences = vec![online];
+            peer.send(
+                FrameKind::Presences,
+                frame.request_id,
+                &v1::Presences { presences },
+            )
+            .await;
+        }
+    }
+    assert!(told.contains(&FrameKind::Watch) && told.contains(&FrameKind::SetPresence));
+    loop {
+        match events.next().await.unwrap() {
+            Event::Presence(seen) => {
+                assert_eq!(seen[0].state(), v1::PresenceState::Online);
+                break;
+            }
+            Event::Connection(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
 async fn signals_go_both_ways_and_their_refusal_disturbs_nothing() {
     let server = Server::start().await;
     let (client, mut events, mut peer) = server

@@ -1,0 +1,94 @@
+//! What the server is told anew on each connection: whom the session watches, and how present it is.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use rialto_protocol::frame::FrameKind;
+use tokio::time::Instant;
+
+/// Wait before one is told again that was refused, when the server gave no advice.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// The last Watch and the last SetPresence of the caller.
+#[derive(Debug)]
+pub(super) struct Standing([Wish; 2]);
+
+#[derive(Debug)]
+struct Wish {
+    kind: FrameKind,
+    body: Option<Bytes>,
+    /// To be told then.
+    due: Option<Instant>,
+    /// What the server said to it was thrown away.
+    missed: bool,
+}
+
+impl Standing {
+    pub(super) fn new() -> Self {
+        Self([FrameKind::Watch, FrameKind::SetPresence].map(|kind| Wish {
+            kind,
+            body: None,
+            due: None,
+            missed: false,
+        }))
+    }
+
+    fn of(&mut self, kind: FrameKind) -> Option<&mut Wish> {
+        self.0.iter_mut().find(|wish| wish.kind == kind)
+    }
+
+    /// Keeps a request of the caller's, if it is one of these.
+    pub(super) fn note(&mut self, kind: FrameKind, body: &Bytes) {
+        if let Some(wish) = self.of(kind) {
+            wish.body = Some(body.clone());
+            wish.due = None;
+        }
+    }
+
+    /// A new connection: all are to be told.
+    pub(super) fn connected(&mut self, now: Instant) {
+        for wish in &mut self.0 {
+            wish.due = Some(now);
+            wish.missed = false;
+        }
+    }
+
+    /// The server refused one for now.
+    pub(super) fn refused(&mut self, kind: FrameKind, after: Option<Duration>, now: Instant) {
+        if let Some(wish) = self.of(kind) {
+            wish.due = Some(now + after.unwrap_or(AGAIN));
+        }
+    }
+
+    /// There was no room for what the server said.
+    pub(super) fn missed(&mut self, kind: FrameKind) {
+        if let Some(wish) = self.of(kind) {
+            wish.missed = true;
+        }
+    }
+
+    /// There is room: what was missed is due.
+    pub(super) fn has_room(&mut self, now: Instant) {
+        for wish in &mut self.0 {
+            if std::mem::take(&mut wish.missed) {
+                wish.due = Some(now);
+            }
+        }
+    }
+
+    /// When [`Standing::take_due`] has something.
+    pub(super) fn due(&self) -> Option<Instant> {
+        let told = self.0.iter().filter(|wish| wish.body.is_some());
+        told.filter_map(|wish| wish.due).min()
+    }
+
+    /// One that is to be told now.
+    pub(super) fn take_due(&mut self, now: Instant) -> Option<(FrameKind, Bytes)> {
+        self.0.iter_mut().find_map(|wish| {
+            wish.due.filter(|due| *due <= now)?;
+            let body = wish.body.clone()?;
+            wish.due = None;
+            Some((wish.kind, body))
+        })
+    }
+}
