@@ -4,9 +4,12 @@ pub(crate) mod quic;
 mod tcp;
 pub(crate) mod tls;
 
+use std::future::Future;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use rialto_protocol::frame::Frame;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
@@ -15,6 +18,10 @@ use tokio::task::AbortHandle;
 use crate::endpoint::{Endpoint, Transport};
 use crate::error::TransportError;
 use crate::wire::{FrameReader, FrameWriter};
+
+/// How long an address is tried alone before the next one is too: RFC 8305, section 5, the recommended Connection Attempt
+/// Delay.
+const NEXT_ADDRESS: Duration = Duration::from_millis(250);
 
 /// Reading half of any transport.
 pub(crate) type Reader = Box<dyn AsyncRead + Send + Unpin>;
@@ -76,6 +83,32 @@ impl Connected {
     }
 }
 
+/// Tries addresses in their order, each [`NEXT_ADDRESS`] after the one before or as soon as that failed; the first that
+/// succeeds ends the attempts at the others.
+async fn first_of<T, F>(
+    addresses: impl Iterator<Item = SocketAddr>,
+    connect: impl Fn(SocketAddr) -> F,
+) -> Result<T, TransportError>
+where
+    F: Future<Output = Result<T, TransportError>>,
+{
+    let mut addresses = addresses.peekable();
+    let mut attempts = FuturesUnordered::new();
+    let mut last = TransportError::NoAddress;
+    loop {
+        attempts.extend(addresses.next().map(&connect));
+        let more = addresses.peek().is_some();
+        tokio::select! {
+            attempt = attempts.next() => match attempt {
+                Some(Ok(connected)) => return Ok(connected),
+                Some(Err(error)) => last = error,
+                None => return Err(last),
+            },
+            () = tokio::time::sleep(NEXT_ADDRESS), if more => {}
+        }
+    }
+}
+
 fn is_loopback(address: SocketAddr) -> bool {
     address.ip().to_canonical().is_loopback()
 }
@@ -91,16 +124,10 @@ pub(crate) struct Connector {
 }
 
 impl Connector {
-    /// Connects to an endpoint, trying each of its addresses.
+    /// Connects to an endpoint, by whichever of its addresses is there first.
     pub(crate) async fn connect(&self, endpoint: &Endpoint) -> Result<Connected, TransportError> {
-        let mut last = TransportError::NoAddress;
-        for address in tokio::net::lookup_host((endpoint.host(), endpoint.port())).await? {
-            match self.connect_to(endpoint, address).await {
-                Ok(connected) => return Ok(connected),
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
+        let addresses = tokio::net::lookup_host((endpoint.host(), endpoint.port())).await?;
+        first_of(addresses, |address| self.connect_to(endpoint, address)).await
     }
 
     async fn connect_to(
@@ -119,5 +146,42 @@ impl Connector {
             Transport::Quic => quic::connect(self, tls, endpoint.host(), address).await,
             _ => tls::connect(tls, endpoint.host(), address).await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{Ready, pending, ready};
+
+    use futures_util::future::Either;
+
+    use super::*;
+
+    fn addresses(count: u16) -> impl Iterator<Item = SocketAddr> {
+        (1..=count).map(|port| SocketAddr::from(([127, 0, 0, 1], port)))
+    }
+
+    fn failed(address: SocketAddr) -> Ready<Result<u16, TransportError>> {
+        ready(Err(TransportError::Timeout(address.port().into())))
+    }
+
+    #[tokio::test]
+    async fn an_address_that_swallows_everything_does_not_keep_the_next_from_being_reached() {
+        let reached = first_of(addresses(4), |address| match address.port() {
+            1 | 2 => Either::Left(pending()),
+            3 => Either::Right(failed(address)),
+            port => Either::Right(ready(Ok(port))),
+        });
+        let patience = Duration::from_secs(60);
+        let reached = tokio::time::timeout(patience, reached).await;
+        assert_eq!(reached.expect("an end").unwrap(), 4);
+    }
+
+    #[tokio::test]
+    async fn where_no_address_is_reached_the_last_failure_is_told() {
+        let error = first_of(addresses(3), failed).await.unwrap_err();
+        assert!(matches!(error, TransportError::Timeout(3)), "{error}");
+        let error = first_of(addresses(0), failed).await.unwrap_err();
+        assert!(matches!(error, TransportError::NoAddress), "{error}");
     }
 }
