@@ -21,11 +21,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (client, events) = builder.connect().await?;
     drop(events);
 
-    let contents = texts.iter().map(Content::text).collect();
-    for (text, publishing) in texts
-        .iter()
-        .zip(client.publish_batch(conversation, contents).await?)
-    {
+    let contents: Vec<_> = texts.iter().map(Content::text).collect();
+    let mut publishings = Vec::new();
+    client
+        .publish_batch(conversation, &contents, &mut publishings)
+        .await?;
+    for (text, publishing) in texts.iter().zip(publishings) {
         match publishing.await {
             Ok(receipt) => println!("{} {} {text}", receipt.epoch, receipt.seq),
             Err(error) => println!("- {error} {:?} {text}", error.retry()),

@@ -231,10 +231,8 @@ impl ClientBuilder {
             endpoint: welcomed.endpoint.clone(),
             session: welcomed.session,
         };
-        let in_flight_bytes = self
-            .in_flight_bytes
-            .min(welcomed.limits.in_flight_bytes_max as usize);
-        let shared = Arc::new(Shared::new(state, welcomed.limits, in_flight_bytes, random));
+        let shared = Shared::new(state, welcomed.limits, self.in_flight_bytes, random);
+        let shared = Arc::new(shared);
         // Here too, for whoever is quicker than the session's task.
         shared.connected(welcomed.limits, welcomed.welcome.server_time_ms);
         let (sender, events) = EventSender::new(&shared, self.event_buffer);

@@ -7,6 +7,7 @@ mod requests;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use rialto_protocol::ids::{ClientId, ConversationId, DeviceId, UserId};
 use rialto_protocol::v1;
 use tokio::sync::watch;
@@ -16,7 +17,7 @@ use crate::command::{CLOSE_PATIENCE, COST_MIN, Shared};
 use crate::content::Content;
 use crate::error::{CloseReason, PublishError, Retry};
 use crate::events::ConnectionState;
-use crate::publish::{self, FRAME_HEAD_BYTES, Publishing};
+use crate::publish::{self, FRAME_HEAD_BYTES, Pending, Publishing};
 
 pub use create::{Create, Created};
 pub use history::{HistoryPage, HistoryQuery};
@@ -138,7 +139,8 @@ impl Client {
         content: &Content,
     ) -> Result<Publishing, PublishError> {
         let draft = publish::encode_draft(content, self.limits().frame_bytes_max as usize)?;
-        let cost = self.credit(draft.len()).await?;
+        let cost = self.shared().take_credit(draft.len() + FRAME_HEAD_BYTES);
+        let cost = cost.await.map_err(closed)?;
         let mut publishing = None;
         self.shared()
             .push_drafts(
@@ -155,66 +157,69 @@ impl Client {
     }
 
     /// Sends drafts one right after the other: as [`Client::publish`] for each, with less work. All of them are checked before
-    /// any is sent.
+    /// any is sent. What [`Client::publish`] would return for each is appended to `publishings`, in order, as the drafts are
+    /// queued. Cancelled, it has sent as many as it has appended. When the client is closed in the middle, the rest is appended
+    /// too: as failed, with [`Retry::Safe`].
     ///
     /// # Errors
-    /// As [`Client::publish`]. When the client closes in the middle, the drafts before have been sent.
+    /// When a draft breaks a limit of the protocol. Nothing was sent then, and nothing appended.
     pub async fn publish_batch(
         &self,
         conversation: ConversationId,
-        contents: Vec<Content>,
-    ) -> Result<Vec<Publishing>, PublishError> {
+        contents: &[Content],
+        publishings: &mut Vec<Publishing>,
+    ) -> Result<(), PublishError> {
         let frame_bytes_max = self.limits().frame_bytes_max as usize;
-        let drafts: Vec<_> = contents
-            .iter()
-            .map(|content| publish::encode_draft(content, frame_bytes_max))
-            .collect::<Result<_, _>>()?;
-        let mut publishings = Vec::with_capacity(drafts.len());
+        for content in contents {
+            publish::check_draft(content, frame_bytes_max)?;
+        }
         let mut ready = Vec::new();
         let mut ready_bytes = 0;
-        for draft in drafts {
+        for content in contents {
+            let draft = publish::encode_draft(content, frame_bytes_max)?;
             let bytes = draft.len() + FRAME_HEAD_BYTES;
             let cost = match self.shared().try_take_credit(bytes) {
                 Some(cost) => cost,
                 None => {
                     // What is ready goes out first, or its credit would never come back.
-                    self.push_ready(conversation, &mut ready, &mut publishings)?;
+                    self.push_ready(conversation, &mut ready, publishings);
                     ready_bytes = 0;
-                    self.credit(draft.len()).await?
+                    // Closed, it is refused when it is pushed.
+                    self.shared().take_credit(bytes).await.unwrap_or(0)
                 }
             };
             ready_bytes += bytes;
             ready.push((draft, cost));
             if ready_bytes >= frame_bytes_max {
-                self.push_ready(conversation, &mut ready, &mut publishings)?;
+                self.push_ready(conversation, &mut ready, publishings);
                 ready_bytes = 0;
             }
         }
-        self.push_ready(conversation, &mut ready, &mut publishings)?;
-        Ok(publishings)
+        self.push_ready(conversation, &mut ready, publishings);
+        Ok(())
     }
 
     fn push_ready(
         &self,
         conversation: ConversationId,
-        ready: &mut Vec<(bytes::BytesMut, u32)>,
+        ready: &mut Vec<(BytesMut, u32)>,
         publishings: &mut Vec<Publishing>,
-    ) -> Result<(), PublishError> {
-        if ready.is_empty() {
-            return Ok(());
-        }
-        self.shared()
-            .push_drafts(conversation, None, None, ready.drain(..), |one| {
+    ) {
+        let mut drafts = ready.drain(..);
+        let pushed = self
+            .shared()
+            .push_drafts(conversation, None, None, &mut drafts, |one| {
                 publishings.push(one);
-            })
-            .map_err(closed)
-    }
-
-    async fn credit(&self, draft_bytes: usize) -> Result<u32, PublishError> {
-        self.shared()
-            .take_credit(draft_bytes + FRAME_HEAD_BYTES)
-            .await
-            .map_err(closed)
+            });
+        if let Err(reason) = pushed {
+            for (draft, cost) in drafts {
+                let client_id = self.shared().client_id();
+                let (pending, publishing) =
+                    Pending::new(conversation, None, client_id, draft, cost);
+                pending.close(&reason, Retry::Safe);
+                publishings.push(publishing);
+            }
+        }
     }
 
     /// Accepts an invitation to a conversation, or enters a public one.

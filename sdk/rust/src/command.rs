@@ -1,6 +1,7 @@
 //! What client handles and the session's task share: the queue of commands, byte credit, and the state for everybody to see.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -92,7 +93,10 @@ pub(crate) struct Shared {
     /// Wakes a session that is between connections: for nothing but to close.
     close: Notify,
     credit: Semaphore,
-    credit_max: u32,
+    /// What the caller would have.
+    credit_wanted: usize,
+    /// What there is in all.
+    credit_max: AtomicU32,
     state: watch::Sender<ConnectionState>,
     limits: Mutex<v1::Limits>,
 }
@@ -104,7 +108,7 @@ impl Shared {
         in_flight_bytes: usize,
         random: [u8; 6],
     ) -> Self {
-        let credit = in_flight_bytes.clamp(COST_MIN, CREDIT_MAX);
+        let credit = granted(in_flight_bytes, &limits);
         Self {
             queue: Mutex::new(Queue {
                 commands: VecDeque::new(),
@@ -117,8 +121,9 @@ impl Shared {
             }),
             wake: Notify::new(),
             close: Notify::new(),
-            credit: Semaphore::new(credit),
-            credit_max: u32::try_from(credit).unwrap_or(u32::MAX),
+            credit: Semaphore::new(credit as usize),
+            credit_wanted: in_flight_bytes,
+            credit_max: AtomicU32::new(credit),
             state: watch::Sender::new(state),
             limits: Mutex::new(limits),
         }
@@ -151,7 +156,7 @@ impl Shared {
     fn cost(&self, bytes: usize) -> u32 {
         u32::try_from(bytes.max(COST_MIN))
             .unwrap_or(u32::MAX)
-            .min(self.credit_max)
+            .min(self.credit_max.load(Ordering::Relaxed))
     }
 
     pub(crate) fn release(&self, cost: u32) {
@@ -323,8 +328,12 @@ impl Shared {
         self.state.subscribe()
     }
 
-    /// What a new connection says: its limits, and the server's time, which client ids are not before.
+    /// What a new connection says: its limits, and the server's time, which client ids are not before. A server that takes more
+    /// than the one before gives more credit; one that takes less reads as much as it likes.
     pub(crate) fn connected(&self, limits: v1::Limits, server_time_ms: u64) {
+        let credit = granted(self.credit_wanted, &limits);
+        let before = self.credit_max.fetch_max(credit, Ordering::Relaxed);
+        self.release(credit.saturating_sub(before));
         *self.limits.lock().unwrap_or_else(PoisonError::into_inner) = limits;
         self.queue().client_ids.not_before(server_time_ms);
     }
@@ -332,6 +341,14 @@ impl Shared {
     pub(crate) fn limits(&self) -> v1::Limits {
         *self.limits.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The byte credit of a client that would have `wanted` bytes, under these limits.
+fn granted(wanted: usize, limits: &v1::Limits) -> u32 {
+    let bytes = wanted
+        .min(limits.in_flight_bytes_max as usize)
+        .clamp(COST_MIN, CREDIT_MAX);
+    u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
 impl Queue {
@@ -375,10 +392,35 @@ impl Command {
 mod tests {
     use super::*;
 
+    fn shared(in_flight_bytes: usize) -> Shared {
+        let state = ConnectionState::Closed(CloseReason::Asked);
+        Shared::new(state, limits(200), in_flight_bytes, [0; 6])
+    }
+
+    fn limits(in_flight_bytes_max: u32) -> v1::Limits {
+        v1::Limits {
+            in_flight_bytes_max,
+            ..v1::Limits::default()
+        }
+    }
+
+    #[test]
+    fn a_server_that_takes_more_gives_more_credit_as_far_as_the_caller_would_have_it() {
+        let shared = shared(1_000);
+        assert_eq!(shared.try_take_credit(5_000), Some(200));
+        assert_eq!(shared.try_take_credit(64), None);
+        shared.connected(limits(500), 0);
+        assert_eq!(shared.try_take_credit(300), Some(300));
+        assert_eq!(shared.try_take_credit(64), None);
+        shared.connected(limits(100), 0);
+        shared.connected(limits(u32::MAX), 0);
+        assert_eq!(shared.try_take_credit(500), Some(500));
+        assert_eq!(shared.try_take_credit(64), None);
+    }
+
     #[test]
     fn queued_signals_are_thrown_away_and_their_credit_is_free_again() {
-        let state = ConnectionState::Closed(CloseReason::Asked);
-        let shared = Shared::new(state, v1::Limits::default(), 200, [0; 6]);
+        let shared = shared(200);
         let cost = shared.try_take_credit(200).unwrap();
         let body = Bytes::new();
         shared.push(What::Signal { body, cost }).unwrap();

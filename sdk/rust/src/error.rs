@@ -114,7 +114,8 @@ pub enum PublishError {
     /// The server refused it.
     #[error("refused: {0}")]
     Refused(ServerError),
-    /// It does not fit into a frame; nothing was sent.
+    /// It does not fit into a frame. Nothing was sent; or, where the server lowered its limit between two connections, it was
+    /// sent on the earlier one and not acknowledged.
     #[error("the draft makes a frame of {bytes} bytes, {bytes_max} are allowed")]
     TooLarge {
         /// Of the frame.

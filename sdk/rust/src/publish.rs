@@ -104,21 +104,36 @@ impl fmt::Debug for Publishing {
     }
 }
 
+/// Bytes of a Draft of this content. Refuses what no frame can carry.
+pub(crate) fn check_draft(
+    content: &Content,
+    frame_bytes_max: usize,
+) -> Result<usize, PublishError> {
+    content.check()?;
+    let bytes = ID_FIELD_BYTES + content.as_wire().encoded_len();
+    check_bytes(bytes, frame_bytes_max)?;
+    Ok(bytes)
+}
+
+/// Whether a frame can carry a draft of so many bytes.
+fn check_bytes(draft_bytes: usize, frame_bytes_max: usize) -> Result<(), PublishError> {
+    let bytes = FRAME_HEAD_BYTES + listed_bytes(draft_bytes);
+    if bytes > frame_bytes_max {
+        return Err(PublishError::TooLarge {
+            bytes,
+            bytes_max: frame_bytes_max,
+        });
+    }
+    Ok(())
+}
+
 /// The bytes of a Draft with zeroes in place of its client id. Refuses what no frame can carry.
 pub(crate) fn encode_draft(
     content: &Content,
     frame_bytes_max: usize,
 ) -> Result<BytesMut, PublishError> {
-    content.check()?;
+    let bytes = check_draft(content, frame_bytes_max)?;
     let content = content.as_wire();
-    let bytes = ID_FIELD_BYTES + content.encoded_len();
-    let frame_bytes = FRAME_HEAD_BYTES + listed_bytes(bytes);
-    if frame_bytes > frame_bytes_max {
-        return Err(PublishError::TooLarge {
-            bytes: frame_bytes,
-            bytes_max: frame_bytes_max,
-        });
-    }
     let mut draft = BytesMut::with_capacity(bytes);
     draft.put_slice(&[CLIENT_ID_TAG, ID_LENGTH]);
     draft.put_bytes(0, ID_BYTES);
@@ -178,6 +193,18 @@ impl Pending {
     /// Bytes that it adds to a Publish.
     pub(crate) fn listed_bytes(&self) -> usize {
         listed_bytes(self.draft.len())
+    }
+
+    /// Itself, unless the limit was lowered since it was queued and no frame can carry it any more: then it fails.
+    pub(crate) fn fitting(self, frame_bytes_max: usize, release: impl Fn(u32)) -> Option<Self> {
+        match check_bytes(self.draft.len(), frame_bytes_max) {
+            Ok(()) => Some(self),
+            Err(error) => {
+                release(self.cost);
+                let _ = self.receipt.send(Err(error));
+                None
+            }
+        }
     }
 
     pub(crate) fn close(self, reason: &CloseReason, retry: Retry) {

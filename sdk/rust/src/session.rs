@@ -229,7 +229,7 @@ impl Session {
                 Ok(token) => self.refresh(link, token),
                 Err(error) => {
                     tracing::warn!(%error, "no access token to go on with");
-                    self.tokens.failed(Instant::now());
+                    self.tokens.failed(error.retry(), Instant::now());
                 }
             },
             () = timer.as_mut() => {
@@ -275,7 +275,7 @@ impl Session {
         }
         self.tokens.tick(now);
         if self.outbox.due().is_some_and(|due| due <= now) {
-            let delayed = self.outbox.take();
+            let delayed = self.outbox.take_due(now);
             self.give_back(delayed);
         }
         if !reading {

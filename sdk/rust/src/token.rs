@@ -105,6 +105,8 @@ pub(crate) struct TokenRenewal {
     source: TokenSource,
     /// Longest time that the provider has for a token.
     patience: Duration,
+    /// The provider said that it will have no other, on this connection.
+    given_up: bool,
     due: Option<Instant>,
     asked: Option<BoxFuture<'static, Result<String, TokenError>>>,
     /// The server's clock minus ours, in milliseconds since `base`.
@@ -117,6 +119,7 @@ impl TokenRenewal {
         Self {
             source,
             patience,
+            given_up: false,
             due: None,
             asked: None,
             base: Instant::now(),
@@ -129,6 +132,7 @@ impl TokenRenewal {
         self.base = now;
         self.base_server_ms = server_time_ms;
         self.asked = None;
+        self.given_up = false;
         self.renewed(expires_ms, now);
     }
 
@@ -146,14 +150,15 @@ impl TokenRenewal {
 
     /// The server says that the token has expired: a new one at once.
     pub(crate) fn expired(&mut self, now: Instant) {
-        if !self.source.is_fixed() && self.asked.is_none() {
+        if !self.source.is_fixed() && !self.given_up && self.asked.is_none() {
             self.due = Some(now);
         }
     }
 
-    /// Getting or using a token failed: once more, soon.
-    pub(crate) fn failed(&mut self, now: Instant) {
-        self.due = Some(now + AGAIN);
+    /// Getting or using a token failed: once more, soon, unless that is of no use. Then the session lasts as long as its token.
+    pub(crate) fn failed(&mut self, retry: Retry, now: Instant) {
+        self.given_up = retry == Retry::Never;
+        self.due = (!self.given_up).then_some(now + AGAIN);
     }
 
     pub(crate) const fn due(&self) -> Option<Instant> {
@@ -207,6 +212,21 @@ mod tests {
         let later = now + Duration::from_secs(100);
         renewal.renewed(1_200_000, later);
         assert_eq!(renewal.due(), Some(later + Duration::from_secs(80)));
+    }
+
+    #[test]
+    fn a_provider_that_will_have_no_other_token_is_asked_on_the_next_connection_at_the_earliest() {
+        let (mut renewal, now) = (renewal(), Instant::now());
+        renewal.began(1_000, 100_000, now);
+        renewal.failed(Retry::Safe, now);
+        assert_eq!(renewal.due(), Some(now + AGAIN));
+        renewal.failed(Retry::Never, now);
+        renewal.expired(now);
+        assert_eq!(renewal.due(), None);
+        renewal.began(1_000, 100_000, now);
+        assert!(renewal.due().is_some());
+        renewal.expired(now);
+        assert_eq!(renewal.due(), Some(now));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What is not acknowledged: the drafts of each Publish in flight, and those that wait to be sent again.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use rialto_protocol::error::ErrorCode;
 use rialto_protocol::ids::ConversationId;
@@ -47,8 +47,9 @@ impl Batch {
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     delayed: Vec<Command>,
-    /// Where later drafts have to wait for them.
-    conversations: HashSet<ConversationId>,
+    /// Where later drafts have to wait for them, and until when.
+    conversations: HashMap<ConversationId, Instant>,
+    /// When the first of these is due, or earlier.
     due: Option<Instant>,
     token_expired: bool,
 }
@@ -103,7 +104,8 @@ impl Outbox {
 
     /// Keeps a draft back that has to wait for an earlier one of its conversation; others come back.
     pub(crate) fn pass(&mut self, order: u64, pending: Pending) -> Option<Pending> {
-        if self.conversations.is_empty() || !self.conversations.contains(&pending.conversation) {
+        if self.conversations.is_empty() || !self.conversations.contains_key(&pending.conversation)
+        {
             return Some(pending);
         }
         self.delayed.push(Command {
@@ -114,21 +116,40 @@ impl Outbox {
     }
 
     fn delay(&mut self, order: u64, pending: Pending, due: Instant) {
-        self.conversations.insert(pending.conversation);
+        let until = self
+            .conversations
+            .entry(pending.conversation)
+            .or_insert(due);
+        *until = due.max(*until);
         self.delayed.push(Command {
             order,
             what: What::Publish(pending),
         });
-        self.due = self.due.max(Some(due));
+        self.due = Some(self.due.map_or(due, |first| first.min(due)));
     }
 
-    /// When drafts are to be sent again.
+    /// When to look at [`Outbox::take_due`].
     pub(crate) const fn due(&self) -> Option<Instant> {
         self.due
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.delayed.is_empty()
+    }
+
+    /// What waits in conversations where the wait is over, in no particular order.
+    pub(crate) fn take_due(&mut self, now: Instant) -> Vec<Command> {
+        let waits = &mut self.conversations;
+        waits.retain(|_, until| *until > now);
+        self.due = waits.values().min().copied();
+        let (waiting, due) = std::mem::take(&mut self.delayed)
+            .into_iter()
+            .partition(|command| match &command.what {
+                What::Publish(pending) => waits.contains_key(&pending.conversation),
+                _ => false,
+            });
+        self.delayed = waiting;
+        due
     }
 
     /// All that waits, in no particular order.
@@ -141,6 +162,8 @@ impl Outbox {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use rialto_protocol::ids::ClientId;
     use rialto_protocol::limits::FRAME_BYTES_MAX_DEFAULT;
 
@@ -149,9 +172,14 @@ mod tests {
     use crate::content::Content;
     use crate::error::{CloseReason, PublishError, Retry};
 
+    const ROOM: ConversationId = ConversationId::from_bytes([1; 16]);
+
     fn pending(text: &str, time_ms: u64) -> (Pending, Publishing) {
+        pending_in(ROOM, text, time_ms)
+    }
+
+    fn pending_in(room: ConversationId, text: &str, time_ms: u64) -> (Pending, Publishing) {
         let draft = encode_draft(&Content::text(text), FRAME_BYTES_MAX_DEFAULT).unwrap();
-        let room = ConversationId::from_bytes([1; 16]);
         Pending::new(room, None, ClientId::v7(time_ms, [9; 10]), draft, 100)
     }
 
@@ -201,5 +229,38 @@ mod tests {
                 ..
             })
         ));
+    }
+
+    #[test]
+    fn a_long_wait_in_one_conversation_is_none_in_another() {
+        let (mut outbox, now) = (Outbox::default(), Instant::now());
+        let other = ConversationId::from_bytes([2; 16]);
+        let mut publishings = Vec::new();
+        let mut wait = |order, room, after_ms| {
+            let (pending, publishing) = pending_in(room, "a", order);
+            publishings.push(publishing);
+            let refusal = ErrorCode::StorageUnavailable.to_proto(after_ms);
+            let batch = Batch::new(vec![(order, pending)]);
+            assert_eq!(outbox.refusal(batch, &refusal, now), 0);
+        };
+        wait(1, ROOM, 30_000);
+        wait(2, other, 100);
+        wait(3, ROOM, 100);
+        let orders = |commands: Vec<Command>| {
+            let mut orders: Vec<_> = commands.iter().map(|command| command.order).collect();
+            orders.sort_unstable();
+            orders
+        };
+        let soon = now + Duration::from_millis(100);
+        assert_eq!(outbox.due(), Some(soon));
+        assert_eq!(orders(outbox.take_due(soon)), [2]);
+        let (late, _late) = pending_in(other, "b", 4);
+        assert!(outbox.pass(4, late).is_some());
+        let (late, _late) = pending_in(ROOM, "b", 5);
+        assert!(outbox.pass(5, late).is_none());
+        let later = now + Duration::from_millis(30_000);
+        assert_eq!(outbox.due(), Some(later));
+        assert_eq!(orders(outbox.take_due(later)), [1, 3, 5]);
+        assert!(outbox.due().is_none() && outbox.is_empty());
     }
 }

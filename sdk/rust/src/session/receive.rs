@@ -214,7 +214,8 @@ impl Session {
         if let Some(error) = refusal(frame) {
             let error = ServerError::from(error);
             tracing::warn!(%error, "the server refused a new access token");
-            self.tokens.failed(now);
+            // The provider may have another.
+            self.tokens.failed(Retry::Safe, now);
             return Ok(());
         }
         let refreshed: v1::Refreshed = decoded(frame)?;

@@ -46,6 +46,9 @@ impl Session {
             return;
         };
         let frame_bytes_max = link.limits.frame_bytes_max as usize;
+        let Some(first) = first.fitting(frame_bytes_max, |cost| self.shared.release(cost)) else {
+            return;
+        };
         let mut listed_bytes = first.listed_bytes();
         let mut drafts = vec![(order, first)];
         while let Some(Command {

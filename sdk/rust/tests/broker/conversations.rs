@@ -146,7 +146,10 @@ async fn marks_while_reading(endpoint: impl Fn(&Node) -> String) {
     let (ann, _events) = node.client_over(&endpoint, "ann").await;
     let room = group(&ann, &["bob"]).await;
     let contents = (0..MESSAGES).map(|n| Content::text(n.to_string()));
-    let publishings = ann.publish_batch(room, contents.collect()).await.unwrap();
+    let contents: Vec<_> = contents.collect();
+    let mut publishings = Vec::new();
+    let queued = ann.publish_batch(room, &contents, &mut publishings);
+    queued.await.unwrap();
     for publishing in publishings {
         publishing.await.unwrap();
     }

@@ -12,9 +12,8 @@ async fn every_transport_carries_everything_in_both_directions() {
     for endpoint in [node.tcp(), node.tls(), node.quic()] {
         let (ann, _events) = node.client_over(&endpoint, "ann").await;
         let room = group(&ann, &["bob"]).await;
-        let contents = (0..MESSAGES)
-            .map(|n| Content::text(n.to_string()))
-            .collect();
+        let contents = (0..MESSAGES).map(|n| Content::text(n.to_string()));
+        let contents: Vec<_> = contents.collect();
         let expected: Vec<_> = (0..MESSAGES).map(|n| n.to_string()).collect();
 
         // One reader who is there from the start, one who catches up when all is said.
@@ -22,7 +21,10 @@ async fn every_transport_carries_everything_in_both_directions() {
         let outcomes = bob.subscribe(vec![(room, Start::Beginning)]).await.unwrap();
         assert!(outcomes[0].is_following());
         let mut seqs = Vec::new();
-        for publishing in ann.publish_batch(room, contents).await.unwrap() {
+        let mut publishings = Vec::new();
+        let queued = ann.publish_batch(room, &contents, &mut publishings);
+        queued.await.unwrap();
+        for publishing in publishings {
             seqs.push(publishing.await.unwrap().seq.0);
         }
         assert!(

@@ -136,6 +136,40 @@ async fn an_answer_behind_more_events_than_there_is_room_for_arrives_and_no_even
 }
 
 #[tokio::test]
+async fn what_waits_is_bounded_by_its_bytes_whatever_it_is() {
+    const SIGNALS: usize = 40;
+    const SIGNAL_BYTES: usize = 512 * 1024;
+    const BUFFER_BYTES_MAX: usize = 8 << 20;
+    let server = Server::start().await;
+    let (client, mut events, mut peer) = server.client().await;
+    let _ = tokio::join!(
+        client.subscribe(vec![(ROOM, Start::Live)]),
+        peer.subscribed(7, 0)
+    );
+    let (_, ()) = tokio::join!(client.describe(ROOM), async {
+        let (id, _) = peer.expect::<v1::Describe>(FrameKind::Describe).await;
+        for _ in 0..SIGNALS {
+            let custom = Bytes::from(vec![0; SIGNAL_BYTES]);
+            let push = v1::Signalled {
+                handle: 7,
+                user: UserId::from_name("bob").to_proto(),
+                signal: Some(v1::signalled::Signal::Custom(custom)),
+            };
+            peer.push(FrameKind::Signalled, &push).await;
+        }
+        peer.send(FrameKind::Description, id, &v1::Description::default())
+            .await;
+    });
+    let waiting = std::iter::from_fn(|| events.try_next());
+    let signals = waiting.filter(|event| matches!(event, Event::Signalled { .. }));
+    let signals = signals.count();
+    assert!(
+        (1..=BUFFER_BYTES_MAX / SIGNAL_BYTES).contains(&signals),
+        "{signals}"
+    );
+}
+
+#[tokio::test]
 async fn presence_that_there_was_no_room_for_is_asked_for_again() {
     let server = Server::start().await;
     let (client, mut events, mut peer) =

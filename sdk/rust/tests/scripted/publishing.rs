@@ -119,8 +119,10 @@ async fn client_ids_are_not_of_before_the_servers_time() {
 async fn drafts_that_wait_together_travel_together() {
     let server = Server::start().await;
     let (client, _events, mut peer) = server.client().await;
-    let contents = (0..600).map(|n| Content::text(n.to_string())).collect();
-    let publishings = client.publish_batch(ROOM, contents).await.unwrap();
+    let contents: Vec<_> = (0..600).map(|n| Content::text(n.to_string())).collect();
+    let mut publishings = Vec::new();
+    let queued = client.publish_batch(ROOM, &contents, &mut publishings);
+    queued.await.unwrap();
     let sent = peer.drafts(600).await;
     let mut requests: Vec<_> = sent.iter().map(|sent| sent.id).collect();
     requests.dedup();
@@ -136,6 +138,53 @@ async fn drafts_that_wait_together_travel_together() {
     for (publishing, seq) in publishings.into_iter().zip(1..) {
         assert_eq!(publishing.await.unwrap().seq, Seq(seq));
     }
+}
+
+#[tokio::test]
+async fn a_batch_that_is_cancelled_or_cut_short_by_closing_says_what_became_of_each_draft() {
+    let server = Server::start().await;
+    let (client, _events, mut peer) = server
+        .client_with(|builder| builder.in_flight_bytes(400))
+        .await;
+    let contents: Vec<_> = (0..5).map(|n| Content::text(format!("{n:0100}"))).collect();
+    let mut publishings = Vec::new();
+    // There is credit for some; then the caller loses his patience.
+    let waiting = client.publish_batch(ROOM, &contents, &mut publishings);
+    assert!(waiting.now_or_never().is_none());
+    let sent = publishings.len();
+    assert!((1..5).contains(&sent), "{sent}");
+    let drafts = peer.drafts(sent).await;
+    let ids: Vec<_> = publishings.iter().map(Publishing::client_id).collect();
+    assert_eq!(client_ids(&drafts), ids);
+    for (draft, seq) in drafts.iter().zip(1..) {
+        peer.acknowledge(draft, seq).await;
+    }
+    for publishing in publishings.drain(..) {
+        publishing.await.unwrap();
+    }
+
+    // Once more; this time somebody closes the client.
+    let closing = client.clone();
+    let (queued, ()) = tokio::join!(
+        client.publish_batch(ROOM, &contents, &mut publishings),
+        closing.close_within(Duration::from_millis(20))
+    );
+    queued.unwrap();
+    assert_eq!(publishings.len(), 5);
+    for (index, publishing) in publishings.into_iter().enumerate() {
+        let expected = if index < sent {
+            Retry::MaybeDuplicate
+        } else {
+            Retry::Safe
+        };
+        assert_eq!(publishing.await.unwrap_err().retry(), expected, "{index}");
+    }
+    let mut none = Vec::new();
+    let invalid = Content::text("x".repeat(256 * 1024));
+    let refused = client
+        .publish_batch(ROOM, &["a".into(), invalid], &mut none)
+        .await;
+    assert!(matches!(refused, Err(PublishError::TooLarge { .. })) && none.is_empty());
 }
 
 #[tokio::test]
@@ -208,8 +257,10 @@ async fn every_cut_between_two_receipts_leaves_each_draft_sent_once_more_or_ackn
     for acknowledged in 0..=5 {
         let server = Server::start().await;
         let (client, _events, mut peer) = server.client().await;
-        let contents = (0..5).map(|n| Content::text(n.to_string())).collect();
-        let open = client.publish_batch(ROOM, contents).await.unwrap();
+        let contents: Vec<_> = (0..5).map(|n| Content::text(n.to_string())).collect();
+        let mut open = Vec::new();
+        let queued = client.publish_batch(ROOM, &contents, &mut open);
+        queued.await.unwrap();
         let first = peer.drafts(5).await;
         for (sent, seq) in first[..acknowledged].iter().zip(1..) {
             peer.acknowledge(sent, seq).await;
@@ -250,10 +301,10 @@ async fn refusals_are_typed_and_say_whether_to_try_again() {
     );
 
     // A refusal of the request is one of each of its drafts.
-    let open = client
-        .publish_batch(ROOM, vec!["c".into(), "d".into()])
-        .await
-        .unwrap();
+    let mut open = Vec::new();
+    let contents = ["c".into(), "d".into()];
+    let queued = client.publish_batch(ROOM, &contents, &mut open);
+    queued.await.unwrap();
     let sent = peer.drafts(2).await;
     peer.refuse(sent[0].id, ErrorCode::NotAMember).await;
     for publishing in open {
@@ -280,6 +331,35 @@ async fn refusals_are_typed_and_say_whether_to_try_again() {
             }
         ),
         "{large:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_draft_that_the_next_connection_cannot_carry_fails_and_the_others_go_out() {
+    let server = Server::start().await;
+    let (client, _events, mut peer) = server.client().await;
+    let large = client.publish(ROOM, "x".repeat(100_000)).await.unwrap();
+    let small = client.publish(ROOM, "small").await.unwrap();
+    peer.drafts(2).await;
+    drop(peer);
+    let mut peer = server.accept().await;
+    let mut lowered = welcome();
+    lowered.limits.as_mut().unwrap().frame_bytes_max = 64 * 1024;
+    peer.hello(lowered).await;
+    let sent = peer.drafts(1).await;
+    assert_eq!(sent[0].text(), "small");
+    peer.acknowledge(&sent[0], 1).await;
+    assert_eq!(small.await.unwrap().seq, Seq(1));
+    let error = large.await.unwrap_err();
+    assert!(
+        matches!(
+            error,
+            PublishError::TooLarge {
+                bytes_max: 65_536,
+                ..
+            }
+        ),
+        "{error:?}"
     );
 }
 
