@@ -4,8 +4,7 @@
 
 use rialto_sdk::v1::event::Content as Said;
 use rialto_sdk::{
-    Client, Content, ConversationId, Create, Cursor, ErrorCode, Event, Events, Roots, Seq, Start,
-    UserId,
+    Client, Content, ConversationId, Create, ErrorCode, Event, Events, Roots, Seq, Start, UserId,
 };
 use tokio::io::{AsyncBufReadExt, BufReader};
 
@@ -37,11 +36,7 @@ async fn main() -> Result<(), Failure> {
             let page = client
                 .history(room, rialto_sdk::HistoryQuery::from(Seq(after)).limit(1))
                 .await?;
-            let cursor = page
-                .events
-                .first()
-                .map(|event| v1_cursor(event.epoch, event.seq));
-            cursor.map_or(Start::Live, Start::After)
+            page.events.first().map_or(Start::Live, Start::after)
         }
     };
     client.subscribe(vec![(room, start)]).await?;
@@ -89,10 +84,6 @@ fn channel_id(channel: &str) -> ConversationId {
     let mut entropy = [0; 10];
     entropy.copy_from_slice(&hash.as_bytes()[6..]);
     ConversationId::v7(1, entropy)
-}
-
-fn v1_cursor(epoch: u64, seq: u64) -> Cursor {
-    rialto_sdk::v1::Cursor { epoch, seq }.into()
 }
 
 async fn show(mut events: Events, me: UserId) {

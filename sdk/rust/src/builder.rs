@@ -189,6 +189,8 @@ impl ClientBuilder {
     /// client's handles and [`Events`] are dropped; should the runtime end before, everything fails with
     /// [`crate::CloseReason::Gone`].
     ///
+    /// Cancelled, there is no client.
+    ///
     /// # Errors
     /// When an option is missing or wrong, no endpoint is reached, or the server refuses.
     pub async fn connect(self) -> Result<(Client, Events), ConnectError> {

@@ -89,7 +89,14 @@ impl Client {
     /// Sends a draft. This returns as soon as the draft is queued, which takes no time while there is byte credit; what
     /// it returns resolves when the draft has become an event, or has been refused.
     ///
-    /// Drafts go out in the order in which these calls return. While there is no connection they wait for the next one.
+    /// Drafts go out in the order in which these calls return. While there is no connection they wait for the next one, and
+    /// what is not acknowledged is sent again there: without an end, if need be. None of them survives this process. A draft
+    /// that the server refuses for reasons of its own is sent again 8 times, which takes about 25 s without advice of the
+    /// server's; later drafts of its conversation wait meanwhile, but those that had gone out already may get ahead of it in
+    /// the log. Where the order counts, wait for the receipt. Without byte credit this waits until there is some, or the client
+    /// is closed.
+    ///
+    /// Cancelled, it has sent nothing.
     ///
     /// # Errors
     /// When the draft breaks a limit of the protocol, or the client is closed. Nothing was sent then.
@@ -103,6 +110,8 @@ impl Client {
     }
 
     /// Sends a draft in the name of another user, whose membership and role count. For service tokens.
+    ///
+    /// Cancelled, it has sent nothing.
     ///
     /// # Errors
     /// As [`Client::publish`].
@@ -119,6 +128,8 @@ impl Client {
     /// Sends a draft once more that may have arrived ([`Retry::MaybeDuplicate`]), with the client id that it had: it is
     /// appended once, if the device is the same too. An older id than those published since costs the server a look-up.
     ///
+    /// Cancelled, it has sent nothing now.
+    ///
     /// # Errors
     /// As [`Client::publish`].
     pub async fn publish_again(
@@ -128,6 +139,23 @@ impl Client {
         content: impl Into<Content>,
     ) -> Result<Publishing, PublishError> {
         self.publish_one(conversation, None, Some(client_id), &content.into())
+            .await
+    }
+
+    /// As [`Client::publish_again`], of a draft that was sent with [`Client::publish_as`], in the name of the same user.
+    ///
+    /// Cancelled, it has sent nothing now.
+    ///
+    /// # Errors
+    /// As [`Client::publish`].
+    pub async fn publish_again_as(
+        &self,
+        user: UserId,
+        client_id: ClientId,
+        conversation: ConversationId,
+        content: impl Into<Content>,
+    ) -> Result<Publishing, PublishError> {
+        self.publish_one(conversation, Some(user), Some(client_id), &content.into())
             .await
     }
 
@@ -224,6 +252,8 @@ impl Client {
 
     /// Accepts an invitation to a conversation, or enters a public one.
     ///
+    /// Cancelled, it has sent nothing.
+    ///
     /// # Errors
     /// As [`Client::publish`].
     pub async fn join(&self, conversation: ConversationId) -> Result<Publishing, PublishError> {
@@ -232,6 +262,8 @@ impl Client {
 
     /// Leaves a conversation.
     ///
+    /// Cancelled, it has sent nothing.
+    ///
     /// # Errors
     /// As [`Client::publish`].
     pub async fn leave(&self, conversation: ConversationId) -> Result<Publishing, PublishError> {
@@ -239,6 +271,8 @@ impl Client {
     }
 
     /// Invites a user.
+    ///
+    /// Cancelled, it has sent nothing.
     ///
     /// # Errors
     /// As [`Client::publish`].
@@ -251,6 +285,8 @@ impl Client {
     }
 
     /// Removes a member.
+    ///
+    /// Cancelled, it has sent nothing.
     ///
     /// # Errors
     /// As [`Client::publish`].

@@ -14,7 +14,9 @@ use crate::token::TokenError;
 pub enum Retry {
     /// Nothing happened: try again.
     Safe,
-    /// It may have happened: try again with the same client id only ([`crate::Client::publish_again`]).
+    /// It may have happened. Try again only what is done once however often it is asked for: a draft under its client id
+    /// ([`crate::Client::publish_again`], [`crate::Client::publish_again_as`]), a conversation under an id that was chosen before
+    /// ([`crate::Create::id`]), and every other request but [`crate::Client::mark_unread`], which could undo what was read since.
     MaybeDuplicate,
     /// It would fail again.
     Never,
@@ -106,6 +108,26 @@ pub enum CloseReason {
     #[error("the client's task is gone")]
     Gone,
 }
+
+/// Why there is no connection for now. Two are equal if they read alike.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DisconnectCause {
+    /// The connection broke, or was left.
+    #[error("the connection is lost: {0}")]
+    Lost(TransportError),
+    /// It had broken before, and the last attempt to make another one failed.
+    #[error("not connected: {0}")]
+    NotConnected(ConnectError),
+}
+
+impl PartialEq for DisconnectCause {
+    fn eq(&self, other: &Self) -> bool {
+        self.to_string() == other.to_string()
+    }
+}
+
+impl Eq for DisconnectCause {}
 
 /// Why a draft did not become an event.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

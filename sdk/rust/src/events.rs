@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use crate::command::Shared;
 use crate::endpoint::Endpoint;
-use crate::error::{CloseReason, ServerError};
+use crate::error::{CloseReason, DisconnectCause, ServerError};
 
 /// Bytes of decoded events that may wait for the caller, beside their number.
 const BUFFER_BYTES_MAX: usize = 8 << 20;
@@ -89,6 +89,8 @@ pub enum ConnectionState {
     Reconnecting {
         /// Attempts since it broke, this one included.
         attempt: u32,
+        /// Why the connection broke, or why the attempt before this one failed.
+        cause: DisconnectCause,
     },
     /// Over.
     Closed(CloseReason),

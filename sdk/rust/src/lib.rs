@@ -36,9 +36,18 @@
 //!   says so; should its log be another one, [`Event::SubscriptionEnded`] does.
 //! - **Publishing**: drafts go out in the order of the calls, with rising client ids. What was not acknowledged when a
 //!   connection broke is sent again on the next one, in the same order and under the same client ids, and is
-//!   therefore appended once.
-//! - **Memory**: drafts and requests wait for byte credit, events for the caller. A caller who does not take his events
-//!   stops the reading of the socket, answers included: take events in a task of its own.
+//!   therefore appended once. The order in the log is the same, but for a draft that the server could not store for a
+//!   while: it lands behind those that were under way ([`Client::publish`]). What waits to be sent does not survive the
+//!   process.
+//! - **Memory**: drafts and requests wait for byte credit, events for the caller. For a caller who does not take his events
+//!   the socket is not read, unless he waits for an answer: events that come ahead of it are left out then, and got again
+//!   from the server when he has taken half of what waits for him. A task of its own for the events saves that.
+//! - **Time**: an attempt to connect, an answer and closing have an end each ([`ClientBuilder::connect_timeout_ms`],
+//!   [`ClientBuilder::answer_timeout_ms`], [`Client::close_within`]). Waiting for a connection has none, unless
+//!   [`ReconnectPolicy::attempts_max`] says so: put a timeout around what must not wait.
+//! - **Cancelling**: every future may be dropped. [`Client::publish`] and its like have then sent nothing, unless they have
+//!   returned; a [`Publishing`] that is dropped changes nothing. A request may have been queued, and is then sent and done
+//!   although nobody takes its answer. [`Events::next`] loses nothing.
 //! - **Errors** answer `retry()`: whether the same may be tried again, and how.
 
 #![forbid(unsafe_code)]
@@ -74,8 +83,8 @@ pub use client_id::ClientIds;
 pub use content::Content;
 pub use endpoint::{Endpoint, EndpointError, Transport};
 pub use error::{
-    CloseReason, ConnectError, EndpointFailure, PublishError, RequestError, Retry, ServerError,
-    TransportError,
+    CloseReason, ConnectError, DisconnectCause, EndpointFailure, PublishError, RequestError, Retry,
+    ServerError, TransportError,
 };
 pub use events::{ConnectionState, EndReason, Event, Events};
 pub use publish::{Publishing, Receipt};

@@ -17,7 +17,9 @@ use rialto_protocol::v1;
 use tokio::time::{Instant, Sleep};
 
 use crate::command::{Command, Shared};
-use crate::error::{CloseReason, ConnectError, Retry, ServerError, TransportError};
+use crate::error::{
+    CloseReason, ConnectError, DisconnectCause, Retry, ServerError, TransportError,
+};
 use crate::events::{ConnectionState, Event, EventSender};
 use crate::handshake::{self, Identity, Welcomed};
 use crate::publish::Outbox;
@@ -54,6 +56,8 @@ pub(crate) struct Session {
     answer_timeout: Duration,
     /// Since the last attempt to connect.
     was_connected: bool,
+    /// Why there was no connection the last time.
+    cause: DisconnectCause,
 }
 
 /// The connection of a session, and its clockwork.
@@ -114,6 +118,7 @@ impl Session {
             standing: Standing::new(),
             answer_timeout,
             was_connected: false,
+            cause: DisconnectCause::Lost(TransportError::Closed),
         }
     }
 
@@ -128,6 +133,7 @@ impl Session {
                     End::Lost(error) => {
                         tracing::debug!(%error, "connection lost");
                         self.reconnect.refused(error.retry_after());
+                        self.cause = DisconnectCause::Lost(error);
                     }
                 }
                 self.disconnected();
@@ -343,7 +349,10 @@ impl Session {
         if is_idle && self.shared.is_closing_idle() {
             return Err(CloseReason::Asked);
         }
-        let state = ConnectionState::Reconnecting { attempt };
+        let state = ConnectionState::Reconnecting {
+            attempt,
+            cause: self.cause.clone(),
+        };
         self.shared.set_state(state.clone());
         // Once for each break: nobody may be there to take one for each attempt.
         if std::mem::take(&mut self.was_connected) {
@@ -375,6 +384,7 @@ impl Session {
             Err(error) => {
                 tracing::debug!(%error, "not connected");
                 self.reconnect.refused(error.retry_after());
+                self.cause = DisconnectCause::NotConnected(error);
                 Ok(None)
             }
         }

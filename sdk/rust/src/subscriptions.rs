@@ -336,7 +336,7 @@ impl Subscriptions {
     }
 
     /// At most as many as a request may name that the server is to be told to send nothing more of.
-    pub(crate) fn to_leave(&mut self) -> Option<Vec<ConversationId>> {
+    pub(crate) fn take_leaving(&mut self) -> Option<Vec<ConversationId>> {
         let rest = self
             .leaving
             .len()

@@ -14,7 +14,7 @@ use crate::requests::Resend;
 /// A conversation to open.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Create {
-    /// A fresh one by default. Of no meaning for `Self` and `Direct`, whose ids are derived.
+    /// A fresh one for each [`Client::create`] by default. Of no meaning for `Self` and `Direct`, whose ids are derived.
     pub conversation: Option<ConversationId>,
     /// What it is to be; immutable.
     pub kind: v1::ConversationKind,
@@ -95,7 +95,11 @@ pub struct Created {
 }
 
 impl Client {
-    /// Opens a conversation; that it is there already is no error. Sent again by itself after a reconnect.
+    /// Opens a conversation; that it is there already is no error. Sent again by itself after a reconnect. Who may have to ask
+    /// for it again himself, after [`crate::Retry::MaybeDuplicate`], names its id beforehand ([`Create::id`] with
+    /// [`ConversationId::v7`]): without that each call makes a fresh id, and so another conversation.
+    ///
+    /// Cancelled, it may be done all the same.
     ///
     /// # Errors
     /// When the server refuses, a limit is broken, or the client is closed. So with every request below.

@@ -71,6 +71,8 @@ pub struct HistoryPage {
 impl Client {
     /// Reads a page of a log.
     ///
+    /// Cancelled, it changes nothing.
+    ///
     /// # Errors
     /// As [`Client::create`].
     pub async fn history(

@@ -30,6 +30,8 @@ impl Client {
     /// [`crate::Events`], possibly before this returns. A conversation that is followed already is followed anew from the
     /// given start; if the server refuses that for now, it is followed on from where it was.
     ///
+    /// Cancelled, some or all may be followed all the same.
+    ///
     /// # Errors
     /// As [`Client::create`]; that a conversation is denied is an outcome, and so is the refusal of one of the requests of 256
     /// conversations each that this makes, if others were answered. After an error no more is followed than before.
@@ -81,6 +83,8 @@ impl Client {
 
     /// Follows conversations no more. Events that wait in [`crate::Events`] stay there.
     ///
+    /// Cancelled, it may be done all the same.
+    ///
     /// # Errors
     /// As [`Client::create`].
     pub async fn unsubscribe(&self, conversations: &[ConversationId]) -> Result<(), RequestError> {
@@ -103,6 +107,8 @@ impl Client {
 
     /// Marks everything up to this event as read. Never goes back.
     ///
+    /// Cancelled, it may be done all the same.
+    ///
     /// # Errors
     /// As [`Client::create`].
     pub async fn mark_read(
@@ -115,6 +121,8 @@ impl Client {
 
     /// Marks everything up to this event as arrived on a device. Never goes back.
     ///
+    /// Cancelled, it may be done all the same.
+    ///
     /// # Errors
     /// As [`Client::create`].
     pub async fn mark_delivered(
@@ -126,6 +134,8 @@ impl Client {
     }
 
     /// Marks everything after this event as unread; [`Seq`] 0: all.
+    ///
+    /// Cancelled, it may be done all the same.
     ///
     /// # Errors
     /// As [`Client::create`], and [`RequestError::Disconnected`]: sent again later, it could undo what was read meanwhile.
@@ -157,6 +167,8 @@ impl Client {
 
     /// Sends a signal, at most once: without a connection or byte credit it is dropped, and nothing is said if the server refuses
     /// it.
+    ///
+    /// It does not wait.
     ///
     /// # Errors
     /// When it is too long, or the client is closed.
@@ -196,6 +208,8 @@ impl Client {
 
     /// Tells the conversation that the user is typing.
     ///
+    /// It does not wait.
+    ///
     /// # Errors
     /// As [`Client::signal`].
     pub async fn typing(&self, conversation: ConversationId) -> Result<(), RequestError> {
@@ -204,6 +218,8 @@ impl Client {
 
     /// Watches the presence of these users and of no others, at most 1,000. They come in any order, later changes through
     /// [`crate::Events`].
+    ///
+    /// Cancelled, it may be done all the same.
     ///
     /// # Errors
     /// As [`Client::create`].
@@ -224,6 +240,8 @@ impl Client {
 
     /// What others see of this session: online, or away.
     ///
+    /// Cancelled, it may be done all the same.
+    ///
     /// # Errors
     /// As [`Client::create`].
     pub async fn set_presence(&self, state: v1::PresenceState) -> Result<(), RequestError> {
@@ -236,6 +254,8 @@ impl Client {
     }
 
     /// What a conversation is.
+    ///
+    /// Cancelled, it changes nothing.
     ///
     /// # Errors
     /// As [`Client::create`].
@@ -256,6 +276,8 @@ impl Client {
     }
 
     /// A page of a conversation's members: those after `after`, or the first; at most `members_max`, 1 to 500, 0 for 100.
+    ///
+    /// Cancelled, it changes nothing.
     ///
     /// # Errors
     /// As [`Client::create`].
@@ -282,6 +304,8 @@ impl Client {
 
     /// A page of the user's conversations: those after `after`, or the first; at most `conversations_max`, 1 to 500, 0 for 100.
     ///
+    /// Cancelled, it changes nothing.
+    ///
     /// # Errors
     /// As [`Client::create`].
     pub async fn conversations(
@@ -307,6 +331,8 @@ impl Client {
 
     /// Changes what the user alone sees of a conversation; what is `None` stays. `muted_until_ms`: milliseconds since 1970,
     /// 0 not muted, `u64::MAX` for good.
+    ///
+    /// Cancelled, it may be done all the same.
     ///
     /// # Errors
     /// As [`Client::create`].

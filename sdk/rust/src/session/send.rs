@@ -112,7 +112,7 @@ impl Session {
     /// Asks for what nobody but the session itself asks for: what was promised to the caller and is not as promised.
     fn make_good(&mut self, link: &mut Link) {
         let now = Instant::now();
-        while let Some(starved) = self.subscriptions.to_leave() {
+        while let Some(starved) = self.subscriptions.take_leaving() {
             let conversations = starved.iter().map(ConversationId::to_proto).collect();
             let body = wire::encode(&v1::Unsubscribe { conversations });
             // Should it be refused, more comes for which there is no room.

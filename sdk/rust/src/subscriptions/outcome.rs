@@ -1,6 +1,6 @@
 //! Where a subscription starts, and what the server answers to it.
 
-use rialto_protocol::ids::{ConversationId, Cursor, Ordinal, Seq};
+use rialto_protocol::ids::{ConversationId, Cursor, Epoch, Ordinal, Seq};
 use rialto_protocol::v1;
 use tokio::sync::oneshot;
 
@@ -18,6 +18,15 @@ pub enum Start {
 }
 
 impl Start {
+    /// After this event.
+    #[must_use]
+    pub const fn after(event: &v1::Event) -> Self {
+        Self::After(Cursor {
+            epoch: Epoch(event.epoch),
+            seq: Seq(event.seq),
+        })
+    }
+
     pub(super) fn cursor(self) -> Option<Cursor> {
         match self {
             Self::After(cursor) => Some(cursor),

@@ -440,8 +440,8 @@ fn what_there_is_no_room_for_is_left_and_asked_for_again_when_there_is() {
     bench.deliver(7, 1..=2);
     bench.deliver(7, 3..=3);
     assert_eq!(bench.subscriptions.held_bytes(), 0);
-    assert_eq!(bench.subscriptions.to_leave(), Some(vec![ROOM]));
-    assert_eq!(bench.subscriptions.to_leave(), None);
+    assert_eq!(bench.subscriptions.take_leaving(), Some(vec![ROOM]));
+    assert_eq!(bench.subscriptions.take_leaving(), None);
     assert_eq!(bench.seen(), [1, 2]);
     // There is room, but what comes is behind what was left out.
     bench.deliver(7, 4..=9);

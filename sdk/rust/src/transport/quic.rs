@@ -12,7 +12,7 @@ use quinn::{
     ClientConfig, Connection, EndpointConfig, RecvStream, SendStream, TransportConfig, VarInt,
 };
 use rialto_protocol::frame::Frame;
-use rialto_protocol::limits::QUIC_LOOPBACK_PAYLOAD_BYTES;
+use rialto_protocol::limits::{QUIC_KEEP_ALIVE_MS, QUIC_LOOPBACK_PAYLOAD_BYTES};
 use tokio::io::AsyncWrite;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -26,6 +26,10 @@ use crate::wire::{self, FrameReader};
 const SIDE_BATCHES_MAX: usize = 4;
 /// Streams that the server may have open at once; docs/PROTOCOL.md asks for 100 or more.
 const SIDE_STREAMS_MAX: u32 = 128;
+
+/// Silence after which the connection is dead, keep-alives included.
+const IDLE_TIMEOUT_MS: u32 = 30_000;
+const _: () = assert!(QUIC_KEEP_ALIVE_MS < IDLE_TIMEOUT_MS as u64);
 
 /// A UDP socket that several clients share; without one, each client has its own.
 #[derive(Clone, Debug)]
@@ -73,7 +77,9 @@ pub(super) async fn connect(
     let crypto = QuicClientConfig::try_from(tls.config.clone()).map_err(other)?;
     let mut config = ClientConfig::new(Arc::new(crypto));
     let mut transport = TransportConfig::default();
-    transport.keep_alive_interval(Some(connector.quic_keep_alive));
+    transport
+        .keep_alive_interval(Some(connector.quic_keep_alive))
+        .max_idle_timeout(Some(VarInt::from_u32(IDLE_TIMEOUT_MS).into()));
     if is_loopback(address) {
         transport
             .initial_mtu(QUIC_LOOPBACK_PAYLOAD_BYTES)

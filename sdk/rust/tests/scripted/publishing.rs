@@ -419,6 +419,15 @@ async fn a_draft_can_be_sent_again_by_hand_under_its_id() {
     assert_eq!(again.client_id(), id);
     let sent = peer.drafts(2).await;
     assert_eq!(sent[0].draft, sent[1].draft);
+
+    let bob = UserId::from_name("bob");
+    let id = client.publish_as(bob, ROOM, "b").await.unwrap().client_id();
+    let again = client.publish_again_as(bob, id, ROOM, "b").await.unwrap();
+    assert_eq!(again.client_id(), id);
+    let sent = peer.drafts(2).await;
+    assert_eq!(sent[0].draft, sent[1].draft);
+    assert_eq!(sent[0].on_behalf_of, sent[1].on_behalf_of);
+    assert_eq!(sent[0].on_behalf_of, bob.to_proto());
 }
 
 #[tokio::test]

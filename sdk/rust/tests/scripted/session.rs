@@ -7,8 +7,9 @@ use futures_util::FutureExt;
 use rialto_sdk::protocol::frame::{self, FrameKind};
 use rialto_sdk::protocol::ids::RequestId;
 use rialto_sdk::{
-    ClientBuilder, CloseReason, ConnectError, ConnectionState, Create, ErrorCode, Event, Events,
-    PublishError, ReconnectPolicy, RequestError, Retry, Seq, Signal, Start, TokenError, UserId, v1,
+    ClientBuilder, CloseReason, ConnectError, ConnectionState, Create, DisconnectCause, ErrorCode,
+    Event, Events, PublishError, ReconnectPolicy, RequestError, Retry, Seq, Signal, Start,
+    TokenError, TransportError, UserId, v1,
 };
 
 use crate::server::{DEVICE, PATIENCE, ROOM, Server, Tokens, builder, deliver, user, welcome};
@@ -301,7 +302,8 @@ async fn go_away_leads_to_the_named_endpoint_with_everything_that_is_open() {
     assert!(matches!(
         events.next().await,
         Some(Event::Connection(ConnectionState::Reconnecting {
-            attempt: 1
+            attempt: 1,
+            ..
         }))
     ));
     assert!(matches!(
@@ -454,6 +456,33 @@ async fn an_error_of_the_connection_that_passes_is_survived() {
     peer.send_bytes(&[0xff; 64]).await;
     let _peer = server.welcome().await;
     drop(client);
+}
+
+#[tokio::test]
+async fn why_there_is_no_connection_is_told() {
+    let server = Server::start().await;
+    let (client, mut events, peer) = server.client().await;
+    let mut state = client.state();
+    assert!(matches!(events.next().await, Some(Event::Connection(_))));
+    drop(peer);
+    match events.next().await {
+        Some(Event::Connection(ConnectionState::Reconnecting {
+            attempt: 1,
+            cause: DisconnectCause::Lost(TransportError::Closed),
+        })) => {}
+        other => panic!("{other:?}"),
+    }
+    let mut peer = server.accept().await;
+    let (id, _) = peer.expect::<v1::Hello>(FrameKind::Hello).await;
+    peer.refuse(id, ErrorCode::TooManyConnections).await;
+    let refused = |state: &ConnectionState| {
+        matches!(state, ConnectionState::Reconnecting {
+            attempt: 2..,
+            cause: DisconnectCause::NotConnected(ConnectError::Refused(error)),
+        } if error.is(ErrorCode::TooManyConnections))
+    };
+    let waiting = tokio::time::timeout(PATIENCE, state.wait_for(refused));
+    waiting.await.expect("the cause").unwrap();
 }
 
 #[tokio::test]
