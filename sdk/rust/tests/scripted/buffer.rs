@@ -146,7 +146,8 @@ async fn what_waits_is_bounded_by_its_bytes_whatever_it_is() {
         client.subscribe(vec![(ROOM, Start::Live)]),
         peer.subscribed(7, 0)
     );
-    let (_, ()) = tokio::join!(client.describe(ROOM), async {
+    let describing = tokio::time::timeout(PATIENCE, client.describe(ROOM));
+    let (answer, ()) = tokio::join!(describing, async {
         let (id, _) = peer.expect::<v1::Describe>(FrameKind::Describe).await;
         for _ in 0..SIGNALS {
             let custom = Bytes::from(vec![0; SIGNAL_BYTES]);
@@ -160,6 +161,7 @@ async fn what_waits_is_bounded_by_its_bytes_whatever_it_is() {
         peer.send(FrameKind::Description, id, &v1::Description::default())
             .await;
     });
+    answer.expect("an answer").unwrap();
     let waiting = std::iter::from_fn(|| events.try_next());
     let signals = waiting.filter(|event| matches!(event, Event::Signalled { .. }));
     let signals = signals.count();
@@ -183,7 +185,8 @@ async fn presence_that_there_was_no_room_for_is_asked_for_again() {
         }],
     };
     let watched = [bob];
-    let (_, ()) = tokio::join!(client.watch(&watched), async {
+    let watching = tokio::time::timeout(PATIENCE, client.watch(&watched));
+    let (answer, ()) = tokio::join!(watching, async {
         let (id, _) = peer.expect::<v1::Watch>(FrameKind::Watch).await;
         // Ahead of the answer, and the one event that may wait is there already: that the client is connected.
         let away = presences(v1::PresenceState::Away);
@@ -191,6 +194,7 @@ async fn presence_that_there_was_no_room_for_is_asked_for_again() {
         let offline = presences(v1::PresenceState::Offline);
         peer.send(FrameKind::Presences, id, &offline).await;
     });
+    answer.expect("an answer").unwrap();
     assert!(matches!(events.next().await, Some(Event::Connection(_))));
     let (id, _) = peer.expect::<v1::Watch>(FrameKind::Watch).await;
     let online = presences(v1::PresenceState::Online);

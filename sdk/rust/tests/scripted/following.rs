@@ -140,10 +140,12 @@ async fn a_live_subscription_goes_on_from_where_it_was_though_nothing_had_come()
 async fn a_subscribe_that_was_never_answered_is_asked_again() {
     let server = Server::start().await;
     let (client, mut events, mut peer) = server.client().await;
-    let start = Start::After(Cursor {
+    let start = Start::after(&event(3));
+    let last = Cursor {
         epoch: Epoch(1),
         seq: Seq(3),
-    });
+    };
+    assert_eq!(start, Start::After(last));
     let subscribing = tokio::spawn({
         let client = client.clone();
         async move { client.subscribe(vec![(ROOM, start)]).await }
