@@ -3,23 +3,37 @@
 #![allow(clippy::unwrap_used)] // in helpers as in every test
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output};
 
-/// Counts its starts, says where it serves, and stays until it is killed.
+/// Counts its starts, says where it serves, then that it does, and stays until it is killed.
 const BROKER: &str = r#"#!/bin/sh
 echo >>"$0.starts"
 mkdir -p "$3"
 echo '{"tcp": "a", "tls": "b", "quic": "c", "ops": "d"}' >"$3/addresses.json"
+echo >"$0.ready"
 exec sleep 600
 "#;
-/// Has appended enough whenever it is asked.
-const CURL: &str = "#!/bin/sh\necho rialto_events_appended_total 5000\n";
-/// Publishes nothing, and ends at once.
+/// Each broker is found ready once.
+const CURL: &str = r#"#!/bin/sh
+release="${0%path/curl}target/release"
+case "$*" in
+*/health/ready) exec rm "$release/rialto.ready" ;;
+esac
+"#;
+/// The broker has appended enough whenever it is asked.
+const APPENDED: &str = "echo rialto_events_appended_total 5000\n";
+/// Lets nothing be told before the replay that is to be killed is gone.
+const ONCE_PLAYED: &str = r#"until [ -s "$release/loadgen.pid" ]; do sleep 0.01; done
+while kill -0 "$(cat "$release/loadgen.pid")" 2>/dev/null; do sleep 0.01; done
+"#;
+/// Publishes nothing, and ends at once; the replay that is to be killed says which process it is.
 const LOADGEN: &str = r#"#!/bin/sh
 for report; do :; done
 echo '"published": 0,' >"$report"
+case "$*" in
+*killed*) echo $$ >"$0.pid" ;;
+esac
 "#;
 /// Lets the replay that is to be killed last until that has happened, and the broker has been started for the third time.
 const UNTIL_KILLED: &str = r#"case "$*" in
@@ -27,23 +41,32 @@ const UNTIL_KILLED: &str = r#"case "$*" in
 *killed*) until [ "$(wc -l <"${0%loadgen}rialto.starts")" -ge 3 ]; do sleep 0.01; done ;;
 esac
 "#;
+/// After so many seconds the script hangs.
+const PATIENCE_S: &str = "120";
 
+/// Writes it from a process of its own: no child of another test may have it open when it is run.
 fn program(path: &Path, text: &str) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
-    fs::write(path, text).unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    let write = Command::new("sh")
+        .args(["-c", r#"printf %s "$1" >"$0" && chmod +x "$0""#])
+        .args([path.as_os_str(), text.as_ref()])
+        .status();
+    assert!(write.unwrap().success());
 }
 
-fn accept(kills: &str, loadgen: &str) -> Output {
+fn accept(kills: &str, loadgen: &str, metrics: &str) -> Output {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     let script = at("loadgen/acceptance.sh");
     program(&script, include_str!("../acceptance.sh"));
     program(&at("target/release/rialto"), BROKER);
     program(&at("target/release/loadgen"), loadgen);
-    program(&at("path/curl"), CURL);
+    program(&at("path/curl"), &format!("{CURL}{metrics}"));
     let path = std::env::var("PATH").unwrap();
-    Command::new(script)
+    // Ends what the script has started too.
+    Command::new("timeout")
+        .arg(PATIENCE_S)
+        .arg(script)
         .args(["chat.jsonl", kills])
         .env("PATH", format!("{}:{path}", at("path").display()))
         .output()
@@ -56,7 +79,7 @@ fn words(bytes: &[u8]) -> String {
 
 #[test]
 fn a_replay_that_ends_before_any_kill_is_no_acceptance() {
-    let output = accept("3", LOADGEN);
+    let output = accept("3", LOADGEN, &format!("{ONCE_PLAYED}{APPENDED}"));
     let said = words(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(said.contains("the broker was never killed"), "{said}");
@@ -65,7 +88,7 @@ fn a_replay_that_ends_before_any_kill_is_no_acceptance() {
 
 #[test]
 fn a_replay_that_is_killed_under_way_is_accepted() {
-    let output = accept("1", &format!("{LOADGEN}{UNTIL_KILLED}"));
+    let output = accept("1", &format!("{LOADGEN}{UNTIL_KILLED}"), APPENDED);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let said = words(&output.stdout);
     assert!(said.ends_with("all clean, killed 1 of 1 times\n"), "{said}");
