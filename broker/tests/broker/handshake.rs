@@ -5,6 +5,11 @@ use tokio::{io::AsyncReadExt, net::TcpStream};
 
 use crate::support::{Client, Node, within};
 
+/// How long a client may be silent that has nothing to compute first.
+const SILENT_MS: u32 = 50;
+/// How long one may take that has a handshake of TLS or QUIC to do, in a debug build on a busy machine.
+const SLOW_MS: u32 = 5_000;
+
 #[tokio::test]
 async fn requests_before_hello_are_refused() {
     let node = Node::start();
@@ -57,9 +62,15 @@ async fn requests_may_follow_hello_without_waiting_for_welcome() {
 
 #[tokio::test]
 async fn a_connection_without_hello_is_closed_in_time() {
-    let node = Node::start_with(|config| config.core.handshake_timeout_ms = 50);
+    let node = Node::start_with(|config| config.core.handshake_timeout_ms = SILENT_MS);
     let mut silent = Client::connect(&node.tcp()).await;
     assert_eq!(silent.refused().await, ErrorCode::HandshakeTimeout);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_hello_that_never_comes_whole_is_given_up() {
+    let node = Node::start_with(|config| config.core.handshake_timeout_ms = SLOW_MS);
     let mut slow = Client::connect(&node.tls()).await;
     let hello = slow.hello_frame("user:ann");
     slow.send_bytes(&hello[..20]).await;
@@ -69,7 +80,7 @@ async fn a_connection_without_hello_is_closed_in_time() {
 
 #[tokio::test]
 async fn a_tls_handshake_that_never_comes_is_given_up() {
-    let node = Node::start_with(|config| config.core.handshake_timeout_ms = 50);
+    let node = Node::start_with(|config| config.core.handshake_timeout_ms = SILENT_MS);
     let mut stream = TcpStream::connect(node.broker.addresses().tls.unwrap())
         .await
         .unwrap();
@@ -85,7 +96,7 @@ async fn a_tls_handshake_that_never_comes_is_given_up() {
 
 #[tokio::test]
 async fn a_quic_connection_without_a_stream_is_given_up() {
-    let node = Node::start_with(|config| config.core.handshake_timeout_ms = 50);
+    let node = Node::start_with(|config| config.core.handshake_timeout_ms = SLOW_MS);
     let client = Client::connect(&node.quic()).await;
     let (_, connection) = client.quic.as_ref().unwrap();
     within("the end", connection.closed()).await;
