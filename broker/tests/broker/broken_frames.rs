@@ -11,7 +11,7 @@ async fn is_refused_with(bytes: &[u8], code: ErrorCode) {
     let conversation = bob.create_group(1, &[]).await;
     bob.follow_all(conversation).await;
     let mut ann = node.join("ann").await;
-    ann.send_bytes(bytes).await;
+    ann.push(bytes).await;
     assert_eq!(ann.refused().await, code);
     bob.publish(conversation, "still here").await;
     assert_eq!(text_of(&bob.messages(1).await[0]), "still here");

@@ -3,26 +3,32 @@
 use rialto_protocol::error::ErrorCode;
 use tokio::io::AsyncReadExt;
 
-use crate::support::{Client, Node};
+use crate::support::{Client, Node, within};
+
+/// Over every transport, and each is counted.
+async fn others_are_refused(node: &Node, counter: &str) {
+    let mut over_tcp = Client::connect(&node.tcp()).await;
+    assert_eq!(over_tcp.refused().await, ErrorCode::TooManyConnections);
+    assert!(Client::try_connect(&node.tls()).await.is_err());
+    assert_eq!(node.metric(counter).await, 2);
+    assert!(Client::try_connect(&node.quic()).await.is_err());
+    // More than once if the client had to send its first packet again before it was answered.
+    assert!(node.metric(counter).await >= 3);
+}
 
 #[tokio::test]
 async fn connections_past_the_limit_are_refused_until_one_ends() {
     let node = Node::start_with(|config| config.connections_max = 2);
     let first = node.join("ann").await;
     let mut second = node.join_over(&node.quic(), "bob").await;
-    let mut third = Client::connect(&node.tcp()).await;
-    assert_eq!(third.refused().await, ErrorCode::TooManyConnections);
-    assert!(Client::try_connect(&node.tls()).await.is_err());
-    assert!(Client::try_connect(&node.quic()).await.is_err());
-    assert_eq!(
-        node.metric("rialto_shed_total{queue=\"accept\",reason=\"total\"}")
-            .await,
-        3
-    );
+    others_are_refused(
+        &node,
+        "rialto_shed_total{queue=\"accept\",reason=\"total\"}",
+    )
+    .await;
     drop(first);
-    while node.metric("rialto_connections_open").await > 1 {
-        tokio::task::yield_now().await;
-    }
+    node.metric_until("rialto_connections_open", |open| open == 1)
+        .await;
     let mut fourth = node.join("cid").await;
     let conversation = fourth.create_group(1, &["bob"]).await;
     second.follow_all(conversation).await;
@@ -47,7 +53,8 @@ async fn one_address_cannot_take_all() {
 async fn many_quic_handshakes_at_once_have_to_prove_their_address() {
     let node = Node::start_with(|config| config.quic_retry_above = 0);
     node.join_over(&node.quic(), "ann").await;
-    assert_eq!(node.metric("rialto_quic_retries_total").await, 1);
+    // More than once if the client had to send its first packet again before it was answered.
+    assert!(node.metric("rialto_quic_retries_total").await >= 1);
     node.stop().await;
 }
 
@@ -66,9 +73,8 @@ async fn one_user_cannot_take_all() {
         1
     );
     drop((first, second));
-    while node.metric("rialto_connections_open").await > 0 {
-        tokio::task::yield_now().await;
-    }
+    node.metric_until("rialto_connections_open", |open| open == 0)
+        .await;
     node.join("ann").await;
     node.stop().await;
 }
@@ -81,18 +87,13 @@ async fn strangers_cannot_take_all() {
     });
     let mut stranger = Client::connect(&node.tcp()).await;
     // Nothing else says that it has been accepted.
-    while node.metric("rialto_connections_open").await == 0 {
-        tokio::task::yield_now().await;
-    }
-    let mut second = Client::connect(&node.tcp()).await;
-    assert_eq!(second.refused().await, ErrorCode::TooManyConnections);
-    assert!(Client::try_connect(&node.tls()).await.is_err());
-    assert!(Client::try_connect(&node.quic()).await.is_err());
-    assert_eq!(
-        node.metric("rialto_shed_total{queue=\"handshake\",reason=\"pending\"}")
-            .await,
-        3
-    );
+    node.metric_until("rialto_connections_open", |open| open == 1)
+        .await;
+    others_are_refused(
+        &node,
+        "rialto_shed_total{queue=\"handshake\",reason=\"pending\"}",
+    )
+    .await;
     // Once it has shown who it is there is room for the next.
     stranger.hello("ann").await;
     node.join("bob").await;
@@ -107,7 +108,9 @@ async fn a_tls_client_that_is_refused_is_told_so_before_any_handshake() {
         .await
         .unwrap();
     let mut told = Vec::new();
-    refused.read_to_end(&mut told).await.unwrap();
+    within("the end", refused.read_to_end(&mut told))
+        .await
+        .unwrap();
     // A fatal alert, "internal error".
     assert_eq!(told, [21, 3, 3, 0, 2, 2, 80]);
     node.stop().await;

@@ -53,7 +53,7 @@ async fn a_frame_that_never_comes_whole_does_not_keep_its_connection() {
     let node = Node::start_with(|config| config.core.keep_alive_ms = 40);
     for target in [node.tcp(), node.tls(), node.quic()] {
         let mut ann = node.join_over(&target, "ann").await;
-        ann.send_bytes(&unfinished(10_000)).await;
+        ann.push(&unfinished(10_000)).await;
         assert_eq!(ann.refused().await, ErrorCode::IdleTimeout);
     }
     node.stop().await;
@@ -75,9 +75,8 @@ async fn beginnings_of_large_frames_have_a_budget_and_small_ones_pass() {
         one_byte_at_a_time(&node, &target).await;
         // What the first one held is free again once it is gone.
         drop((first, second));
-        while node.metric("rialto_connections_open").await > 0 {
-            tokio::task::yield_now().await;
-        }
+        node.metric_until("rialto_connections_open", |open| open == 0)
+            .await;
     }
     // The first ones are refused too, should they be read on while the second ones are still held.
     let refused = node
@@ -120,11 +119,9 @@ async fn who_waits_for_credit_takes_no_room_from_who_has_not_finished_a_frame() 
         }
         let large = ann.message_frame(conversation, &"news ".repeat(3_000));
         let (last, beginning) = large.split_last().unwrap();
-        let before = node.metric(RECEIVED).await;
+        let received = node.metric(RECEIVED).await + beginning.len() as u64;
         ann.send_bytes(beginning).await;
-        while node.metric(RECEIVED).await < before + beginning.len() as u64 {
-            tokio::task::yield_now().await;
-        }
+        node.metric_until(RECEIVED, |bytes| bytes >= received).await;
         ann.send_bytes(&[*last]).await;
         node.store.set_durability(Durability::AtOnce);
         while node.store.step().is_some() {}

@@ -12,7 +12,11 @@ async fn what_was_acknowledged_is_read_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let (certificate, key) = identity();
     let start = || {
-        let store = EmbeddedStore::open(dir.path(), EmbeddedOptions::default()).unwrap();
+        let options = EmbeddedOptions {
+            segment_bytes: 8 << 20,
+            ..EmbeddedOptions::default()
+        };
+        let store = EmbeddedStore::open(dir.path(), options).unwrap();
         Broker::start(
             config(&certificate, &key),
             Arc::new(store),

@@ -31,7 +31,8 @@ async fn delays_nobody(node: Node, target: &Target) {
             assert_eq!(text_of(&slow.messages(1).await[0]), text(number));
         }
     }
-    assert!(node.metric("rialto_readers_fallen_behind_total").await > 0);
+    node.metric_until("rialto_readers_fallen_behind_total", |count| count > 0)
+        .await;
     // Now it reads: everything is there, in order.
     let messages = slow.messages(MESSAGES - READ_ALONG).await;
     assert!(

@@ -9,13 +9,13 @@ use std::{
     time::Duration,
 };
 
-use rialto_broker::{Authenticator, Broker, BrokerConfig, TlsIdentity};
+use rialto_broker::{Authenticator, Broker, BrokerConfig, TlsIdentity, ops::Status};
 use rialto_core::io::Identity;
 use rialto_protocol::{error::ErrorCode, ids::UserId};
 use rialto_storage::{Store, memory::MemoryStore};
 
 pub(crate) use client::{Client, Target, text_of};
-pub(crate) use http::{get, metric};
+pub(crate) use http::get;
 
 /// Any free port of loopback.
 pub(crate) const FREE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
@@ -78,6 +78,7 @@ pub(crate) fn config(certificate: &str, key: &str) -> BrokerConfig {
     };
     // Clients of these tests do not hang up when they are told to go.
     config.close_timeout_ms = 200;
+    config.core.handshake_timeout_ms = 30_000;
     config.core.publish_per_s = 0;
     config.core.requests_per_s = 0;
     config
@@ -143,8 +144,39 @@ impl Node {
         client
     }
 
+    pub(crate) fn ops(&self) -> SocketAddr {
+        self.broker.addresses().ops.unwrap()
+    }
+
+    /// How the broker does, as every shard tells it.
+    pub(crate) async fn status(&self) -> Status {
+        within("an answer of every shard", async {
+            loop {
+                let answer = get(self.ops(), "/status").await;
+                let status: Status = serde_json::from_str(&answer.body).unwrap();
+                if status.complete {
+                    return status;
+                }
+            }
+        })
+        .await
+    }
+
+    /// As every shard tells it now or later.
     pub(crate) async fn metric(&self, line: &str) -> u64 {
-        metric(self.broker.addresses().ops.unwrap(), line).await
+        // A shard that does not answer in time is counted as it was when it last did.
+        self.status().await;
+        http::metric(self.ops(), line).await
+    }
+
+    /// Waits until the metric fits.
+    pub(crate) async fn metric_until(&self, line: &str, fits: impl Fn(u64) -> bool) {
+        within(line, async {
+            while !fits(self.metric(line).await) {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
     }
 
     pub(crate) async fn stop(self) {

@@ -147,16 +147,20 @@ impl Client {
         within("sending", self.writer.flush()).await.unwrap();
     }
 
+    /// Sends as far as the broker reads on.
+    pub(crate) async fn push(&mut self, bytes: &[u8]) {
+        let _ = within("sending", self.writer.write_all(bytes)).await;
+    }
+
     /// Nothing more will be sent.
     pub(crate) async fn finish(&mut self) {
         within("finishing", self.writer.shutdown()).await.unwrap();
     }
 
-    /// Sends as much as the broker takes, and tells how much.
+    /// Sends as much as the broker takes at the moment, and tells how much.
     pub(crate) async fn try_send(&mut self, bytes: &[u8]) -> usize {
         let write = self.writer.write(bytes);
-        // Long enough for a broker that reads at all, in a debug build on a busy machine.
-        match tokio::time::timeout(std::time::Duration::from_secs(2), write).await {
+        match tokio::time::timeout(std::time::Duration::from_millis(200), write).await {
             Ok(written) => written.unwrap(),
             Err(_) => 0,
         }
