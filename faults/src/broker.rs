@@ -1,6 +1,6 @@
 //! The broker's process: started on ports that stay the same, killed, stopped, and started again on the same data.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{Read as _, Seek as _, SeekFrom};
@@ -8,6 +8,7 @@ use std::net::{TcpListener, UdpSocket};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -41,13 +42,16 @@ pub struct Ports {
 }
 
 impl Ports {
-    /// Four that nobody uses at the moment.
+    /// Four that nobody uses at the moment, and that this process was not given before: whose they are may be starting again.
     #[must_use]
     pub fn free(dice: &mut Dice) -> Self {
+        static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+        let given = || GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
         let mut free = || loop {
             let port = u16::try_from(dice.between(*PORTS.start(), *PORTS.end())).unwrap_or(12_000);
             let address = ("127.0.0.1", port);
-            if TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok() {
+            let unused = TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok();
+            if unused && given().insert(port) {
                 return port;
             }
         };
@@ -463,11 +467,17 @@ mod tests {
         }
     }
 
+    /// So many that by chance some would meet.
     #[test]
-    fn ports_are_below_those_of_outgoing_connections() {
-        let ports = Ports::free(&mut Dice::new(std::process::id().into()));
-        for port in [ports.tcp, ports.tls, ports.quic, ports.ops] {
-            assert!(PORTS.contains(&port.into()));
+    fn ports_are_below_those_of_outgoing_connections_and_given_once() {
+        let mut dice = Dice::new(std::process::id().into());
+        let mut given = BTreeSet::new();
+        for _ in 0..250 {
+            let ports = Ports::free(&mut dice);
+            for port in [ports.tcp, ports.tls, ports.quic, ports.ops] {
+                assert!(PORTS.contains(&port.into()));
+                assert!(given.insert(port), "{port} was given before");
+            }
         }
     }
 }

@@ -41,7 +41,7 @@ pub use steady::{Measured, Phase, Steady};
 const LAST_WORDS_BYTES: usize = 2_000;
 /// Devices of one user.
 const DEVICES: usize = 2;
-/// Logs that are read again at the same time: one that is refused takes all patience.
+/// Logs that are read again at the same time: one that is refused takes a while.
 const READ_AT_ONCE: usize = 8;
 
 /// How much load.
@@ -61,6 +61,8 @@ pub struct Plan {
     pub turns: Turns,
     /// How long answers may be missing while the broker serves.
     pub patience: Duration,
+    /// For how long a log may be refused for now when it is read again.
+    pub refused_max: Duration,
 }
 
 impl Plan {
@@ -79,6 +81,7 @@ impl Plan {
             conversations: 6,
             turns: Turns::Count,
             patience,
+            refused_max: patience,
         }
     }
 }
@@ -335,8 +338,12 @@ impl Town {
     /// Reads every log that was judged once more. What came of it stands in `reread` also when this is given up.
     pub async fn reread(&self, reread: &mut Reread) {
         let reads = stream::iter(&self.archive).map(async |archived: &Archived| {
-            let patience = self.plan.patience;
-            let read = reader::read(&self.keeper, archived.conversation, patience);
+            let Plan {
+                patience,
+                refused_max,
+                ..
+            } = self.plan;
+            let read = reader::read(&self.keeper, archived.conversation, patience, refused_max);
             (archived, read.await)
         });
         let mut reads = Box::pin(reads.buffered(READ_AT_ONCE));

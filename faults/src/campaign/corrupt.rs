@@ -24,8 +24,8 @@ const SECTOR_BYTES: u64 = 512;
 const LIFE: Duration = Duration::from_millis(2_500);
 /// How long the last words have to come to rest.
 const REST: Duration = Duration::from_millis(400);
-/// How long an answer may be missing from a broker whose data is damaged.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// For how long a broker whose data is damaged may refuse a log for now, before that is its answer.
+const REFUSED_MAX: Duration = Duration::from_secs(5);
 /// Damaged directories that are kept, of rounds in which something was found.
 const KEPT_MAX: u32 = 5;
 /// Files that are not data.
@@ -104,7 +104,7 @@ fn busy(mut plan: Plan) -> Plan {
         large_per_mille: 60,
     };
     plan.conversations = 4;
-    plan.patience = PATIENCE;
+    plan.refused_max = REFUSED_MAX;
     plan
 }
 

@@ -21,7 +21,7 @@ const AT_ONCE: usize = 64;
 const LIFE_MS: (u64, u64) = (50, 500);
 /// Of 1,000 restarts, how many are in order instead of by kill -9.
 const IN_ORDER: u64 = 300;
-const STOP_MAX: Duration = Duration::from_secs(10);
+const STOP_MAX: Duration = Duration::from_secs(30);
 /// A crowd that comes back soon.
 const RECONNECT: ReconnectPolicy = ReconnectPolicy {
     base_ms: 20,

@@ -273,14 +273,27 @@ pub(super) enum Read {
     Unanswered,
 }
 
-/// As [`history`], not longer than this.
-pub(super) async fn read(client: &Client, conversation: ConversationId, most: Duration) -> Read {
-    let mut refusal = None;
-    let reading = history_noting(client, conversation, |error| refusal = Some(error));
-    match Patience::of(most).with(reading).await {
+/// As [`history`], not longer than `patience`; one that is refused for now is given up after `refused_max`.
+pub(super) async fn read(
+    client: &Client,
+    conversation: ConversationId,
+    patience: Duration,
+    refused_max: Duration,
+) -> Read {
+    let refusal = Mutex::new(None);
+    let refused = || refusal.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut reading = Box::pin(history_noting(client, conversation, |error| {
+        *refused() = Some(error);
+    }));
+    let mut read = Patience::of(refused_max).with(&mut reading).await;
+    if read.is_none() && refused().is_none() {
+        let left = patience.saturating_sub(refused_max);
+        read = Patience::of(left).with(&mut reading).await;
+    }
+    match read {
         Some(Ok(events)) => Read::Whole(events),
         Some(Err(error)) => Read::Denied(error),
-        None => refusal.map_or(Read::Unanswered, Read::Refused),
+        None => refused().take().map_or(Read::Unanswered, Read::Refused),
     }
 }
 
