@@ -9,9 +9,13 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 out=${2:-$root/target/soak}
 rialto=${RIALTO_BIN:-$root/target/release/rialto}
 loadgen=${LOADGEN_BIN:-$root/target/release/loadgen}
-# How far memory and the 99th percentiles may grow from the first to the last quarter. Short runs are still filling caches.
+# How far memory, open files and the 99th percentiles may grow from the first to the last quarter. Short runs are still filling
+# caches, and the broker opens the 128 files of its views that it keeps open in its first three minutes or so.
 memory=${SOAK_MEMORY_GROWTH:-1.25}
+files=${SOAK_FILES_GROWTH:-1.05}
 latency=${SOAK_LATENCY_GROWTH:-3}
+# Messages a second, should half of what it can do be more.
+rate_max=${SOAK_RATE_MAX:-}
 # What a message of soak.toml takes on the disk once it is in the views (323 bytes, measured over 5 million), and what the journal
 # keeps beside them.
 message_bytes=350
@@ -55,8 +59,9 @@ if [ "$room" -lt "$half" ]; then
   rate=$room
   echo "== not half of it, $half messages a second: the disk has no room for so many. A shorter DURATION has, or TMPDIR on a larger disk"
 fi
+[ -z "$rate_max" ] || [ "$rate" -le "$rate_max" ] || rate=$rate_max
 echo "== $rate messages a second for $duration"
 "$loadgen" run --target "$target" --scenario "$root/loadgen/scenarios/soak.toml" --rate "$rate" --duration "$duration" \
-  --broker-pid "$broker" --fail-if "growth.rss>$memory" \
+  --broker-pid "$broker" --fail-if "growth.rss>$memory" --fail-if "growth.open_files>$files" \
   --fail-if "growth.ack_p99>$latency" --fail-if "growth.delivery_p99>$latency" --report "$out/soak.json" --html "$out/soak.html"
 echo "nothing grew; the report with its plots is $out/soak.html"

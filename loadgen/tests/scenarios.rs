@@ -62,31 +62,26 @@ fn every_scenario_that_is_shipped_is_read_and_runs() {
     assert!(scenarios().len() >= 5);
     for scenario in scenarios() {
         let name = scenario.to_str().unwrap();
-        let pace = if scenario.ends_with("capacity.toml") {
-            ["--in-flight", "2"]
+        // At a rate all is published that is due, however late.
+        let [pace, number, duration] = if scenario.ends_with("capacity.toml") {
+            ["--in-flight", "2", "3s"]
         } else {
-            ["--rate", "200"]
+            ["--rate", "200", "600ms"]
         };
         #[rustfmt::skip]
         let output = loadgen(&[
-            "run", "--target", &target, "--scenario", name, pace[0], pace[1], "--duration", "600ms",
+            "run", "--target", &target, "--scenario", name, pace, number, "--duration", duration,
             "--publishers", "4", "--readers", "6", "--connections", "12", "--broker-pid", &pid,
             "--report", report.to_str().unwrap(), "--html", page.to_str().unwrap(),
-            // What takes a longer load than this is judged elsewhere.
             "--settle-s", "60",
         ]);
-        let words = text(&output.stderr);
-        let short = words.contains("it takes 4 seconds of measured load");
-        assert!(status(&output) == 0 || short, "{name}: {output:?}");
-        if short {
-            continue;
-        }
+        assert_eq!(status(&output), 0, "{name}: {output:?}");
         let report = read(&report);
         assert!(
             report["published"].as_u64().unwrap() > 0 && report["clean"] == true,
             "{name}: {report:#}"
         );
-        if pace[0] == "--in-flight" {
+        if pace == "--in-flight" {
             assert_eq!(report["in_flight"], 2, "{name}");
         }
         let html = fs::read_to_string(&page).unwrap();
@@ -257,13 +252,17 @@ fn a_short_soak_is_clean_and_leaves_reports() {
     let folder = tempfile::tempdir().unwrap();
     let soak = Path::new(env!("CARGO_MANIFEST_DIR")).join("soak.sh");
     let output = Command::new(soak)
-        .arg("5s")
+        // A quarter of it is longer than a sync takes on a disk that is in a mood: there is something to compare.
+        .arg("16s")
         .arg(folder.path())
         .env("RIALTO_BIN", broker::binary())
         .env("LOADGEN_BIN", LOADGEN)
-        .env("CAPACITY_DURATION", "500ms")
+        .env("CAPACITY_DURATION", "4s")
+        .env("SOAK_RATE_MAX", "200")
+        .env("RIALTO_STORAGE_SEGMENT_BYTES", "8388608")
         // A few seconds say nothing of growth; that they are looked at is what is tested.
         .env("SOAK_MEMORY_GROWTH", "1000")
+        .env("SOAK_FILES_GROWTH", "1000")
         .env("SOAK_LATENCY_GROWTH", "1000000")
         .output()
         .unwrap();
