@@ -45,9 +45,10 @@ async fn a_finished_log_is_read_from_its_beginning_over_every_transport() {
 
 #[tokio::test]
 async fn a_broker_that_is_not_there_is_an_error() {
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap();
+    // Has the port, so that nobody else gets it, and does not listen.
+    let nobody = tokio::net::TcpSocket::new_v4().unwrap();
+    nobody.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let target = format!("tcp://{}", nobody.local_addr().unwrap());
-    drop(nobody);
     let error = catch_up(options(&target, 1)).await.unwrap_err();
     assert!(matches!(error, CatchUpError::Lost(_)), "{error}");
 }
@@ -63,13 +64,13 @@ fn a_broker_that_only_answers_pings_is_given_up() {
     });
     let folder = tempfile::tempdir().unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_loadgen"))
-        .args(["catch-up", "--messages", "3", "--patience-s", "1"])
+        .args(["catch-up", "--messages", "3", "--patience-s", "3"])
         .args(["--target", &target, "--report"])
         .arg(folder.path().join("report.json"))
         .output()
         .unwrap();
     let words = String::from_utf8(output.stderr).unwrap();
-    let says = "nothing was acknowledged or delivered for 1s";
+    let says = "nothing was acknowledged or delivered for 3s";
     assert!(
         output.status.code() == Some(2) && words.contains(says),
         "{words}"
@@ -93,7 +94,8 @@ fn answer(asked: &Frame, seq: u64) -> bytes::Bytes {
     match asked.kind {
         FrameKind::Hello => {
             let welcome = v1::Welcome {
-                keep_alive_ms: 50,
+                // Less than is waited for the rest, and a silence that counts would be longer.
+                keep_alive_ms: 2_000,
                 ..v1::Welcome::default()
             };
             frame::encode(FrameKind::Welcome, id, &welcome)

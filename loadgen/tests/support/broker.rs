@@ -4,6 +4,7 @@
 #![allow(dead_code)] // not every test needs all of it
 
 use std::fs;
+use std::net::{TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -18,6 +19,8 @@ pub(crate) use built::binary;
 
 /// How long a broker may take to serve; a bound for a test that would otherwise hang.
 const START_MAX: Duration = Duration::from_secs(60);
+/// Small segments: a new one is filled quickly on any disk.
+const SEGMENTS: [&str; 2] = ["--set", "storage.segment_bytes=8388608"];
 /// Between two looks at whether it does.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
@@ -72,6 +75,7 @@ impl Broker {
         self.child.wait().unwrap();
         fs::remove_file(addresses_file(self.data.path())).unwrap();
         let listeners = ["tcp", "tls", "quic", "ops"].map(|listener| self.address(listener));
+        wait_until_free(&listeners);
         (self.child, self.addresses) = serve(self.data.path(), &listeners, &self.settings);
     }
 }
@@ -80,6 +84,20 @@ impl Drop for Broker {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Meanwhile one may have been given to somebody's outgoing connection.
+fn wait_until_free([tcp, tls, quic, ops]: &[String; 4]) {
+    let begun = Instant::now();
+    while UdpSocket::bind(quic).is_err()
+        || [tcp, tls, ops]
+            .map(TcpListener::bind)
+            .iter()
+            .any(Result::is_err)
+    {
+        assert!(begun.elapsed() < START_MAX, "a port is taken");
+        thread::sleep(LOOK_EVERY);
     }
 }
 
@@ -93,6 +111,7 @@ fn serve(data: &Path, [tcp, tls, quic, ops]: &[String; 4], settings: &[String]) 
             "serve", "--tcp", tcp, "--tls", tls, "--quic", quic, "--ops", ops, "--data",
         ])
         .arg(data)
+        .args(SEGMENTS)
         .args(settings.iter().flat_map(|setting| ["--set", setting]))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
