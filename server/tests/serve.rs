@@ -212,6 +212,7 @@ fn a_second_signal_ends_at_once_and_the_next_start_works() {
     );
     // A connection that stays keeps the broker draining.
     let _client = std::net::TcpStream::connect(serving.addresses().tcp.unwrap()).unwrap();
+    serving.wait_for_metric("rialto_connections_open 1");
     serving.signal("TERM");
     serving.wait_for_log("a second signal stops at once");
     serving.signal("TERM");

@@ -2,15 +2,20 @@
 #![allow(dead_code, unreachable_pub, missing_docs, clippy::unwrap_used)]
 
 use std::{
-    io::{BufRead as _, BufReader, Read as _},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::TcpStream,
     path::{Path, PathBuf},
     process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Output, Stdio},
+    time::{Duration, Instant},
 };
 
 use rialto_server::addresses::{self, Addresses};
 
 /// Last line of the banner.
 const BANNER_END: &str = "Ctrl-C";
+
+/// After this long something hangs.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The binary, seeing nothing of the environment that the tests run in.
 pub fn rialto() -> Command {
@@ -50,6 +55,9 @@ impl Serving {
             "broker.shards=1",
             "--set",
             "broker.pin=off",
+            // A new one is filled quickly on any disk.
+            "--set",
+            "storage.segment_bytes=8388608",
         ]);
         for listener in ["--tcp", "--tls", "--quic", "--ops"] {
             if !more.contains(&listener) {
@@ -82,6 +90,23 @@ impl Serving {
 
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Waits until its metrics have this line.
+    pub fn wait_for_metric(&self, line: &str) {
+        let begun = Instant::now();
+        while !self.metrics().lines().any(|found| found == line) {
+            assert!(begun.elapsed() < PATIENCE, "no {line:?} in the metrics");
+        }
+    }
+
+    fn metrics(&self) -> String {
+        let mut stream = TcpStream::connect(self.addresses().ops.unwrap()).unwrap();
+        let request = "GET /metrics HTTP/1.1\r\nHost: rialto\r\nConnection: close\r\n\r\n";
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
     }
 
     /// Sends a signal by name, such as `TERM`.
