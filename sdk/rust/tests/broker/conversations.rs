@@ -78,13 +78,18 @@ async fn what_somebody_invited_does_is_seen_by_the_others() {
     let marked = ann.mark_read(room, said.seq).await.unwrap();
     assert_eq!((marked.unread, marked.unread_mentions), (0, 0));
     assert_eq!(ann.mark_unread(room, Seq(0)).await.unwrap().unread, 1);
-    let listed = bob.conversations(None, 0).await.unwrap();
-    assert!(
-        listed
-            .listings
-            .iter()
-            .any(|listing| listing.conversation == room.to_proto())
-    );
+    // His list of conversations learns of it after all others do.
+    let is_listed = async {
+        loop {
+            let listed = bob.conversations(None, 0).await.unwrap();
+            let mut listings = listed.listings.iter();
+            if listings.any(|listing| listing.conversation == room.to_proto()) {
+                break;
+            }
+        }
+    };
+    let patience = std::time::Duration::from_secs(60);
+    tokio::time::timeout(patience, is_listed).await.unwrap();
     ann.close().await;
     bob.close().await;
     node.stop().await;

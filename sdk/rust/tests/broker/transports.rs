@@ -67,8 +67,7 @@ async fn quic_is_left_for_tls_when_nobody_answers() {
     let builder = node
         .builder("ann")
         .endpoint(format!("quic://{}", silent.local_addr().unwrap()))
-        .endpoint(node.tls())
-        .connect_timeout_ms(500);
+        .endpoint(node.tls());
     let (ann, _events) = builder.connect().await.unwrap();
     let state = ann.state().borrow().clone();
     let rialto_sdk::ConnectionState::Connected { endpoint, .. } = state else {

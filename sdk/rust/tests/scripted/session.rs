@@ -244,7 +244,10 @@ async fn why_there_is_no_client_is_typed() {
 
 #[tokio::test]
 async fn the_next_endpoint_is_tried_when_one_cannot_be_reached() {
-    let gone = Server::start().await.endpoint();
+    // Has the port, so that nobody else gets it, and does not listen.
+    let nobody = tokio::net::TcpSocket::new_v4().unwrap();
+    nobody.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let gone = format!("tcp://{}", nobody.local_addr().unwrap());
     let server = Server::start().await;
     let endpoints = builder().endpoint(&gone).endpoint(server.endpoint());
     let (client, _events, _peer) = server.client_with(|_| endpoints).await;
