@@ -19,8 +19,11 @@ pub(crate) use built::binary;
 
 /// How long a broker may take to serve; a bound for a test that would otherwise hang.
 const START_MAX: Duration = Duration::from_secs(60);
-/// Small segments: a new one is filled quickly on any disk.
-const SEGMENTS: [&str; 2] = ["--set", "storage.segment_bytes=8388608"];
+/// Segments that are filled quickly on any disk, and time for handshakes on a busy machine.
+const SETTINGS: [&str; 2] = [
+    "storage.segment_bytes=8388608",
+    "limits.handshake_timeout_ms=30000",
+];
 /// Between two looks at whether it does.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
@@ -111,7 +114,7 @@ fn serve(data: &Path, [tcp, tls, quic, ops]: &[String; 4], settings: &[String]) 
             "serve", "--tcp", tcp, "--tls", tls, "--quic", quic, "--ops", ops, "--data",
         ])
         .arg(data)
-        .args(SEGMENTS)
+        .args(SETTINGS.iter().flat_map(|setting| ["--set", setting]))
         .args(settings.iter().flat_map(|setting| ["--set", setting]))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
