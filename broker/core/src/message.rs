@@ -291,6 +291,24 @@ pub enum ToOwner {
     },
 }
 
+impl ToOwner {
+    /// Bytes that it holds beside itself, about.
+    #[must_use]
+    pub fn payload_bytes(&self) -> usize {
+        match self {
+            // What they say are slices of their frame, whose size the edge took as credit.
+            Self::Append { origin, .. } | Self::Create { origin, .. } => origin.cost as usize,
+            Self::AppendPlain(batch) => batch.bytes.len() + size_of_val(&batch.drafts[..]),
+            Self::Notify { notice, .. } => notice.len(),
+            Self::Signal {
+                signal: v1::signalled::Signal::Custom(custom),
+                ..
+            } => custom.len(),
+            _ => 0,
+        }
+    }
+}
+
 /// Told to an edge.
 #[derive(Clone, Debug)]
 pub enum ToEdge {

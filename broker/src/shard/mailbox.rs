@@ -10,7 +10,7 @@ use std::sync::{
 
 use futures_util::task::AtomicWaker;
 use rialto_core::{
-    message::{Message, ToEdge, ToHome, ToOwner},
+    message::{Message, ToEdge, ToHome},
     topology::ShardId,
 };
 
@@ -112,17 +112,7 @@ fn weight(message: &Message) -> usize {
 
 fn payload(message: &Message) -> usize {
     match message {
-        Message::ToOwner(ToOwner::Append { drafts, .. }) => {
-            drafts.iter().map(|draft| draft.content.encoded_len()).sum()
-        }
-        Message::ToOwner(ToOwner::AppendPlain(batch)) => {
-            batch.bytes.len() + size_of_val(&batch.drafts[..])
-        }
-        Message::ToOwner(ToOwner::Create { create, .. }) => {
-            create.title.len() + create.members.iter().map(bytes::Bytes::len).sum::<usize>()
-        }
-        Message::ToOwner(ToOwner::Notify { notice, .. }) => notice.len(),
-        Message::ToOwner(_) => 0,
+        Message::ToOwner(message) => message.payload_bytes(),
         Message::ToEdge(ToEdge::Answered { body, .. }) => body.len(),
         Message::ToEdge(ToEdge::CaughtUp {
             result: Ok(events), ..
@@ -143,7 +133,14 @@ fn payload(message: &Message) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rialto_protocol::ids::{ConversationId, UserId};
+    use rialto_core::{
+        io::ConnId,
+        message::{Author, Origin, ToOwner},
+    };
+    use rialto_protocol::{
+        ids::{ConversationId, DeviceId, RequestId, UserId},
+        v1,
+    };
 
     fn message(number: u64) -> Message {
         let user = UserId::SYSTEM;
@@ -169,5 +166,45 @@ mod tests {
         assert_eq!(all[1].offer(ShardId(0), &mut batch), Delivery::Taken);
         assert_eq!(all[1].take(&all).len(), 1);
         assert!(all[1].take(&all).is_empty() && all[1].is_empty());
+    }
+    #[test]
+    fn signals_and_requests_weigh_what_they_hold() {
+        let origin = Origin {
+            edge: ShardId(0),
+            conn: ConnId {
+                index: 0,
+                generation: 0,
+            },
+            request: RequestId(1),
+            cost: 1_000,
+        };
+        let (user, conversation) = (UserId::SYSTEM, ConversationId::from_bytes([1; 16]));
+        let custom = bytes::Bytes::from(vec![0; 1_000]);
+        let signal = ToOwner::Signal {
+            origin,
+            user,
+            conversation,
+            signal: v1::signalled::Signal::Custom(custom),
+        };
+        let create = ToOwner::Create {
+            origin,
+            author: Author {
+                user,
+                device: DeviceId::from_bytes([1; 16]),
+            },
+            conversation,
+            create: v1::Create::default(),
+        };
+        let describe = ToOwner::Describe {
+            origin,
+            user,
+            conversation,
+        };
+        let weight_of = |message: ToOwner| weight(&Message::ToOwner(message));
+        assert_eq!(
+            weight_of(signal.clone()),
+            weight_of(describe.clone()) + 1_000
+        );
+        assert_eq!(weight_of(create), weight_of(describe) + 1_000);
     }
 }

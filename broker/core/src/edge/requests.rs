@@ -304,7 +304,8 @@ impl Edge {
             v1::signal::Signal::Custom(custom)
                 if custom.len() <= limits::CUSTOM_SIGNAL_BYTES_MAX =>
             {
-                v1::signalled::Signal::Custom(custom)
+                // It may wait for long, and the frame that it came in may be large.
+                v1::signalled::Signal::Custom(Bytes::copy_from_slice(&custom))
             }
             v1::signal::Signal::Custom(_) => return Err(ErrorCode::InvalidField.into()),
         };

@@ -142,13 +142,7 @@ impl Work {
 
     /// Bytes that it keeps while it waits, about.
     pub(super) fn bytes(&self) -> usize {
-        let kept = match &self.ask {
-            // What the edge took as credit is the size of the request.
-            ToOwner::Append { origin, .. } | ToOwner::Create { origin, .. } => origin.cost as usize,
-            ToOwner::Notify { notice, .. } => notice.len(),
-            _ => 0,
-        };
-        size_of::<Self>() + kept
+        size_of::<Self>() + self.ask.payload_bytes()
     }
 
     /// To whom a refusal goes.

@@ -114,6 +114,28 @@ fn answers_for_a_connection_that_is_gone_are_dropped() {
 }
 
 #[test]
+fn a_signal_does_not_keep_the_frame_that_it_came_in() {
+    let mut rig = Rig::new();
+    let conn = rig.connect("ann");
+    let signal = v1::Signal {
+        conversation: conversation(1).to_proto(),
+        signal: Some(v1::signal::Signal::Custom(Bytes::from_static(b"?"))),
+    };
+    let mut body = prost::Message::encode_to_vec(&signal);
+    // A field that nobody knows yet, whose bytes stand behind what is known.
+    prost::encoding::bytes::encode(1_000, &vec![0; 100_000], &mut body);
+    rig.send_raw(conn, FrameKind::Signal, 0, &body);
+    let ToOwner::Signal { signal, .. } = rig.ask() else {
+        panic!("Signal")
+    };
+    let v1::signalled::Signal::Custom(custom) = signal else {
+        panic!("{signal:?}")
+    };
+    assert_eq!(&custom[..], b"?");
+    assert!(custom.try_into_mut().unwrap().capacity() < 100);
+}
+
+#[test]
 fn a_request_without_an_id_closes_but_a_signal_needs_none() {
     let mut rig = Rig::new();
     let conn = rig.connect("ann");

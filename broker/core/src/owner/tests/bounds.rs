@@ -269,3 +269,33 @@ fn a_batch_larger_than_an_entry_leaves_as_a_whole() {
     world.settle();
     assert_eq!(world.receipts().len(), 5);
 }
+
+/// How many signals that say so much wait for a read before more are refused.
+fn waiting_signals(custom_bytes: usize) -> usize {
+    let mut world = World::with(
+        CoreConfig {
+            shard_bytes_max: 1 << 20,
+            ..CoreConfig::default()
+        },
+        MapStore::default(),
+    );
+    world.hold_loads = true;
+    for number in 0..1_000_u16 {
+        let mut id = [0; 16];
+        id[..2].copy_from_slice(&number.to_be_bytes());
+        let origin = world.origin();
+        world.send(ToOwner::Signal {
+            origin,
+            user: user("alice"),
+            conversation: ConversationId::from_bytes(id),
+            signal: v1::signalled::Signal::Custom(vec![0; custom_bytes].into()),
+        });
+    }
+    world.owner.desk.parked
+}
+
+#[test]
+fn what_signals_say_counts_while_they_wait() {
+    let (short, long) = (waiting_signals(1), waiting_signals(1_000));
+    assert!(long > 0 && long * 3 < short * 2, "{long} of {short}");
+}
