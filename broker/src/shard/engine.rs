@@ -425,13 +425,18 @@ impl Engine {
         let Some(link) = self.link(conn) else {
             return true;
         };
-        link.identify(|| {
+        let has_room = link.identify(|| {
             if identity.service {
                 Some(None)
             } else {
                 self.node.admission.admit_user(identity.user).map(Some)
             }
-        })
+        });
+        if has_room && let Some(streams) = link.catch_ups() {
+            let connection = streams.connection();
+            connection.set_receive_window(quic::RECEIVE_WINDOW);
+        }
+        has_room
     }
 }
 

@@ -39,12 +39,15 @@ pub(crate) enum Stage {
 /// Every queue and reason that the shell counts, as in [`rialto_core::counters::SHED`].
 pub(crate) const SHED: &[(&str, &str)] = &[
     ("accept", "address"),
+    ("accept", "socket"),
+    ("accept", "stopping"),
     ("accept", "total"),
     ("connection", "panic"),
     ("datagram", "connection_lost"),
     ("datagram", "full"),
     ("datagram", "too_large"),
     ("handshake", "alpn"),
+    ("handshake", "parting"),
     ("handshake", "pending"),
     ("handshake", "quic"),
     ("handshake", "timeout"),

@@ -28,7 +28,7 @@ use crate::{
 };
 
 pub(crate) use catch_up::CatchUps;
-pub(crate) use settings::Shared;
+pub(crate) use settings::{RECEIVE_WINDOW, Shared};
 
 /// Application error code (RFC 9000, section 20.2) of a connection that ends in order; the reason went before, as a frame.
 pub(crate) const CLOSED: VarInt = VarInt::from_u32(0);
@@ -59,19 +59,45 @@ pub(crate) async fn serve(
     loopback: Arc<quinn::ServerConfig>,
 ) {
     let mut pace = Pace::default();
+    let served = Served::default();
     while let Some(incoming) = endpoint.accept().await {
-        if let Some((incoming, admitted)) = admit(&engine, incoming) {
+        let parting = endpoint.open_connections().saturating_sub(served.count());
+        if let Some((incoming, admitted)) = admit(&engine, incoming, parting) {
             let from = incoming.remote_address().ip().to_canonical();
             let near = from.is_loopback().then(|| Arc::clone(&loopback));
-            tokio::task::spawn_local(shake_hands(Rc::clone(&engine), incoming, near, admitted));
+            let handshake =
+                shake_hands(Rc::clone(&engine), incoming, near, admitted, served.clone());
+            tokio::task::spawn_local(handshake);
         }
         pace.keep().await;
     }
 }
 
-/// Before any cryptography: is there room, and is the address that of the sender?
-fn admit(engine: &Rc<Engine>, incoming: Incoming) -> Option<(Incoming, (Permit, Stranger))> {
+/// Connections of an endpoint that have a task: each has a clone. quinn has those beside them that are closed, and which it
+/// keeps until their clients can have noticed.
+#[derive(Clone, Default)]
+struct Served(Rc<()>);
+
+impl Served {
+    fn count(&self) -> usize {
+        Rc::strong_count(&self.0) - 1
+    }
+}
+
+/// Before any cryptography: is there room, and is the address that of the sender? `parting` connections are closed and kept.
+fn admit(
+    engine: &Rc<Engine>,
+    incoming: Incoming,
+    parting: usize,
+) -> Option<(Incoming, (Permit, Stranger))> {
     if engine.refuses_connections() {
+        engine.shed(Stage::Accept, "stopping");
+        incoming.refuse();
+        return None;
+    }
+    // How long they are kept, their clients say: 49 s at most, and less than a second if they mean it well.
+    if parting >= engine.node().config.handshakes_max {
+        engine.shed(Stage::Handshake, "parting");
         incoming.refuse();
         return None;
     }
@@ -102,6 +128,7 @@ async fn shake_hands(
     incoming: Incoming,
     settings: Option<Arc<quinn::ServerConfig>>,
     admitted: (Permit, Stranger),
+    served: Served,
 ) {
     let handshake = async {
         let connecting = match settings {
@@ -136,6 +163,7 @@ async fn shake_hands(
             send,
             recv,
             stopped: None,
+            _served: served,
         },
     ));
 }
@@ -167,6 +195,7 @@ struct Quic {
     recv: RecvStream,
     /// Resolves once the client has acknowledged everything; set when nothing follows.
     stopped: Option<Pin<Box<dyn Future<Output = ()>>>>,
+    _served: Served,
 }
 
 impl Wire for Quic {
@@ -204,8 +233,17 @@ impl Wire for Quic {
     }
 }
 
+impl Quic {
+    /// Has quinn forget what lies in the stream: it would keep it for as long as the closed connection.
+    fn let_go(&mut self) {
+        let _ = self.recv.stop(CLOSED);
+        let _ = self.send.reset(CLOSED);
+    }
+}
+
 impl Drop for Quic {
     fn drop(&mut self) {
+        self.let_go();
         // Nothing else of the connection is of use without its main stream.
         self.connection.close(CLOSED, b"");
     }
@@ -221,4 +259,77 @@ fn poll_write_chunks(
     let written = ready!(pin!(send.write_chunks(outbox.front_chunks())).poll(cx))?;
     outbox.remove_written();
     Poll::Ready(Ok(written.bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        future::poll_fn,
+        net::{Ipv4Addr, SocketAddr},
+    };
+
+    use rustls_pki_types::PrivateKeyDer;
+
+    use super::*;
+
+    /// A frame that tells whether it is still held.
+    struct Frame(Arc<[u8; 1_000]>);
+
+    impl AsRef<[u8]> for Frame {
+        fn as_ref(&self) -> &[u8] {
+            &self.0[..]
+        }
+    }
+
+    /// A client, and the broker's end of its main stream.
+    async fn connected() -> ((quinn::Connection, SendStream, RecvStream), Quic) {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let certificate = made.cert.der().clone();
+        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        let server = quinn::ServerConfig::with_single_cert(vec![certificate.clone()], key).unwrap();
+        let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let server = Endpoint::server(server, free).unwrap();
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(certificate).unwrap();
+        let config = quinn::ClientConfig::with_root_certificates(Arc::new(roots)).unwrap();
+        let client = Endpoint::client(free).unwrap();
+        let address = server.local_addr().unwrap();
+        let connecting = client.connect_with(config, address, "localhost").unwrap();
+        let accepting = async { server.accept().await.unwrap().await.unwrap() };
+        let (connected, connection) = tokio::join!(connecting, accepting);
+        let connected = connected.unwrap();
+        let (mut sending, receiving) = connected.open_bi().await.unwrap();
+        sending.write_all(&[0; 1_000]).await.unwrap();
+        let (send, recv) = connection.accept_bi().await.unwrap();
+        let wire = Quic {
+            connection,
+            send,
+            recv,
+            stopped: None,
+            _served: Served::default(),
+        };
+        ((connected, sending, receiving), wire)
+    }
+
+    #[tokio::test]
+    async fn what_a_connection_has_sent_is_not_kept_once_it_is_closed() {
+        let (_client, mut wire) = connected().await;
+        let held = Arc::new([0; 1_000]);
+        let mut outbox = Outbox::default();
+        outbox.push(Bytes::from_owner(Frame(Arc::clone(&held))));
+        poll_fn(|cx| wire.poll_write(cx, &mut outbox))
+            .await
+            .unwrap();
+        assert_eq!(Arc::strong_count(&held), 2);
+        // Nobody else has had a turn since: the client has not acknowledged anything.
+        drop(wire);
+        assert_eq!(Arc::strong_count(&held), 1);
+    }
+
+    #[tokio::test]
+    async fn what_a_connection_has_not_read_is_not_kept_once_it_is_closed() {
+        let (_client, mut wire) = connected().await;
+        wire.let_go();
+        assert!(wire.recv.stop(CLOSED).is_err(), "it was not stopped");
+    }
 }

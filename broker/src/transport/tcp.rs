@@ -83,14 +83,21 @@ fn admit(
             return None;
         }
     };
+    if let Err(error) = set_up(stream) {
+        tracing::debug!(%error, "a socket could not be set up");
+        engine.shed(Stage::Accept, "socket");
+        return None;
+    }
+    Some((permit, engine.admit_stranger()?))
+}
+
+fn set_up(stream: &TcpStream) -> io::Result<()> {
     // Frames are gathered before they are written: waiting for more would only delay them.
-    stream.set_nodelay(true).ok()?;
+    stream.set_nodelay(true)?;
     // Without this bound the kernel keeps up to 4 MiB for a client that does not read.
     #[cfg(any(target_os = "linux", target_os = "macos"))]
-    SockRef::from(stream)
-        .set_tcp_notsent_lowat(UNSENT_BYTES_MAX)
-        .ok()?;
-    Some((permit, engine.admit_stranger()?))
+    SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_BYTES_MAX)?;
+    Ok(())
 }
 
 fn is_of_one_connection(error: &io::Error) -> bool {

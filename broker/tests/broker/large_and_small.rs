@@ -70,7 +70,7 @@ async fn beginnings_of_large_frames_have_a_budget_and_small_ones_pass() {
         let mut first = node.join_over(&target, "ann").await;
         let mut second = node.join_over(&target, "bob").await;
         first.send_bytes(&unfinished(100_000)).await;
-        second.send_bytes(&unfinished(250_000)).await;
+        second.push(&unfinished(250_000)).await;
         assert_eq!(second.refused().await, ErrorCode::TooManyConnections);
         one_byte_at_a_time(&node, &target).await;
         // What the first one held is free again once it is gone.

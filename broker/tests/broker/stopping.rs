@@ -26,6 +26,10 @@ async fn draining_tells_clients_to_go_and_takes_no_new_ones() {
         })
         .await;
     }
+    let refused = node
+        .metric("rialto_shed_total{queue=\"accept\",reason=\"stopping\"}")
+        .await;
+    assert!(refused >= 1, "{refused}");
     node.stop().await;
 }
 

@@ -2,6 +2,7 @@
 
 mod client;
 mod http;
+mod unhurried;
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -16,12 +17,13 @@ use rialto_storage::{Store, memory::MemoryStore};
 
 pub(crate) use client::{Client, Target, text_of};
 pub(crate) use http::get;
+pub(crate) use unhurried::Unhurried;
 
 /// Any free port of loopback.
 pub(crate) const FREE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// After this long something hangs.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits, but not for ever.
 pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {

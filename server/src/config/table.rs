@@ -330,7 +330,7 @@ pub const TABLE: &[Key] = &[
         "5000",
         (100, 60_000),
         "milliseconds",
-        "From the accepted connection to its Hello.",
+        "For a handshake of TLS or QUIC, and again from its end, or from the accepted connection, to the Hello.",
     ),
     number(
         "limits.keep_alive_ms",

@@ -16,7 +16,7 @@ use quinn::SendStream;
 use rialto_core::io::Input;
 use rialto_protocol::ids::ConversationId;
 
-use super::poll_write_chunks;
+use super::{CLOSED, poll_write_chunks};
 use crate::shard::{
     bell::Bell,
     engine::Engine,
@@ -88,6 +88,13 @@ impl CatchUps {
     }
 }
 
+/// What the client has of a stream that has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Arrived {
+    All,
+    Some,
+}
+
 /// The task of one stream.
 struct Serving {
     engine: Weak<Engine>,
@@ -100,25 +107,45 @@ impl Serving {
         let Ok(mut send) = connection.open_uni().await else {
             return self.link.close();
         };
+        match self.serve(&mut send, &conversation).await {
+            Ok(Arrived::All) => {}
+            Ok(Arrived::Some) => drop(send.reset(CLOSED)),
+            // The connection is gone, or the client has stopped the stream, and with it events that it asked for.
+            Err(_) => {
+                // What lies in the stream, quinn would keep for as long as the closed connection.
+                let _ = send.reset(CLOSED);
+                self.link.close();
+            }
+        }
+    }
+
+    /// Writes until the stream was quiet, and waits until the client has acknowledged all of it or does not want it.
+    async fn serve(
+        &self,
+        send: &mut SendStream,
+        conversation: &ConversationId,
+    ) -> io::Result<Arrived> {
         loop {
-            match tokio::time::timeout(QUIET, poll_fn(|cx| self.poll(cx, &mut send))).await {
-                Ok(Ok(())) => {}
-                // The connection is gone, or the client has stopped the stream, and with it events that it asked for.
-                Ok(Err(_)) => return self.link.close(),
-                Err(_) if self.is_quiet() => {
-                    if self
-                        .link
-                        .catch_ups()
-                        .is_none_or(|streams| streams.end(&conversation))
-                    {
-                        let _ = send.finish();
-                        return;
-                    }
+            match tokio::time::timeout(QUIET, poll_fn(|cx| self.poll(cx, send))).await {
+                Ok(written) => written?,
+                Err(_) if self.forgotten(conversation) => {
+                    let _ = send.finish();
+                    return Ok(match send.stopped().await {
+                        Ok(None) => Arrived::All,
+                        Ok(Some(_)) | Err(_) => Arrived::Some,
+                    });
                 }
                 // The client does not read.
                 Err(_) => {}
             }
         }
+    }
+
+    /// Forgets the stream, unless something has been queued on it meanwhile.
+    fn forgotten(&self, conversation: &ConversationId) -> bool {
+        self.link
+            .catch_ups()
+            .is_none_or(|streams| streams.end(conversation))
     }
 
     /// Ready after something was written.
@@ -143,9 +170,5 @@ impl Serving {
             });
         }
         Poll::Ready(Ok(()))
-    }
-
-    fn is_quiet(&self) -> bool {
-        self.stream.outbox.borrow().is_empty()
     }
 }

@@ -6,7 +6,7 @@ use quinn::{
     EndpointConfig, IdleTimeout, TransportConfig, VarInt, crypto::rustls::QuicServerConfig,
 };
 use rialto_protocol::limits::{
-    FRAME_BYTES_MAX_CEILING, KEEP_ALIVE_PATIENCE, QUIC_LOOPBACK_PAYLOAD_BYTES,
+    FRAME_BYTES_MAX_UNAUTHENTICATED, KEEP_ALIVE_PATIENCE, QUIC_LOOPBACK_PAYLOAD_BYTES,
 };
 
 use crate::{
@@ -14,15 +14,19 @@ use crate::{
     transport::certificates::{Certificates, IdentityError},
 };
 
-/// Of the one stream that a client may open, and so of the connection: the largest frame may be on its way, and is not
-/// waited for by halves.
-const RECEIVE_WINDOW_BYTES: u32 = 512 << 10;
-/// Sent and not acknowledged, all streams of a connection together.
-const SEND_WINDOW_BYTES: u64 = 512 << 10;
+/// Of the one stream that a client may open, sent and not read: what a phone sends in a round trip. A longer frame comes by
+/// pieces, which are read as they come.
+const STREAM_WINDOW_BYTES: u32 = 64 << 10;
+/// The same of the connection: before a client has shown who it is, as much as is kept of its requests until then …
+const STRANGER_WINDOW_BYTES: u32 = 16 << 10;
+/// … and after that.
+pub(crate) const RECEIVE_WINDOW: VarInt = VarInt::from_u32(STREAM_WINDOW_BYTES);
+/// Sent and not acknowledged, all streams of a connection together: as much as the kernel keeps of a TCP connection.
+const SEND_WINDOW_BYTES: u64 = 128 << 10;
+/// Handshake messages that are not whole, of which clients send one, of some 2 KiB with keys against quantum computers.
+const CRYPTO_BYTES: usize = 8 << 10;
 /// Datagrams of a connection that wait to be sent.
-const DATAGRAM_BUFFER_BYTES: usize = 32 << 10;
-/// Datagrams that clients send all the same: the oldest make room for the newest, and nobody reads them.
-const DATAGRAMS_IGNORED_BYTES: usize = 2 << 10;
+const DATAGRAM_BUFFER_BYTES: usize = 16 << 10;
 /// First packets of clients that the shard has not looked at yet, and what they may hold in memory.
 const INCOMING_MAX: usize = 4_096;
 const INCOMING_BYTES_MAX: u64 = 16 << 20;
@@ -33,8 +37,8 @@ const IDLE_GRACE: Duration = Duration::from_secs(5);
 const KEEPS_ALIVE_FROM: Duration = Duration::from_secs(60);
 
 const _: () = assert!(
-    RECEIVE_WINDOW_BYTES as usize * 2 >= FRAME_BYTES_MAX_CEILING,
-    "a frame takes two windows at most"
+    STRANGER_WINDOW_BYTES as usize == 4 * FRAME_BYTES_MAX_UNAUTHENTICATED,
+    "what the core keeps of a stranger's requests"
 );
 
 /// Least time between two stateless resets of an endpoint. After a crash thousands of clients are owed one; each is smaller than
@@ -114,11 +118,12 @@ fn transport(config: &BrokerConfig) -> TransportConfig {
     transport
         .max_concurrent_bidi_streams(VarInt::from_u32(1))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
-        .stream_receive_window(VarInt::from_u32(RECEIVE_WINDOW_BYTES))
-        .receive_window(VarInt::from_u32(RECEIVE_WINDOW_BYTES))
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
+        .receive_window(VarInt::from_u32(STRANGER_WINDOW_BYTES))
         .send_window(SEND_WINDOW_BYTES)
-        // Clients send none; but without a buffer for them quinn would not send any either.
-        .datagram_receive_buffer_size(Some(DATAGRAMS_IGNORED_BYTES))
+        .crypto_buffer_size(CRYPTO_BYTES)
+        // Clients send none: who does is closed. With `None` quinn would not send any either.
+        .datagram_receive_buffer_size(Some(0))
         .datagram_send_buffer_size(DATAGRAM_BUFFER_BYTES)
         .max_idle_timeout(IdleTimeout::try_from(patience(config) + IDLE_GRACE).ok())
         // Clients keep the connection alive, and know when they sleep.

@@ -33,6 +33,16 @@ pub(crate) enum Target {
     Quic(SocketAddr, Vec<u8>),
 }
 
+impl Target {
+    /// The handshake of a QUIC client.
+    pub(crate) fn quic_crypto(&self) -> quinn::crypto::rustls::QuicClientConfig {
+        let Self::Quic(_, certificate) = self else {
+            panic!("this is not QUIC");
+        };
+        tls(certificate).try_into().unwrap()
+    }
+}
+
 type Reader = Box<dyn AsyncRead + Unpin + Send>;
 type Writer = Box<dyn AsyncWrite + Unpin + Send>;
 
@@ -114,11 +124,19 @@ impl Client {
         endpoint: quinn::Endpoint,
         target: &Target,
     ) -> std::io::Result<Self> {
-        let Target::Quic(address, certificate) = target else {
+        Self::connect_as(endpoint, Arc::new(target.quic_crypto()), target).await
+    }
+
+    /// Over QUIC, with a handshake of the caller's.
+    pub(crate) async fn connect_as(
+        endpoint: quinn::Endpoint,
+        crypto: Arc<dyn quinn::crypto::ClientConfig>,
+        target: &Target,
+    ) -> std::io::Result<Self> {
+        let Target::Quic(address, _) = target else {
             panic!("this is not QUIC");
         };
-        let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(tls(certificate)).unwrap();
-        let config = quinn::ClientConfig::new(Arc::new(crypto));
+        let config = quinn::ClientConfig::new(crypto);
         let connection = endpoint
             .connect_with(config, *address, "localhost")
             .unwrap()
