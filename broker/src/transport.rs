@@ -35,6 +35,16 @@ pub(crate) trait Wire: Unpin {
     /// Sends on what was taken and is still held back.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
+    /// Bytes that are kept of what has arrived, until more of it comes.
+    fn kept(&self) -> usize {
+        0
+    }
+
+    /// Of the bytes that were taken, about how many are held back: no more than [`Self::poll_flush`] has to send on.
+    fn held_back(&self) -> usize {
+        0
+    }
+
     /// Tells the client that nothing follows; ready once it has everything or is gone. The caller bounds the wait.
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 }

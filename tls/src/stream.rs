@@ -7,23 +7,21 @@ use std::{
 };
 
 use bytes::{Buf, BufMut, BytesMut};
-use rustls::unbuffered::{
-    ConnectionState, EncodeError, EncryptError, UnbufferedStatus, WriteTraffic,
+use rustls::{
+    client::UnbufferedClientConnection,
+    unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus, WriteTraffic},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWrite},
     net::TcpStream,
 };
 
-use crate::end::End;
+use crate::end::{End, RECORD_BYTES, RECORD_OVERHEAD};
 
 /// Read from a socket at once; several of the largest records (RFC 8446, section 5.2).
 const READ_BYTES: usize = 64 << 10;
 /// Plaintext that is encrypted and written at once.
 const WRITE_BYTES: usize = 64 << 10;
-/// Plaintext of the largest record, and what each costs beside it.
-const RECORD_BYTES: usize = 16 << 10;
-const RECORD_OVERHEAD: usize = 64;
 /// What [`WRITE_BYTES`] become: a piece that does not fit leaves a record before it that is not full, and two of those are more than
 /// a full one.
 const ENCRYPTED_BYTES: usize = WRITE_BYTES + (2 * WRITE_BYTES / RECORD_BYTES + 2) * RECORD_OVERHEAD;
@@ -32,10 +30,8 @@ const HEADER_BYTES: usize = 5;
 /// Records in a row without content that a peer may send: those that only hide how much is said (RFC 8446, section 5.4), or change
 /// keys. rustls takes 32 empty ones, as many as `BoringSSL`, but forgets them at each change of keys.
 const CONTENTLESS_BYTES_MAX: usize = 32 * (HEADER_BYTES + RECORD_BYTES + 256);
-/// Beginnings of records are moved together to the front at most this long: one record and a handshake message.
-const RECEIVED_BYTES_MAX: usize = 2 * (RECORD_BYTES + RECORD_OVERHEAD) + (64 << 10);
 /// Most bytes that [`TlsStream::poll_read`] and [`TlsStream::poll_receive`] hand over at once.
-pub const PLAIN_BYTES_MAX: usize = RECEIVED_BYTES_MAX + READ_BYTES;
+pub const PLAIN_BYTES_MAX: usize = UnbufferedClientConnection::RECEIVED_BYTES_MAX + READ_BYTES;
 
 /// What the connections of a thread read into and encrypt into, one after the other.
 #[derive(Debug, Default)]
@@ -87,6 +83,18 @@ impl<E: End> TlsStream<E> {
     #[must_use]
     pub fn alpn_protocol(&self) -> Option<&[u8]> {
         self.session.alpn_protocol()
+    }
+
+    /// Bytes in memory that wait for the rest of a record or handshake message.
+    #[must_use]
+    pub const fn received_bytes(&self) -> usize {
+        self.received.capacity()
+    }
+
+    /// Bytes of records that the socket has not taken.
+    #[must_use]
+    pub fn unsent_bytes(&self) -> usize {
+        self.unsent.len()
     }
 
     /// The socket.
@@ -182,7 +190,7 @@ impl<E: End> TlsStream<E> {
             return Poll::Ready(Err(error));
         }
         let rest = &received[used..];
-        if rest.len() > RECEIVED_BYTES_MAX {
+        if rest.len() > E::RECEIVED_BYTES_MAX {
             return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
         }
         self.received = rest.to_vec();

@@ -476,6 +476,23 @@ struct Forger {
 }
 
 impl Forger {
+    /// After a handshake that is as it should be.
+    async fn connect(near: TcpStream, config: &Arc<ClientConfig>) -> (TcpStream, Self) {
+        let key_log = Arc::new(ClientSecret::default());
+        let mut config = (**config).clone();
+        config.key_log = key_log.clone();
+        let connector = TlsConnector::from(Arc::new(config));
+        let (socket, session) = connector.connect(name(), near).await.unwrap().into_inner();
+        let suite = session.negotiated_cipher_suite().and_then(|s| s.tls13());
+        let secret = key_log.0.lock().unwrap().clone();
+        let forger = Self {
+            suite: suite.unwrap(),
+            secret,
+            records: 0,
+        };
+        (socket, forger)
+    }
+
     fn expand(&self, label: &str, out: &mut [u8]) {
         let length = u16::try_from(out.len()).unwrap().to_be_bytes();
         let label = format!("tls13 {label}");
@@ -521,19 +538,8 @@ impl Forger {
 async fn a_peer_may_hide_how_much_it_says_but_not_say_nothing_for_ever() {
     let (client_config, server_config) = configs();
     let (near, far) = sockets().await;
-    let key_log = Arc::new(ClientSecret::default());
-    let mut client_config = (*client_config).clone();
-    client_config.key_log = key_log.clone();
     let peer = async {
-        let connector = TlsConnector::from(Arc::new(client_config));
-        let peer = connector.connect(name(), near).await.unwrap();
-        let (mut socket, session) = peer.into_inner();
-        let suite = session.negotiated_cipher_suite().and_then(|s| s.tls13());
-        let mut forger = Forger {
-            suite: suite.unwrap(),
-            secret: key_log.0.lock().unwrap().clone(),
-            records: 0,
-        };
+        let (mut socket, mut forger) = Forger::connect(near, &client_config).await;
         let mut sent = Vec::new();
         for _ in 0..30 {
             sent.extend(forger.nothing());
@@ -570,6 +576,34 @@ async fn a_peer_may_hide_how_much_it_says_but_not_say_nothing_for_ever() {
             (error.kind(), &heard[..]),
             (io::ErrorKind::InvalidData, &b"here"[..])
         );
+    };
+    within(async { tokio::join!(peer, ours) }).await;
+}
+
+#[tokio::test]
+async fn a_server_keeps_little_of_a_handshake_message_that_never_ends() {
+    let (client_config, server_config) = configs();
+    let (near, far) = sockets().await;
+    let peer = async {
+        let (mut socket, mut forger) = Forger::connect(near, &client_config).await;
+        let mut sent = forger.record(ContentType::Handshake, &[24, 0, 0xff, 0xff]);
+        while socket.write_all(&sent).await.is_ok() {
+            sent = forger.record(ContentType::Handshake, &[0]);
+        }
+    };
+    let ours = async {
+        let mut buffers = Buffers::default();
+        let mut server = server(far, &server_config);
+        shake_hands(&mut server, &mut buffers).await.unwrap();
+        loop {
+            let read =
+                poll_fn(|context| server.poll_receive(context, &mut buffers, 4 << 10, |_| ()));
+            match read.await {
+                Ok(count) => assert!(count > 0),
+                Err(error) => break assert_eq!(error.kind(), io::ErrorKind::InvalidData),
+            }
+            assert!(server.received_bytes() <= 33 << 10);
+        }
     };
     within(async { tokio::join!(peer, ours) }).await;
 }

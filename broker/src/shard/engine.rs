@@ -441,7 +441,7 @@ impl Engine {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::panic::{AssertUnwindSafe, catch_unwind};
 
     use rialto_core::topology::Topology;
@@ -459,12 +459,12 @@ mod tests {
         }
     }
 
-    fn admitted(engine: &Engine) -> (Permit, Stranger) {
+    pub(crate) fn admitted(engine: &Engine) -> (Permit, Stranger) {
         let permit = engine.admission().admit([127, 0, 0, 1].into()).unwrap();
         (permit, engine.admit_stranger().unwrap())
     }
 
-    fn engine() -> Rc<Engine> {
+    pub(crate) fn engine() -> Rc<Engine> {
         let config = BrokerConfig::default();
         let core = Shard::new(
             ShardId(0),

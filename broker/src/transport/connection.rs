@@ -50,13 +50,17 @@ enum End {
 }
 
 /// A connection with its session.
-pub(crate) struct Connection<W> {
+pub(crate) struct Connection<W: Wire> {
     registration: Registration,
     wire: W,
     /// What the core has not taken: the beginning of a frame as a rule.
     rest: BytesMut,
     /// In `rest` is a whole frame: the core had no credit or no time for it.
     held: bool,
+    /// As it was counted last.
+    kept: Kept,
+    /// Bytes of frames that were taken below, and are not known to have left.
+    unreported: usize,
     /// Something may be held back below.
     flush_due: bool,
     /// What arrives is not looked at any more: something in it was no frame.
@@ -97,22 +101,10 @@ impl<W: Wire> Future for Connection<W> {
     }
 }
 
-impl<W> Drop for Connection<W> {
+impl<W: Wire> Drop for Connection<W> {
     fn drop(&mut self) {
         let engine = self.registration.engine();
-        engine.kept().change(self.kept(), Kept::Begun(0));
-    }
-}
-
-impl<W> Connection<W> {
-    /// What it keeps until its next turn.
-    fn kept(&self) -> Kept {
-        let bytes = self.rest.capacity();
-        if self.held && bytes <= HELD_BYTES_MAX {
-            Kept::Held(bytes)
-        } else {
-            Kept::Begun(bytes)
-        }
+        engine.kept().change(self.kept, Kept::Begun(0));
     }
 }
 
@@ -123,6 +115,8 @@ impl<W: Wire> Connection<W> {
             wire,
             rest: BytesMut::new(),
             held: false,
+            kept: Kept::Begun(0),
+            unreported: 0,
             flush_due: false,
             deaf: false,
             gone: false,
@@ -167,12 +161,26 @@ impl<W: Wire> Connection<W> {
         if self.flush_due && self.wire.poll_flush(cx)?.is_ready() {
             self.flush_due = false;
         }
+        let (engine, conn) = (self.registration.engine(), self.registration.link().id());
+        engine.turns().was_written(turn, bytes);
+        self.unreported += bytes;
+        // Of a client that does not read, what is held back counts like what is queued.
+        let bytes = self.unreported.saturating_sub(self.wire.held_back());
         if bytes > 0 {
-            let (engine, conn) = (self.registration.engine(), self.registration.link().id());
-            engine.turns().was_written(turn, bytes);
+            self.unreported -= bytes;
             engine.handle(Input::Written { conn, bytes });
         }
         Ok(())
+    }
+
+    /// What it keeps until its next turn.
+    fn keeps(&self) -> Kept {
+        let bytes = self.rest.capacity() + self.wire.kept();
+        if self.held && bytes <= HELD_BYTES_MAX {
+            Kept::Held(bytes)
+        } else {
+            Kept::Begun(bytes)
+        }
     }
 
     /// Thousands may leave at the same moment.
@@ -244,7 +252,6 @@ impl<W: Wire> Connection<W> {
 
     fn read_frames(&mut self, cx: &mut Context<'_>, turn: Turn) -> io::Result<Read> {
         let (engine, conn) = (self.registration.engine(), self.registration.link().id());
-        let kept_before = self.kept();
         let mut shared = engine.read_buffer();
         let own = self.rest.len() > REST_COPIED_MAX;
         let buf = if own {
@@ -306,12 +313,117 @@ impl<W: Wire> Connection<W> {
         } else if self.rest.len() <= REST_COPIED_MAX && self.rest.capacity() > REST_COPIED_MAX {
             self.rest = BytesMut::from(&self.rest[..]);
         }
-        let kept_now = self.kept();
-        engine.kept().change(kept_before, kept_now);
-        if !engine.kept().allow(kept_now) && matches!(result, Ok(Read::Paused)) {
+        let keeps = self.keeps();
+        engine
+            .kept()
+            .change(std::mem::replace(&mut self.kept, keeps), keeps);
+        if !engine.kept().allow(keeps) && matches!(result, Ok(Read::Paused)) {
             engine.shed(Stage::PartialFrame, "shard_budget");
             return Ok(Read::Refused(ErrorCode::TooManyConnections));
         }
         result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use bytes::Bytes;
+    use rialto_core::{
+        io::{Output, Transport},
+        message::{Message, Origin, ToEdge},
+    };
+    use rialto_protocol::{frame::FrameKind, ids::RequestId};
+
+    use super::*;
+    use crate::shard::{
+        engine::tests::{admitted, engine},
+        figures::Carrier,
+        link::Outbox,
+    };
+
+    /// Takes all at once, and sends on what it is let.
+    #[derive(Default)]
+    struct Slow {
+        taken: usize,
+        sends: bool,
+    }
+
+    impl Wire for Slow {
+        fn poll_read(
+            &mut self,
+            _: &mut Context<'_>,
+            _: &mut BytesMut,
+            _: usize,
+        ) -> Poll<io::Result<usize>> {
+            Poll::Pending
+        }
+
+        fn poll_write(
+            &mut self,
+            _: &mut Context<'_>,
+            outbox: &mut Outbox,
+        ) -> Poll<io::Result<usize>> {
+            let bytes = outbox.bytes();
+            outbox.consume(bytes);
+            self.taken += bytes;
+            Poll::Ready(Ok(bytes))
+        }
+
+        fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            if !self.sends {
+                return Poll::Pending;
+            }
+            self.taken = 0;
+            Poll::Ready(Ok(()))
+        }
+
+        fn held_back(&self) -> usize {
+            self.taken
+        }
+
+        fn poll_close(&mut self, _: &mut Context<'_>) -> Poll<()> {
+            Poll::Ready(())
+        }
+    }
+
+    #[test]
+    fn what_is_held_back_below_counts_as_queued_until_it_has_left() {
+        let engine = engine();
+        let registration = engine.open(Carrier::Tls, admitted(&engine), Transport::default(), None);
+        let conn = registration.link().id();
+        let answer = ToEdge::Answered {
+            origin: Origin {
+                edge: engine.id(),
+                conn,
+                request: RequestId(1),
+                cost: 0,
+            },
+            kind: FrameKind::HistoryPage,
+            body: Bytes::from(vec![0; 4 << 20]),
+        };
+        let mut outputs = Vec::new();
+        engine.with_core(|core, now| {
+            let messages = vec![Message::ToEdge(answer)];
+            core.handle(now, Input::Messages { messages });
+            core.take_outputs(&mut outputs);
+        });
+        let may_read = || engine.with_core(|core, _| core.may_read(conn));
+        let [Output::Send { frame, .. }] = &outputs[..] else {
+            panic!("{outputs:?}")
+        };
+        registration.link().push(frame.clone());
+        let mut connection = Connection::new(registration, Slow::default());
+        let poll = |connection: &mut Connection<Slow>| {
+            let mut cx = Context::from_waker(Waker::noop());
+            assert!(Pin::new(connection).poll(&mut cx).is_pending());
+        };
+        poll(&mut connection);
+        assert!(connection.wire.taken > 4 << 20 && !may_read());
+        connection.wire.sends = true;
+        engine.turns().call();
+        poll(&mut connection);
+        assert!(connection.wire.taken == 0 && may_read());
     }
 }

@@ -133,6 +133,14 @@ impl Wire for Encrypted {
         self.stream.poll_flush(cx)
     }
 
+    fn kept(&self) -> usize {
+        self.stream.received_bytes()
+    }
+
+    fn held_back(&self) -> usize {
+        self.stream.unsent_bytes()
+    }
+
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         // A session that has failed has no goodbye to say.
         if !std::mem::replace(&mut self.goodbye, true) && self.stream.end().is_err() {

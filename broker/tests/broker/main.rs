@@ -24,4 +24,5 @@ mod slow_reader;
 mod starting;
 mod stopping;
 mod support;
+mod unfinished_records;
 mod windows;

@@ -34,6 +34,14 @@ pub(crate) enum Target {
 }
 
 impl Target {
+    /// What a TLS client trusts and speaks.
+    pub(crate) fn tls_config(&self) -> rustls::ClientConfig {
+        let Self::Tls(_, certificate) = self else {
+            panic!("this is not TLS");
+        };
+        tls(certificate)
+    }
+
     /// The handshake of a QUIC client.
     pub(crate) fn quic_crypto(&self) -> quinn::crypto::rustls::QuicClientConfig {
         let Self::Quic(_, certificate) = self else {
