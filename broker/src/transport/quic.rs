@@ -2,6 +2,7 @@
 //! behind travel on streams of their own, and signals as datagrams, when the client can take them.
 
 mod catch_up;
+mod datagrams;
 mod settings;
 
 use std::{
@@ -13,7 +14,7 @@ use std::{
 };
 
 use bytes::{BufMut, Bytes, BytesMut};
-use quinn::{Endpoint, Incoming, RecvStream, SendStream, TokioRuntime, VarInt};
+use quinn::{Endpoint, Incoming, RecvStream, Runtime, SendStream, TokioRuntime, VarInt};
 use rialto_core::{io::Transport, topology::ShardId};
 use tokio::io::AsyncReadExt;
 
@@ -26,6 +27,8 @@ use crate::{
         link::Outbox,
     },
 };
+
+use datagrams::OneByOne;
 
 pub(crate) use catch_up::CatchUps;
 pub(crate) use settings::{RECEIVE_WINDOW, Shared};
@@ -44,12 +47,9 @@ pub(crate) fn endpoint(
 ) -> io::Result<Endpoint> {
     let mut endpoint = shared.endpoint();
     endpoint.cid_generator(move || Box::new(ShardIds::new(shard, shards)));
-    Endpoint::new(
-        endpoint,
-        Some(shared.server),
-        socket,
-        Arc::new(TokioRuntime),
-    )
+    let runtime = Arc::new(TokioRuntime);
+    let socket = OneByOne::new(runtime.wrap_udp_socket(socket)?);
+    Endpoint::new_with_abstract_socket(endpoint, Some(shared.server), socket, runtime)
 }
 
 /// Accepts and serves connections until the endpoint is closed.
