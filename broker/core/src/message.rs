@@ -2,6 +2,8 @@
 //!
 //! From one edge to one owner, and back, messages keep their order.
 
+mod payload;
+
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -292,20 +294,17 @@ pub enum ToOwner {
 }
 
 impl ToOwner {
-    /// Bytes that it holds beside itself, about.
+    /// Whether whoever asks can ask again later.
     #[must_use]
-    pub fn payload_bytes(&self) -> usize {
-        match self {
-            // What they say are slices of their frame, whose size the edge took as credit.
-            Self::Append { origin, .. } | Self::Create { origin, .. } => origin.cost as usize,
-            Self::AppendPlain(batch) => batch.bytes.len() + size_of_val(&batch.drafts[..]),
-            Self::Notify { notice, .. } => notice.len(),
-            Self::Signal {
-                signal: v1::signalled::Signal::Custom(custom),
-                ..
-            } => custom.len(),
-            _ => 0,
-        }
+    pub(crate) fn may_be_refused(&self) -> bool {
+        !matches!(
+            self,
+            Self::CatchUp { .. }
+                | Self::Signal { .. }
+                | Self::Detach { .. }
+                | Self::PassedOn { .. }
+                | Self::AppendPlain(_)
+        )
     }
 }
 

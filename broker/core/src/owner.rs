@@ -284,11 +284,11 @@ impl Owner {
     fn release(&mut self, now: Now, lane: rialto_protocol::ids::LaneId, fx: &mut Effects) {
         for waiting in self.desk.lanes.released(lane) {
             match waiting {
-                lane::Waiting::Message(shard, message) => fx.send(shard, message),
-                lane::Waiting::Receipt(edge, receipted) => {
+                entry::Waiting::Message(shard, message) => fx.send(shard, message),
+                entry::Waiting::Receipt(edge, receipted) => {
                     self.desk.receipts.push((edge, receipted));
                 }
-                lane::Waiting::Subscribed(joining) => {
+                entry::Waiting::Subscribed(joining) => {
                     match self.conversations.peek(&joining.conversation) {
                         Some(Slot::Present(conversation))
                             if conversation.member(&joining.user).is_some() =>

@@ -9,10 +9,7 @@ use std::sync::{
 };
 
 use futures_util::task::AtomicWaker;
-use rialto_core::{
-    message::{Message, ToEdge, ToHome},
-    topology::ShardId,
-};
+use rialto_core::{message::Message, topology::ShardId};
 
 /// What waits for one shard.
 #[derive(Debug)]
@@ -107,27 +104,7 @@ pub(crate) enum Delivery {
 
 /// Bytes that a message holds in memory, near enough to bound a queue: the large parts are payloads.
 fn weight(message: &Message) -> usize {
-    size_of::<Message>() + payload(message)
-}
-
-fn payload(message: &Message) -> usize {
-    match message {
-        Message::ToOwner(message) => message.payload_bytes(),
-        Message::ToEdge(ToEdge::Answered { body, .. }) => body.len(),
-        Message::ToEdge(ToEdge::CaughtUp {
-            result: Ok(events), ..
-        }) => events.iter().map(bytes::Bytes::len).sum(),
-        Message::ToEdge(ToEdge::Deliver { frame, .. } | ToEdge::Signalled { frame, .. }) => {
-            frame.len()
-        }
-        Message::ToEdge(ToEdge::Receipts(receipts)) => size_of_val(&receipts[..]),
-        Message::ToEdge(ToEdge::Presence { presences, .. }) => size_of_val(&presences[..]),
-        Message::ToEdge(_) => 0,
-        Message::ToHome(ToHome::Watch { users, .. } | ToHome::Unwatch { users, .. }) => {
-            size_of_val(&users[..])
-        }
-        Message::ToHome(ToHome::Report { .. }) => 0,
-    }
+    size_of::<Message>() + message.payload_bytes()
 }
 
 #[cfg(test)]
@@ -135,7 +112,7 @@ mod tests {
     use super::*;
     use rialto_core::{
         io::ConnId,
-        message::{Author, Origin, ToOwner},
+        message::{Author, Origin, ToEdge, ToOwner},
     };
     use rialto_protocol::{
         ids::{ConversationId, DeviceId, RequestId, UserId},

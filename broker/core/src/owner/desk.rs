@@ -22,7 +22,8 @@ use crate::{
 use super::{
     attachments::Attachments,
     conversation::Conversation,
-    lane::{Lanes, Waiting},
+    entry::Waiting,
+    lane::Lanes,
     outbox::{NOTICES_MAX, Retries},
     read::ReadJob,
     work::{Need, Outcome, Work},
@@ -163,6 +164,10 @@ impl Desk {
         }
         if work.failed {
             self.refuse_after(conversation, work, ErrorCode::StorageUnavailable, fx);
+            return Outcome::Done;
+        }
+        if work.receipts.is_empty() && work.ask.may_be_refused() && self.lanes.are_full() {
+            self.refuse(work, ErrorCode::Overloaded, fx);
             return Outcome::Done;
         }
         if !conversation.exists()

@@ -9,7 +9,11 @@ use rialto_protocol::{
 };
 use smallvec::SmallVec;
 
-use crate::{message::Receipted, topology::ShardId};
+use super::subscribe::Joining;
+use crate::{
+    message::{Message, Receipted},
+    topology::ShardId,
+};
 
 /// Lists that wait to be used again, and how long one may be for that.
 const SPARE_LISTS_MAX: usize = 128;
@@ -95,6 +99,27 @@ impl Spare {
         if self.receipts.len() < SPARE_LISTS_MAX && receipts.capacity() <= SPARE_LENGTH_MAX {
             receipts.clear();
             self.receipts.push(receipts);
+        }
+    }
+}
+
+/// Something that may leave once a position is durable.
+#[derive(Debug)]
+pub(super) enum Waiting {
+    /// A message.
+    Message(ShardId, Message),
+    /// An answer to a message.
+    Receipt(ShardId, Receipted),
+    /// A subscription: how it stands is told as of the moment when it leaves.
+    Subscribed(Joining),
+}
+
+impl Waiting {
+    /// Bytes that it holds beside itself.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Message(_, message) => message.payload_bytes(),
+            Self::Receipt(..) | Self::Subscribed(_) => 0,
         }
     }
 }

@@ -16,29 +16,17 @@ use crate::{
     config::CoreConfig,
     effects::Effects,
     io::{AppendFailure, Entry, LaneClaim, Now, Output},
-    message::{Message, Receipted},
+    message::Receipted,
     topology::ShardId,
 };
 
 use super::{
-    entry::{Built, LogEnd, Outgoing, Spare, Touched},
+    entry::{Built, LogEnd, Outgoing, Spare, Touched, Waiting},
     outbox::{ItemId, Outbox},
-    subscribe::Joining,
 };
 
 /// Room that an entry's buffer keeps for the next one.
 const OPEN_KEPT_BYTES: usize = 16 << 10;
-
-/// Something that may leave once a position is durable.
-#[derive(Debug)]
-pub(super) enum Waiting {
-    /// A message.
-    Message(ShardId, Message),
-    /// An answer to a message.
-    Receipt(ShardId, Receipted),
-    /// A subscription: how it stands is told as of the moment when it leaves.
-    Subscribed(Joining),
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -106,14 +94,18 @@ impl Lane {
         self.epoch
     }
 
-    /// Makes the open entry ready for the records of one decision, which belong together: a full one is closed first.
-    fn begin(&mut self, now: Now, entry_bytes_max: usize, spare: &mut Spare) {
-        if self.open.len() >= entry_bytes_max {
-            self.close(spare);
-        }
+    /// Makes the open entry ready for the records of one decision, which belong together: a full one is closed first. Gives the
+    /// bytes of that.
+    fn begin(&mut self, now: Now, entry_bytes_max: usize, spare: &mut Spare) -> usize {
+        let closed = if self.open.len() >= entry_bytes_max {
+            self.close(spare)
+        } else {
+            0
+        };
         if self.open.is_empty() {
             self.time_ms = self.time_ms.max(now.unix_ms);
         }
+        closed
     }
 
     /// Adds the next event of a conversation. `touch` is where the conversation's last event stands, and is moved on.
@@ -185,12 +177,14 @@ impl Lane {
         self.outgoing.push((index, user, notice));
     }
 
-    fn close(&mut self, spare: &mut Spare) {
+    /// Gives the bytes of the entry.
+    fn close(&mut self, spare: &mut Spare) -> usize {
         if let Some(through) = self.outbox.write_done() {
             record::put_outbox_done(&mut self.open, through);
         }
-        if self.open.is_empty() {
-            return;
+        let bytes = self.open.len();
+        if bytes == 0 {
+            return 0;
         }
         self.closed_tail = self.closed_tail.next();
         self.closed.push_back(Built {
@@ -209,6 +203,7 @@ impl Lane {
         if self.open.capacity() > OPEN_KEPT_BYTES {
             self.open = BytesMut::new();
         }
+        bytes
     }
 
     fn wait(&mut self, position: Position, waiting: Waiting) {
@@ -226,6 +221,9 @@ pub(super) struct Lanes {
     dirty: Vec<LaneId>,
     /// What all of them have to pass on, durable or not.
     notices: usize,
+    /// Bytes of closed entries and of messages that wait for the disk, be the clients that they are for gone or not.
+    bytes: usize,
+    bytes_max: usize,
     spare: Spare,
 }
 
@@ -241,6 +239,8 @@ impl Lanes {
         Self {
             lanes: table,
             notices,
+            bytes: 0,
+            bytes_max: config.shard_bytes_max,
             entry_bytes_max: config.entry_bytes_max,
             in_flight_max: config.entries_in_flight_max,
             dirty: Vec::new(),
@@ -259,7 +259,7 @@ impl Lanes {
             known.is_dirty = true;
             self.dirty.push(lane);
         }
-        known.begin(now, entry_bytes_max, &mut self.spare);
+        self.bytes += known.begin(now, entry_bytes_max, &mut self.spare);
         known
     }
 
@@ -297,6 +297,11 @@ impl Lanes {
         self.get(lane).durable
     }
 
+    /// Whether as much waits for the disk as connections may hold: who has sent it may be gone.
+    pub(super) fn are_full(&self) -> bool {
+        self.bytes > self.bytes_max
+    }
+
     /// Nothing can be appended, now or for good.
     pub(super) fn is_lost(&self, lane: LaneId) -> bool {
         self.get(lane).state != State::Serving
@@ -304,6 +309,7 @@ impl Lanes {
 
     /// Keeps something back until the position is durable.
     pub(super) fn wait(&mut self, lane: LaneId, position: Position, waiting: Waiting) {
+        self.bytes += waiting.bytes();
         self.get_mut(lane).wait(position, waiting);
     }
 
@@ -338,7 +344,7 @@ impl Lanes {
             // While the lane may not send more, its open entry goes on filling: batches grow with load.
             while lane.in_flight.len() < in_flight_max {
                 if lane.closed.is_empty() {
-                    lane.close(&mut self.spare);
+                    self.bytes += lane.close(&mut self.spare);
                 }
                 let Some(built) = lane.closed.pop_front() else {
                     break;
@@ -362,7 +368,7 @@ impl Lanes {
 
     /// Entries up to `through` are durable; they come back in order.
     pub(super) fn durable(&mut self, lane: LaneId, through: Position) -> SmallVec<[Built; 1]> {
-        let lane = self.get_mut(lane);
+        let lane = own(&mut self.lanes, lane);
         if lane.state == State::Lost {
             return SmallVec::new();
         }
@@ -372,7 +378,10 @@ impl Lanes {
             .take_while(|built| built.position <= through)
             .count();
         lane.durable = lane.durable.max(through);
-        lane.in_flight.drain(..count).collect()
+        let durable = lane.in_flight.drain(..count);
+        durable
+            .inspect(|built| self.bytes -= built.records.len())
+            .collect()
     }
 
     /// An entry has been seen to: its lists may be used again.
@@ -382,14 +391,16 @@ impl Lanes {
 
     /// What waited for positions that are durable now.
     pub(super) fn released(&mut self, lane: LaneId) -> Vec<Waiting> {
-        let lane = self.get_mut(lane);
+        let lane = own(&mut self.lanes, lane);
         if lane.waiting.is_empty() {
             return Vec::new();
         }
         let later = lane.waiting.split_off(&lane.durable.next());
-        std::mem::replace(&mut lane.waiting, later)
+        let released = std::mem::replace(&mut lane.waiting, later);
+        released
             .into_values()
             .flatten()
+            .inspect(|waiting| self.bytes -= waiting.bytes())
             .collect()
     }
 
@@ -408,6 +419,7 @@ impl Lanes {
             && let Some(built) = lane.in_flight.remove(place)
         {
             self.notices -= built.outgoing.len();
+            self.bytes -= built.records.len();
             for (edge, receipted) in built.receipts {
                 lane.wait(position, Waiting::Receipt(edge, receipted));
             }
@@ -439,7 +451,10 @@ impl Lanes {
         self.notices -= lane.outgoing.drain(..).len();
         let built = lane.in_flight.drain(..).chain(lane.closed.drain(..));
         let receipts = built
-            .inspect(|built| self.notices -= built.outgoing.len())
+            .inspect(|built| {
+                self.notices -= built.outgoing.len();
+                self.bytes -= built.records.len();
+            })
             .flat_map(|built| built.receipts)
             .chain(lane.receipts.drain(..));
         let mut refused: Vec<Waiting> = receipts
@@ -450,7 +465,8 @@ impl Lanes {
         if lane.state == State::Failing {
             lane.state = State::Serving;
         }
-        refused.extend(std::mem::take(&mut lane.waiting).into_values().flatten());
+        let waiting = std::mem::take(&mut lane.waiting).into_values().flatten();
+        refused.extend(waiting.inspect(|waiting| self.bytes -= waiting.bytes()));
         refused
     }
 

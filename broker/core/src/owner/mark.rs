@@ -112,7 +112,7 @@ impl Desk {
         };
         let signal = v1::signalled::Signal::Marker(member.marker());
         for (edge, message) in self.signalled(conversation, user, signal) {
-            let waiting = super::lane::Waiting::Message(edge, message);
+            let waiting = super::entry::Waiting::Message(edge, message);
             self.lanes
                 .wait(conversation.lane, conversation.last_position, waiting);
         }

@@ -86,7 +86,10 @@ impl Desk {
         draft: &Plain,
         message: &[u8],
     ) -> Option<Receipt> {
-        if conversation.has_queue(&author.user) || self.lanes.is_lost(conversation.lane) {
+        if conversation.has_queue(&author.user)
+            || self.lanes.is_lost(conversation.lane)
+            || self.lanes.are_full()
+        {
             return None;
         }
         let (profile, member) = conversation.parties(&author.user).ok()?;

@@ -23,7 +23,7 @@ use super::{
     deliver::fitting,
     describe::{describe, stored_member},
     desk::{Desk, Load, Stop},
-    lane::Waiting,
+    entry::Waiting,
     rules,
     work::Work,
 };

@@ -13,7 +13,7 @@ use crate::{
 use super::{
     conversation::Conversation,
     desk::{Desk, Stop},
-    lane::Waiting,
+    entry::Waiting,
     rules,
     work::Work,
 };

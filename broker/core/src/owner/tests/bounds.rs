@@ -299,3 +299,32 @@ fn what_signals_say_counts_while_they_wait() {
     let (short, long) = (waiting_signals(1), waiting_signals(1_000));
     assert!(long > 0 && long * 3 < short * 2, "{long} of {short}");
 }
+
+#[test]
+fn while_the_disk_stands_still_no_more_is_taken_than_connections_may_hold() {
+    const BYTES_MAX: usize = 1 << 20;
+    let mut world = World::with(
+        CoreConfig {
+            shard_bytes_max: BYTES_MAX,
+            ..CoreConfig::default()
+        },
+        MapStore::default(),
+    );
+    let alice = user("alice");
+    let group = world.create(alice, ConversationKind::Group, false, &[]);
+    let long = "long ".repeat(10_000);
+    world.hold = true;
+    world.said.clear();
+    let mut sent = 0;
+    while world.receipts().is_empty() {
+        let id = world.id();
+        world.publish_as(alice, group, id, text(&long));
+        sent += 1;
+        assert!(sent * long.len() < 2 * BYTES_MAX, "all of it is taken");
+    }
+    let code = ErrorCode::Overloaded;
+    assert!(matches!(world.receipt(), Receipt::Refused { code: told, .. } if told == code));
+    assert!(sent * long.len() > BYTES_MAX / 2, "little is taken");
+    world.sync();
+    seq_of(world.publish(alice, group, text("again")));
+}
