@@ -129,6 +129,7 @@ impl Edge {
         match input {
             Input::Opened { conn, transport } => self.opened(now, conn, transport, fx),
             Input::Broken { conn, code } => self.fail(now, conn, code, fx),
+            Input::Held { conn, bytes } => self.conns.hold(conn, bytes),
             Input::Written { conn, bytes } => self.written(conn, bytes, fx),
             Input::Closed { conn } => self.closed(now, conn, fx),
             Input::Authenticated { conn, result } => self.authenticated(now, conn, result, fx),

@@ -68,6 +68,13 @@ pub enum Input {
         /// What is wrong.
         code: ErrorCode,
     },
+    /// The shell holds so much more for a connection than its frames; [`Input::Written`] tells that it does not any more.
+    Held {
+        /// The connection.
+        conn: ConnId,
+        /// Bytes.
+        bytes: usize,
+    },
     /// Bytes of sent frames left for the operating system.
     Written {
         /// The connection.

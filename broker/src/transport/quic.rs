@@ -282,7 +282,7 @@ mod tests {
     }
 
     /// A client, and the broker's end of its main stream.
-    async fn connected() -> ((quinn::Connection, SendStream, RecvStream), Quic) {
+    pub(super) async fn connected() -> ((quinn::Connection, SendStream, RecvStream), Quic) {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let certificate = made.cert.der().clone();
         let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();

@@ -295,6 +295,15 @@ impl Conns {
         self.held.share(self.queue_bytes_max, self.count)
     }
 
+    /// Takes in that so much is held for it beside its frames.
+    pub(super) fn hold(&mut self, conn: ConnId, bytes: usize) {
+        let share = self.queue_share();
+        if let Some(slot) = find(&mut self.slots, conn).filter(|slot| slot.session.is_some()) {
+            self.held.bytes += bytes;
+            queue(slot, bytes, share);
+        }
+    }
+
     /// Queues a frame that may not be lost.
     pub(super) fn send(&mut self, conn: ConnId, frame: Bytes, via: Via, fx: &mut Effects) {
         let share = self.queue_share();
@@ -348,9 +357,13 @@ fn find(slots: &mut [Slot], conn: ConnId) -> Option<&mut Slot> {
 }
 
 /// A client that does not read its answers is not read any more either.
-fn push(slot: &mut Slot, conn: ConnId, frame: Bytes, via: Via, share: usize, fx: &mut Effects) {
-    slot.queued_bytes += frame.len();
+fn queue(slot: &mut Slot, bytes: usize, share: usize) {
+    slot.queued_bytes += bytes;
     slot.throttled |= slot.queued_bytes > share.saturating_mul(2);
+}
+
+fn push(slot: &mut Slot, conn: ConnId, frame: Bytes, via: Via, share: usize, fx: &mut Effects) {
+    queue(slot, frame.len(), share);
     fx.counters.frames_out += 1;
     fx.counters.bytes_out += frame.len() as u64;
     fx.outputs.push(Output::Send { conn, frame, via });

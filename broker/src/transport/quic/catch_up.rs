@@ -26,6 +26,9 @@ use crate::shard::{
 /// How long a stream without frames stays open: longer than the way of the next read from storage.
 const QUIET: Duration = Duration::from_secs(2);
 
+/// What a stream takes until it has ended, beside what it carries: its task, its queue, and what quinn knows of it.
+const STREAM_BYTES: usize = 1 << 10;
+
 /// The streams of one connection.
 pub(crate) struct CatchUps {
     connection: quinn::Connection,
@@ -68,6 +71,10 @@ impl CatchUps {
                 link: Rc::clone(link),
                 stream: Rc::clone(&stream),
             };
+            engine.handle(Input::Held {
+                conn: link.id(),
+                bytes: STREAM_BYTES,
+            });
             tokio::task::spawn_local(serving.run(self.connection.clone(), conversation));
             stream
         });
@@ -104,10 +111,15 @@ struct Serving {
 
 impl Serving {
     async fn run(self, connection: quinn::Connection, conversation: ConversationId) {
+        self.carry(&connection, &conversation).await;
+        self.tell_written(STREAM_BYTES);
+    }
+
+    async fn carry(&self, connection: &quinn::Connection, conversation: &ConversationId) {
         let Ok(mut send) = connection.open_uni().await else {
             return self.link.close();
         };
-        match self.serve(&mut send, &conversation).await {
+        match self.serve(&mut send, conversation).await {
             Ok(Arrived::All) => {}
             Ok(Arrived::Some) => drop(send.reset(CLOSED)),
             // The connection is gone, or the client has stopped the stream, and with it events that it asked for.
@@ -163,12 +175,61 @@ impl Serving {
         if bytes == 0 {
             return Poll::Pending;
         }
+        self.tell_written(bytes);
+        Poll::Ready(Ok(()))
+    }
+
+    fn tell_written(&self, bytes: usize) {
         if let Some(engine) = self.engine.upgrade() {
             engine.handle(Input::Written {
                 conn: self.link.id(),
                 bytes,
             });
         }
-        Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rialto_core::io::Transport;
+    use tokio::task::LocalSet;
+
+    use super::{super::tests::connected, *};
+    use crate::shard::{
+        engine::tests::{admitted, engine},
+        figures::Carrier,
+    };
+
+    #[tokio::test]
+    async fn a_stream_counts_as_queued_until_it_has_ended() {
+        const STREAMS: u32 = 4_096;
+        let (client, wire) = connected().await;
+        let streams_take = async {
+            let engine = engine();
+            let streams = CatchUps::new(wire.connection.clone());
+            let can = Transport::default();
+            let registration = engine.open(Carrier::Quic, admitted(&engine), can, Some(streams));
+            let conn = registration.link().id();
+            let link = engine.link(conn).unwrap();
+            let may_read = || engine.with_core(|core, _| core.may_read(conn));
+            for number in 0..STREAMS {
+                assert!(number > 0 || may_read());
+                let mut id = [0; 16];
+                id[..4].copy_from_slice(&number.to_be_bytes());
+                let streams = link.catch_ups().unwrap();
+                let conversation = ConversationId::from_bytes(id);
+                streams.send(&engine, &link, conversation, Bytes::from_static(b"?"));
+            }
+            assert!(!may_read());
+            drop(client);
+            while !may_read() {
+                tokio::task::yield_now().await;
+            }
+        };
+        let patience = Duration::from_secs(60);
+        let tasks = LocalSet::new();
+        tokio::time::timeout(patience, tasks.run_until(streams_take))
+            .await
+            .unwrap();
     }
 }
