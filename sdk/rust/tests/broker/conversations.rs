@@ -88,8 +88,7 @@ async fn what_somebody_invited_does_is_seen_by_the_others() {
             }
         }
     };
-    let patience = std::time::Duration::from_secs(60);
-    tokio::time::timeout(patience, is_listed).await.unwrap();
+    tokio::time::timeout(PATIENCE, is_listed).await.unwrap();
     ann.close().await;
     bob.close().await;
     node.stop().await;
