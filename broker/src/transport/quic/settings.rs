@@ -21,8 +21,9 @@ const STREAM_WINDOW_BYTES: u32 = 64 << 10;
 const STRANGER_WINDOW_BYTES: u32 = 16 << 10;
 /// … and after that.
 pub(crate) const RECEIVE_WINDOW: VarInt = VarInt::from_u32(STREAM_WINDOW_BYTES);
-/// Sent and not acknowledged, all streams of a connection together: as much as the kernel keeps of a TCP connection.
-const SEND_WINDOW_BYTES: u64 = 128 << 10;
+/// Sent and not acknowledged, all streams of a connection together. Half of it halves what a reader of a log gets, because
+/// he acknowledges when he has a processor.
+const SEND_WINDOW_BYTES: u64 = 256 << 10;
 /// Handshake messages that are not whole, of which clients send one, of some 2 KiB with keys against quantum computers.
 const CRYPTO_BYTES: usize = 8 << 10;
 /// Datagrams of a connection that wait to be sent.
