@@ -144,6 +144,7 @@ mod tests {
         assert_eq!(all[1].take(&all).len(), 1);
         assert!(all[1].take(&all).is_empty() && all[1].is_empty());
     }
+
     #[test]
     fn signals_and_requests_weigh_what_they_hold() {
         let origin = Origin {

@@ -21,9 +21,8 @@ async fn closed_connections_that_are_still_kept_leave_room_for_no_others_past_th
     first.hello("ann").await;
     let (_, connection) = first.quic.as_ref().unwrap();
     connection.close(0_u32.into(), b"");
-    while node.metric("rialto_connections_open").await > 0 {
-        tokio::task::yield_now().await;
-    }
+    node.metric_until("rialto_connections_open", |open| open == 0)
+        .await;
     assert!(Client::try_connect(&target).await.is_err());
     assert_eq!(node.metric(PARTING).await, 1);
     // Whoever comes over TCP is not concerned.

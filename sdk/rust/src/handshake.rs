@@ -56,24 +56,15 @@ pub(crate) async fn connect(
     tokens: &TokenSource,
     endpoints: &[Endpoint],
 ) -> Result<Welcomed, ConnectError> {
-    match try_all(
-        connector,
-        identity,
-        &token(tokens, identity).await?,
-        endpoints,
-    )
-    .await
-    {
+    let attempt = async || {
+        let token = token(tokens, identity).await?;
+        try_all(connector, identity, &token, endpoints).await
+    };
+    match attempt().await {
         Err(ConnectError::Refused(error))
             if error.is(ErrorCode::TokenExpired) && !tokens.is_fixed() =>
         {
-            try_all(
-                connector,
-                identity,
-                &token(tokens, identity).await?,
-                endpoints,
-            )
-            .await
+            attempt().await
         }
         other => other,
     }

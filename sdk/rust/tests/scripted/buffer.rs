@@ -9,7 +9,7 @@ use rialto_sdk::protocol::frame::{self, FrameKind};
 use rialto_sdk::protocol::ids::RequestId;
 use rialto_sdk::{ErrorCode, Event, Events, Start, UserId, v1};
 
-use crate::server::{PATIENCE, Peer, ROOM, Server, deliver, event, following};
+use crate::server::{PATIENCE, Peer, ROOM, Server, deliver, event, following, presences};
 
 /// Bytes of a message, events in all, and how many may wait for the caller.
 const MESSAGE_BYTES: usize = 1_000;
@@ -177,13 +177,7 @@ async fn presence_that_there_was_no_room_for_is_asked_for_again() {
     let (client, mut events, mut peer) =
         server.client_with(|builder| builder.event_buffer(1)).await;
     let bob = UserId::from_name("bob");
-    let presences = |state: v1::PresenceState| v1::Presences {
-        presences: vec![v1::Presence {
-            user: bob.to_proto(),
-            state: state.into(),
-            last_seen_ms: 0,
-        }],
-    };
+    let presences = |state| presences(bob, state);
     let watched = [bob];
     let watching = tokio::time::timeout(PATIENCE, client.watch(&watched));
     let (answer, ()) = tokio::join!(watching, async {

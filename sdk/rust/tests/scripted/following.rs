@@ -202,6 +202,14 @@ async fn many_conversations_are_asked_for_in_requests_that_the_protocol_allows()
     );
 }
 
+/// The client asks for nothing of its own: what is asked now comes next.
+async fn expect_nothing(client: &Client, peer: &mut Peer) {
+    let (_, ()) = tokio::join!(client.describe(ROOM), async {
+        let (id, _) = peer.expect::<v1::Describe>(FrameKind::Describe).await;
+        peer.refuse(id, ErrorCode::NotAMember).await;
+    });
+}
+
 /// A client that follows the room from handle 7 and has got its first two events.
 async fn following_two(server: &Server) -> (Client, Events, Peer) {
     let (client, mut events, mut peer) = server.client().await;
@@ -256,10 +264,7 @@ async fn a_subscription_goes_on_when_another_start_is_denied_for_now_and_ends_wh
     }
     drop(peer);
     let mut peer = server.welcome().await;
-    let (_, ()) = tokio::join!(client.describe(ROOM), async {
-        let (id, _) = peer.expect::<v1::Describe>(FrameKind::Describe).await;
-        peer.refuse(id, ErrorCode::NotAMember).await;
-    });
+    expect_nothing(&client, &mut peer).await;
 }
 
 #[tokio::test]
@@ -413,10 +418,7 @@ async fn an_unsubscribe_that_was_never_answered_is_asked_again_behind_its_subscr
     // Nothing is followed: the next connection is asked for nothing but what is asked now.
     drop(peer);
     let mut peer = server.welcome().await;
-    let (_, ()) = tokio::join!(client.describe(ROOM), async {
-        let (id, _) = peer.expect::<v1::Describe>(FrameKind::Describe).await;
-        peer.refuse(id, ErrorCode::NotAMember).await;
-    });
+    expect_nothing(&client, &mut peer).await;
 }
 
 #[tokio::test]

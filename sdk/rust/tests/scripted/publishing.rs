@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use rialto_sdk::{
-    Client, ClientId, CloseReason, ConnectionState, Content, Cursor, Epoch, ErrorCode, Events,
-    PublishError, Publishing, Receipt, Retry, Seq, UserId, v1,
+    Client, ClientId, CloseReason, Content, Cursor, Epoch, ErrorCode, Events, PublishError,
+    Publishing, Receipt, Retry, Seq, UserId, v1,
 };
 
-use crate::server::{OTHER_ROOM, PATIENCE, ROOM, Sent, Server, builder, welcome};
+use crate::server::{OTHER_ROOM, PATIENCE, ROOM, Sent, Server, builder, reconnecting, welcome};
 
 fn client_ids(sent: &[Sent]) -> Vec<ClientId> {
     sent.iter()
@@ -505,13 +505,9 @@ async fn what_is_open_when_the_client_is_closed_without_a_connection_fails_and_m
     let (client, _events, mut peer) = server.client().await;
     let open = client.publish(ROOM, "a").await.unwrap();
     peer.drafts(1).await;
-    let mut state = client.state();
     drop(server);
     drop(peer);
-    state
-        .wait_for(|state| matches!(state, ConnectionState::Reconnecting { .. }))
-        .await
-        .unwrap();
+    reconnecting(&client).await;
     let closing = client.close_within(Duration::from_millis(20));
     tokio::time::timeout(PATIENCE, closing).await.unwrap();
     assert_failed_by_closing(open.await);
@@ -546,12 +542,8 @@ async fn between_connections(server: &Server) -> (Client, Events, Publishing) {
     let (client, events, mut peer) = server.client().await;
     let open = client.publish(ROOM, "last words").await.unwrap();
     peer.drafts(1).await;
-    let mut state = client.state();
     drop(peer);
-    state
-        .wait_for(|state| matches!(state, ConnectionState::Reconnecting { .. }))
-        .await
-        .unwrap();
+    reconnecting(&client).await;
     (client, events, open)
 }
 
@@ -584,12 +576,8 @@ async fn a_client_that_is_dropped_between_connections_says_what_it_had_to_say() 
 async fn a_client_with_nothing_open_closes_at_once_without_a_connection() {
     let server = Server::start().await;
     let (client, _events, peer) = server.client().await;
-    let mut state = client.state();
     drop(peer);
-    state
-        .wait_for(|state| matches!(state, ConnectionState::Reconnecting { .. }))
-        .await
-        .unwrap();
+    reconnecting(&client).await;
     // The server says no word.
     let closed = tokio::time::timeout(PATIENCE, client.close_within(10 * PATIENCE)).await;
     closed.unwrap();

@@ -11,7 +11,8 @@ use rialto_sdk::protocol::frame::{self, Frame, FrameKind};
 use rialto_sdk::protocol::ids::RequestId;
 use rialto_sdk::protocol::{body, limits};
 use rialto_sdk::{
-    Client, ClientBuilder, ConversationId, DeviceId, Events, ReconnectPolicy, UserId, v1,
+    Client, ClientBuilder, ConnectionState, ConversationId, DeviceId, Events, ReconnectPolicy,
+    UserId, v1,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -318,4 +319,24 @@ impl rialto_sdk::TokenProvider for Tokens {
         let number = self.0.fetch_add(1, Ordering::SeqCst) + 1;
         Box::pin(async move { Ok(format!("token-{number}")) })
     }
+}
+
+/// How one user is.
+pub(crate) fn presences(user: UserId, state: v1::PresenceState) -> v1::Presences {
+    v1::Presences {
+        presences: vec![v1::Presence {
+            user: user.to_proto(),
+            state: state.into(),
+            last_seen_ms: 0,
+        }],
+    }
+}
+
+/// Once the client has noticed that it has no connection.
+pub(crate) async fn reconnecting(client: &Client) {
+    let mut state = client.state();
+    state
+        .wait_for(|state| matches!(state, ConnectionState::Reconnecting { .. }))
+        .await
+        .unwrap();
 }

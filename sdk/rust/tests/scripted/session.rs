@@ -12,7 +12,18 @@ use rialto_sdk::{
     TokenError, TransportError, UserId, v1,
 };
 
-use crate::server::{DEVICE, PATIENCE, ROOM, Server, Tokens, builder, deliver, user, welcome};
+use crate::server::{
+    DEVICE, PATIENCE, ROOM, Server, Tokens, builder, deliver, presences, user, welcome,
+};
+
+/// What the client told at its very end.
+async fn last(events: &mut Events) -> Option<Event> {
+    let mut last = None;
+    while let Some(event) = events.next().await {
+        last = Some(event);
+    }
+    last
+}
 
 async fn next_go_away(events: &mut Events) -> v1::GoAwayReason {
     loop {
@@ -140,10 +151,7 @@ async fn a_provider_that_has_no_more_tokens_closes_the_client() {
     let options = |builder: ClientBuilder| builder.token_provider(Arc::new(provider));
     let (_client, mut events, peer) = server.client_with(options).await;
     drop(peer);
-    let mut last = None;
-    while let Some(event) = events.next().await {
-        last = Some(event);
-    }
+    let last = last(&mut events).await;
     let Some(Event::Connection(ConnectionState::Closed(CloseReason::Token(error)))) = last else {
         panic!("{last:?}")
     };
@@ -393,10 +401,7 @@ fn when_the_clients_runtime_ends_nobody_is_left_waiting() {
             "{failed:?}"
         );
         client.close().await;
-        let mut last = None;
-        while let Some(event) = events.next().await {
-            last = Some(event);
-        }
+        let last = last(&mut events).await;
         assert!(matches!(
             last,
             Some(Event::Connection(ConnectionState::Closed(
@@ -426,10 +431,7 @@ async fn an_error_of_the_connection_that_will_come_again_closes_the_client() {
         }
         other => panic!("{other:?}"),
     }
-    let mut last = None;
-    while let Some(event) = events.next().await {
-        last = Some(event);
-    }
+    let last = last(&mut events).await;
     assert!(matches!(
         last,
         Some(Event::Connection(ConnectionState::Closed(
@@ -501,10 +503,7 @@ async fn the_client_gives_up_when_its_policy_says_so() {
         .await;
     drop(server);
     drop(peer);
-    let mut last = None;
-    while let Some(event) = events.next().await {
-        last = Some(event);
-    }
+    let last = last(&mut events).await;
     assert!(
         matches!(
             last,
@@ -589,13 +588,7 @@ async fn what_is_watched_is_watched_again_after_a_reconnect() {
     let server = Server::start().await;
     let (client, mut events, mut peer) = server.client().await;
     let bob = UserId::from_name("bob");
-    let presences = |state: v1::PresenceState| v1::Presences {
-        presences: vec![v1::Presence {
-            user: bob.to_proto(),
-            state: state.into(),
-            last_seen_ms: 0,
-        }],
-    };
+    let presences = |state| presences(bob, state);
     let watched = [bob];
     let (answer, ()) = tokio::join!(client.watch(&watched), async {
         let (id, _) = peer.expect::<v1::Watch>(FrameKind::Watch).await;
