@@ -1,14 +1,14 @@
 //! Does what the command line says, and turns what comes of it into an exit status: 0 done, 1 failed, 2 the command line or
 //! the configuration is wrong.
 
-use std::process::ExitCode;
+use std::{fmt::Write as _, process::ExitCode};
 
 use clap::Parser as _;
 
 use crate::{
     cli::{Cli, Command, ConfigArgs, ConfigCommand},
     config::{self, Loaded},
-    serve, status, token,
+    serve, status, terminal, token,
 };
 
 const FAILED: u8 = 1;
@@ -56,10 +56,11 @@ fn with(loaded: Loaded, action: impl FnOnce(Loaded) -> ExitCode) -> ExitCode {
     if loaded.problems.is_empty() {
         return action(loaded);
     }
-    eprintln!("rialto: the configuration is wrong:");
+    let mut text = "the configuration is wrong:".to_owned();
     for problem in &loaded.problems {
-        eprintln!("  {problem}");
+        let _ = write!(text, "\n  {problem}");
     }
+    terminal::tell(&text);
     ExitCode::from(MISCONFIGURED)
 }
 
@@ -71,17 +72,13 @@ fn report<T>(result: anyhow::Result<T>) -> ExitCode {
 }
 
 fn fail(error: &anyhow::Error) -> ExitCode {
-    eprintln!("rialto: {error:#}");
+    terminal::tell(&format!("{error:#}"));
     ExitCode::from(FAILED)
 }
 
 /// Writes to standard output; a reader that went away (`| head`) is no failure of ours, but not a success either.
 fn say(text: &str) -> ExitCode {
-    use std::io::Write as _;
-    match std::io::stdout()
-        .write_all(text.as_bytes())
-        .and_then(|()| std::io::stdout().flush())
-    {
+    match terminal::print(text) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::from(FAILED),
     }

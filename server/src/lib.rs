@@ -10,7 +10,7 @@
 //! | [`addresses`] | the file that says where a broker listens |
 //! | [`token`], [`status`] | operator commands |
 //! | `scheduling` | which thread has a processor first |
-//! | [`banner`], [`logging`], [`signals`], [`limits`] | what surrounds a running broker |
+//! | [`banner`], [`logging`], [`terminal`], [`signals`], [`limits`] | what surrounds a running broker |
 
 pub mod addresses;
 pub mod banner;
@@ -26,4 +26,5 @@ mod scheduling;
 pub mod serve;
 pub mod signals;
 pub mod status;
+pub mod terminal;
 pub mod token;

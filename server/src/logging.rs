@@ -17,7 +17,11 @@ pub fn start(log: &Log) -> anyhow::Result<()> {
             log.level
         )
     })?;
-    let lines = fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let lines = fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        // A line that cannot be written is lost. Told of it on standard error as well, the thread that logs would panic.
+        .log_internal_errors(false);
     let started = match log.format {
         LogFormat::Human => lines
             .with_ansi(std::io::stderr().is_terminal())

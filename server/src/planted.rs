@@ -8,7 +8,7 @@ fn main() -> ExitCode {
     match plant() {
         Ok(()) => rialto_server::command::run(),
         Err(error) => {
-            eprintln!("rialto: {error:#}");
+            rialto_server::terminal::tell(&format!("{error:#}"));
             ExitCode::FAILURE
         }
     }
@@ -24,6 +24,6 @@ fn plant() -> anyhow::Result<()> {
         rialto_protocol::planted::choose(&name),
         "RIALTO_PLANTED: there is no mistake called {name}"
     );
-    eprintln!("rialto: makes the mistake {name} on purpose");
+    rialto_server::terminal::tell(&format!("makes the mistake {name} on purpose"));
     Ok(())
 }

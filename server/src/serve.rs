@@ -24,6 +24,7 @@ use crate::{
     logging, scheduling,
     signals::{Asked, Signals},
 };
+    terminal,
 
 /// How often the key set is looked at, milliseconds: a key that was taken out is refused after this at the latest.
 const KEYS_CHECK_MS: u64 = 2_000;
@@ -146,9 +147,9 @@ async fn asked_to_stop(signals: &mut Signals) {
 /// Ends the process without touching the data any more: what was acknowledged is on disk, and the next start recovers.
 fn end(reason: &StopReason) -> ! {
     tracing::error!(%reason, "ending, so that the next start recovers");
-    eprintln!(
-        "rialto: {reason}. Everything that was acknowledged is on disk: start it again, which recovers."
-    );
+    terminal::tell(&format!(
+        "{reason}. Everything that was acknowledged is on disk: start it again, which recovers."
+    ));
     match reason {
         // A mistake of ours: leave a core dump for whoever looks for it.
         StopReason::ShardPanicked(_) => std::process::abort(),
@@ -267,17 +268,10 @@ fn announce(
             directory: &std::env::current_dir().unwrap_or_default(),
             program: &std::env::current_exe().unwrap_or_else(|_| "rialto".into()),
         };
-        print_banner(&banner.text());
+        // Whoever closed standard output does not want to read it.
+        let _ = terminal::print(&banner.text());
     }
     Ok(())
-}
-
-/// To standard output; whoever closed it does not want to read it.
-fn print_banner(text: &str) {
-    use io::Write as _;
-    let _ = io::stdout()
-        .write_all(text.as_bytes())
-        .and_then(|()| io::stdout().flush());
 }
 
 fn reload_keys(keys: &KeyFile) {

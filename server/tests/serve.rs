@@ -3,9 +3,9 @@
 #[path = "support/process.rs"]
 mod support;
 
-use std::{fs, os::unix::fs::PermissionsExt as _};
+use std::{fs, os::unix::fs::PermissionsExt as _, process::Stdio};
 
-use support::{Serving, rialto, run, text};
+use support::{Serving, Signal, rialto, run, send, text};
 
 #[test]
 fn a_broker_needs_no_configuration_and_says_where_it_listens() {
@@ -34,7 +34,7 @@ fn a_broker_needs_no_configuration_and_says_where_it_listens() {
             "{secret}"
         );
     }
-    serving.signal("TERM");
+    serving.signal(Signal::TERM);
     let (status, log) = serving.wait();
     assert_eq!(status.code(), Some(0), "{log}");
     assert!(
@@ -78,7 +78,7 @@ fn a_second_broker_is_told_who_has_the_data_directory() {
 fn data_of_a_newer_version_is_left_alone() {
     let directory = tempfile::tempdir().unwrap();
     let serving = Serving::start(directory.path(), &[]);
-    serving.signal("INT");
+    serving.signal(Signal::INT);
     assert_eq!(serving.wait().0.code(), Some(0));
     let path = directory.path().join("format.json");
     let mut format: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
@@ -160,12 +160,7 @@ fn json_logs_are_json_line_by_line_and_there_is_no_banner() {
     let value: serde_json::Value = serde_json::from_str(&serving).unwrap();
     assert_eq!(value["message"], "serving");
     assert_eq!(value["pid"], child.id());
-    let stopped = std::process::Command::new("kill")
-        .arg("-TERM")
-        .arg(child.id().to_string())
-        .status()
-        .unwrap();
-    assert!(stopped.success());
+    send(&child, Signal::TERM);
     for line in lines {
         let line = line.unwrap();
         assert!(
@@ -187,14 +182,14 @@ fn a_replaced_key_set_is_noticed_and_a_bad_one_reported() {
     let keys = directory.path().join("keys/jwks.json");
     let good = fs::read_to_string(&keys).unwrap();
     fs::write(&keys, "{").unwrap();
-    serving.signal("HUP");
+    serving.signal(Signal::HUP);
     assert!(
         serving
             .wait_for_log("the former one stays in force")
             .contains("jwks.json")
     );
     fs::write(&keys, good).unwrap();
-    serving.signal("HUP");
+    serving.signal(Signal::HUP);
     serving.wait_for_log("the key set was replaced");
 }
 
@@ -213,12 +208,45 @@ fn a_second_signal_ends_at_once_and_the_next_start_works() {
     // A connection that stays keeps the broker draining.
     let _client = std::net::TcpStream::connect(serving.addresses().tcp.unwrap()).unwrap();
     serving.wait_for_metric("rialto_connections_open 1");
-    serving.signal("TERM");
+    serving.signal(Signal::TERM);
     serving.wait_for_log("a second signal stops at once");
-    serving.signal("TERM");
+    serving.signal(Signal::TERM);
     let (status, _) = serving.wait();
     assert_eq!(status.code(), Some(1), "not in order");
     let again = Serving::start(directory.path(), &[]);
-    again.signal("TERM");
+    again.signal(Signal::TERM);
     assert_eq!(again.wait().0.code(), Some(0));
+}
+
+/// A closed terminal, a `tee` that Ctrl-C ended first, a full disk: the log is lost, and nothing else.
+#[test]
+fn a_log_that_nobody_takes_any_more_keeps_a_broker_from_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let full = fs::OpenOptions::new().write(true).open("/dev/full");
+    for log in [Stdio::piped(), full.unwrap().into()] {
+        let mut serving = Serving::start_logging_to(log, directory.path(), &[]);
+        serving.close_log();
+        serving.signal(Signal::HUP);
+        serving.signal(Signal::TERM);
+        let (status, _) = serving.wait();
+        assert_eq!(status.code(), Some(0));
+        assert!(!directory.path().join("addresses.json").exists());
+    }
+}
+
+#[test]
+fn a_mistake_that_cannot_be_told_keeps_its_exit_status() {
+    let full = fs::OpenOptions::new().write(true).open("/dev/full");
+    let full = full.unwrap();
+    for (arguments, status) in [
+        (["serve", "--tcp", "nowhere"], 2),
+        (["status", "--data", "/dev/null"], 1),
+    ] {
+        let output = rialto()
+            .args(arguments)
+            .stderr(full.try_clone().unwrap())
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(status), "{arguments:?}");
+    }
 }

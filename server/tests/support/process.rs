@@ -10,6 +10,8 @@ use std::{
 };
 
 use rialto_server::addresses::{self, Addresses};
+pub use rustix::process::Signal;
+use rustix::process::{Pid, kill_process};
 
 /// Last line of the banner.
 const BANNER_END: &str = "Ctrl-C";
@@ -33,6 +35,11 @@ pub fn run(args: &[&str]) -> Output {
     rialto().args(args).output().unwrap()
 }
 
+/// Sends a signal to a child that nobody has waited for yet.
+pub fn send(child: &Child, signal: Signal) {
+    kill_process(Pid::from_child(child), signal).unwrap();
+}
+
 pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
@@ -49,6 +56,11 @@ pub struct Serving {
 impl Serving {
     /// Starts it on free ports and waits until it says that it serves.
     pub fn start(data: &Path, more: &[&str]) -> Self {
+        Self::start_logging_to(Stdio::piped(), data, more)
+    }
+
+    /// The same, with its standard error there.
+    pub fn start_logging_to(log: Stdio, data: &Path, more: &[&str]) -> Self {
         let mut command = rialto();
         command.arg("serve").arg("--data").arg(data).args([
             "--set",
@@ -64,14 +76,16 @@ impl Serving {
                 command.args([listener, "127.0.0.1:0"]);
             }
         }
-        let mut child = command.args(more).spawn().unwrap();
+        let mut child = command.args(more).stderr(log).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut stderr = child.stderr.take();
         let mut banner = String::new();
         while !banner.contains(BANNER_END) {
             if stdout.read_line(&mut banner).unwrap() == 0 {
                 let mut log = String::new();
-                stderr.as_mut().unwrap().read_to_string(&mut log).unwrap();
+                if let Some(stderr) = &mut stderr {
+                    stderr.read_to_string(&mut log).unwrap();
+                }
                 panic!("the broker ended: {:?}\n{banner}\n{log}", child.wait());
             }
         }
@@ -109,14 +123,14 @@ impl Serving {
         answer
     }
 
-    /// Sends a signal by name, such as `TERM`.
-    pub fn signal(&self, name: &str) {
-        let sent = Command::new("kill")
-            .arg(format!("-{name}"))
-            .arg(self.pid().to_string())
-            .status()
-            .unwrap();
-        assert!(sent.success());
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        send(&self.child, signal);
+    }
+
+    /// Ends the reading of its log: the next line meets a broken pipe.
+    pub fn close_log(&mut self) {
+        self.stderr = None;
     }
 
     /// Waits for its end; gives the exit status and what it logged.
