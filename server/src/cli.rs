@@ -38,6 +38,8 @@ pub enum Command {
     Config(ConfigCommand),
     /// Make an access token, signed with the key of the data directory
     Token(TokenArgs),
+    /// Print the public half of the data directory's signing key, as a key set; it is made when there is none yet
+    Keys(ConfigArgs),
     /// Ask a running broker how it is
     Status(StatusArgs),
 }

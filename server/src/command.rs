@@ -7,8 +7,8 @@ use clap::Parser as _;
 
 use crate::{
     cli::{Cli, Command, ConfigArgs, ConfigCommand},
-    config::{self, Loaded},
-    serve, status, terminal, token,
+    config::{self, Config, Loaded},
+    keys, serve, status, terminal, token,
 };
 
 const FAILED: u8 = 1;
@@ -27,6 +27,13 @@ pub fn run() -> ExitCode {
         }
         Command::Token(args) => with(config::read(&args.config.layers(environment())), |loaded| {
             report(token::make(&args, &loaded.config).map(|token| say(&format!("{token}\n"))))
+        }),
+        Command::Keys(args) => with(config::read(&args.layers(environment())), |loaded| {
+            let Config { data_dir, auth, .. } = &loaded.config;
+            match keys::open_or_make(data_dir, auth.keys.as_deref()) {
+                Ok(key) => say(&format!("{}\n", key.key_set())),
+                Err(error) => fail(&error.into()),
+            }
         }),
         Command::Status(args) => with(
             config::read(&args.config().layers(environment())),

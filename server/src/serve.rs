@@ -198,7 +198,7 @@ fn open_keys(config: &Config) -> anyhow::Result<(Arc<KeyFile>, Identity, Option<
     let path = match &config.auth.keys {
         Some(path) => path.clone(),
         None => {
-            keys::open_or_make(&config.data_dir)?;
+            keys::open(&config.data_dir, None)?;
             keys::key_set_path(&config.data_dir)
         }
     };

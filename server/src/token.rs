@@ -10,7 +10,8 @@ use crate::{cli::TokenArgs, config::Config, keys};
 /// The token. The key is made when there is none yet, so that a token can be had before the first start.
 ///
 /// # Errors
-/// When the key cannot be read or made, or the user's name is empty or too long.
+/// When the key cannot be read or made, a broker with this configuration would refuse its tokens, or the user's name is
+/// empty or too long.
 pub fn make(args: &TokenArgs, config: &Config) -> anyhow::Result<String> {
     anyhow::ensure!(
         rialto_broker::auth::claims::is_subject(&args.user),
@@ -18,7 +19,7 @@ pub fn make(args: &TokenArgs, config: &Config) -> anyhow::Result<String> {
         args.user,
         rialto_broker::auth::claims::SUBJECT_BYTES_MAX
     );
-    let key = keys::open_or_make(&config.data_dir)?;
+    let key = keys::open(&config.data_dir, config.auth.keys.as_deref())?;
     let since_1970 = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .context("the clock stands before 1970")?;

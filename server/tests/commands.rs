@@ -143,7 +143,7 @@ fn status_shows_a_running_broker_and_fails_without_one() {
 #[test]
 fn version_and_help_are_there_for_each_command() {
     assert!(text(&run(&["--version"]).stdout).starts_with("rialto "));
-    for command in ["serve", "config", "token", "status"] {
+    for command in ["serve", "config", "token", "keys", "status"] {
         let output = run(&[command, "--help"]);
         assert!(
             output.status.success() && text(&output.stdout).contains("Usage:"),

@@ -109,3 +109,39 @@ async fn a_token_of_another_data_directory_is_refused() {
         Some(ErrorCode::TokenClaimsRefused)
     );
 }
+
+/// As "A key that others may have read" in docs/OPERATIONS.md says.
+#[tokio::test]
+async fn a_key_that_is_replaced_as_the_documentation_says_is_refused_by_the_running_broker() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path();
+    let mut serving = Serving::start(data, &[]);
+    let endpoint = format!("tcp://{}", serving.addresses().tcp.unwrap());
+    let leaked = token(data, &["--user", "alice"]);
+    let keys = ["keys", "--data", data.to_str().unwrap()];
+    for file in ["keys/signing.pem", "keys/jwks.json"] {
+        std::fs::rename(data.join(file), data.join("old")).unwrap();
+    }
+    let printed = run(&keys);
+    assert_eq!(
+        text(&printed.stdout).trim_end(),
+        std::fs::read_to_string(data.join("keys/jwks.json")).unwrap()
+    );
+    serving.wait_for_log("the key set was replaced");
+    assert_eq!(
+        refusal(user_at(endpoint.clone(), &leaked, data).await),
+        Some(ErrorCode::TokenKeyUnknown)
+    );
+    let fresh = token(data, &["--user", "alice"]);
+    assert!(user_at(endpoint, &fresh, data).await.is_ok());
+
+    // With the key alone away, as at a rotation, the set has to name the new one before tokens are made.
+    std::fs::remove_file(data.join("keys/signing.pem")).unwrap();
+    let args = ["token", "--user", "alice", "--data", data.to_str().unwrap()];
+    let early = run(&args);
+    assert_eq!(early.status.code(), Some(1));
+    assert!(text(&early.stderr).contains("jwks.json"));
+    let printed = run(&keys).stdout;
+    std::fs::write(data.join("keys/jwks.json"), printed).unwrap();
+    assert_eq!(run(&args).status.code(), Some(0));
+}

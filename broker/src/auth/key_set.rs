@@ -122,6 +122,12 @@ impl KeySet {
         self.keys.is_empty()
     }
 
+    /// Whether tokens that name this key can be verified.
+    #[must_use]
+    pub fn contains(&self, key_id: &str) -> bool {
+        self.keys.contains_key(key_id)
+    }
+
     /// Whom the token speaks for at `unix_ms`.
     ///
     /// # Errors
