@@ -1,9 +1,9 @@
-//! Writing small files so that nobody ever sees half of one.
+//! Writing small files so that nobody ever sees half of one, and the folder that they lie in.
 
 use std::{
-    fs::{self, OpenOptions},
+    fs::{self, DirBuilder, OpenOptions},
     io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -14,6 +14,24 @@ pub(crate) enum Access {
     Owner,
     /// Everybody (0644).
     All,
+}
+
+/// Makes the data directory, unless there is one, for its owner alone (0700): everything that people said lies in it. Those
+/// above it are made as others are.
+pub(crate) fn make_data_directory(path: &Path) -> io::Result<()> {
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists || !path.is_dir() => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// The permissions of a folder, if others than its owner and its group may look into it.
+pub(crate) fn open_to_others(path: &Path) -> io::Result<Option<u32>> {
+    let mode = fs::metadata(path)?.permissions().mode() & 0o777;
+    Ok((mode & 0o007 != 0).then_some(mode))
 }
 
 /// Replaces the file by one with this content, at once.
@@ -59,9 +77,23 @@ fn write_beside(path: &Path, content: &[u8], access: Access) -> io::Result<PathB
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
+
+    #[test]
+    fn a_data_directory_is_made_for_its_owner_and_one_that_is_there_is_left_as_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let data = directory.path().join("above/data");
+        make_data_directory(&data).unwrap();
+        assert_eq!(open_to_others(&data).unwrap(), None);
+        let made = fs::metadata(&data).unwrap().permissions().mode() & 0o777;
+        assert_eq!(made, 0o700);
+        fs::set_permissions(&data, fs::Permissions::from_mode(0o755)).unwrap();
+        make_data_directory(&data).unwrap();
+        assert_eq!(open_to_others(&data).unwrap(), Some(0o755));
+        fs::write(data.join("file"), "").unwrap();
+        assert!(make_data_directory(&data.join("file")).is_err());
+        assert!(make_data_directory(&data.join("file/data")).is_err());
+    }
 
     #[test]
     fn the_first_one_makes_the_file_and_nothing_is_left_beside_it() {

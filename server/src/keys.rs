@@ -136,6 +136,7 @@ pub fn open(data: &Path, configured: Option<&Path>) -> Result<SigningKey, KeysEr
 /// [`KeysError`] when a file cannot be read or written, is readable by others, or holds no such key.
 pub fn open_or_make(data: &Path, configured: Option<&Path>) -> Result<SigningKey, KeysError> {
     let path = signing_path(data);
+    files::make_data_directory(data).map_err(failed(data))?;
     let directory = data.join(FOLDER);
     fs::create_dir_all(&directory).map_err(failed(&directory))?;
     if !path.exists() {

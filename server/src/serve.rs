@@ -1,7 +1,7 @@
 //! `rialto serve`: wires store, keys, certificate and broker, and stays until the broker ends.
 
 use std::{
-    fs, io,
+    io,
     path::Path,
     sync::Arc,
     time::{Duration, Instant},
@@ -18,13 +18,14 @@ use crate::{
     addresses,
     banner::Banner,
     config::{Config, LogFormat},
+    files,
     identity::{self, Identity},
     keys,
     limits::{self, OpenFiles},
     logging, scheduling,
     signals::{Asked, Signals},
-};
     terminal,
+};
 
 /// How often the key set is looked at, milliseconds: a key that was taken out is refused after this at the latest.
 const KEYS_CHECK_MS: u64 = 2_000;
@@ -157,13 +158,27 @@ fn end(reason: &StopReason) -> ! {
     }
 }
 
+fn make_data_directory(data: &Path) -> anyhow::Result<()> {
+    let open = files::make_data_directory(data)
+        .and_then(|()| files::open_to_others(data))
+        .map_err(|error| anyhow::anyhow!(cannot_write(data, &error)))?;
+    if let Some(mode) = open {
+        tracing::warn!(
+            data = %data.display(),
+            mode = format_args!("{mode:o}"),
+            "everybody on this machine may look into the data directory and read what people said: run `chmod 700` on it"
+        );
+    }
+    Ok(())
+}
+
 /// Opens the store, which may take long after a kill; none: a stop was asked for meanwhile. A second signal ends at once.
 async fn open_store(
     config: &Config,
     signals: &mut Signals,
 ) -> anyhow::Result<Option<EmbeddedStore>> {
     let data = config.data_dir.clone();
-    fs::create_dir_all(&data).map_err(|error| anyhow::anyhow!(cannot_write(&data, &error)))?;
+    make_data_directory(&data)?;
     let options = EmbeddedOptions {
         on_thread: Some(scheduling::arrange),
         ..config.storage.clone()

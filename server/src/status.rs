@@ -64,6 +64,10 @@ fn address_of(config: &Config) -> anyhow::Result<SocketAddr> {
             config.data_dir.display(),
             path.display()
         ),
+        io::ErrorKind::PermissionDenied => anyhow::anyhow!(
+            "{}: {error}; run this as the user that runs the broker, or ask it with --ops ADDR",
+            path.display()
+        ),
         _ => anyhow::anyhow!("{}: {error}", path.display()),
     })?;
     addresses

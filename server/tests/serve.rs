@@ -23,6 +23,8 @@ fn a_broker_needs_no_configuration_and_says_where_it_listens() {
             serving.banner
         );
     }
+    let mode = fs::metadata(&data).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode, 0o700, "what people said is for the owner alone");
     for secret in ["tls/key.pem", "keys/signing.pem"] {
         assert_eq!(
             fs::metadata(data.join(secret))
@@ -248,5 +250,17 @@ fn a_mistake_that_cannot_be_told_keeps_its_exit_status() {
             .output()
             .unwrap();
         assert_eq!(output.status.code(), Some(status), "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_data_directory_that_is_open_to_others_is_complained_of() {
+    let directory = tempfile::tempdir().unwrap();
+    for (mode, open) in [(0o755, true), (0o750, false)] {
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(mode)).unwrap();
+        let serving = Serving::start(directory.path(), &[]);
+        serving.signal(Signal::TERM);
+        let log = serving.wait().1;
+        assert_eq!(log.contains("chmod 700"), open, "{log}");
     }
 }
