@@ -221,12 +221,15 @@ fn open_keys(config: &Config) -> anyhow::Result<(Arc<KeyFile>, Identity, Option<
         anyhow::anyhow!("the key set {} cannot be used: {error}", path.display())
     })?;
     let identity = identity::open_or_make(&config.tls, &config.listen, &config.data_dir)?;
-    let loopback = LoopbackOnly::of(config.listen.addresses());
-    Ok((
-        Arc::new(keys),
-        identity,
-        loopback.filter(|_| config.auth.development_tokens),
-    ))
+    let development =
+        LoopbackOnly::of(config.listen.addresses()).filter(|_| config.auth.development_tokens);
+    if development.is_some() {
+        tracing::warn!(
+            "development tokens are taken: whoever reaches a listener is who he says he is, and a service if he wants; where \
+             something on this machine forwards connections from elsewhere, set auth.development_tokens to \"off\""
+        );
+    }
+    Ok((Arc::new(keys), identity, development))
 }
 
 fn broker_config(config: &Config, identity: &Identity) -> BrokerConfig {

@@ -4,7 +4,7 @@
 mod support;
 
 use rialto_sdk::{Client, ConnectError, ErrorCode, Roots, UserId};
-use support::{Serving, run, text};
+use support::{Serving, Signal, run, text};
 
 #[allow(clippy::unwrap_used)]
 fn token(data: &std::path::Path, more: &[&str]) -> String {
@@ -144,4 +144,16 @@ async fn a_key_that_is_replaced_as_the_documentation_says_is_refused_by_the_runn
     let printed = run(&keys).stdout;
     std::fs::write(data.join("keys/jwks.json"), printed).unwrap();
     assert_eq!(run(&args).status.code(), Some(0));
+}
+
+#[test]
+fn a_start_that_takes_development_tokens_says_so_in_the_log() {
+    let directory = tempfile::tempdir().unwrap();
+    for (tokens, said) in [("auto", true), ("off", false)] {
+        let setting = format!("auth.development_tokens={tokens}");
+        let serving = Serving::start(directory.path(), &["--set", &setting]);
+        serving.signal(Signal::TERM);
+        let log = serving.wait().1;
+        assert_eq!(log.contains("development tokens are taken"), said, "{log}");
+    }
 }
