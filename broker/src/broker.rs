@@ -67,6 +67,10 @@ pub enum StartError {
     Claim(JournalError),
 }
 
+fn thread(cause: &io::Error) -> StartError {
+    StartError::Shard(cause.to_string())
+}
+
 /// What clients cannot know, so that they cannot craft keys that collide.
 fn random_seed() -> u64 {
     getrandom::u64().expect("the operating system has randomness")
@@ -80,16 +84,64 @@ pub struct Broker {
     ops: Option<ops::Handle>,
 }
 
-impl Broker {
+/// A broker without its store: what can be known without has been seen to be well, and the operations port says that the
+/// broker starts. Dropped, it frees the port.
+#[derive(Debug)]
+pub struct Preparation {
+    config: BrokerConfig,
+    certificates: Option<Arc<Certificates>>,
+    ops: ops::Handle,
+    ops_address: Option<SocketAddr>,
+}
+
+impl Preparation {
+    /// Where the operations port listens; the port is the real one.
+    #[must_use]
+    pub fn ops(&self) -> Option<SocketAddr> {
+        self.ops_address
+    }
+
     /// Starts shards and listeners, and returns once clients are served. Blocks until the journal's lanes are taken over.
     ///
     /// # Errors
     /// [`StartError`] says what to change.
     pub fn start(
-        mut config: BrokerConfig,
+        self,
+        store: Arc<dyn Store>,
+        authenticator: Arc<dyn Authenticator>,
+    ) -> Result<Broker, StartError> {
+        Broker::start_prepared(self, store, authenticator)
+    }
+}
+
+impl Broker {
+    /// What comes before the store is opened, which may take long: reads certificate and key, sees that every address can be
+    /// listened on, and has the operations port say that the broker starts.
+    ///
+    /// # Errors
+    /// [`StartError`] says what to change.
+    pub fn prepare(config: BrokerConfig) -> Result<Preparation, StartError> {
+        let preparation = Self::begin(config)?;
+        let Preparation { config, .. } = &preparation;
+        bind("tcp", config.tcp, listen::probe_tcp)?;
+        bind("tls", config.tls, listen::probe_tcp)?;
+        bind("quic", config.quic, listen::probe_udp)?;
+        Ok(preparation)
+    }
+
+    /// Both at once, for a store that is open.
+    ///
+    /// # Errors
+    /// [`StartError`] says what to change.
+    pub fn start(
+        config: BrokerConfig,
         store: Arc<dyn Store>,
         authenticator: Arc<dyn Authenticator>,
     ) -> Result<Self, StartError> {
+        Self::begin(config)?.start(store, authenticator)
+    }
+
+    fn begin(mut config: BrokerConfig) -> Result<Preparation, StartError> {
         let problems = config.problems();
         if !problems.is_empty() {
             return Err(StartError::Config(problems));
@@ -103,7 +155,29 @@ impl Broker {
             .clone()
             .map(Certificates::load)
             .transpose()?;
-        let mut sockets = Sockets::bind(&config)?;
+        let (mut listeners, ops_address) =
+            bind("ops", config.ops, |address| listen::tcp(address, 1))?;
+        let ops = ops::start(listeners.pop()).map_err(|cause| thread(&cause))?;
+        Ok(Preparation {
+            config,
+            certificates,
+            ops,
+            ops_address,
+        })
+    }
+
+    fn start_prepared(
+        preparation: Preparation,
+        store: Arc<dyn Store>,
+        authenticator: Arc<dyn Authenticator>,
+    ) -> Result<Self, StartError> {
+        let Preparation {
+            config,
+            certificates,
+            ops,
+            ops_address,
+        } = preparation;
+        let mut sockets = Sockets::bind(&config, ops_address)?;
         let topology = Topology {
             shards: config.shards,
             lanes: store.lanes(),
@@ -128,8 +202,7 @@ impl Broker {
             sockets.addresses,
             certificates,
         ));
-        let thread = |cause: io::Error| StartError::Shard(cause.to_string());
-        let ops = ops::start(sockets.ops.take(), Arc::clone(&shared)).map_err(thread)?;
+        ops.tell(Arc::clone(&shared));
         // From here on an early return drops what was started, which ends it.
         let mut broker = Self {
             shared,
@@ -164,8 +237,7 @@ impl Broker {
                 listeners,
                 core,
             };
-            let handle = shard::start(seed, ready.clone())
-                .map_err(|cause| StartError::Shard(cause.to_string()))?;
+            let handle = shard::start(seed, ready.clone()).map_err(|cause| thread(&cause))?;
             self.shards.push(handle);
         }
         drop(ready);
@@ -283,29 +355,26 @@ struct Sockets {
     tcp: Vec<TcpListener>,
     tls: Vec<TcpListener>,
     quic: Vec<UdpSocket>,
-    ops: Option<TcpListener>,
 }
 
 impl Sockets {
-    fn bind(config: &BrokerConfig) -> Result<Self, StartError> {
+    fn bind(config: &BrokerConfig, ops: Option<SocketAddr>) -> Result<Self, StartError> {
         let shards = config.shards;
         let (tcp, tcp_address) = bind("tcp", config.tcp, |address| listen::tcp(address, shards))?;
         let (tls, tls_address) = bind("tls", config.tls, |address| listen::tcp(address, shards))?;
         let (quic, quic_address) =
             bind("quic", config.quic, |address| listen::udp(address, shards))?;
-        let (mut ops, ops_address) = bind("ops", config.ops, |address| listen::tcp(address, 1))?;
         let addresses = Addresses {
             tcp: tcp_address,
             tls: tls_address,
             quic: quic_address,
-            ops: ops_address,
+            ops,
         };
         Ok(Self {
             addresses,
             tcp,
             tls,
             quic,
-            ops: ops.pop(),
         })
     }
 

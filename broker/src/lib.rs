@@ -25,7 +25,7 @@ mod shard;
 mod transport;
 
 pub use auth::Authenticator;
-pub use broker::{Addresses, Broker, StartError};
+pub use broker::{Addresses, Broker, Preparation, StartError};
 pub use config::{BrokerConfig, TlsIdentity};
 pub use fate::{StopError, StopReason};
 pub use shard::lookup;

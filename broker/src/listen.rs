@@ -39,6 +39,16 @@ pub(crate) fn udp(address: SocketAddr, shards: u16) -> io::Result<(Vec<UdpSocket
     Ok((sockets.into_iter().map(Into::into).collect(), address))
 }
 
+/// Sees that TCP can be listened on there, without listening: nobody's connection waits for a broker that is not there yet.
+pub(crate) fn probe_tcp(address: SocketAddr) -> io::Result<(Vec<Socket>, SocketAddr)> {
+    group(address, 1, Type::STREAM)
+}
+
+/// The same for UDP.
+pub(crate) fn probe_udp(address: SocketAddr) -> io::Result<(Vec<Socket>, SocketAddr)> {
+    group(address, 1, Type::DGRAM)
+}
+
 /// Bound sockets; in the order of their shards, which is the order that steering counts in.
 ///
 /// The first takes its port alone and shares it afterwards: had it shared from the beginning, another broker of the same

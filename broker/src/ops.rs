@@ -12,7 +12,13 @@ mod metrics;
 mod shared;
 mod status;
 
-use std::{io, net::TcpListener, sync::Arc, thread, time::Duration};
+use std::{
+    io,
+    net::TcpListener,
+    sync::{Arc, OnceLock},
+    thread,
+    time::Duration,
+};
 
 use tokio::sync::oneshot;
 
@@ -23,15 +29,24 @@ pub use status::{ConnectionCounts, JournalFigures, Status, StatusAddresses};
 /// How often the certificate's files are looked at.
 const WATCH_EVERY: Duration = Duration::from_secs(3);
 
+/// What there is to tell, once the broker has its store.
+type Known = Arc<OnceLock<Arc<Shared>>>;
+
 /// The thread.
 #[derive(Debug)]
 pub(crate) struct Handle {
+    known: Known,
     /// Dropped, it ends the thread.
     stop: oneshot::Sender<()>,
     ended: oneshot::Receiver<()>,
 }
 
 impl Handle {
+    /// From now on the port has more to tell than that a broker starts; once.
+    pub(crate) fn tell(&self, shared: Arc<Shared>) {
+        let _ = self.known.set(shared);
+    }
+
     /// Ends the thread and waits for it.
     pub(crate) async fn stop(self) {
         drop(self.stop);
@@ -40,7 +55,9 @@ impl Handle {
 }
 
 /// Starts the thread: it serves the port, if there is one, and watches the certificate's files.
-pub(crate) fn start(listener: Option<TcpListener>, shared: Arc<Shared>) -> io::Result<Handle> {
+pub(crate) fn start(listener: Option<TcpListener>) -> io::Result<Handle> {
+    let known = Known::default();
+    let told = Arc::clone(&known);
     let (stop, stopped) = oneshot::channel();
     let (end, ended) = oneshot::channel();
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -53,28 +70,28 @@ pub(crate) fn start(listener: Option<TcpListener>, shared: Arc<Shared>) -> io::R
                 if let Some(listener) = listener {
                     match tokio::net::TcpListener::from_std(listener) {
                         Ok(listener) => {
-                            drop(tokio::spawn(http::serve(listener, Arc::clone(&shared))));
+                            drop(tokio::spawn(http::serve(listener, Arc::clone(&told))));
                         }
                         Err(error) => {
                             tracing::error!(%error, "the operations port cannot be served");
                         }
                     }
                 }
-                tokio::spawn(watch_certificates(shared));
+                tokio::spawn(watch_certificates(told));
                 let _ = stopped.await;
             });
             drop(runtime);
             let _ = end.send(());
         })?;
-    Ok(Handle { stop, ended })
+    Ok(Handle { known, stop, ended })
 }
 
-async fn watch_certificates(shared: Arc<Shared>) {
-    let Some(certificates) = shared.certificates() else {
-        return;
-    };
+async fn watch_certificates(told: Known) {
     loop {
         tokio::time::sleep(WATCH_EVERY).await;
+        let Some(certificates) = told.get().and_then(|shared| shared.certificates()) else {
+            continue;
+        };
         if !certificates.changed() {
             continue;
         }

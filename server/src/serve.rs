@@ -12,7 +12,7 @@ use rialto_broker::{
     Authenticator, Broker, BrokerConfig, StopError, StopReason, TlsIdentity,
     auth::{DevelopmentTokens, KeyFile, LoopbackOnly, Reload},
 };
-use rialto_storage::embedded::{EmbeddedOptions, EmbeddedStore};
+use rialto_storage::embedded::{DirectoryLock, EmbeddedOptions, EmbeddedStore};
 
 use crate::{
     addresses,
@@ -42,37 +42,58 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("the runtime cannot be started")?;
+    runtime.block_on(serve(config))
+}
+
+async fn serve(config: &Config) -> anyhow::Result<()> {
     let started = Instant::now();
     // From here on signals are ours.
-    let mut signals = runtime
-        .block_on(async { Signals::listen() })
-        .context("signals cannot be listened to")?;
-    report_open_files(limits::raise_open_files());
-    let Some(store) = runtime.block_on(open_store(config, &mut signals))? else {
-        // Of one that was killed.
-        addresses::remove(&config.data_dir);
-        tracing::info!("stopped before it served");
-        return Ok(());
+    let signals = Signals::listen().context("signals cannot be listened to")?;
+    let mut stops = Stops {
+        signals,
+        asked: false,
+        data: &config.data_dir,
     };
+    report_open_files(limits::raise_open_files());
+    make_data_directory(&config.data_dir)?;
+    let lock = DirectoryLock::take(&config.data_dir)?;
+    // Of one that was killed.
+    addresses::remove(&config.data_dir);
+    // What may be wrong is said before the data is opened, which may take long after a kill.
     let (keys, identity, development) = open_keys(config)?;
+    let cannot_start = "the broker cannot start";
+    let preparation =
+        Broker::prepare(broker_config(config, &identity)).context(cannot_start)?;
+    let options = EmbeddedOptions {
+        on_thread: Some(scheduling::arrange),
+        ..config.storage.clone()
+    };
+    let opened = stops.during("the data is open", || EmbeddedStore::open_locked(lock, options));
+    let store = opened.await??;
+    if stops.asked {
+        return close(store, &mut stops, "stopped before it served").await;
+    }
+    let development_tokens = development.is_some();
     let authenticator: Arc<dyn Authenticator> = match development {
         Some(proof) => Arc::new(DevelopmentTokens::before(Arc::clone(&keys), proof)),
         None => keys.clone(),
     };
-    let broker = Broker::start(
-        broker_config(config, &identity),
-        Arc::new(store.clone()),
-        authenticator,
-    )
-    .context("the broker cannot start")?;
-    announce(config, &broker, &identity, development.is_some())?;
+    let served = Arc::new(store.clone());
+    let start = stops.during("it serves", || preparation.start(served, authenticator));
+    let broker = start.await?.context(cannot_start)?;
+    announce(config, &broker, &identity, development_tokens)?;
     tracing::info!(
         elapsed_ms = elapsed_ms(started),
         pid = std::process::id(),
         "serving"
     );
-    let stopped = match runtime.block_on(watch(&broker, &keys, &mut signals)) {
-        None => runtime.block_on(stop(config, broker, &mut signals)),
+    let reason = if stops.asked {
+        None
+    } else {
+        watch(&broker, &keys, &mut stops.signals).await
+    };
+    let stopped = match reason {
+        None => stop(config, broker, &mut stops).await,
         Some(reason) => Err(reason.into()),
     };
     addresses::remove(&config.data_dir);
@@ -84,9 +105,50 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
                 .context("nothing is lost, the next start makes them from the journal");
         }
     }
-    store.close();
-    tracing::info!("stopped");
+    close(store, &mut stops, "stopped").await
+}
+
+async fn close(store: EmbeddedStore, stops: &mut Stops<'_>, last: &str) -> anyhow::Result<()> {
+    stops.during("the data is closed", || store.close()).await?;
+    tracing::info!("{last}");
     Ok(())
+}
+
+/// Whether the process was asked to stop, which it is in order once, and at once from then on.
+struct Stops<'a> {
+    signals: Signals,
+    asked: bool,
+    data: &'a Path,
+}
+
+impl Stops<'_> {
+    /// Does what blocks on a thread of its own, so that signals are heard meanwhile.
+    async fn during<T: Send + 'static>(
+        &mut self,
+        until: &str,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> anyhow::Result<T> {
+        let mut work = tokio::task::spawn_blocking(work);
+        loop {
+            tokio::select! {
+                biased;
+                () = asked_to_stop(&mut self.signals) => {
+                    if self.asked {
+                        self.at_once();
+                    }
+                    self.asked = true;
+                    tracing::info!("stopping once {until}; a second signal stops at once");
+                }
+                done = &mut work => return done.context("a thread of the start or the end"),
+            }
+        }
+    }
+
+    fn at_once(&self) -> ! {
+        addresses::remove(self.data);
+        tracing::warn!("stopping at once; what was acknowledged is on disk");
+        std::process::exit(1);
+    }
 }
 
 /// Waits until a stop is asked for (none), or until there is a reason why the broker cannot go on.
@@ -108,7 +170,8 @@ async fn watch(broker: &Broker, keys: &KeyFile, signals: &mut Signals) -> Option
 }
 
 /// Tells clients to go, waits until they have gone or the time is over, and ends. A second signal ends at once.
-async fn stop(config: &Config, broker: Broker, signals: &mut Signals) -> Result<(), StopError> {
+async fn stop(config: &Config, broker: Broker, stops: &mut Stops<'_>) -> Result<(), StopError> {
+    stops.asked = true;
     let window = Duration::from_millis(config.broker.drain_ms.into());
     tracing::info!(
         drain_ms = config.broker.drain_ms,
@@ -129,16 +192,8 @@ async fn stop(config: &Config, broker: Broker, signals: &mut Signals) -> Result<
     };
     tokio::select! {
         stopped = in_order => stopped,
-        () = asked_to_stop(signals) => {
-            addresses::remove(&config.data_dir);
-            stop_at_once();
-        }
+        () = asked_to_stop(&mut stops.signals) => stops.at_once(),
     }
-}
-
-fn stop_at_once() -> ! {
-    tracing::warn!("stopping at once; what was acknowledged is on disk");
-    std::process::exit(1);
 }
 
 async fn asked_to_stop(signals: &mut Signals) {
@@ -170,42 +225,6 @@ fn make_data_directory(data: &Path) -> anyhow::Result<()> {
         );
     }
     Ok(())
-}
-
-/// Opens the store, which may take long after a kill; none: a stop was asked for meanwhile. A second signal ends at once.
-async fn open_store(
-    config: &Config,
-    signals: &mut Signals,
-) -> anyhow::Result<Option<EmbeddedStore>> {
-    let data = config.data_dir.clone();
-    make_data_directory(&data)?;
-    let options = EmbeddedOptions {
-        on_thread: Some(scheduling::arrange),
-        ..config.storage.clone()
-    };
-    let mut opening = tokio::task::spawn_blocking(move || EmbeddedStore::open(&data, options));
-    let mut asked = false;
-    loop {
-        tokio::select! {
-            biased;
-            () = asked_to_stop(signals) => {
-                if asked {
-                    stop_at_once();
-                }
-                asked = true;
-                tracing::info!("stopping once the data is open; a second signal stops at once");
-            }
-            opened = &mut opening => {
-                let store = opened.context("the store cannot be opened")??;
-                return Ok(if asked {
-                    store.close();
-                    None
-                } else {
-                    Some(store)
-                });
-            }
-        }
-    }
 }
 
 /// The key set, the certificate, and the proof for development tokens if they may be taken.
@@ -344,4 +363,35 @@ fn cannot_write(data: &Path, error: &io::Error) -> String {
 
 fn elapsed_ms(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_signal_is_heard_while_something_blocks() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut stops = Stops {
+            signals: Signals::listen().unwrap(),
+            asked: false,
+            data: directory.path(),
+        };
+        let mut others = Signals::listen().unwrap();
+        let (go_on, told) = mpsc::channel();
+        let blocked = stops.during("the test is over", move || {
+            let process = rustix::process::getpid();
+            rustix::process::kill_process(process, rustix::process::Signal::TERM).unwrap();
+            told.recv().unwrap();
+        });
+        let heard = async {
+            assert_eq!(others.next().await, Asked::Stop);
+            go_on.send(()).unwrap();
+        };
+        let (done, ()) = tokio::join!(blocked, heard);
+        done.unwrap();
+        assert!(stops.asked);
+    }
 }

@@ -37,6 +37,10 @@ pub fn ask(args: &StatusArgs, config: &Config) -> anyhow::Result<Answer> {
     let ready = http::get(asked, "/health/ready").with_context(unreachable)?;
     let status = http::get(asked, "/status").with_context(unreachable)?;
     anyhow::ensure!(
+        status.code != 503,
+        "the broker at http://{asked} starts: it opens its data, which takes long when the journal has to be read"
+    );
+    anyhow::ensure!(
         status.code == 200,
         "http://{asked}/status answered {}: is this the operations port of a broker?",
         status.code

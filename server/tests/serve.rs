@@ -107,30 +107,50 @@ fn data_of_a_newer_version_is_left_alone() {
     );
 }
 
+/// A start that fails after a replay of minutes fails late.
 #[test]
-fn an_address_that_is_taken_is_named() {
+fn what_cannot_be_used_is_named_before_the_data_is_opened() {
     let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let output = run(&[
-        "serve",
-        "--data",
-        directory.path().to_str().unwrap(),
-        "--tcp",
-        "off",
-        "--tls",
-        "127.0.0.1:0",
-        "--quic",
-        "off",
-        "--ops",
-        &address,
-    ]);
-    assert_eq!(output.status.code(), Some(1));
-    assert!(
-        text(&output.stderr).contains(&address),
-        "{}",
-        text(&output.stderr)
-    );
+    let nonsense = directory.path().join("nonsense");
+    fs::write(&nonsense, "nonsense").unwrap();
+    let tls = |key: &str| format!("tls.{key}={}", nonsense.display());
+    let keys = format!("auth.keys={}", nonsense.display());
+    let off = ["--tcp", "off", "--quic", "off"];
+    for (wrong, named) in [
+        (vec!["--tls", "127.0.0.1:0", "--ops", &address], &*address),
+        (vec!["--tls", &address, "--ops", "off"], &*address),
+        (
+            vec!["--set", &tls("certificate"), "--set", &tls("key"), "--ops", "off"],
+            "certificate",
+        ),
+        (vec!["--set", &keys, "--ops", "off"], "nonsense"),
+    ] {
+        let serve = ["serve", "--data", data.to_str().unwrap()];
+        let output = run(&[&serve, &off[..], &wrong[..]].concat());
+        assert!(!output.status.success());
+        let said = text(&output.stderr);
+        assert!(said.contains(named), "{named}: {said}");
+        assert!(!data.join("journal").exists(), "{said}");
+    }
+}
+
+#[test]
+fn the_addresses_of_a_broker_that_was_killed_do_not_outlive_the_next_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let killed = Serving::start(directory.path(), &[]);
+    killed.signal(Signal::KILL);
+    killed.wait();
+    assert!(directory.path().join("addresses.json").exists());
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let data = directory.path().to_str().unwrap();
+    let off = ["--tls", "off", "--quic", "off", "--ops", "off"];
+    let failed = run(&[&["serve", "--data", data, "--tcp", &address], &off[..]].concat());
+    assert_eq!(failed.status.code(), Some(1));
+    assert!(!directory.path().join("addresses.json").exists());
 }
 
 #[test]

@@ -39,6 +39,7 @@ use rialto_protocol::{
 };
 
 pub use self::{
+    lock::DirectoryLock,
     options::EmbeddedOptions,
     threads::{StoreThread, ThreadHook},
     views::Step,
@@ -69,7 +70,7 @@ struct Handle {
     data_set: u128,
     created_ms: u64,
     /// Last, so that the directory is let go of when all else is closed.
-    _lock: lock::DirectoryLock,
+    _lock: DirectoryLock,
 }
 
 impl EmbeddedStore {
@@ -79,7 +80,15 @@ impl EmbeddedStore {
     /// [`JournalError::Locked`] when another process has it, `Format` for data of a newer version or options out of range,
     /// `Damaged` when durable bytes are bad, `Io` for what the operating system says. Each names the place and what to do.
     pub fn open(dir: &Path, options: EmbeddedOptions) -> Result<Self, JournalError> {
-        start::open(dir, options)
+        Self::open_locked(DirectoryLock::take(dir)?, options)
+    }
+
+    /// The same for a directory that was locked before, so that its owner could do something in it first.
+    ///
+    /// # Errors
+    /// As [`EmbeddedStore::open`].
+    pub fn open_locked(lock: DirectoryLock, options: EmbeddedOptions) -> Result<Self, JournalError> {
+        start::open(lock, options)
     }
 
     /// Tells this data set from every other; 128 random bits, made with the directory.

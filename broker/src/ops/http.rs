@@ -16,7 +16,7 @@ use tokio::{
     sync::Semaphore,
 };
 
-use super::{Shared, Status, metrics};
+use super::{Known, Shared, Status, metrics};
 
 /// Connections at once; others wait to be accepted.
 const CONNECTIONS_MAX: usize = 32;
@@ -34,14 +34,14 @@ const JSON: &str = "application/json";
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Serves for as long as it is polled.
-pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
+pub(super) async fn serve(listener: TcpListener, known: Known) {
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     while let Ok(permit) = Arc::clone(&room).acquire_owned().await {
         match listener.accept().await {
             Ok((stream, _)) => {
-                let shared = Arc::clone(&shared);
+                let known = Arc::clone(&known);
                 tokio::spawn(async move {
-                    let _ = tokio::time::timeout(CONNECTION_LASTS, serve_one(stream, shared)).await;
+                    let _ = tokio::time::timeout(CONNECTION_LASTS, serve_one(stream, known)).await;
                     drop(permit);
                 });
             }
@@ -53,10 +53,10 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-async fn serve_one(stream: TcpStream, shared: Arc<Shared>) {
+async fn serve_one(stream: TcpStream, known: Known) {
     let service = service_fn(move |request: Request<Incoming>| {
-        let shared = Arc::clone(&shared);
-        async move { Ok::<_, Infallible>(answer(&request, &shared).await) }
+        let known = Arc::clone(&known);
+        async move { Ok::<_, Infallible>(answer(&request, known.get().map(AsRef::as_ref)).await) }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -69,11 +69,15 @@ async fn serve_one(stream: TcpStream, shared: Arc<Shared>) {
     }
 }
 
-async fn answer(request: &Request<Incoming>, shared: &Shared) -> Response<Full<Bytes>> {
+async fn answer(request: &Request<Incoming>, known: Option<&Shared>) -> Response<Full<Bytes>> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return response(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD\n");
     }
-    match request.uri().path() {
+    let path = request.uri().path();
+    let Some(shared) = known else {
+        return answer_without_store(path);
+    };
+    match path {
         "/metrics" => match metrics::text(shared.figures().await) {
             Ok(text) => response(StatusCode::OK, OPEN_METRICS, text),
             Err(error) => failed(&error),
@@ -86,12 +90,27 @@ async fn answer(request: &Request<Incoming>, shared: &Shared) -> Response<Full<B
             health(shared.node().fate.reason().is_none() && shards_answer(shared).await)
         }
         "/health/ready" => health(shared.is_ready()),
-        _ => response(
-            StatusCode::NOT_FOUND,
-            TEXT,
-            "try /metrics, /status, /health/live or /health/ready\n",
-        ),
+        _ => not_found(),
     }
+}
+
+/// While the store is opened, which takes minutes after some kills: that is no reason to kill the process again.
+fn answer_without_store(path: &str) -> Response<Full<Bytes>> {
+    match path {
+        "/health/live" => health(true),
+        "/metrics" | "/status" | "/health/ready" => {
+            response(StatusCode::SERVICE_UNAVAILABLE, TEXT, "starting\n")
+        }
+        _ => not_found(),
+    }
+}
+
+fn not_found() -> Response<Full<Bytes>> {
+    response(
+        StatusCode::NOT_FOUND,
+        TEXT,
+        "try /metrics, /status, /health/live or /health/ready\n",
+    )
 }
 
 /// While they start they cannot, and that is no reason to kill the process.

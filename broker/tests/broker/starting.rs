@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc};
 use rialto_broker::{Broker, BrokerConfig, StartError, TlsIdentity};
 use rialto_storage::memory::MemoryStore;
 
-use crate::support::{NamedUsers, Node, config, identity};
+use crate::support::{NamedUsers, Node, config, get, identity};
 
 fn start(config: BrokerConfig) -> Result<Broker, StartError> {
     Broker::start(config, Arc::new(MemoryStore::new(4)), Arc::new(NamedUsers))
@@ -38,9 +38,15 @@ async fn an_address_in_use_is_named() {
     ] {
         let mut config = config(&certificate, &key);
         change(&mut config, taken);
-        match start(config) {
-            Err(StartError::Listen { what: named, .. }) => assert_eq!(named, what),
-            other => panic!("{what}: {other:?}"),
+        let refused = [
+            Broker::prepare(config.clone()).map(drop),
+            start(config).map(drop),
+        ];
+        for refused in refused {
+            match refused {
+                Err(StartError::Listen { what: named, .. }) => assert_eq!(named, what),
+                other => panic!("{what}: {other:?}"),
+            }
         }
     }
     node.stop().await;
@@ -55,4 +61,43 @@ fn a_key_that_is_not_the_certificates_is_refused() {
         key: key.into(),
     });
     assert!(matches!(start(config), Err(StartError::Identity(_))));
+}
+
+#[tokio::test]
+async fn while_its_store_is_opened_a_broker_is_alive_and_not_ready_and_listens_to_nobody() {
+    let (certificate, key) = identity();
+    let config = config(&certificate, &key);
+    let preparation = Broker::prepare(config).unwrap();
+    let ops = preparation.ops().unwrap();
+    for (path, status) in [
+        ("/health/live", 200),
+        ("/health/ready", 503),
+        ("/metrics", 503),
+        ("/status", 503),
+        ("/elsewhere", 404),
+    ] {
+        assert_eq!(get(ops, path).await.status, status, "{path}");
+    }
+    let broker = preparation
+        .start(Arc::new(MemoryStore::new(4)), Arc::new(NamedUsers))
+        .unwrap();
+    assert_eq!(broker.addresses().ops, Some(ops), "the port is kept");
+    for path in ["/health/ready", "/metrics", "/status"] {
+        assert_eq!(get(ops, path).await.status, 200, "{path}");
+    }
+    broker.stop().await.unwrap();
+}
+
+/// Nobody's connection waits for a broker that may never come.
+#[tokio::test]
+async fn what_is_tried_before_the_store_is_opened_is_free_again() {
+    let (certificate, key) = identity();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = free.local_addr().unwrap();
+    drop(free);
+    let mut config = config(&certificate, &key);
+    config.tls = Some(address);
+    let preparation = Broker::prepare(config).unwrap();
+    assert!(std::net::TcpStream::connect(address).is_err());
+    drop(preparation);
 }

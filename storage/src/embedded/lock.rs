@@ -3,7 +3,7 @@
 use std::{
     fs::{File, OpenOptions, TryLockError},
     io::{Read, Seek, Write},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use super::format::sync_directory;
@@ -11,15 +11,20 @@ use crate::journal::JournalError;
 
 const FILE: &str = "LOCK";
 
-/// Held while the directory is in use; the operating system lets go of it even when the process is killed.
+/// A data directory that no other process uses. Held while it is in use; the operating system lets go of it even when the
+/// process is killed.
 #[derive(Debug)]
-pub(super) struct DirectoryLock {
+pub struct DirectoryLock {
     file: File,
+    dir: PathBuf,
 }
 
 impl DirectoryLock {
     /// Makes the directory (its parent must exist) and locks it.
-    pub(super) fn take(dir: &Path) -> Result<Self, JournalError> {
+    ///
+    /// # Errors
+    /// [`JournalError::Locked`] when another process has it, `Io` for what the operating system says.
+    pub fn take(dir: &Path) -> Result<Self, JournalError> {
         make_directory(dir)?;
         let path = dir.join(FILE);
         let mut file = OpenOptions::new()
@@ -51,7 +56,14 @@ impl DirectoryLock {
             .set_len(0)
             .and_then(|()| file.rewind())
             .and_then(|()| writeln!(file, "{}", std::process::id()));
-        Ok(Self { file })
+        Ok(Self {
+            file,
+            dir: dir.to_owned(),
+        })
+    }
+
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
     }
 }
 

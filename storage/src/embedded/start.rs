@@ -22,10 +22,13 @@ use crate::journal::JournalError;
 /// By how much the thread that merges the views' tables stands back behind all others.
 const MERGING_NICE: i32 = 5;
 
-/// See [`EmbeddedStore::open`].
-pub(super) fn open(dir: &Path, options: EmbeddedOptions) -> Result<EmbeddedStore, JournalError> {
+/// See [`EmbeddedStore::open_locked`].
+pub(super) fn open(
+    lock: DirectoryLock,
+    options: EmbeddedOptions,
+) -> Result<EmbeddedStore, JournalError> {
     options.check()?;
-    let lock = DirectoryLock::take(dir)?;
+    let dir = lock.dir();
     let format = Format::load_or_create(dir, &options.fixed(), random_id()?, now_ms())?;
     let (views, checkpoint) = open_views(dir, options.cache_bytes, &format.fixed())?;
     let lanes = format.fixed().lanes;
