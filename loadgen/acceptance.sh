@@ -5,10 +5,13 @@
 set -euo pipefail
 file=${1:?which log? usage: loadgen/acceptance.sh FILE [KILLS]}
 kills=${2:-20}
+command -v curl >/dev/null || { echo "acceptance: curl is missing: on Debian and Ubuntu, sudo apt-get install curl" >&2; exit 1; }
 bin=$(cd "$(dirname "$0")/.." && pwd)/target/release
 work=$(mktemp -d)
 broker=
-trap '[ -z "$broker" ] || kill -9 "$broker" 2>/dev/null || true; rm -rf "$work"' EXIT
+player=
+gone() { [ -z "$1" ] || { kill -9 "$1" && wait "$1"; } 2>/dev/null || true; }
+trap 'gone "$player"; gone "$broker"; rm -rf "$work"' EXIT
 
 address() { sed -n "s/.*\"$1\": *\"\([^\"]*\)\".*/\1/p" "$work/data/addresses.json"; }
 
@@ -48,6 +51,7 @@ for kill in $(seq "$kills"); do
   killed=$((killed + 1))
 done
 wait "$player"
+player=
 [ "$killed" -gt 0 ] || { echo "the broker was never killed while it was played: give a longer log" >&2; exit 1; }
 
 echo "== read again after another kill, nothing published"

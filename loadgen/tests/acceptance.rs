@@ -35,6 +35,11 @@ case "$*" in
 *killed*) echo $$ >"$0.pid" ;;
 esac
 "#;
+/// Lets the replay that is to be killed last until somebody ends it.
+const FOR_EVER: &str = r#"case "$*" in
+*killed*) exec >/dev/null 2>&1; while :; do sleep 0.1; done ;;
+esac
+"#;
 /// Lets the replay that is to be killed last until that has happened, and the broker has been started for the third time.
 const UNTIL_KILLED: &str = r#"case "$*" in
 *killed*again.json) ;;
@@ -56,10 +61,14 @@ fn program(path: &Path, text: &str) {
 
 fn accept(kills: &str, loadgen: &str, metrics: &str) -> Output {
     let folder = tempfile::tempdir().unwrap();
-    let at = |name: &str| folder.path().join(name);
+    accept_in(folder.path(), BROKER, kills, loadgen, metrics)
+}
+
+fn accept_in(folder: &Path, broker: &str, kills: &str, loadgen: &str, metrics: &str) -> Output {
+    let at = |name: &str| folder.join(name);
     let script = at("loadgen/acceptance.sh");
     program(&script, include_str!("../acceptance.sh"));
-    program(&at("target/release/rialto"), BROKER);
+    program(&at("target/release/rialto"), broker);
     program(&at("target/release/loadgen"), loadgen);
     program(&at("path/curl"), &format!("{CURL}{metrics}"));
     let path = std::env::var("PATH").unwrap();
@@ -92,4 +101,35 @@ fn a_replay_that_is_killed_under_way_is_accepted() {
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let said = words(&output.stdout);
     assert!(said.ends_with("all clean, killed 1 of 1 times\n"), "{said}");
+}
+
+#[test]
+fn a_broker_that_does_not_come_back_leaves_no_replay_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let starts = r#"[ "$(wc -l <"$0.starts")" -lt 3 ] || exit 1"#;
+    let broker = BROKER.replace("mkdir", &format!("{starts}\nmkdir"));
+    let loadgen = format!("{LOADGEN}{FOR_EVER}");
+    let output = accept_in(folder.path(), &broker, "3", &loadgen, APPENDED);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let player = fs::read_to_string(folder.path().join("target/release/loadgen.pid")).unwrap();
+    let kill = Command::new("sh")
+        .args(["-c", &format!("kill -9 {player}")])
+        .output();
+    assert!(!kill.unwrap().status.success(), "it still played");
+}
+
+#[test]
+fn a_missing_curl_is_said_instead_of_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("acceptance.sh");
+    program(&script, include_str!("../acceptance.sh"));
+    let output = Command::new("/bin/bash")
+        .arg(script)
+        .arg("chat.jsonl")
+        .env("PATH", folder.path())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = words(&output.stderr);
+    assert!(said.contains("curl is missing"), "{said}");
 }
