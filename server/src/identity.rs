@@ -6,6 +6,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rcgen::{CertificateParams, KeyPair};
+use rialto_broker::TlsIdentity;
+
 use crate::{
     config::{Listen, Tls},
     files::{self, Access},
@@ -14,7 +17,7 @@ use crate::{
 /// Why there is no certificate.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
-    /// A file or directory cannot be written.
+    /// A file or directory cannot be read or written.
     #[error("{}: {cause}; the data directory must belong to the user that runs rialto", path.display())]
     Io {
         /// Which.
@@ -38,8 +41,20 @@ pub struct Identity {
     pub self_signed: bool,
 }
 
+impl Identity {
+    /// For the broker.
+    #[must_use]
+    pub fn files(&self) -> TlsIdentity {
+        TlsIdentity::Files {
+            certificates: self.certificate.clone(),
+            key: self.key.clone(),
+        }
+    }
+}
+
 /// The files to use. Without a configured certificate a self-signed one is made below `data`, for `localhost` and for the
-/// addresses that are listened on; one that is there is used again.
+/// addresses that are listened on. One that is there is used again, unless it does not name one of them: then another is made
+/// with the same key, which clients that trust the former one trust as well.
 ///
 /// # Errors
 /// [`IdentityError`] when it cannot be made or written.
@@ -57,29 +72,73 @@ pub fn open_or_make(tls: &Tls, listen: &Listen, data: &Path) -> Result<Identity,
         key: directory.join("key.pem"),
         self_signed: true,
     };
+    let names = names(listen);
+    warn_of_all_addresses(listen, &names);
     if identity.certificate.exists() && identity.key.exists() {
+        if let Some(address) = unnamed(&identity, listen) {
+            tracing::warn!(
+                %address,
+                certificate = %identity.certificate.display(),
+                "the self-signed certificate did not name an address that is listened on, and is made again with the same key"
+            );
+            let key = KeyPair::from_pem(&with(&identity.key, |path| fs::read_to_string(path))?)?;
+            write_certificate(&identity, names, &key)?;
+        }
         return Ok(identity);
     }
-    let certified = rcgen::generate_simple_self_signed(names(listen))?;
-    write(&directory, |path| fs::create_dir_all(path))?;
-    write(&identity.key, |path| {
-        files::replace(
-            path,
-            certified.signing_key.serialize_pem().as_bytes(),
-            Access::Owner,
-        )
+    let key = KeyPair::generate()?;
+    with(&directory, |path| fs::create_dir_all(path))?;
+    with(&identity.key, |path| {
+        files::replace(path, key.serialize_pem().as_bytes(), Access::Owner)
     })?;
-    write(&identity.certificate, |path| {
-        files::replace(path, certified.cert.pem().as_bytes(), Access::All)
-    })?;
+    write_certificate(&identity, names, &key)?;
     Ok(identity)
 }
 
-fn write(path: &Path, action: impl FnOnce(&Path) -> io::Result<()>) -> Result<(), IdentityError> {
+fn write_certificate(
+    identity: &Identity,
+    names: Vec<String>,
+    key: &KeyPair,
+) -> Result<(), IdentityError> {
+    let certificate = CertificateParams::new(names)?.self_signed(key)?;
+    with(&identity.certificate, |path| {
+        files::replace(path, certificate.pem().as_bytes(), Access::All)
+    })
+}
+
+/// The first address that is listened on and is not in the certificate. One that cannot be read is for the start to complain of.
+fn unnamed(identity: &Identity, listen: &Listen) -> Option<IpAddr> {
+    let identity = identity.files();
+    addresses(listen).find(|address| {
+        !address.is_unspecified() && identity.names(*address).is_ok_and(|named| !named)
+    })
+}
+
+/// All addresses of a machine are more than anybody could name.
+fn warn_of_all_addresses(listen: &Listen, names: &[String]) {
+    if addresses(listen).any(|address| address.is_unspecified()) {
+        tracing::warn!(
+            names = names.join(", "),
+            "clients can call the broker by the names in its self-signed certificate alone, which are these; for others set \
+             tls.certificate and tls.key, or listen on the address that they call"
+        );
+    }
+}
+
+fn with<T>(
+    path: &Path,
+    action: impl FnOnce(&Path) -> io::Result<T>,
+) -> Result<T, IdentityError> {
     action(path).map_err(|cause| IdentityError::Io {
         path: path.to_owned(),
         cause,
     })
+}
+
+/// Where a certificate is shown.
+fn addresses(listen: &Listen) -> impl Iterator<Item = IpAddr> {
+    let listeners = [listen.tls, listen.quic].into_iter().flatten();
+    listeners.map(|address| address.ip())
 }
 
 /// Names that clients may call the broker by.
@@ -89,11 +148,7 @@ fn names(listen: &Listen) -> Vec<String> {
         "127.0.0.1".to_owned(),
         "::1".to_owned(),
     ];
-    for address in [listen.tls, listen.quic]
-        .into_iter()
-        .flatten()
-        .map(|address| address.ip())
-    {
+    for address in addresses(listen) {
         let name = IpAddr::to_string(&address);
         if !address.is_unspecified() && !names.contains(&name) {
             names.push(name);
@@ -137,6 +192,26 @@ mod tests {
             identity
         );
         assert_eq!(fs::read(&identity.certificate).unwrap(), certificate);
+    }
+
+    #[test]
+    fn one_that_does_not_name_an_address_is_made_again_with_the_same_key() {
+        let directory = tempfile::tempdir().unwrap();
+        let made = |listen: &Listen| {
+            let identity = open_or_make(&NONE, listen, directory.path()).unwrap();
+            identity.files().check().unwrap();
+            [identity.certificate, identity.key].map(|path| fs::read(path).unwrap())
+        };
+        let first = made(&listen("127.0.0.1:0"));
+        let elsewhere = listen("192.0.2.7:4401");
+        let second = made(&elsewhere);
+        assert_ne!(first[0], second[0]);
+        assert_eq!(first[1], second[1]);
+        assert_eq!(made(&elsewhere), second, "it names it now");
+        assert_eq!(made(&listen("0.0.0.0:4401")), second, "what is there is kept");
+        fs::write(directory.path().join("tls/certificate.pem"), "damaged").unwrap();
+        let kept = open_or_make(&NONE, &elsewhere, directory.path()).unwrap();
+        assert!(kept.files().check().is_err(), "that is for somebody to look at");
     }
 
     #[test]

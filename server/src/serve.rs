@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::Context as _;
 use rialto_broker::{
-    Authenticator, Broker, BrokerConfig, StopError, StopReason, TlsIdentity,
+    Authenticator, Broker, BrokerConfig, StopError, StopReason,
     auth::{DevelopmentTokens, KeyFile, LoopbackOnly, Reload},
 };
 use rialto_storage::embedded::{DirectoryLock, EmbeddedOptions, EmbeddedStore};
@@ -265,10 +265,7 @@ fn broker_config(config: &Config, identity: &Identity) -> BrokerConfig {
         tls: config.listen.tls,
         quic: config.listen.quic,
         ops: config.listen.ops,
-        tls_identity: Some(TlsIdentity::Files {
-            certificates: identity.certificate.clone(),
-            key: identity.key.clone(),
-        }),
+        tls_identity: Some(identity.files()),
         connections_max: config.broker.connections_max,
         connections_per_address_max: config.broker.connections_per_address_max,
         connections_per_user_max: config.broker.connections_per_user_max,

@@ -157,3 +157,24 @@ fn a_start_that_takes_development_tokens_says_so_in_the_log() {
         assert_eq!(log.contains("development tokens are taken"), said, "{log}");
     }
 }
+
+/// Whoever trusts the certificate of the first start trusts the one that names another address.
+#[tokio::test]
+async fn an_address_that_the_certificate_did_not_name_can_be_called_after_the_next_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path();
+    let first = Serving::start(data, &[]);
+    first.signal(Signal::TERM);
+    first.wait();
+    let client = tempfile::tempdir().unwrap();
+    std::fs::create_dir(client.path().join("tls")).unwrap();
+    let certificate = "tls/certificate.pem";
+    std::fs::copy(data.join(certificate), client.path().join(certificate)).unwrap();
+    let second = Serving::start(data, &["--tls", "127.0.0.2:0"]);
+    let token = token(data, &["--user", "alice"]);
+    let endpoint = format!("tls://{}", second.addresses().tls.unwrap());
+    for roots in [data, client.path()] {
+        let user = user_at(endpoint.clone(), &token, roots).await.unwrap();
+        assert_eq!(user, UserId::from_name("alice"));
+    }
+}

@@ -2,6 +2,7 @@
 
 use std::{
     fs, io,
+    net::IpAddr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::SystemTime,
@@ -11,11 +12,12 @@ use arc_swap::ArcSwap;
 use ring::{digest, hmac};
 use rustls::{
     ServerConfig,
+    client::verify_server_name,
     crypto::CryptoProvider,
-    server::{ClientHello, ResolvesServerCert},
+    server::{ClientHello, ParsedCertificate, ResolvesServerCert},
     sign::CertifiedKey,
 };
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
 
 use crate::config::TlsIdentity;
 
@@ -138,6 +140,26 @@ fn read(identity: &TlsIdentity, provider: &CryptoProvider) -> Result<CertifiedKe
     }
     let key = PrivateKeyDer::from_pem_slice(key).map_err(pem)?;
     Ok(CertifiedKey::from_der(chain, key, provider)?)
+}
+
+impl TlsIdentity {
+    /// Whether connections could be secured by it.
+    ///
+    /// # Errors
+    /// [`IdentityError`] says why not.
+    pub fn check(&self) -> Result<(), IdentityError> {
+        read(self, &rustls::crypto::ring::default_provider()).map(drop)
+    }
+
+    /// Whether clients that call the broker by this address are shown a certificate that names it.
+    ///
+    /// # Errors
+    /// As [`TlsIdentity::check`].
+    pub fn names(&self, address: IpAddr) -> Result<bool, IdentityError> {
+        let certified = read(self, &rustls::crypto::ring::default_provider())?;
+        let certificate = ParsedCertificate::try_from(certified.end_entity_cert()?)?;
+        Ok(verify_server_name(&certificate, &ServerName::from(address)).is_ok())
+    }
 }
 
 fn read_file(path: &Path) -> Result<Vec<u8>, IdentityError> {
