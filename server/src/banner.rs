@@ -6,7 +6,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rialto_broker::Addresses;
+use rialto_broker::{Addresses, auth::TokenPolicy};
+
+use crate::config::Auth;
 
 /// What the banner tells.
 #[derive(Debug)]
@@ -19,6 +21,8 @@ pub struct Banner<'a> {
     pub self_signed: Option<&'a Path>,
     /// Whether development tokens are taken.
     pub development_tokens: bool,
+    /// Which signed tokens are taken.
+    pub auth: &'a Auth,
     /// The directory that the broker was started from.
     pub directory: &'a Path,
     /// This program.
@@ -76,17 +80,36 @@ impl Banner<'_> {
     #[must_use]
     pub fn next(&self) -> Vec<String> {
         let mut lines = Vec::new();
-        let data = quoted(self.data);
-        let program = quoted(&self.short(self.program));
+        let data = quoted(&self.data.display().to_string());
+        let program = quoted(&self.short(self.program).display().to_string());
         if let Some(ops) = self.addresses.ops {
             lines.push(format!("curl http://{ops}/health/ready"));
         }
         lines.push(format!("{program} status --data {data}"));
-        lines.push(format!("{program} token --user alice --data {data}"));
+        // Where other keys are trusted, a token from here is not.
+        if self.auth.keys.is_none() {
+            let policy = self.token_policy();
+            lines.push(format!("{program} token --user alice --data {data}{policy}"));
+        }
         if let Some(tcp) = self.addresses.tcp.filter(|_| self.development_tokens) {
             lines.extend(self.examples(&format!("tcp://{tcp}")));
         }
         lines
+    }
+
+    /// What tokens have to say here that they do not say by default, wherever it was set.
+    fn token_policy(&self) -> String {
+        let (ours, default) = (&self.auth.policy, TokenPolicy::default());
+        let mut flags = String::new();
+        for (key, value, default) in [
+            ("issuer", &ours.issuer, default.issuer),
+            ("audience", &ours.audience, default.audience),
+        ] {
+            if *value != default {
+                let _ = write!(flags, " --set {}", quoted(&format!("auth.{key}={value}")));
+            }
+        }
+        flags
     }
 
     /// What can be built where the source is.
@@ -110,12 +133,11 @@ impl Banner<'_> {
     }
 }
 
-/// The path as a shell takes it.
-fn quoted(path: &Path) -> String {
-    let text = path.display().to_string();
-    let plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-+".contains(letter);
+/// The words as a shell takes them.
+fn quoted(text: &str) -> String {
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-+=".contains(letter);
     if !text.is_empty() && text.chars().all(plain) {
-        text
+        text.to_owned()
     } else {
         format!("'{}'", text.replace('\'', r"'\''"))
     }
@@ -134,12 +156,21 @@ mod tests {
         }
     }
 
-    fn banner<'a>(addresses: &'a Addresses, data: &'a Path) -> Banner<'a> {
+    fn auth() -> Auth {
+        Auth {
+            keys: None,
+            policy: TokenPolicy::default(),
+            development_tokens: true,
+        }
+    }
+
+    fn banner<'a>(addresses: &'a Addresses, data: &'a Path, auth: &'a Auth) -> Banner<'a> {
         Banner {
             addresses,
             data,
             self_signed: Some(Path::new("data/tls/certificate.pem")),
             development_tokens: true,
+            auth,
             directory: Path::new("/src"),
             program: Path::new("/src/target/release/rialto"),
         }
@@ -148,7 +179,7 @@ mod tests {
     #[test]
     fn it_names_every_listener_and_no_other() {
         let addresses = addresses();
-        let text = banner(&addresses, Path::new("./data")).text();
+        let text = banner(&addresses, Path::new("./data"), &auth()).text();
         for part in [
             "tcp://127.0.0.1:5",
             "quic://127.0.0.1:6",
@@ -164,7 +195,7 @@ mod tests {
     #[test]
     fn what_to_try_next_can_be_pasted() {
         let addresses = addresses();
-        let next = banner(&addresses, Path::new("my data/it's")).next();
+        let next = banner(&addresses, Path::new("my data/it's"), &auth()).next();
         assert_eq!(next[0], "curl http://127.0.0.1:7/health/ready");
         assert_eq!(
             next[1],
@@ -175,5 +206,20 @@ mod tests {
             3,
             "no examples where there is no source: {next:?}"
         );
+    }
+
+    #[test]
+    fn a_token_to_try_is_one_that_is_taken_here() {
+        let addresses = addresses();
+        let mut auth = auth();
+        auth.policy.issuer = "https://id.example".to_owned();
+        let next = banner(&addresses, Path::new("data"), &auth).next();
+        assert_eq!(
+            next[2],
+            "./target/release/rialto token --user alice --data data --set 'auth.issuer=https://id.example'"
+        );
+        auth.keys = Some("theirs.json".into());
+        let next = banner(&addresses, Path::new("data"), &auth).next();
+        assert!(!next.iter().any(|line| line.contains(" token ")), "{next:?}");
     }
 }

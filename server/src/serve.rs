@@ -299,6 +299,7 @@ fn announce(
                 .self_signed
                 .then_some(identity.certificate.as_path()),
             development_tokens,
+            auth: &config.auth,
             directory: &std::env::current_dir().unwrap_or_default(),
             program: &std::env::current_exe().unwrap_or_else(|_| "rialto".into()),
         };

@@ -178,3 +178,38 @@ async fn an_address_that_the_certificate_did_not_name_can_be_called_after_the_ne
         assert_eq!(user, UserId::from_name("alice"));
     }
 }
+
+#[tokio::test]
+async fn the_token_that_the_banner_suggests_gets_in() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("rialto.toml");
+    std::fs::write(&file, "[auth]\nissuer = \"our house\"\n").unwrap();
+    let data = directory.path().join("data");
+    let serving = Serving::start(&data, &["--config", file.to_str().unwrap()]);
+    let line = serving.banner.lines().find(|line| line.contains(" token "));
+    let output = std::process::Command::new("sh")
+        .args(["-c", line.unwrap()])
+        .output()
+        .unwrap();
+    let token = text(&output.stdout);
+    let endpoint = format!("tcp://{}", serving.addresses().tcp.unwrap());
+    let user = user_at(endpoint, token.trim(), &data).await.unwrap();
+    assert_eq!(user, UserId::from_name("alice"));
+}
+
+#[test]
+fn no_token_is_made_that_a_configured_key_set_does_not_verify() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let theirs = tempfile::tempdir().unwrap();
+    token(theirs.path(), &["--user", "alice"]);
+    let set = theirs.path().join("keys/jwks.json");
+    let setting = format!("auth.keys={}", set.display());
+    let data = data.to_str().unwrap();
+    let args = ["token", "--user", "alice", "--data", data, "--set", &setting];
+    let output = run(&args);
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stderr);
+    assert!(said.contains("auth.keys is "), "{said}");
+    assert!(!std::path::Path::new(data).exists(), "nothing was made");
+}
