@@ -203,7 +203,7 @@ impl Values<'_> {
 
     fn config(&self) -> Config {
         Config {
-            data_dir: self.path("data.dir").unwrap_or_else(|| PathBuf::from(".")),
+            data_dir: self.path("data.dir").unwrap_or_default(),
             listen: Listen {
                 tcp: self.address("listen.tcp"),
                 tls: self.address("listen.tls"),
@@ -372,6 +372,17 @@ mod tests {
             );
         }
         assert_eq!(found.len(), 5, "{found:#?}");
+    }
+
+    /// Such as `--data "$UNSET"`, which would scatter files into the folder that we happen to be in.
+    #[test]
+    fn an_empty_data_directory_is_refused() {
+        let found = problems(&[("data.dir", " ")]);
+        assert_eq!(
+            found,
+            ["data.dir: \"\" is not allowed (flag --set); use a path that is not empty"]
+        );
+        assert_eq!(problems(&[("tls.key", "")]), [""; 0]);
     }
 
     #[test]

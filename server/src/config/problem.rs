@@ -18,7 +18,7 @@ pub enum Problem {
         meant: Option<String>,
     },
     /// A value that the key does not allow.
-    #[error("{key}: {text} is not allowed ({origin}); use {allowed}")]
+    #[error("{key}: {} is not allowed ({origin}); use {allowed}", shown(text))]
     Value {
         /// The key.
         key: &'static str,
@@ -55,6 +55,11 @@ pub enum Problem {
         /// What is in the way.
         text: String,
     },
+}
+
+/// A text that has nothing to show is shown in quotes.
+fn shown(text: &str) -> &str {
+    if text.trim().is_empty() { "\"\"" } else { text }
 }
 
 fn suggestion(meant: Option<&str>) -> String {

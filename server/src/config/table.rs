@@ -28,8 +28,10 @@ pub enum Kind {
     },
     /// `IP:PORT`, or `off`.
     Address,
-    /// A file or directory; empty where the key may be left out.
+    /// A file or directory.
     Path,
+    /// A file or directory, or empty: none.
+    OptionalPath,
     /// One of these words.
     Choice(&'static [&'static str]),
     /// Any text that is not empty.
@@ -101,7 +103,11 @@ const fn address(name: &'static str, default: &'static str, doc: &'static str) -
 const fn path(name: &'static str, default: &'static str, doc: &'static str) -> Key {
     Key {
         name,
-        kind: Kind::Path,
+        kind: if default.is_empty() {
+            Kind::OptionalPath
+        } else {
+            Kind::Path
+        },
         default,
         doc,
     }

@@ -11,7 +11,7 @@ pub enum Value {
     Number(u64),
     /// Of [`Kind::Address`]; none: off.
     Address(Option<SocketAddr>),
-    /// Of [`Kind::Path`]; none: left out.
+    /// Of [`Kind::Path`] and [`Kind::OptionalPath`]; none: left out.
     Path(Option<PathBuf>),
     /// Of [`Kind::Choice`] and [`Kind::Text`].
     Text(String),
@@ -41,7 +41,9 @@ impl Kind {
                     .ok()
                     .map(|address| Value::Address(Some(address))),
             },
-            Self::Path => Some(Value::Path((!text.is_empty()).then(|| PathBuf::from(text)))),
+            // An empty one would be the folder that we happen to be in.
+            Self::Path => (!text.is_empty()).then(|| Value::Path(Some(text.into()))),
+            Self::OptionalPath => Some(Value::Path((!text.is_empty()).then(|| text.into()))),
             Self::Choice(words) => words.contains(&text).then(|| Value::Text(text.to_owned())),
             Self::Text => (!text.is_empty()).then(|| Value::Text(text.to_owned())),
         };
@@ -72,7 +74,8 @@ impl Kind {
                 "IP:PORT such as \"127.0.0.1:4400\" (port 0 picks a free one), or \"off\""
                     .to_owned()
             }
-            Self::Path => "a path".to_owned(),
+            Self::Path => "a path that is not empty".to_owned(),
+            Self::OptionalPath => "a path".to_owned(),
             Self::Choice(words) => words
                 .iter()
                 .map(|word| format!("\"{word}\""))
