@@ -34,7 +34,9 @@ test: toolchain ## run every test, with a summary at the end
 	awk '/^test result:/ { passed += $$4; failed += $$6; ignored += $$8 } \
 	     /^test .*FAILED$$/ { print "failed: " $$2 } \
 	     /^error(\[|:)/ { print } \
-	     END { printf "\n%d passed, %d failed, %d ignored; the whole output is in target/test.log\n", passed, failed, ignored }' target/test.log; \
+	     match($$0, /NOT TESTED, .*/) { untested[substr($$0, RSTART)] } \
+	     END { for (line in untested) print line; \
+	            printf "\n%d passed, %d failed, %d ignored; the whole output is in target/test.log\n", passed, failed, ignored }' target/test.log; \
 	exit $$status
 
 replay: toolchain ## replay a log with kills, over every transport (CORPUS=FILE, KILLS=20)
