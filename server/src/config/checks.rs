@@ -6,14 +6,21 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rialto_broker::BrokerConfig;
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 use super::{Config, problem::Problem};
+
+/// Once beginnings of frames are more than this part of a shard's budget, none may be long (`broker/src/shard/kept.rs`).
+const BEGUN_SHARE: usize = 4;
+/// What one request adds to the records that its frame holds (the members of a new conversation), and the journal to an entry.
+const DECISION_BYTES: usize = 64 << 10;
 
 /// Everything that is wrong with values that are allowed by themselves.
 pub(super) fn check(config: &Config, problems: &mut Vec<Problem>) {
     check_listeners(config, problems);
     check_sizes(config, problems);
+    check_room(config, problems);
     check_data_dir(&config.data_dir, problems);
     check_tls(config, problems);
     check_log_level(&config.log.level, problems);
@@ -108,6 +115,46 @@ fn check_sizes(config: &Config, problems: &mut Vec<Problem>) {
             );
             problems.push(Problem::Conflict { key, text });
         }
+    }
+}
+
+/// A frame has to fit into what a shard may hold of frames that have begun, and what one decision makes into the journal.
+fn check_room(config: &Config, problems: &mut Vec<Problem>) {
+    let limits = &config.limits;
+    let defaults = BrokerConfig::default();
+    let shards = match config.broker.shards {
+        0 => defaults.shards,
+        shards => shards,
+    };
+    let broker = BrokerConfig {
+        shards,
+        core: limits.clone(),
+        node_bytes_max: config.broker.node_bytes_max,
+        ..defaults
+    };
+    let begun = broker.shard_bytes_max() / BEGUN_SHARE;
+    if limits.frame_bytes_max > begun {
+        let text = format!(
+            "{} is more than {begun}, a quarter of what each of {shards} shards may hold (limits.shard_bytes_max, and its part of \
+             limits.node_bytes_max): such a frame would never be read",
+            limits.frame_bytes_max
+        );
+        problems.push(Problem::Conflict {
+            key: "limits.frame_bytes_max",
+            text,
+        });
+    }
+    let entry = limits.entry_bytes_max + limits.frame_bytes_max + DECISION_BYTES;
+    let segment = config.storage.segment_bytes as usize;
+    if entry > segment {
+        let text = format!(
+            "{segment} is less than {entry}: an entry of the journal (limits.entry_bytes_max), what one more frame makes of it \
+             (limits.frame_bytes_max), and {DECISION_BYTES} for what stands around them"
+        );
+        problems.push(Problem::Conflict {
+            key: "storage.segment_bytes",
+            text,
+        });
     }
 }
 
