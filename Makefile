@@ -20,6 +20,22 @@ DURATION ?= 1h
 # Seconds that each fuzz target runs.
 FUZZ_S ?= 60
 
+# $(call needs,PROGRAMS,PACKAGES): where one of the programs is missing, root gets it from Debian's packages, and everybody else is
+# told how. Packages that start a service have it stopped: it would be measured with the rest.
+define needs
+	@missing=""; for program in $(1); do command -v "$$program" > /dev/null || missing="$$missing $$program"; done; \
+	test -n "$$missing" || exit 0; \
+	if test "$$(id -u)" = 0 && command -v apt-get > /dev/null; then \
+		echo "make:$$missing is missing: installing $(2)" >&2; \
+		apt-get update > /dev/null && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $(2) > /dev/null || { \
+			echo "make: $(2) cannot be installed by apt-get: install$$missing, then run make again" >&2; exit 1; }; \
+		for service in $(3); do service "$$service" stop > /dev/null 2>&1 || true; done; \
+	else \
+		echo "make:$$missing is missing. On Debian and Ubuntu:" >&2; \
+		echo "  sudo apt-get install $(2)" >&2; exit 1; \
+	fi
+endef
+
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
@@ -28,6 +44,7 @@ run: toolchain ## build and start a broker (ARGS="--data DIR …")
 	@exec target/release/rialto serve $(ARGS)
 
 test: toolchain ## run every test, with a summary at the end
+	$(call needs,setpriv,util-linux)
 	@mkdir -p target; \
 	status=0; \
 	cargo test --workspace --no-fail-fast 2>&1 | tee target/test.log || status=$$?; \
@@ -41,10 +58,12 @@ test: toolchain ## run every test, with a summary at the end
 
 replay: toolchain ## replay a log with kills, over every transport (CORPUS=FILE, KILLS=20)
 	@test -n "$(CORPUS)" || { echo "make: say which log: make replay CORPUS=FILE.jsonl.gz" >&2; exit 1; }
+	$(call needs,curl,curl)
 	@cargo build --release
 	@loadgen/acceptance.sh "$(CORPUS)" "$(KILLS)"
 
 faults: toolchain ## break the real broker in every way and judge it (CAMPAIGN=kill, FAULT_ARGS="--rounds 20"); root for power cuts
+	$(call needs,setpriv $(if $(filter 0,$(shell id -u)),mount mkfs.ext4),util-linux mount e2fsprogs)
 	@cargo build --release -p rialto-server -p rialto-faults
 	@target/release/faults $(CAMPAIGN) --report target/faults.json $(FAULT_ARGS)
 
@@ -73,6 +92,7 @@ bench: toolchain ## run the benchmarks
 	cargo bench -p rialto-benches
 
 peers: toolchain ## run Rialto and its peers in turn and compare them (ARGS="--only durable --repeats 3", ARGS=--help)
+	$(if $(filter --peers% --list --help,$(ARGS)),,$(call needs,redis-server redis-benchmark redis-cli,redis-server redis-tools,redis-server))
 	@cargo build --release -p rialto-server -p rialto-loadgen -p rialto-peers
 	@target/release/rialto-peers $(ARGS)
 
@@ -86,7 +106,7 @@ toolchain:
 	@command -v cargo > /dev/null || { \
 		echo "make: Rust is missing. Install it as https://rustup.rs says:" >&2; \
 		echo "  curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal" >&2; \
-		echo "then run make again." >&2; exit 1; }
+		echo "then run make again, as the same user (sudo has another home: sudo target/release/faults runs what is built)." >&2; exit 1; }
 	@command -v cc > /dev/null || { \
 		echo "make: a C compiler is missing (ring and zstd are built with it). On Debian and Ubuntu:" >&2; \
 		echo "  sudo apt-get install build-essential" >&2; exit 1; }
