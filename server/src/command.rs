@@ -7,7 +7,7 @@ use clap::Parser as _;
 
 use crate::{
     cli::{Cli, Command, ConfigArgs, ConfigCommand},
-    config::{self, Config, Loaded},
+    config::{self, Config, Loaded, problem::Problem},
     keys, serve, status, terminal, token,
 };
 
@@ -63,12 +63,18 @@ fn with(loaded: Loaded, action: impl FnOnce(Loaded) -> ExitCode) -> ExitCode {
     if loaded.problems.is_empty() {
         return action(loaded);
     }
-    let mut text = "the configuration is wrong:".to_owned();
+    // What the machine does not let us do is nobody's mistake in the configuration.
+    let unwritable = |problem: &Problem| matches!(problem, Problem::Unwritable { .. });
+    let (mut text, status) = if loaded.problems.iter().all(unwritable) {
+        ("this cannot work:".to_owned(), FAILED)
+    } else {
+        ("the configuration is wrong:".to_owned(), MISCONFIGURED)
+    };
     for problem in &loaded.problems {
         let _ = write!(text, "\n  {problem}");
     }
     terminal::tell(&text);
-    ExitCode::from(MISCONFIGURED)
+    ExitCode::from(status)
 }
 
 fn report<T>(result: anyhow::Result<T>) -> ExitCode {

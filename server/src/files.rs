@@ -34,6 +34,17 @@ pub(crate) fn open_to_others(path: &Path) -> io::Result<Option<u32>> {
     Ok((mode & 0o007 != 0).then_some(mode))
 }
 
+/// What to do about a data directory that cannot be written.
+pub(crate) fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "free space on its disk",
+        io::ErrorKind::ReadOnlyFilesystem => {
+            "its file system is mounted read-only: mount it for writing, or name another with --data"
+        }
+        _ => "make it writable for the user that runs rialto, or name another with --data",
+    }
+}
+
 /// Replaces the file by one with this content, at once.
 pub(crate) fn replace(path: &Path, content: &[u8], access: Access) -> io::Result<()> {
     let written = write_beside(path, content, access)?;
@@ -93,6 +104,17 @@ mod tests {
         fs::write(data.join("file"), "").unwrap();
         assert!(make_data_directory(&data.join("file")).is_err());
         assert!(make_data_directory(&data.join("file/data")).is_err());
+    }
+
+    #[test]
+    fn what_to_do_depends_on_what_is_in_the_way() {
+        for (kind, word) in [
+            (io::ErrorKind::StorageFull, "free space"),
+            (io::ErrorKind::ReadOnlyFilesystem, "mounted read-only"),
+            (io::ErrorKind::PermissionDenied, "the user that runs rialto"),
+        ] {
+            assert!(advice(&kind.into()).contains(word), "{kind}");
+        }
     }
 
     #[test]

@@ -346,16 +346,10 @@ fn report_open_files(files: OpenFiles) {
 }
 
 fn cannot_write(data: &Path, error: &io::Error) -> String {
-    let advice = match error.kind() {
-        io::ErrorKind::StorageFull => "free space on its disk",
-        io::ErrorKind::ReadOnlyFilesystem => {
-            "its file system is mounted read-only: mount it for writing, or name another with --data"
-        }
-        _ => "make it writable for the user that runs rialto, or name another with --data",
-    };
     format!(
-        "the data directory {} cannot be written: {error}; {advice}",
-        data.display()
+        "the data directory {} cannot be written: {error}; {}",
+        data.display(),
+        files::advice(error)
     )
 }
 

@@ -152,3 +152,15 @@ fn version_and_help_are_there_for_each_command() {
     }
     assert_eq!(run(&["sreve"]).status.code(), Some(2));
 }
+
+/// Nobody can make a folder there, be it root.
+#[test]
+fn a_data_directory_that_cannot_be_written_is_no_mistake_in_the_configuration() {
+    for command in [&["config", "check"][..], &["serve"]] {
+        let output = run(&[command, &["--data", "/proc/data"]].concat());
+        assert_eq!(output.status.code(), Some(1));
+        let said = text(&output.stderr);
+        assert!(said.contains("data.dir: /proc cannot be written"), "{said}");
+        assert!(said.contains("make it writable"), "{said}");
+    }
+}

@@ -10,6 +10,7 @@ use rialto_broker::BrokerConfig;
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 use super::{Config, problem::Problem};
+use crate::files;
 
 /// Once beginnings of frames are more than this part of a shard's budget, none may be long (`broker/src/shard/kept.rs`).
 const BEGUN_SHARE: usize = 4;
@@ -183,10 +184,14 @@ fn check_data_dir(path: &Path, problems: &mut Vec<Problem>) {
     let probe = existing.join(format!(".rialto-probe-{}", std::process::id()));
     match fs::File::create_new(&probe) {
         Ok(_) => drop(fs::remove_file(&probe)),
-        Err(error) => problems.push(problem(format!(
-            "{} cannot be written ({error}); change its owner or name another directory",
-            existing.display()
-        ))),
+        Err(error) => problems.push(Problem::Unwritable {
+            key: "data.dir",
+            cause: format!(
+                "{} cannot be written: {error}; {}",
+                existing.display(),
+                files::advice(&error)
+            ),
+        }),
     }
 }
 

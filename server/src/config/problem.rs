@@ -47,6 +47,14 @@ pub enum Problem {
         /// Why, and what to do.
         cause: String,
     },
+    /// A folder that is well named, and that the operating system does not let us write.
+    #[error("{key}: {cause}")]
+    Unwritable {
+        /// The key.
+        key: &'static str,
+        /// Which, why, and what to do.
+        cause: String,
+    },
     /// Values that are allowed each, but not together.
     #[error("{key}: {text}")]
     Conflict {
