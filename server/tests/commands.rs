@@ -164,3 +164,32 @@ fn a_data_directory_that_cannot_be_written_is_no_mistake_in_the_configuration() 
         assert!(said.contains("make it writable"), "{said}");
     }
 }
+
+#[test]
+fn a_certificate_and_a_key_set_that_cannot_be_used_are_wrong_before_a_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().to_str().unwrap();
+    let at = |name: &str| directory.path().join(name).display().to_string();
+    fs::write(at("nonsense"), "nonsense").unwrap();
+    run(&["token", "--user", "alice", "--data", data]);
+    let set = |key: &str, file: &str| format!("{key}={}", at(file));
+    let check = |settings: &[String]| {
+        let mut args = vec!["config", "check", "--data", data];
+        for setting in settings {
+            args.extend(["--set", setting]);
+        }
+        let output = run(&args);
+        (output.status.code(), text(&output.stderr))
+    };
+    let (status, said) = check(&[
+        set("tls.certificate", "nonsense"),
+        set("tls.key", "nonsense"),
+        set("auth.keys", "nonsense"),
+    ]);
+    assert_eq!(status, Some(2), "{said}");
+    for part in ["tls.certificate: ", "auth.keys: ", "not a JSON Web Key Set"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let (status, said) = check(&[set("auth.keys", "keys/jwks.json")]);
+    assert_eq!(status, Some(0), "{said}");
+}

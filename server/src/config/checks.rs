@@ -6,10 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rialto_broker::BrokerConfig;
+use rialto_broker::{BrokerConfig, TlsIdentity, auth::KeyFile};
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
-use super::{Config, problem::Problem};
+use super::{Auth, Config, problem::Problem};
 use crate::files;
 
 /// Once beginnings of frames are more than this part of a shard's budget, none may be long (`broker/src/shard/kept.rs`).
@@ -25,9 +25,7 @@ pub(super) fn check(config: &Config, problems: &mut Vec<Problem>) {
     check_data_dir(&config.data_dir, problems);
     check_tls(config, problems);
     check_log_level(&config.log.level, problems);
-    if let Some(path) = &config.auth.keys {
-        check_readable("auth.keys", path, problems);
-    }
+    check_keys(&config.auth, problems);
 }
 
 fn check_listeners(config: &Config, problems: &mut Vec<Problem>) {
@@ -207,19 +205,51 @@ fn check_tls(config: &Config, problems: &mut Vec<Problem>) {
             text: format!("is needed, because {given} is given"),
         });
     }
+    let mut readable = true;
     for (key, path) in [
         ("tls.certificate", &config.tls.certificate),
         ("tls.key", &config.tls.key),
     ] {
         if let Some(path) = path {
-            check_readable(key, path, problems);
+            readable &= check_readable(key, path, problems);
         }
+    }
+    let (Some(certificate), Some(key)) = (&config.tls.certificate, &config.tls.key) else {
+        return;
+    };
+    let identity = TlsIdentity::Files {
+        certificates: certificate.clone(),
+        key: key.clone(),
+    };
+    if readable && let Err(error) = identity.check() {
+        let text = format!("with {}: {error}", key.display());
+        problems.push(Problem::Path {
+            key: "tls.certificate",
+            path: certificate.clone(),
+            cause: text,
+        });
     }
 }
 
-fn check_readable(key: &'static str, path: &Path, problems: &mut Vec<Problem>) {
+fn check_keys(auth: &Auth, problems: &mut Vec<Problem>) {
+    let Some(path) = &auth.keys else {
+        return;
+    };
+    if check_readable("auth.keys", path, problems)
+        && let Err(error) = KeyFile::open(path, auth.policy.clone())
+    {
+        problems.push(Problem::Path {
+            key: "auth.keys",
+            path: path.clone(),
+            cause: error.to_string(),
+        });
+    }
+}
+
+/// Says whether it is.
+fn check_readable(key: &'static str, path: &Path, problems: &mut Vec<Problem>) -> bool {
     let cause = match fs::File::open(path).and_then(|file| file.metadata()) {
-        Ok(metadata) if metadata.is_file() => return,
+        Ok(metadata) if metadata.is_file() => return true,
         Ok(_) => "not a file".to_owned(),
         Err(error) => format!("cannot be read: {error}"),
     };
@@ -228,6 +258,7 @@ fn check_readable(key: &'static str, path: &Path, problems: &mut Vec<Problem>) {
         path: path.to_owned(),
         cause,
     });
+    false
 }
 
 fn absolute(path: &Path) -> PathBuf {
