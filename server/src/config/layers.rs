@@ -182,6 +182,9 @@ fn apply_variable(
         set(key, key.kind.parse(text), text, origin, settings, problems);
         return;
     }
+    if is_of_a_service(rest, text) {
+        return;
+    }
     let names: Vec<String> = TABLE
         .iter()
         .map(Key::variable)
@@ -198,6 +201,21 @@ fn apply_variable(
             meant,
         });
     }
+}
+
+/// Whether it is one of the variables that Kubernetes sets for each service of a namespace, here one whose name begins with
+/// `rialto` ("Environment variables" of its page "Service"): `X_SERVICE_HOST`, `X_SERVICE_PORT`, `X_SERVICE_PORT_NAME`,
+/// `X_PORT=tcp://…` and `X_PORT_4401_TCP…`.
+fn is_of_a_service(rest: &str, text: &str) -> bool {
+    let numbered = |(_, after): (&str, &str)| {
+        let port = after.split('_').next().unwrap_or_default();
+        !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    rest.ends_with("SERVICE_HOST")
+        || rest.ends_with("SERVICE_PORT")
+        || rest.contains("SERVICE_PORT_")
+        || (rest.ends_with("PORT") && text.contains("://"))
+        || rest.split_once("PORT_").is_some_and(numbered)
 }
 
 fn unknown(name: &str, origin: Origin) -> Problem {
@@ -326,6 +344,33 @@ mod tests {
             );
         }
         assert_eq!(problems.len(), 7, "{problems:#?}");
+    }
+
+    /// Of services called `rialto`, `rialto-tls` and `rialto-broker`.
+    #[test]
+    fn variables_that_kubernetes_sets_for_a_service_are_passed_over() {
+        let ours = |name: &str, value: &str| {
+            let layers = Layers {
+                environment: vec![variable(name, value)],
+                ..Layers::default()
+            };
+            resolved(&layers).1.len()
+        };
+        for (name, value) in [
+            ("RIALTO_SERVICE_HOST", "10.0.0.1"),
+            ("RIALTO_PORT", "tcp://10.0.0.1:4401"),
+            ("RIALTO_TLS_SERVICE_HOST", "10.0.0.1"),
+            ("RIALTO_TLS_SERVICE_PORT", "4401"),
+            ("RIALTO_TLS_SERVICE_PORT_CHAT", "4401"),
+            ("RIALTO_TLS_PORT", "tcp://10.0.0.1:4401"),
+            ("RIALTO_TLS_PORT_4401_TCP", "tcp://10.0.0.1:4401"),
+            ("RIALTO_BROKER_PORT_4400_UDP_ADDR", "10.0.0.1"),
+            ("RIALTO_BROKER_PORT_4400_UDP_PROTO", "udp"),
+        ] {
+            assert_eq!(ours(name, value), 0, "{name}");
+        }
+        assert_eq!(ours("RIALTO_TLS_PORT", "4401"), 1, "that is somebody's mistake");
+        assert_eq!(ours("RIALTO_TLS_PORT_KEY", "a"), 1);
     }
 
     #[test]
