@@ -5,9 +5,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// Of git: a folder, or a file that says where it is.
+const GIT: &str = ".git";
+
 /// Folders that hold nothing that somebody wrote.
 const NOT_OURS: &[&str] = &[
-    ".git",
     "target",
     "data",
     ".tools",
@@ -43,6 +45,9 @@ pub fn text_files(folder: &Path) -> io::Result<Vec<TextFile>> {
         for entry in fs::read_dir(&current)? {
             let entry = entry?;
             let name = entry.file_name();
+            if name == GIT {
+                continue;
+            }
             if entry.file_type()?.is_dir() {
                 if !NOT_OURS.iter().any(|not| name == *not) {
                     folders.push(entry.path());
@@ -70,4 +75,25 @@ pub fn rust_files(folder: &Path) -> io::Result<Vec<TextFile>> {
     let mut files = text_files(folder)?;
     files.retain(|file| file.path.ends_with(".rs"));
     Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_git_keeps_is_not_ours_be_it_a_folder_or_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("README.md"), "ours").unwrap();
+        fs::write(folder.path().join(GIT), "gitdir: elsewhere").unwrap();
+        let paths = || -> Vec<String> {
+            let files = text_files(folder.path()).unwrap();
+            files.into_iter().map(|file| file.path).collect()
+        };
+        assert_eq!(paths(), ["README.md"]);
+        fs::remove_file(folder.path().join(GIT)).unwrap();
+        fs::create_dir(folder.path().join(GIT)).unwrap();
+        fs::write(folder.path().join(GIT).join("HEAD"), "ref").unwrap();
+        assert_eq!(paths(), ["README.md"]);
+    }
 }
