@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use rialto_tidy::{manifest, tree};
+use rialto_tidy::{manifest, source, tree};
 
 #[test]
 fn every_shared_dependency_has_its_reason_beside_it() {
@@ -70,7 +70,7 @@ fn every_dependency_of_a_crate_is_named_in_its_source() {
             .collect();
         for name in member.dependencies.union(&member.dev_dependencies) {
             let word = name.replace('-', "_");
-            if !texts.iter().any(|text| text.contains(&word)) {
+            if !texts.iter().any(|text| source::has_word(text, &word)) {
                 wrong.push(format!("{} does not use {name}", member.name));
             }
         }
