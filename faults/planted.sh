@@ -15,7 +15,7 @@ finds() { # CAMPAIGN MISTAKE ROUNDS
     echo "$1 finds $2:$(grep VIOLATION "$work/log" | sed 's/^ *VIOLATION//' | paste -sd,)"
   elif [ "$status" = 3 ]; then
     echo "$1 cannot run here, so nobody looked for $2" >&2
-    missed=3
+    [ "$missed" = 1 ] || missed=3
   else
     echo "$1 does NOT find $2 (status $status):" >&2
     tail -n 20 "$work/log" >&2

@@ -27,7 +27,7 @@ struct Cli {
     #[arg(required = true, value_name = "CAMPAIGN", value_parser = choices())]
     campaigns: Vec<String>,
     /// How often each breaks something [default: the campaign's own number]
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: Option<u32>,
     /// What is done follows from this number [default: a fresh one, which is printed]
     #[arg(long)]
@@ -135,6 +135,8 @@ async fn play(
     interrupted: &watch::Receiver<bool>,
 ) -> anyhow::Result<ExitCode> {
     let mut reports: Vec<Report> = Vec::new();
+    // A file that cannot be written is known before hours have gone, and that of another run is not taken for this one's.
+    write_report(cli.report.as_deref(), &reports)?;
     for campaign in wanted(&cli.campaigns) {
         let seed = cli.seed.unwrap_or_else(fresh_seed);
         let rounds = cli.rounds.unwrap_or(if cli.short {
@@ -154,11 +156,7 @@ async fn play(
         let report = Box::pin(campaign::run(campaign, &options, interrupted.clone())).await;
         print(&format!("{}\n", report.text()));
         reports.push(report);
-        if let Some(path) = &cli.report {
-            let json = serde_json::to_vec_pretty(&reports).context("the report")?;
-            std::fs::write(path, json)
-                .with_context(|| format!("{} cannot be written", path.display()))?;
-        }
+        write_report(cli.report.as_deref(), &reports)?;
         if *interrupted.borrow() {
             break;
         }
@@ -175,6 +173,14 @@ async fn play(
         0
     };
     Ok(ExitCode::from(code))
+}
+
+fn write_report(path: Option<&Path>, reports: &[Report]) -> anyhow::Result<()> {
+    let Some(path) = path else {
+        return Ok(());
+    };
+    let json = serde_json::to_vec_pretty(reports).context("the report")?;
+    std::fs::write(path, json).with_context(|| format!("{} cannot be written", path.display()))
 }
 
 fn wanted(names: &[String]) -> Vec<Campaign> {

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use tempfile::TempDir;
 use tokio::sync::watch;
 
@@ -28,6 +29,8 @@ const RESTART_BOUND: Duration = Duration::from_secs(2);
 const SEGMENT_BYTES: u32 = 1 << 20;
 /// The planted mistake that is the disk's and not the broker's.
 const LYING_DISK: &str = "lying-disk";
+/// What a broker that makes mistakes says of itself.
+const ON_PURPOSE: &str = "makes mistakes on purpose";
 /// Rounds that are judged together.
 const ERA_ROUNDS: u32 = 10;
 
@@ -94,6 +97,15 @@ impl Stage {
             None => {}
             Some(mistake) if mistake == LYING_DISK => self.shim()?.lie_about_syncs()?,
             Some(mistake) => {
+                let binary = &self.launch.binary;
+                let version = Command::new(binary).arg("--version").output();
+                let version = version.with_context(|| binary.display().to_string())?.stdout;
+                // Of a broker that makes none it would be said that none is found.
+                ensure!(
+                    String::from_utf8_lossy(&version).contains(ON_PURPOSE),
+                    "{} makes no mistakes on purpose: name one that does with --rialto, as `make faults-planted` builds it",
+                    binary.display()
+                );
                 let planted = ("RIALTO_PLANTED".to_owned(), mistake.into());
                 self.launch.environment.extend([planted]);
             }

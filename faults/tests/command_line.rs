@@ -1,0 +1,77 @@
+//! What the program and its script refuse, so that nothing passes that was not tried.
+
+#![allow(clippy::unwrap_used)] // as in every test
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+#[path = "../../loadgen/tests/support/built.rs"]
+mod built;
+use built::binary;
+
+/// One round against the broker as it is shipped, unless the program refuses.
+fn faults(scratch: &Path, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_faults"))
+        .args(["kill", "--short", "--seed", "1", "--scratch"])
+        .arg(scratch)
+        .arg("--rialto")
+        .arg(binary())
+        .args(args)
+        .output()
+        .unwrap()
+}
+
+fn words(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn no_rounds_are_no_campaign() {
+    let scratch = tempfile::tempdir().unwrap();
+    let output = faults(scratch.path(), &["--rounds", "0"]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+}
+
+#[test]
+fn a_mistake_that_the_broker_cannot_make_is_not_looked_for() {
+    let scratch = tempfile::tempdir().unwrap();
+    let planted = ["--rounds", "1", "--planted", "skip-dedupe"];
+    let output = faults(scratch.path(), &planted);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = words(&output.stdout);
+    assert!(said.contains("makes no mistakes on purpose"), "{said}");
+    assert!(!said.contains("VIOLATION"), "{said}");
+}
+
+#[test]
+fn a_report_that_cannot_be_written_ends_it_before_anything_is_tried() {
+    let scratch = tempfile::tempdir().unwrap();
+    let report = scratch.path().join("missing/report.json");
+    let output = faults(
+        scratch.path(),
+        &["--rounds", "1", "--report", report.to_str().unwrap()],
+    );
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(words(&output.stdout), "", "no campaign was run");
+    let said = words(&output.stderr);
+    assert!(said.contains("report.json cannot be written"), "{said}");
+}
+
+/// The script, with campaigns that only pretend: `kill` finds nothing, `power` cannot run.
+#[test]
+fn a_mistake_that_was_missed_is_told_though_another_campaign_could_not_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let pretend = r#"mkdir -p "$0/faults" "$0/target/release" && printf %s "$1" >"$0/faults/planted.sh" &&
+printf '#!/bin/sh\ncase "$1" in power) exit 3 ;; esac\n' >"$0/target/release/faults" &&
+chmod +x "$0/target/release/faults" && exec bash "$0/faults/planted.sh" broker"#;
+    let output = Command::new("sh")
+        .args(["-c", pretend])
+        .arg(folder.path())
+        .arg(include_str!("../planted.sh"))
+        .output()
+        .unwrap();
+    let said = words(&output.stderr);
+    assert!(said.contains("kill does NOT find"), "{said}");
+    assert!(said.contains("power cannot run here"), "{said}");
+    assert_eq!(output.status.code(), Some(1), "{said}");
+}
