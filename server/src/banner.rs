@@ -89,7 +89,9 @@ impl Banner<'_> {
         // Where other keys are trusted, a token from here is not.
         if self.auth.keys.is_none() {
             let policy = self.token_policy();
-            lines.push(format!("{program} token --user alice --data {data}{policy}"));
+            lines.push(format!(
+                "{program} token --user alice --data {data}{policy}"
+            ));
         }
         if let Some(tcp) = self.addresses.tcp.filter(|_| self.development_tokens) {
             lines.extend(self.examples(&format!("tcp://{tcp}")));
@@ -220,6 +222,9 @@ mod tests {
         );
         auth.keys = Some("theirs.json".into());
         let next = banner(&addresses, Path::new("data"), &auth).next();
-        assert!(!next.iter().any(|line| line.contains(" token ")), "{next:?}");
+        assert!(
+            !next.iter().any(|line| line.contains(" token ")),
+            "{next:?}"
+        );
     }
 }

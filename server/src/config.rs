@@ -378,11 +378,18 @@ mod tests {
     fn limits_that_no_frame_or_no_entry_would_fit_into_are_refused() {
         let node = [("limits.node_bytes_max", "4194304"), ("broker.shards", "8")];
         let found = problems(&node);
-        assert!(found.len() == 1 && found[0].contains("limits.frame_bytes_max: 262144 is more than 131072"), "{found:?}");
+        assert!(
+            found.len() == 1
+                && found[0].contains("limits.frame_bytes_max: 262144 is more than 131072"),
+            "{found:?}"
+        );
         assert_eq!(problems(&[node[0], ("broker.shards", "4")]), [""; 0]);
         let segment = ("storage.segment_bytes", "1048576");
         let found = problems(&[segment, ("limits.entry_bytes_max", "1048576")]);
-        assert!(found.len() == 1 && found[0].contains("storage.segment_bytes"), "{found:?}");
+        assert!(
+            found.len() == 1 && found[0].contains("storage.segment_bytes"),
+            "{found:?}"
+        );
         assert_eq!(problems(&[segment]), [""; 0]);
     }
 

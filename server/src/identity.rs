@@ -125,10 +125,7 @@ fn warn_of_all_addresses(listen: &Listen, names: &[String]) {
     }
 }
 
-fn with<T>(
-    path: &Path,
-    action: impl FnOnce(&Path) -> io::Result<T>,
-) -> Result<T, IdentityError> {
+fn with<T>(path: &Path, action: impl FnOnce(&Path) -> io::Result<T>) -> Result<T, IdentityError> {
     action(path).map_err(|cause| IdentityError::Io {
         path: path.to_owned(),
         cause,
@@ -208,10 +205,17 @@ mod tests {
         assert_ne!(first[0], second[0]);
         assert_eq!(first[1], second[1]);
         assert_eq!(made(&elsewhere), second, "it names it now");
-        assert_eq!(made(&listen("0.0.0.0:4401")), second, "what is there is kept");
+        assert_eq!(
+            made(&listen("0.0.0.0:4401")),
+            second,
+            "what is there is kept"
+        );
         fs::write(directory.path().join("tls/certificate.pem"), "damaged").unwrap();
         let kept = open_or_make(&NONE, &elsewhere, directory.path()).unwrap();
-        assert!(kept.files().check().is_err(), "that is for somebody to look at");
+        assert!(
+            kept.files().check().is_err(),
+            "that is for somebody to look at"
+        );
     }
 
     #[test]

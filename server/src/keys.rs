@@ -175,8 +175,8 @@ fn holds(set: &Path, key_id: &str) -> Result<bool, KeysError> {
         cause,
     };
     let json = fs::read(set).map_err(|error| failed(error.to_string()))?;
-    let keys = KeySet::parse(&json, TokenPolicy::default())
-        .map_err(|error| failed(error.to_string()))?;
+    let keys =
+        KeySet::parse(&json, TokenPolicy::default()).map_err(|error| failed(error.to_string()))?;
     Ok(keys.contains(key_id))
 }
 
@@ -259,7 +259,8 @@ mod tests {
     }
 
     #[test]
-    fn where_another_key_set_is_configured_no_key_is_made_and_one_that_it_does_not_name_is_refused() {
+    fn where_another_key_set_is_configured_no_key_is_made_and_one_that_it_does_not_name_is_refused()
+    {
         let directory = tempfile::tempdir().unwrap();
         let data = directory.path();
         let set = data.join("theirs.json");

@@ -62,13 +62,14 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     // What may be wrong is said before the data is opened, which may take long after a kill.
     let (keys, identity, development) = open_keys(config)?;
     let cannot_start = "the broker cannot start";
-    let preparation =
-        Broker::prepare(broker_config(config, &identity)).context(cannot_start)?;
+    let preparation = Broker::prepare(broker_config(config, &identity)).context(cannot_start)?;
     let options = EmbeddedOptions {
         on_thread: Some(scheduling::arrange),
         ..config.storage.clone()
     };
-    let opened = stops.during("the data is open", || EmbeddedStore::open_locked(lock, options));
+    let opened = stops.during("the data is open", || {
+        EmbeddedStore::open_locked(lock, options)
+    });
     let store = opened.await??;
     if stops.asked {
         return close(store, &mut stops, "stopped before it served").await;

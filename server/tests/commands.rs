@@ -3,7 +3,10 @@
 #[path = "support/process.rs"]
 mod support;
 
-use std::fs;
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+};
 
 use support::{Serving, run, text};
 
@@ -192,4 +195,29 @@ fn a_certificate_and_a_key_set_that_cannot_be_used_are_wrong_before_a_start() {
     }
     let (status, said) = check(&[set("auth.keys", "keys/jwks.json")]);
     assert_eq!(status, Some(0), "{said}");
+}
+
+#[test]
+fn a_broker_that_still_opens_its_data_is_said_to_start() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let starting = std::thread::spawn(move || {
+        // Whether it is ready, and its status.
+        for _ in 0..2 {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).unwrap();
+                request.extend(byte);
+            }
+            let answer = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 9\r\n\r\nstarting\n";
+            stream.write_all(answer.as_bytes()).unwrap();
+        }
+    });
+    let output = run(&["status", "--ops", &address]);
+    starting.join().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stderr);
+    assert!(said.contains("opens its data"), "{said}");
 }

@@ -123,7 +123,14 @@ fn what_cannot_be_used_is_named_before_the_data_is_opened() {
         (vec!["--tls", "127.0.0.1:0", "--ops", &address], &*address),
         (vec!["--tls", &address, "--ops", "off"], &*address),
         (
-            vec!["--set", &tls("certificate"), "--set", &tls("key"), "--ops", "off"],
+            vec![
+                "--set",
+                &tls("certificate"),
+                "--set",
+                &tls("key"),
+                "--ops",
+                "off",
+            ],
             "certificate",
         ),
         (vec!["--set", &keys, "--ops", "off"], "nonsense"),

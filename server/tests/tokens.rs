@@ -206,7 +206,9 @@ fn no_token_is_made_that_a_configured_key_set_does_not_verify() {
     let set = theirs.path().join("keys/jwks.json");
     let setting = format!("auth.keys={}", set.display());
     let data = data.to_str().unwrap();
-    let args = ["token", "--user", "alice", "--data", data, "--set", &setting];
+    let args = [
+        "token", "--user", "alice", "--data", data, "--set", &setting,
+    ];
     let output = run(&args);
     assert_eq!(output.status.code(), Some(1));
     let said = text(&output.stderr);

@@ -87,7 +87,10 @@ impl EmbeddedStore {
     ///
     /// # Errors
     /// As [`EmbeddedStore::open`].
-    pub fn open_locked(lock: DirectoryLock, options: EmbeddedOptions) -> Result<Self, JournalError> {
+    pub fn open_locked(
+        lock: DirectoryLock,
+        options: EmbeddedOptions,
+    ) -> Result<Self, JournalError> {
         start::open(lock, options)
     }
 

@@ -43,7 +43,11 @@ fn folder(programs: &[(&str, &str)]) -> TempDir {
     for tool in TOOLS {
         symlink(find(tool), at("bin").join(tool)).unwrap();
     }
-    let pretend = [("rustc", "echo rustc 9999.0.0"), ("cc", ""), ("setpriv", "")];
+    let pretend = [
+        ("rustc", "echo rustc 9999.0.0"),
+        ("cc", ""),
+        ("setpriv", ""),
+    ];
     for (name, text) in pretend.iter().chain(programs) {
         program(&at("bin").join(name), text);
     }
@@ -94,7 +98,12 @@ install*) for name in redis-server redis-benchmark redis-cli; do echo '#!/bin/sh
 esac"#;
     let id = format!("echo {user}");
     let service = r#"echo "service $*" >>done"#;
-    let programs = [("cargo", ""), ("id", &*id), ("apt-get", apt), ("service", service)];
+    let programs = [
+        ("cargo", ""),
+        ("id", &*id),
+        ("apt-get", apt),
+        ("service", service),
+    ];
     let folder = folder(&programs);
     let binary = folder.path().join("target/release/rialto-peers");
     program(&binary, "echo compared");
@@ -123,7 +132,13 @@ fn everybody_else_is_told_how_to_get_what_is_missing() {
     let output = make(&folder, "peers");
     assert!(!output.status.success());
     let said = words(&output.stderr);
-    assert!(said.contains("redis-server redis-benchmark redis-cli is missing"), "{said}");
-    assert!(said.contains("sudo apt-get install redis-server redis-tools\n"), "{said}");
+    assert!(
+        said.contains("redis-server redis-benchmark redis-cli is missing"),
+        "{said}"
+    );
+    assert!(
+        said.contains("sudo apt-get install redis-server redis-tools\n"),
+        "{said}"
+    );
     assert!(!folder.path().join("done").exists());
 }

@@ -99,7 +99,9 @@ impl Stage {
             Some(mistake) => {
                 let binary = &self.launch.binary;
                 let version = Command::new(binary).arg("--version").output();
-                let version = version.with_context(|| binary.display().to_string())?.stdout;
+                let version = version
+                    .with_context(|| binary.display().to_string())?
+                    .stdout;
                 // Of a broker that makes none it would be said that none is found.
                 ensure!(
                     String::from_utf8_lossy(&version).contains(ON_PURPOSE),

@@ -369,7 +369,11 @@ mod tests {
         ] {
             assert_eq!(ours(name, value), 0, "{name}");
         }
-        assert_eq!(ours("RIALTO_TLS_PORT", "4401"), 1, "that is somebody's mistake");
+        assert_eq!(
+            ours("RIALTO_TLS_PORT", "4401"),
+            1,
+            "that is somebody's mistake"
+        );
         assert_eq!(ours("RIALTO_TLS_PORT_KEY", "a"), 1);
     }
 
