@@ -92,7 +92,8 @@ async fn while_its_store_is_opened_a_broker_is_alive_and_not_ready_and_listens_t
 #[tokio::test]
 async fn what_is_tried_before_the_store_is_opened_is_free_again() {
     let (certificate, key) = identity();
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    // An address of loopback that no other test listens on or calls from: the port stays free.
+    let free = std::net::TcpListener::bind("127.77.0.1:0").unwrap();
     let address = free.local_addr().unwrap();
     drop(free);
     let mut config = config(&certificate, &key);
