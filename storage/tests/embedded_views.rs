@@ -9,7 +9,7 @@ mod writer;
 
 use std::{
     fs::{self, File},
-    os::unix::fs::FileExt as _,
+    os::unix::fs::{FileExt as _, symlink},
     path::Path,
     sync::{
         Arc, Mutex,
@@ -19,7 +19,9 @@ use std::{
     time::Duration,
 };
 
+use rialto_protocol::ids::UserId;
 use rialto_storage::{
+    directory::{Directory, Seen},
     embedded::{EmbeddedOptions, EmbeddedStore, Step, StepHook},
     journal::{AppendError, Journal, JournalError},
     views::{Views, ViewsError},
@@ -181,6 +183,48 @@ fn views_that_are_gone_or_broken_are_made_again_from_the_journal() {
     let store = open(&path);
     wait(store.settle()).unwrap();
     check_both(&store, 12, "a keyspace is gone");
+}
+
+#[test]
+fn views_that_cannot_be_opened_for_now_are_neither_made_again_nor_given_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("data");
+    let store = open(&path);
+    say(&store, 1, 10);
+    wait(store.settle()).unwrap();
+    let user = UserId::from_bytes([1; 16]);
+    let time_ms = START_MS;
+    wait(store.record_seen(vec![Seen { user, time_ms }])).unwrap();
+    store.close();
+
+    let aside = dir.path().join("aside");
+    for name in [
+        "views",
+        "views/1",
+        "views/1/keyspaces",
+        "views/1/keyspaces/0/current",
+        "views/1/keyspaces/1/tables",
+        "views.checkpoint",
+        "journal",
+    ] {
+        let place = path.join(name);
+        fs::rename(&place, &aside).unwrap();
+        // The operating system follows it as long as it may, and gives up: no answer to what stands there.
+        symlink(&place, &place).unwrap();
+        match EmbeddedStore::open(&path, options()) {
+            Err(error @ JournalError::Io { .. }) => {
+                assert!(!error.to_string().contains("backup"), "{name}: {error}");
+            }
+            other => panic!("{name}: {:?}", other.err()),
+        }
+        fs::remove_file(&place).unwrap();
+        fs::rename(&aside, &place).unwrap();
+    }
+    let store = open(&path);
+    check_both(&store, 10, "all is where it was");
+    // Nothing but the views holds this.
+    assert_eq!(wait(store.last_seen(vec![user])).unwrap(), [Some(time_ms)]);
+    assert!(path.join("views").join("1").exists());
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Opening a data directory: what is there, what can be trusted, and what has to be made again.
 
 use std::{
+    io::ErrorKind,
     path::Path,
     sync::{Arc, Mutex},
     time::{SystemTime, UNIX_EPOCH},
@@ -14,7 +15,7 @@ use super::{
     options::EmbeddedOptions,
     readers::Readers,
     threads::{self, StoreThread},
-    views::{ViewStore, checkpoint::Checkpoint, directory},
+    views::{Fault, ViewStore, checkpoint::Checkpoint, directory},
     worker::Work,
 };
 use crate::journal::JournalError;
@@ -84,27 +85,24 @@ fn open_views(
     cache_bytes: u64,
     fixed: &Fixed,
 ) -> Result<(ViewStore, Checkpoint), JournalError> {
-    let why = match Checkpoint::load(dir) {
-        Ok(Some(checkpoint)) if !directory(dir, checkpoint.generation).is_dir() => {
-            format!(
-                "{} is missing",
-                directory(dir, checkpoint.generation).display()
-            )
-        }
-        Ok(Some(checkpoint)) => match attempt(dir, cache_bytes, fixed, &checkpoint) {
+    let loaded = Checkpoint::load(dir);
+    let made = generations(dir)?;
+    let noted = !matches!(loaded, Ok(None));
+    let why = match loaded {
+        Ok(Some(checkpoint)) => match existing(dir, cache_bytes, fixed, &checkpoint)? {
             Ok(views) => return Ok((views, checkpoint)),
             Err(why) => why,
         },
-        Ok(None) if generations(dir).is_empty() => "there are none yet".to_owned(),
+        Ok(None) if made.is_empty() => "there are none yet".to_owned(),
         Ok(None) => "their checkpoint is missing".to_owned(),
         Err(JournalError::Damaged(why)) => why,
         Err(error) => return Err(error),
     };
-    let last = generations(dir).into_iter().max();
+    let last = made.into_iter().max();
     let segments = segments(dir)?;
     // A fresh directory: no views, no journal. All else has to be made from the journal's very first segment on.
-    let fresh = last.is_none() && segments.is_empty() && !dir.join("views.checkpoint").exists();
-    if !fresh && segments.first() != Some(&1) && !(segments.is_empty() && never_applied(dir)) {
+    let fresh = last.is_none() && segments.is_empty() && !noted;
+    if !fresh && segments.first() != Some(&1) && !(segments.is_empty() && never_applied(dir)?) {
         return Err(JournalError::Damaged(format!(
             "the views in {} cannot be used ({why}) nor made again, because the journal begins with segment {}: restore \
              the data directory from a backup; nothing in it has been changed or deleted",
@@ -124,19 +122,42 @@ fn open_views(
         cause: error.to_string(),
     })?;
     let views =
-        attempt(dir, cache_bytes, fixed, &checkpoint).map_err(|cause| JournalError::Io {
+        attempt(dir, cache_bytes, fixed, &checkpoint).map_err(|fault| JournalError::Io {
             what: format!("making views in {}", path.display()),
-            cause,
+            cause: fault.to_string(),
         })?;
     checkpoint.store(dir)?;
     Ok((views, checkpoint))
 }
 
+/// The views that the checkpoint describes, or why they cannot be used.
+///
+/// # Errors
+/// [`JournalError::Io`] where nothing says that they are bad: another start may find them as they were.
+fn existing(
+    dir: &Path,
+    cache_bytes: u64,
+    fixed: &Fixed,
+    checkpoint: &Checkpoint,
+) -> Result<Result<ViewStore, String>, JournalError> {
+    let path = directory(dir, checkpoint.generation);
+    if !exists(&path)? {
+        return Ok(Err(format!("{} is missing", path.display())));
+    }
+    match attempt(dir, cache_bytes, fixed, checkpoint) {
+        Err(fault) if fault.may_pass() => Err(JournalError::Io {
+            what: format!("opening {}", path.display()),
+            cause: format!("{fault}; nothing is lost: start again once the cause is gone"),
+        }),
+        opened => Ok(opened.map_err(|fault| fault.to_string())),
+    }
+}
+
 /// A start that was cut off before anything was written leaves a checkpoint of nothing, or none, and no segment.
-fn never_applied(dir: &Path) -> bool {
-    !dir.join("journal").join("epoch").exists()
+fn never_applied(dir: &Path) -> Result<bool, JournalError> {
+    Ok(!exists(&dir.join("journal").join("epoch"))?
         && Checkpoint::load(dir)
-            .is_ok_and(|checkpoint| checkpoint.is_none_or(|checkpoint| checkpoint.is_empty()))
+            .is_ok_and(|checkpoint| checkpoint.is_none_or(|checkpoint| checkpoint.is_empty())))
 }
 
 fn attempt(
@@ -144,7 +165,7 @@ fn attempt(
     cache_bytes: u64,
     fixed: &Fixed,
     checkpoint: &Checkpoint,
-) -> Result<ViewStore, String> {
+) -> Result<ViewStore, Fault> {
     let path = directory(dir, checkpoint.generation);
     let open = || {
         // The thread that merges is started on this one and is as patient as it is. Without the right to, it is not.
@@ -155,39 +176,47 @@ fn attempt(
     };
     // fjall asserts where it finds files that it does not expect; that is damage like any other.
     let opened = std::thread::scope(|scope| scope.spawn(open).join());
-    match opened {
-        Ok(opened) => opened.map_err(|fault| fault.to_string()),
-        Err(_) => Err("opening them failed an assertion".to_owned()),
+    opened
+        .unwrap_or_else(|_| Err(Fault::Damaged("opening them failed an assertion".to_owned())))
+}
+
+fn exists(path: &Path) -> Result<bool, JournalError> {
+    path.try_exists().map_err(|error| unreadable(path, &error))
+}
+
+/// What is in a directory, if there is one.
+fn names(dir: &Path) -> Result<Vec<String>, JournalError> {
+    let listing = match std::fs::read_dir(dir) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        listing => listing,
+    };
+    let names = listing.and_then(|listing| {
+        listing
+            .map(|entry| entry.map(|entry| entry.file_name()))
+            .collect::<Result<Vec<_>, _>>()
+    });
+    let names = names.map_err(|error| unreadable(dir, &error))?;
+    Ok(names
+        .into_iter()
+        .filter_map(|name| name.into_string().ok())
+        .collect())
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> JournalError {
+    JournalError::Io {
+        what: format!("reading {}", path.display()),
+        cause: error.to_string(),
     }
 }
 
-fn names(dir: &Path) -> Vec<String> {
-    let Ok(listing) = std::fs::read_dir(dir) else {
-        return Vec::new();
-    };
-    listing
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .collect()
-}
-
-fn generations(dir: &Path) -> Vec<u64> {
-    names(&dir.join("views"))
-        .iter()
-        .filter_map(|name| name.parse().ok())
-        .collect()
+fn generations(dir: &Path) -> Result<Vec<u64>, JournalError> {
+    let names = names(&dir.join("views"))?;
+    Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
 }
 
 /// Numbers of the journal's segments, the oldest first.
 fn segments(dir: &Path) -> Result<Vec<u64>, JournalError> {
-    let journal = dir.join("journal");
-    if journal.exists() && !journal.is_dir() {
-        let cause = "there is a file of this name".to_owned();
-        return Err(JournalError::Io {
-            what: format!("reading {}", journal.display()),
-            cause,
-        });
-    }
-    let mut segments: Vec<u64> = names(&journal)
+    let mut segments: Vec<u64> = names(&dir.join("journal"))?
         .iter()
         .filter_map(|name| name.strip_suffix(".seg")?.parse().ok())
         .collect();
@@ -197,10 +226,8 @@ fn segments(dir: &Path) -> Result<Vec<u64>, JournalError> {
 
 /// What a rebuild has left behind. Failing to remove it costs room and nothing else.
 fn remove_other_generations(dir: &Path, kept: u64) {
-    for generation in generations(dir)
-        .into_iter()
-        .filter(|generation| *generation != kept)
-    {
+    let found = generations(dir).unwrap_or_default();
+    for generation in found.into_iter().filter(|generation| *generation != kept) {
         if let Err(error) = std::fs::remove_dir_all(directory(dir, generation)) {
             tracing::warn!(generation, %error, "old views could not be removed");
         }

@@ -32,6 +32,8 @@ mod trickle;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    error::Error,
+    io,
     path::{Path, PathBuf},
     sync::{
         Arc, PoisonError, RwLock,
@@ -90,6 +92,25 @@ pub(super) enum Fault {
     /// The work was given up on purpose.
     #[error("stopped")]
     Stopped,
+}
+
+impl Fault {
+    /// Whether it says nothing of what is stored, so that another attempt may find all as it was: too many files are open, the
+    /// disk is full or does not answer.
+    pub(super) fn may_pass(&self) -> bool {
+        let Self::Store { cause, .. } = self else {
+            return false;
+        };
+        let first: &dyn Error = cause;
+        let mut causes = std::iter::successors(Some(first), |error| (*error).source());
+        let io = causes.find_map(|error| error.downcast_ref::<io::Error>());
+        // Bytes that are bad end too soon, are no text, or name files and places that are not there.
+        let of_bytes = |kind| {
+            use io::ErrorKind::{InvalidData, InvalidInput, NotFound, UnexpectedEof};
+            matches!(kind, InvalidData | InvalidInput | NotFound | UnexpectedEof)
+        };
+        matches!(cause, fjall::Error::Locked) || io.is_some_and(|error| !of_bytes(error.kind()))
+    }
 }
 
 /// Names what was done in fjall's errors.

@@ -24,7 +24,7 @@ pub(super) fn check(dir: &Path) -> Result<(), Fault> {
             Ok(bytes) => bytes,
             // A keyspace that was being made when the process ended.
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(damaged(&current, &error.to_string())),
+            Err(error) => return Err(unreadable(&current, &error)),
         };
         let Some((number, rest)) = bytes.split_first_chunk::<8>() else {
             return Err(damaged(&current, "it is too short"));
@@ -40,7 +40,7 @@ pub(super) fn check(dir: &Path) -> Result<(), Fault> {
             ));
         }
         let list = keyspace.join(format!("v{}", u64::from_le_bytes(*number)));
-        let listed = fs::read(&list).map_err(|error| damaged(&list, &error.to_string()))?;
+        let listed = fs::read(&list).map_err(|error| unreadable(&list, &error))?;
         if xxh3_128(&listed) != u128::from_le_bytes(*checksum) {
             return Err(damaged(&list, "it does not fit the checksum in `current`"));
         }
@@ -53,12 +53,20 @@ fn folders(directory: &Path) -> Result<Vec<PathBuf>, Fault> {
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(damaged(directory, &error.to_string())),
+        Err(error) => return Err(unreadable(directory, &error)),
     };
     entries
         .map(|entry| entry.map(|entry| entry.path()))
         .collect::<io::Result<_>>()
-        .map_err(|error| damaged(directory, &error.to_string()))
+        .map_err(|error| unreadable(directory, &error))
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> Fault {
+    let named = io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+    Fault::Store {
+        what: "reading the lists of tables",
+        cause: fjall::Error::Io(named),
+    }
 }
 
 fn damaged(path: &Path, why: &str) -> Fault {
