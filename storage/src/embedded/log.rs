@@ -31,9 +31,10 @@ mod spare;
 mod writer;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::{
+    io,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
@@ -281,6 +282,30 @@ impl Log {
         self.shared.options.segment_bytes
     }
 
+    /// Whether the views lack room to go on. While they do, what would wait for them is turned away.
+    pub(crate) fn hold_views_up(&self, held_up: bool) {
+        self.shared
+            .segments
+            .change(|states| states.views_are_held_up = held_up);
+    }
+
+    /// Bytes that may still be written where this path is.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub(crate) fn room(&self, path: &Path) -> io::Result<u64> {
+        self.shared.disk.room(path)
+    }
+
+    /// Whether it is for lack of room that the disk does not take so many bytes at this path, where they do not stay.
+    pub(crate) fn is_full(&self, path: &Path, bytes: usize) -> bool {
+        let disk = &self.shared.disk;
+        let file = disk.create(path);
+        let written = file.and_then(|file| disk::write_all_at(&*file, &vec![0; bytes], 0));
+        let _ = disk.remove(path);
+        written.is_err_and(|error| lacks_room(&error))
+    }
+
     /// Something else has no room on the disk: segments that the views hold are given up, whatever was to be kept.
     pub(crate) fn make_room(&self) {
         self.shared
@@ -352,7 +377,7 @@ impl Shared {
 }
 
 /// Whether it is for lack of room that something could not be written.
-pub(super) fn lacks_room(error: &std::io::Error) -> bool {
+pub(super) fn lacks_room(error: &io::Error) -> bool {
     use std::io::ErrorKind::{QuotaExceeded, StorageFull};
     matches!(error.kind(), StorageFull | QuotaExceeded)
 }
@@ -362,7 +387,7 @@ pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn io_error(what: impl Into<String>, error: &std::io::Error) -> JournalError {
+fn io_error(what: impl Into<String>, error: &io::Error) -> JournalError {
     JournalError::Io {
         what: what.into(),
         cause: error.to_string(),

@@ -12,7 +12,7 @@ use std::{
 
 use super::{
     directory::SeenBuffer,
-    log::{Log, SealedSegment, lacks_room},
+    log::{Log, SealedSegment},
     views::{Fault, Memory, Pace, Step, ViewStore, checkpoint::Checkpoint},
 };
 use crate::{journal::JournalError, promise::Resolver};
@@ -164,8 +164,12 @@ impl Work {
 
     /// Waits for an order, not longer than this.
     fn rest(&self, time: Duration) {
+        self.rest_unless(time, |_| false);
+    }
+
+    fn rest_unless(&self, time: Duration, anything: impl Fn(&Orders) -> bool) {
         let orders = self.lock();
-        if !orders.stopping && !orders.flush_seen {
+        if !orders.stopping && !orders.flush_seen && !anything(&orders) {
             drop(
                 self.bell
                     .wait_timeout(orders, time)
@@ -202,10 +206,16 @@ impl Work {
             }
             match self.log.sealed_unviewed() {
                 Some(_) if self.views.is_crowded() => self.rest(CROWDED),
-                Some(_) if failures.short_of_room && !self.has_room_again() => self.rest(RETRY),
+                Some(segment) if failures.short_of_room && !self.has_room_again() => {
+                    self.refuse(&segment, "there is no room on the disk");
+                    self.rest_unless(RETRY, |orders| !orders.waiting.is_empty());
+                }
                 Some(segment) => {
                     match self.bring_in(&segment, &mut memory, &mut checkpoint) {
-                        Ok(()) => failures = Failures::default(),
+                        Ok(()) => {
+                            failures = Failures::default();
+                            self.log.hold_views_up(false);
+                        }
                         Err(Fault::Stopped) => break,
                         Err(fault) => self.failed(&segment, &fault, &mut failures),
                     }
@@ -234,13 +244,7 @@ impl Work {
 
     fn failed(&self, segment: &SealedSegment, fault: &Fault, failures: &mut Failures) {
         tracing::error!(segment = segment.number(), %fault, "a segment could not be brought into the views");
-        let waiting = std::mem::take(&mut self.lock().waiting);
-        for (_, resolver) in waiting {
-            resolver.resolve(Err(JournalError::Damaged(format!(
-                "segment {} could not be brought into the views: {fault}",
-                segment.number()
-            ))));
-        }
+        self.refuse(segment, &fault.to_string());
         let poisoned = matches!(
             fault,
             Fault::Store {
@@ -248,7 +252,8 @@ impl Work {
                 ..
             }
         );
-        failures.short_of_room = self.is_full();
+        failures.short_of_room = self.log.is_full(&self.data.join(PROBE), PROBE_BYTES);
+        self.log.hold_views_up(failures.short_of_room);
         if failures.short_of_room {
             self.log.make_room();
         } else {
@@ -262,20 +267,23 @@ impl Work {
         self.rest(RETRY);
     }
 
-    /// Whether it is for lack of room that the disk takes nothing.
-    fn is_full(&self) -> bool {
-        let probe = self.data.join(PROBE);
-        let written = std::fs::write(&probe, vec![0; PROBE_BYTES]);
-        let _ = std::fs::remove_file(&probe);
-        written.is_err_and(|error| lacks_room(&error))
+    /// Answers all who wait that this segment does not come in for now.
+    fn refuse(&self, segment: &SealedSegment, why: &str) {
+        let waiting = std::mem::take(&mut self.lock().waiting);
+        for (_, resolver) in waiting {
+            resolver.resolve(Err(JournalError::Io {
+                what: format!("bringing segment {} into the views", segment.number()),
+                cause: why.to_owned(),
+            }));
+        }
     }
 
     /// Whether there is room for a segment's views. Where the file system does not tell, an attempt will.
     fn has_room_again(&self) -> bool {
         let wanted = ROOM_SEGMENTS * u64::from(self.log.segment_bytes());
-        rustix::fs::statvfs(&self.data).map_or(true, |disk| {
-            disk.f_bavail.saturating_mul(disk.f_frsize) >= wanted
-        })
+        self.log
+            .room(&self.data)
+            .map_or(true, |room| room >= wanted)
     }
 
     /// One segment: in, durable, noted in the checkpoint, reported. Cut off anywhere, it is simply repeated.
@@ -417,5 +425,55 @@ impl Pace for Pacer<'_> {
         } else {
             Ok(())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::format::Fixed, super::log::tests::sealed_on_a_small_disk, *};
+    use crate::{promise::promise, wait};
+
+    #[test]
+    fn whoever_waits_for_views_without_room_is_told_at_once_and_they_go_on_when_there_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let fixed = Fixed {
+            lanes: 4,
+            events_window_ms: 1 << 30,
+            sent_window_ms: 1 << 30,
+        };
+        let checkpoint = Checkpoint::empty(1);
+        let views = ViewStore::open(&dir.path().join("1"), 1 << 20, &fixed, &checkpoint).unwrap();
+        let (log, set_room) = sealed_on_a_small_disk();
+        set_room(Some(0));
+        let options = WorkerOptions {
+            duty_percent: 100,
+            retention_ms: None,
+            seen_flush_ms: 3_600_000,
+            on_step: None,
+        };
+        // Without this directory no checkpoint can be written.
+        let data = dir.path().join("data");
+        let work = Arc::new(Work::new(data.clone(), options, log, views, 0));
+        let worker = std::thread::spawn({
+            let work = Arc::clone(&work);
+            move || work.run(checkpoint)
+        });
+        let settle = || {
+            let (resolver, answer) = promise();
+            work.when_viewed(1, resolver);
+            wait(answer).unwrap()
+        };
+        // By an attempt, and then without one, time and again.
+        for _ in 0..4 {
+            let error = settle().unwrap_err();
+            assert!(matches!(error, JournalError::Io { .. }), "{error}");
+        }
+        std::fs::create_dir(data).unwrap();
+        set_room(None);
+        // One answer may be on its way still.
+        while settle().is_err() {}
+        work.stop();
+        work.log.close();
+        worker.join().unwrap();
     }
 }

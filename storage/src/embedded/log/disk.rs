@@ -29,6 +29,8 @@ pub(super) trait Disk: Send + Sync + 'static {
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Makes created, renamed and removed names durable.
     fn sync_directory(&self, directory: &Path) -> io::Result<()>;
+    /// Bytes that may still be written where this path is.
+    fn room(&self, path: &Path) -> io::Result<u64>;
 }
 
 /// A file of a [`Disk`]. One thread writes; any may read.
@@ -151,6 +153,11 @@ impl Disk for RealDisk {
 
     fn sync_directory(&self, directory: &Path) -> io::Result<()> {
         File::open(directory)?.sync_all()
+    }
+
+    fn room(&self, path: &Path) -> io::Result<u64> {
+        let disk = rustix::fs::statvfs(path)?;
+        Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
     }
 }
 

@@ -165,6 +165,8 @@ pub(super) struct States {
     pub(super) short_until: Option<Instant>,
     /// Something else than the journal lacks room: no viewed segment is kept.
     pub(super) room_wanted: bool,
+    /// The views lack room to go on: nobody waits for them.
+    pub(super) views_are_held_up: bool,
     /// Number of the last sealed segment, 0: none yet.
     pub(super) last_sealed: u64,
     /// The first segment that the views' checkpoint names as needed for an outbox: as it was last made, and as it lies on disk.

@@ -188,3 +188,13 @@ fn wait_until(log: &Log, condition: impl Fn(&States) -> bool) {
         states = log.shared.segments.wait(states);
     }
 }
+
+/// A log with one sealed segment, and a way to say how many more bytes its disk takes, for tests of what stands behind it.
+pub(in crate::embedded) fn sealed_on_a_small_disk() -> (Log, impl Fn(Option<usize>)) {
+    let disk = FakeDisk::new();
+    let (log, _) = open(&disk);
+    let mut owner = Owner::of(&log);
+    append(&log, vec![owner.row(0, 1, 100)]).unwrap();
+    seal(&log);
+    (log, move |room| disk.set_room(room))
+}

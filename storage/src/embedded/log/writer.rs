@@ -42,6 +42,8 @@ pub(super) struct Writer {
     lanes: Lanes,
     epochs: EpochFile,
     active: Option<Active>,
+    /// The views lag as far as they may and do not go on: nothing is appended.
+    held_up: bool,
     group: Group,
     /// What is written: the block in which the group begins, as far as it stands in the file, the group, and zeroes up to the
     /// end of its last block.
@@ -83,6 +85,7 @@ impl Writer {
             lanes,
             epochs,
             active: None,
+            held_up: false,
             group: Group::default(),
             blocks: Blocks::default(),
         }
@@ -99,7 +102,7 @@ impl Writer {
                 .iter()
                 .any(|command| matches!(command, Command::Append { .. }))
             {
-                self.throttle();
+                self.held_up = !self.throttle();
             }
             for command in taken.drain(..) {
                 finished += self.execute(command);
@@ -159,7 +162,7 @@ impl Writer {
             return self.refuse(done, error);
         }
         let needed = self.segments_needed(&entries);
-        if needed > 0 && !self.shared.segments.prepare(needed) {
+        if self.held_up || (needed > 0 && !self.shared.segments.prepare(needed)) {
             self.lanes.turn_away(&entries);
             return self.refuse(done, AppendError::Full);
         }
@@ -373,8 +376,8 @@ impl Writer {
         }
     }
 
-    /// Slows appending down while the views lag.
-    fn throttle(&self) {
+    /// Slows appending down while the views lag; false: they lag as far as they may, and do not go on.
+    fn throttle(&self) -> bool {
         let Shared {
             options,
             segments,
@@ -387,20 +390,24 @@ impl Writer {
             .len()
             .saturating_sub(options.lag_segments_soft);
         if excess == 0 || states.closing {
-            return;
+            return true;
         }
         counters.slowed.fetch_add(1, Relaxed);
         let deadline = Instant::now() + SLOW_STEP * u32::try_from(excess).unwrap_or(u32::MAX);
         let mut in_time = true;
         while states.sealed.len() > options.lag_segments_soft && !states.closing {
             if states.sealed.len() >= options.lag_segments_hard {
+                if states.views_are_held_up {
+                    return false;
+                }
                 states = segments.wait(states);
             } else if in_time {
                 (states, in_time) = segments.wait_until(states, deadline);
             } else {
-                return;
+                return true;
             }
         }
+        true
     }
 
     fn claim(&mut self, lanes: &[LaneId]) -> Result<Vec<Claim>, JournalError> {

@@ -253,6 +253,12 @@ impl Disk for FakeDisk {
         state.durable_names = state.names.clone();
         Ok(())
     }
+
+    fn room(&self, _: &Path) -> io::Result<u64> {
+        Ok(locked(&self.state)
+            .room
+            .map_or(u64::MAX, |room| room as u64))
+    }
 }
 
 impl FakeFile {

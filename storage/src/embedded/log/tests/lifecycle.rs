@@ -267,6 +267,38 @@ fn publishers_are_slowed_while_the_views_lag_and_the_lag_is_bounded() {
 }
 
 #[test]
+fn appends_that_would_wait_for_views_without_room_are_turned_away_and_a_seal_is_answered() {
+    let disk = FakeDisk::new();
+    let options = LogOptions {
+        lag_segments_soft: 0,
+        lag_segments_hard: 1,
+        ..small()
+    };
+    let mut checkpoint = ViewCheckpoint::default();
+    let (log, _) = open_with(&disk, options, &checkpoint).unwrap();
+    let mut owner = Owner::of(&log);
+    append(&log, vec![owner.row(0, 0, 3000)]).unwrap();
+    let sealed = seal(&log);
+    let (sender, receiver) = mpsc::channel();
+    let refused = owner.row(0, 1, 3000);
+    log.append(vec![refused.clone()], move |result| {
+        sender.send(result).unwrap();
+    });
+    log.hold_views_up(true);
+    assert_eq!(receiver.recv().unwrap(), Err(AppendError::Full));
+    assert_eq!(seal(&log), sealed);
+    // What was sent behind it without waiting is not the caller's mistake.
+    let behind = owner.row(0, 2, 10);
+    assert_eq!(append(&log, vec![behind.clone()]), Err(AppendError::Full));
+    assert!(!log.status().poisoned);
+
+    log.hold_views_up(false);
+    view_all(&log, &mut checkpoint);
+    append(&log, vec![refused]).unwrap();
+    append(&log, vec![behind]).unwrap();
+}
+
+#[test]
 fn a_log_that_is_slowed_can_be_closed() {
     let disk = FakeDisk::new();
     let options = LogOptions {
