@@ -1,6 +1,7 @@
 //! The last epoch that was given out, in a small file of its own: a claim is durable before anything is written under it.
 
 use std::{
+    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -30,7 +31,7 @@ pub(super) struct EpochFile {
 impl EpochFile {
     /// Reads it if there is one.
     pub(super) fn open(disk: Arc<dyn Disk>, directory: &Path) -> Result<Self, JournalError> {
-        let failed = |error: std::io::Error| io_error(format!("read journal/{NAME}"), &error);
+        let failed = |error: io::Error| io_error(format!("read journal/{NAME}"), &error);
         let directory = directory.to_owned();
         if !disk
             .list(&directory)
@@ -63,15 +64,17 @@ impl EpochFile {
     }
 
     /// Gives this one out: it is durable when this returns.
-    pub(super) fn advance(&mut self, epoch: Epoch) -> Result<(), JournalError> {
+    ///
+    /// # Errors
+    /// What the operating system says; the last one stays.
+    pub(super) fn advance(&mut self, epoch: Epoch) -> io::Result<()> {
         let mut bytes = [0; BYTES];
         bytes[..8].copy_from_slice(&MAGIC);
         bytes[8..10].copy_from_slice(&VERSION.to_le_bytes());
         bytes[12..20].copy_from_slice(&epoch.0.to_le_bytes());
         let crc = crc32c::crc32c(&bytes[..20]);
         bytes[20..].copy_from_slice(&crc.to_le_bytes());
-        replace(&*self.disk, &self.directory, NAME, &bytes)
-            .map_err(|error| io_error("write journal/epoch", &error))?;
+        replace(&*self.disk, &self.directory, NAME, &bytes)?;
         self.last = epoch;
         Ok(())
     }

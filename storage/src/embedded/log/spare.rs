@@ -3,6 +3,7 @@
 //! longer.
 
 use std::{
+    io,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -22,8 +23,10 @@ const READY_MAX: usize = 2;
 const STEP_BYTES: usize = 128 << 10;
 /// Between two of them while the segment is not needed yet.
 const FILL_REST: Duration = Duration::from_millis(1);
-/// With the disk full, new files are tried again after so many times [`LogOptions::full_retry`]: filling one takes the last
-/// byte from everybody else for a moment.
+/// What a new file leaves free on the disk: whatever else is written is small, and worth more than one more segment.
+const ROOM_LEFT_BYTES: u64 = 1 << 20;
+/// Once the disk was full, segments that are needed are made of viewed ones, whether or not they would be kept, for so many
+/// times [`LogOptions::full_retry`].
 ///
 /// [`LogOptions::full_retry`]: super::LogOptions::full_retry
 const SHORT_RETRIES: u32 = 60;
@@ -43,18 +46,33 @@ pub(super) fn run(shared: &Shared) {
         match task {
             Task::Prepare(number, old) => prepare_and_publish(shared, number, old),
             Task::Remove(segment) => {
-                let path = shared.directory.join(file_name(segment.number()));
-                let removed = shared
-                    .disk
-                    .remove(&path)
-                    .and_then(|()| shared.disk.sync_directory(&shared.directory));
-                if let Err(error) = removed {
-                    tracing::warn!(segment = segment.number(), %error, "an old segment could not be removed");
+                let number = segment.number();
+                if let Err(error) = remove(shared, segment) {
+                    tracing::warn!(segment = number, %error, "an old segment could not be removed");
                 }
-                shared.segments.change(|_| ());
             }
         }
     }
+}
+
+/// Gives up the oldest segment that the views hold and no outbox needs, whatever was to be kept; false: there is none.
+pub(super) fn give_up_one(shared: &Shared) -> io::Result<bool> {
+    let oldest = take_viewed(shared, &mut shared.segments.lock(), Keep::Nothing);
+    let Some(Viewed { segment, .. }) = oldest else {
+        return Ok(false);
+    };
+    remove(shared, segment)?;
+    Ok(true)
+}
+
+fn remove(shared: &Shared, segment: Arc<Segment>) -> io::Result<()> {
+    let path = shared.directory.join(file_name(segment.number()));
+    let removed = shared.disk.remove(&path);
+    // A file that is open keeps its room, without a name too.
+    drop(segment);
+    let removed = removed.and_then(|()| shared.disk.sync_directory(&shared.directory));
+    shared.segments.change(|_| ());
+    removed
 }
 
 fn next_task(shared: &Shared) -> Option<Task> {
@@ -177,7 +195,7 @@ fn prepare_and_publish(shared: &Shared, number: u64, old: Option<Segment>) {
     });
 }
 
-fn prepare(shared: &Shared, number: u64, old: Option<Segment>) -> std::io::Result<Ready> {
+fn prepare(shared: &Shared, number: u64, old: Option<Segment>) -> io::Result<Ready> {
     let Shared {
         disk,
         directory,
@@ -193,7 +211,14 @@ fn prepare(shared: &Shared, number: u64, old: Option<Segment>) -> std::io::Resul
             disk.sync_directory(directory)?;
             old.into_file()
         }
-        None => disk.create(&temporary)?,
+        None => {
+            // Where the file system does not tell, an attempt will.
+            let room = disk.room(directory).unwrap_or(u64::MAX);
+            if room < u64::from(capacity) + ROOM_LEFT_BYTES {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            disk.create(&temporary)?
+        }
     };
     let blocks = disk.open_direct(&temporary)?;
     if file.bytes()? < u64::from(capacity) {
@@ -215,7 +240,7 @@ fn prepare(shared: &Shared, number: u64, old: Option<Segment>) -> std::io::Resul
 }
 
 /// Calls `between` after each step, with the bytes that are filled.
-fn fill(file: &dyn DiskFile, capacity: u32, mut between: impl FnMut(u64)) -> std::io::Result<()> {
+fn fill(file: &dyn DiskFile, capacity: u32, mut between: impl FnMut(u64)) -> io::Result<()> {
     let mut zeroes = Blocks::default();
     zeroes.set_len(STEP_BYTES.min(capacity as usize));
     let mut offset = 0;

@@ -19,12 +19,13 @@ use super::{
     disk::DiskFile,
     epoch::EpochFile,
     format::{ENTRY_HEADER_BYTES, EntryHeader, FIRST_ENTRY},
-    io_error,
+    io_error, lacks_room,
     lanes::Lanes,
     locked, now_ms,
     outbox::Pending,
     queue::{Command, Done},
     segment::{Ready, Sealed},
+    spare,
 };
 use crate::{
     embedded::tail::EntryAt,
@@ -436,11 +437,29 @@ impl Writer {
                 outbox: self.outbox(lane)?,
             });
         }
-        self.epochs.advance(epoch)?;
+        self.give_out(epoch)
+            .map_err(|error| io_error("write journal/epoch", &error))?;
         for &lane in lanes {
             self.lanes.own(lane, epoch);
         }
         Ok(claims)
+    }
+
+    /// Makes the epoch durable. Nothing is served without it: where there is no room for its few bytes, segments go that were
+    /// only to be kept.
+    fn give_out(&mut self, epoch: Epoch) -> io::Result<()> {
+        loop {
+            let full = match self.epochs.advance(epoch) {
+                Err(error) if lacks_room(&error) => error,
+                done => return done,
+            };
+            if !spare::give_up_one(&self.shared)? {
+                tracing::warn!(%full, "no segment is left that could be given up");
+                // One that is begun and does not fit has given its room back when this returns.
+                self.shared.segments.prepare(1);
+                return self.epochs.advance(epoch);
+            }
+        }
     }
 
     fn outbox(&self, lane: LaneId) -> Result<Vec<OutboxItem>, JournalError> {

@@ -11,6 +11,7 @@ use super::super::{
     blocks::BLOCK_BYTES,
     disk::{Disk, DiskFile},
     locked,
+    spare::TEMPORARY,
 };
 
 const SECTOR: usize = 512;
@@ -27,6 +28,7 @@ pub(super) enum Fault {
 pub(super) struct FakeDisk {
     state: Arc<Mutex<State>>,
     gate: Arc<Gate>,
+    fills: Arc<Gate>,
 }
 
 #[derive(Default)]
@@ -37,6 +39,10 @@ struct State {
     fault: Option<Fault>,
     /// Bytes by which files may still grow; `None`: any number.
     room: Option<usize>,
+    /// Nobody is told of it before he writes.
+    room_is_secret: bool,
+    /// The least of it after a write, since it was set.
+    least_room: Option<usize>,
     /// Changes that still happen; then the machine is dead. `None`: it lives.
     changes_left: Option<u64>,
     syncs: u64,
@@ -46,13 +52,39 @@ struct State {
 struct File {
     seen: Vec<u8>,
     durable: Vec<u8>,
+    handles: usize,
 }
 
-/// Holds syncs of segments back.
+/// Holds syncs of segments back, or the filling of new ones.
 #[derive(Default)]
 struct Gate {
+    /// Whether it is closed, and how many wait.
     state: Mutex<(bool, u64)>,
     changed: Condvar,
+}
+
+impl Gate {
+    fn set(&self, closed: bool) {
+        self.state.lock().unwrap().0 = closed;
+        self.changed.notify_all();
+    }
+
+    fn pass(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.1 += 1;
+        self.changed.notify_all();
+        while state.0 {
+            state = self.changed.wait(state).unwrap();
+        }
+        state.1 -= 1;
+    }
+
+    fn wait_for_one(&self) {
+        let mut state = self.state.lock().unwrap();
+        while state.1 == 0 {
+            state = self.changed.wait(state).unwrap();
+        }
+    }
 }
 
 struct FakeFile {
@@ -61,6 +93,7 @@ struct FakeFile {
     direct: bool,
     state: Arc<Mutex<State>>,
     gate: Arc<Gate>,
+    fills: Arc<Gate>,
 }
 
 impl FakeDisk {
@@ -68,6 +101,7 @@ impl FakeDisk {
         Arc::new(Self {
             state: Arc::default(),
             gate: Arc::default(),
+            fills: Arc::default(),
         })
     }
 
@@ -77,7 +111,18 @@ impl FakeDisk {
     }
 
     pub(super) fn set_room(&self, bytes: Option<usize>) {
-        locked(&self.state).room = bytes;
+        let mut state = locked(&self.state);
+        (state.room, state.least_room) = (bytes, bytes);
+    }
+
+    /// As of a file system that does not say how much room there is.
+    pub(super) fn keep_room_secret(&self) {
+        locked(&self.state).room_is_secret = true;
+    }
+
+    /// The least room that there was after a write, since it was set.
+    pub(super) fn least_room(&self) -> Option<usize> {
+        locked(&self.state).least_room
     }
 
     /// After so many more changes nothing works any more.
@@ -111,20 +156,30 @@ impl FakeDisk {
 
     /// Syncs wait from now on.
     pub(super) fn close_gate(&self) {
-        self.gate.state.lock().unwrap().0 = true;
+        self.gate.set(true);
     }
 
     pub(super) fn open_gate(&self) {
-        self.gate.state.lock().unwrap().0 = false;
-        self.gate.changed.notify_all();
+        self.gate.set(false);
     }
 
     /// Until a sync waits.
     pub(super) fn wait_for_sync(&self) {
-        let mut state = self.gate.state.lock().unwrap();
-        while state.1 == 0 {
-            state = self.gate.changed.wait(state).unwrap();
-        }
+        self.gate.wait_for_one();
+    }
+
+    /// Segments that are filled wait behind their first write from now on.
+    pub(super) fn hold_fills(&self) {
+        self.fills.set(true);
+    }
+
+    pub(super) fn let_fills_go(&self) {
+        self.fills.set(false);
+    }
+
+    /// Until one waits.
+    pub(super) fn wait_for_fill(&self) {
+        self.fills.wait_for_one();
     }
 
     pub(super) fn bytes(&self, name: &str) -> Vec<u8> {
@@ -143,27 +198,28 @@ impl FakeDisk {
             state.files.push(File::default());
         }
         state.durable_names.insert(name.to_owned(), number);
-        state.files[number] = File {
-            seen: bytes.to_vec(),
-            durable: bytes.to_vec(),
-        };
+        let file = &mut state.files[number];
+        (file.seen, file.durable) = (bytes.to_vec(), bytes.to_vec());
     }
 
     pub(super) fn names(&self) -> Vec<String> {
         locked(&self.state).names.keys().cloned().collect()
     }
 
-    fn number(&self, path: &Path) -> io::Result<usize> {
-        let state = locked(&self.state);
-        state.names.get(&name(path)).copied().ok_or_else(missing)
+    fn open_file(&self, path: &Path, direct: bool) -> io::Result<Box<dyn DiskFile>> {
+        let state = &mut *locked(&self.state);
+        let number = state.names.get(&name(path)).copied();
+        Ok(self.file(state, number.ok_or_else(missing)?, direct))
     }
 
-    fn file(&self, number: usize, direct: bool) -> Box<dyn DiskFile> {
+    fn file(&self, state: &mut State, number: usize, direct: bool) -> Box<dyn DiskFile> {
+        state.files[number].handles += 1;
         Box::new(FakeFile {
             number,
             direct,
             state: Arc::clone(&self.state),
             gate: Arc::clone(&self.gate),
+            fills: Arc::clone(&self.fills),
         })
     }
 }
@@ -177,6 +233,15 @@ impl State {
                 *left -= 1;
                 Ok(())
             }
+        }
+    }
+
+    /// Gives the room of a file back that has neither a name nor anybody who has it open.
+    fn free(&mut self, number: usize) {
+        let File { seen, handles, .. } = &self.files[number];
+        if *handles == 0 && !self.names.values().any(|named| *named == number) {
+            let freed = seen.len();
+            self.room = self.room.map(|room| room + freed);
         }
     }
 
@@ -214,27 +279,31 @@ impl Disk for FakeDisk {
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        let mut state = locked(&self.state);
+        let state = &mut *locked(&self.state);
         state.change()?;
         let number = state.files.len();
         state.files.push(File::default());
-        state.names.insert(name(path), number);
-        Ok(self.file(number, false))
+        if let Some(before) = state.names.insert(name(path), number) {
+            state.free(before);
+        }
+        Ok(self.file(state, number, false))
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        Ok(self.file(self.number(path)?, false))
+        self.open_file(path, false)
     }
 
     fn open_direct(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        Ok(self.file(self.number(path)?, true))
+        self.open_file(path, true)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = locked(&self.state);
         state.change()?;
         let number = state.names.remove(&name(from)).ok_or_else(missing)?;
-        state.names.insert(name(to), number);
+        if let Some(before) = state.names.insert(name(to), number) {
+            state.free(before);
+        }
         Ok(())
     }
 
@@ -242,8 +311,7 @@ impl Disk for FakeDisk {
         let mut state = locked(&self.state);
         state.change()?;
         let number = state.names.remove(&name(path)).ok_or_else(missing)?;
-        let freed = state.files[number].seen.len();
-        state.room = state.room.map(|room| room + freed);
+        state.free(number);
         Ok(())
     }
 
@@ -255,9 +323,17 @@ impl Disk for FakeDisk {
     }
 
     fn room(&self, _: &Path) -> io::Result<u64> {
-        Ok(locked(&self.state)
-            .room
-            .map_or(u64::MAX, |room| room as u64))
+        let state = locked(&self.state);
+        let told = state.room.filter(|_| !state.room_is_secret);
+        Ok(told.map_or(u64::MAX, |room| room as u64))
+    }
+}
+
+impl Drop for FakeFile {
+    fn drop(&mut self) {
+        let mut state = locked(&self.state);
+        state.files[self.number].handles -= 1;
+        state.free(self.number);
     }
 }
 
@@ -299,6 +375,10 @@ impl DiskFile for FakeFile {
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
         self.check(bytes, offset)?;
+        let filled = locked(&self.state).names.get(TEMPORARY) == Some(&self.number);
+        if filled && offset > 0 {
+            self.fills.pass();
+        }
         let mut state = locked(&self.state);
         state.change()?;
         let mut bytes = bytes.to_vec();
@@ -319,6 +399,7 @@ impl DiskFile for FakeFile {
             }
             state.room = Some(room - growth);
         }
+        state.least_room = state.least_room.min(state.room);
         let seen = &mut state.files[self.number].seen;
         seen.resize(seen.len() + growth, 0);
         seen[offset..offset + bytes.len()].copy_from_slice(&bytes);
@@ -327,13 +408,7 @@ impl DiskFile for FakeFile {
 
     fn sync_data(&self) -> io::Result<()> {
         if locked(&self.state).in_use(self.number) {
-            let mut gate = self.gate.state.lock().unwrap();
-            gate.1 += 1;
-            self.gate.changed.notify_all();
-            while gate.0 {
-                gate = self.gate.changed.wait(gate).unwrap();
-            }
-            gate.1 -= 1;
+            self.gate.pass();
         }
         let mut state = locked(&self.state);
         state.change()?;

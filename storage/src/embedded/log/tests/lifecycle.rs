@@ -148,6 +148,99 @@ fn with_the_disk_full_segments_are_made_of_those_that_would_be_kept_and_of_no_ot
 }
 
 #[test]
+fn on_a_full_disk_a_claim_gets_its_room_from_segments_that_were_only_kept() {
+    for read_from in [false, true] {
+        let disk = FakeDisk::new();
+        let mut checkpoint = ViewCheckpoint::default();
+        let (log, _) = open_with(&disk, small(), &checkpoint).unwrap();
+        let mut owner = Owner::of(&log);
+        for key in 0..2 {
+            append(&log, vec![owner.row(0, key, 10)]).unwrap();
+            seal(&log);
+        }
+        append(&log, vec![owner.next(1, outbox(&[b"a"]))]).unwrap();
+        seal(&log);
+        append(&log, vec![owner.row(0, 2, 10)]).unwrap();
+        seal(&log);
+        view_all(&log, &mut checkpoint);
+        wait_until(&log, |states| !states.ready.is_empty());
+        let read = read_from.then(|| log.shared.segments.lock().find(1).unwrap());
+
+        disk.set_room(Some(0));
+        assert_eq!(claim(&log)[1].outbox.len(), 1);
+        let viewed = || -> Vec<u64> {
+            let states = log.shared.segments.lock();
+            let viewed = states.viewed.iter();
+            viewed.map(|viewed| viewed.segment.number()).collect()
+        };
+        // One that somebody reads from goes, and its room stays taken.
+        let left: &[u64] = if read_from { &[3, 4] } else { &[2, 3, 4] };
+        assert_eq!(viewed(), left);
+        let names = disk.names();
+        assert!(!names.contains(&file_name(1)), "{names:?}");
+        assert!(left.iter().all(|number| names.contains(&file_name(*number))));
+        drop(read);
+        drop(log);
+        // As after a restart.
+        let (log, _) = open_with(&disk, small(), &checkpoint).unwrap();
+        assert_eq!(claim(&log)[1].outbox.len(), 1);
+    }
+}
+
+#[test]
+fn a_claim_waits_for_the_room_that_a_segment_holds_which_will_not_fit() {
+    let disk = FakeDisk::new();
+    let options = LogOptions {
+        segment_bytes: 256 << 10,
+        // It is begun once.
+        full_retry: Duration::from_secs(3600),
+        ..small()
+    };
+    disk.keep_room_secret();
+    disk.set_room(Some(128 << 10));
+    disk.hold_fills();
+    let (log, _) = open_with(&disk, options, &ViewCheckpoint::default()).unwrap();
+    disk.wait_for_fill();
+    assert_eq!(disk.least_room(), Some(0));
+    let (sender, receiver) = mpsc::channel();
+    log.claim(vec![LaneId(0)], move |claims| sender.send(claims).unwrap());
+    let early = loop {
+        let answer = receiver.try_recv().ok();
+        if answer.is_some() || log.shared.segments.lock().wanted > 0 {
+            break answer;
+        }
+        std::thread::yield_now();
+    };
+    disk.let_fills_go();
+    let claims = early.unwrap_or_else(|| receiver.recv().unwrap());
+    assert_eq!(claims.unwrap().len(), 1);
+}
+
+#[test]
+fn a_new_segment_is_begun_only_where_it_fits_and_leaves_room_for_what_is_small() {
+    let disk = FakeDisk::new();
+    let (log, _) = open(&disk);
+    let mut owner = Owner::of(&log);
+    wait_until(&log, |states| !states.ready.is_empty());
+    let enough = (8 << 10) + (1 << 20);
+    disk.set_room(Some(enough - 1));
+    let mut key = 0;
+    let refused = loop {
+        let entry = owner.row(0, key, 3000);
+        key += 1;
+        if append(&log, vec![entry.clone()]).is_err() {
+            break entry;
+        }
+    };
+    assert_eq!(append(&log, vec![refused.clone()]), Err(AppendError::Full));
+    assert_eq!(disk.least_room(), Some(enough - 1), "nothing was written");
+    disk.set_room(Some(enough));
+    while append(&log, vec![refused.clone()]) == Err(AppendError::Full) {}
+    // One was made, and no other one fits.
+    assert!(disk.least_room() >= Some(1 << 20));
+}
+
+#[test]
 fn what_else_lacks_room_gets_that_of_all_viewed_segments_but_those_of_an_outbox() {
     let disk = FakeDisk::new();
     let mut checkpoint = ViewCheckpoint::default();
