@@ -175,8 +175,13 @@ impl Log {
         options.segment_bytes -= options.segment_bytes % FIRST_ENTRY;
         let directory = directory.join("journal");
         let tail = Arc::new(TailIndex::new(options.lanes));
-        let recovery = recovery::recover(&*disk, &directory, &options, viewed, &tail)?;
+        disk.create_directory(&directory)
+            .map_err(|error| io_error("create journal", &error))?;
         let epochs = epoch::EpochFile::open(Arc::clone(&disk), &directory)?;
+        if viewed.segment > 1 {
+            epochs.require()?;
+        }
+        let recovery = recovery::recover(&*disk, &directory, &options, viewed, &tail)?;
         let shared = Arc::new(Shared {
             queue: Queue::new(options.queue_bytes_max),
             segments: Segments::new(recovery.segments),

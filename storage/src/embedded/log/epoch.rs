@@ -26,6 +26,7 @@ pub(super) struct EpochFile {
     disk: Arc<dyn Disk>,
     directory: PathBuf,
     last: Epoch,
+    exists: bool,
 }
 
 impl EpochFile {
@@ -43,6 +44,7 @@ impl EpochFile {
                 disk,
                 directory,
                 last: Epoch(0),
+                exists: false,
             });
         }
         let file = disk.open(&directory.join(NAME)).map_err(failed)?;
@@ -55,7 +57,21 @@ impl EpochFile {
             disk,
             directory,
             last: parse(&bytes)?,
+            exists: true,
         })
+    }
+
+    /// Refuses a journal without it in which something was written: every entry comes after a claim.
+    pub(super) fn require(&self) -> Result<(), JournalError> {
+        if self.exists {
+            return Ok(());
+        }
+        Err(JournalError::Damaged(
+            "journal/epoch is missing, though the views hold what was written under it: the journal is gone or another \
+             folder stands in its place. Mount or move back what belongs there, or restore the data directory from a \
+             backup; nothing in it has been changed or deleted"
+                .to_owned(),
+        ))
     }
 
     /// The last epoch that was given out.
@@ -75,7 +91,7 @@ impl EpochFile {
         let crc = crc32c::crc32c(&bytes[..20]);
         bytes[20..].copy_from_slice(&crc.to_le_bytes());
         replace(&*self.disk, &self.directory, NAME, &bytes)?;
-        self.last = epoch;
+        (self.last, self.exists) = (epoch, true);
         Ok(())
     }
 }

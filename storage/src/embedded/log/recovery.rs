@@ -56,8 +56,6 @@ pub(super) fn recover(
             options.segment_bytes
         )));
     }
-    disk.create_directory(directory)
-        .map_err(|error| io_error("create journal", &error))?;
     let first = viewed.outbox_segment.min(viewed.segment);
     let mut segments = open_all(disk, directory, options, first)?;
     let to_read = segments.split_off(&first);

@@ -239,6 +239,39 @@ fn a_missing_segment_is_refused_and_named() {
 }
 
 #[test]
+fn an_empty_folder_beside_views_that_hold_something_is_no_journal() {
+    let disk = FakeDisk::new();
+    let mut checkpoint = ViewCheckpoint::default();
+    let (log, _) = open(&disk);
+    let mut owner = Owner::of(&log);
+    append(&log, vec![owner.row(0, 1, 10)]).unwrap();
+    seal(&log);
+    view_all(&log, &mut checkpoint);
+    append(&log, vec![owner.row(0, 2, 10)]).unwrap();
+    drop(log);
+    for others in [false, true] {
+        let rest = FakeDisk::new();
+        let names = disk.names().into_iter();
+        for name in names.filter(|name| others && name != "epoch") {
+            rest.put(&name, &disk.bytes(&name));
+        }
+        match open_with(&rest, small(), &checkpoint) {
+            Err(JournalError::Damaged(text)) => {
+                assert!(text.contains("epoch") && text.contains("backup"), "{text}");
+            }
+            opened => panic!("{:?}", opened.map(|(_, found)| found)),
+        }
+    }
+    // A full disk leaves this behind: all that was sealed is in the views, and no segment was made after it.
+    let full = FakeDisk::new();
+    full.put("epoch", &disk.bytes("epoch"));
+    let (log, _) = open_with(&full, small(), &checkpoint).unwrap();
+    assert_eq!(claim(&log)[0].tail, Position(1));
+    // Where nothing was ever written there is none.
+    open(&FakeDisk::new());
+}
+
+#[test]
 fn a_newer_version_and_another_data_set_are_told_apart_from_damage() {
     let (disk, ..) = written(&[1]);
     let whole = disk.bytes(FIRST);
