@@ -105,9 +105,16 @@ fn open_all(
             disk.remove(&directory.join(&file))
                 .map_err(|error| io_error(format!("remove journal/{file}"), &error))?;
         } else if let Some(number) = number_of(&file) {
-            let needed = number >= first_needed;
-            let segment = open(disk, directory, options, number, needed)?;
-            segments.insert(number, Arc::new(segment));
+            match open(disk, directory, options, number) {
+                Ok(segment) => {
+                    segments.insert(number, Arc::new(segment));
+                }
+                // Views that have to be made again need it, and are not made without.
+                Err(error) if number < first_needed => {
+                    tracing::error!(%error, "a segment that the views hold cannot be used and is left alone");
+                }
+                Err(error) => return Err(error),
+            }
         }
     }
     Ok(segments)
@@ -118,7 +125,6 @@ fn open(
     directory: &Path,
     options: &LogOptions,
     number: u64,
-    needed: bool,
 ) -> Result<Segment, JournalError> {
     let file_name = file_name(number);
     let name = format!("journal/{file_name}");
@@ -138,7 +144,7 @@ fn open(
     let mut header = [0; FILE_HEADER_BYTES];
     file.read_exact_at(&mut header, 0).map_err(failed)?;
     let made_with = check_file_header(&header, options.data_set, number, &name)?;
-    if needed && capacity < made_with {
+    if capacity < made_with {
         // No crash does this, for a segment has its whole length before anything is written to it.
         return Err(damaged(
             &name,

@@ -272,6 +272,39 @@ fn an_empty_folder_beside_views_that_hold_something_is_no_journal() {
 }
 
 #[test]
+fn a_damaged_segment_that_only_making_views_again_would_need_refuses_nothing_but_that() {
+    let disk = FakeDisk::new();
+    let mut checkpoint = ViewCheckpoint::default();
+    let (log, _) = open(&disk);
+    let mut owner = Owner::of(&log);
+    for key in 0..3 {
+        append(&log, vec![owner.row(0, key, 10)]).unwrap();
+        seal(&log);
+    }
+    view_all(&log, &mut checkpoint);
+    let last = owner.row(0, 3, 10);
+    append(&log, vec![last.clone()]).unwrap();
+    drop(log);
+    let whole = disk.bytes(FIRST);
+    let mut flipped = whole.clone();
+    flipped[20] ^= 1;
+    for bad in [&flipped[..], &whole[..5000], &whole[..9], &[]] {
+        disk.put(FIRST, bad);
+        let (log, _) = open_with(&disk, small(), &checkpoint).unwrap();
+        assert_eq!(sealed_entries(&log), [last.clone()]);
+        let viewed: Vec<u64> = {
+            let states = log.shared.segments.lock();
+            let viewed = states.viewed.iter();
+            viewed.map(|viewed| viewed.segment.number()).collect()
+        };
+        assert_eq!(viewed, [2, 3]);
+        drop(log);
+        assert_eq!(disk.bytes(FIRST), bad, "it is left alone");
+        assert!(recovered(&disk).is_err(), "it is needed to make views again");
+    }
+}
+
+#[test]
 fn a_newer_version_and_another_data_set_are_told_apart_from_damage() {
     let (disk, ..) = written(&[1]);
     let whole = disk.bytes(FIRST);
