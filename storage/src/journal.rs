@@ -144,6 +144,8 @@ pub struct JournalStatus {
     pub views_lag_segments: u64,
     /// Segments on disk, recycled ones included.
     pub segments: u64,
+    /// Of these, segments that the views hold and that cannot go, because they or one before them have something to pass on.
+    pub outbox_segments: u64,
     /// Appends were slowed because the views lagged, times.
     pub slowed: u64,
     /// Poisoned: nothing can be appended any more.

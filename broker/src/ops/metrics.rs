@@ -53,6 +53,7 @@ metrics! {
     "rialto_journal_bytes_total" "Bytes appended to the journal." = |f| Samples::One(f.journal.bytes);
     "rialto_journal_entries_total" "Entries appended to the journal." = |f| Samples::One(f.journal.entries);
     "rialto_journal_groups_total" "Groups of entries written to the journal, each with one sync." = |f| Samples::One(f.journal.groups);
+    "rialto_journal_outbox_segments" "Segments that the views hold and that stay because they or one before them hold a notice that its inbox has not taken." = |f| Samples::One(f.journal.outbox_segments);
     "rialto_journal_poisoned" "1 when nothing can be appended any more: the process has to be started again." = |f| Samples::One(f.journal.poisoned.into());
     "rialto_journal_segments" "Segments on disk, recycled ones included." = |f| Samples::One(f.journal.segments);
     "rialto_journal_slowed_total" "Times appends were slowed because the views lagged." = |f| Samples::One(f.journal.slowed);

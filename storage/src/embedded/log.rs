@@ -327,6 +327,7 @@ impl Log {
     pub(crate) fn status(&self) -> JournalStatus {
         let counters = &self.shared.counters;
         let segments = self.shared.segments.lock();
+        let first_needed = spare::first_needed(&self.shared, &segments);
         JournalStatus {
             entries: counters.entries.load(Relaxed),
             bytes: counters.bytes.load(Relaxed),
@@ -335,6 +336,7 @@ impl Log {
             views_lag_bytes: segments.lag_bytes(),
             views_lag_segments: segments.lag_segments(),
             segments: segments.count(),
+            outbox_segments: segments.viewed_from(first_needed),
             slowed: counters.slowed.load(Relaxed),
             poisoned: self.shared.poison.get().is_some(),
         }

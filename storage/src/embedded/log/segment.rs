@@ -172,6 +172,8 @@ pub(super) struct States {
     /// The first segment that the views' checkpoint names as needed for an outbox: as it was last made, and as it lies on disk.
     pub(super) outbox_noted: Option<u64>,
     pub(super) outbox_kept: Option<u64>,
+    /// When it was last said that viewed segments are more than may be kept, because of an outbox.
+    pub(super) outbox_complained: Option<Instant>,
     /// The log finishes what it has and slows nobody any more.
     pub(super) closing: bool,
     /// No segment is prepared any more.
@@ -191,6 +193,16 @@ impl States {
     pub(super) fn count(&self) -> u64 {
         let inactive = self.ready.len() + self.sealed.len() + self.viewed.len();
         (inactive + usize::from(self.active.is_some())) as u64
+    }
+
+    /// How many segments the views hold from this one on; `None`: no such one.
+    pub(super) fn viewed_from(&self, first: Option<u64>) -> u64 {
+        first.map_or(0, |first| {
+            let viewed = self.viewed.iter();
+            viewed
+                .filter(|viewed| viewed.segment.number >= first)
+                .count() as u64
+        })
     }
 
     /// The segment with this number that holds entries.

@@ -30,6 +30,9 @@ const ROOM_LEFT_BYTES: u64 = 1 << 20;
 ///
 /// [`LogOptions::full_retry`]: super::LogOptions::full_retry
 const SHORT_RETRIES: u32 = 60;
+/// So many segments may stay for an outbox without a complaint, and two complaints are so far apart.
+const COMPLAINT_SEGMENTS: u64 = 4;
+const COMPLAINT_EVERY: Duration = Duration::from_secs(3600);
 /// Name of a file on its way to become a segment.
 pub(super) const TEMPORARY: &str = "next.tmp";
 
@@ -138,16 +141,14 @@ enum Keep {
 /// Takes the oldest viewed segment out if it need not be kept any longer.
 fn take_viewed(shared: &Shared, states: &mut States, keep: Keep) -> Option<Viewed> {
     let options = &shared.options;
-    // A start reads from where the checkpoint on disk says, though more may have been passed on since.
-    let pending = locked(&shared.outbox).oldest_segment();
-    let pinned = pending.into_iter().chain(states.outbox_kept).min();
+    let pinned = first_needed(shared, states);
     let kept_bytes: u64 = states
         .viewed
         .iter()
         .map(|viewed| u64::from(viewed.segment.capacity()))
         .sum();
     let oldest_kept_ms = now_ms().saturating_sub(options.keep_ms);
-    states.viewed.pop_front_if(|oldest| {
+    let taken = states.viewed.pop_front_if(|oldest| {
         let number = oldest.segment.number();
         if pinned.is_some_and(|pinned| number >= pinned) {
             return false;
@@ -160,7 +161,35 @@ fn take_viewed(shared: &Shared, states: &mut States, keep: Keep) -> Option<Viewe
             );
         }
         expired || keep == Keep::Nothing
-    })
+    });
+    // What is on its way to an inbox for a moment is not worth a word.
+    let usual = COMPLAINT_SEGMENTS * u64::from(options.segment_bytes);
+    if taken.is_none() && kept_bytes > options.keep_bytes.max(usual) {
+        complain(states, pinned, kept_bytes);
+    }
+    taken
+}
+
+/// The first segment that is needed to pass something on.
+pub(super) fn first_needed(shared: &Shared, states: &States) -> Option<u64> {
+    // A start reads from where the checkpoint on disk says, though more may have been passed on since.
+    let pending = locked(&shared.outbox).oldest_segment();
+    pending.into_iter().chain(states.outbox_kept).min()
+}
+
+/// Says, once and rarely after that, that segments stay which nothing but an outbox needs.
+fn complain(states: &mut States, pinned: Option<u64>, kept_bytes: u64) {
+    let complained = states.outbox_complained;
+    if complained.is_some_and(|last| last.elapsed() < COMPLAINT_EVERY) {
+        return;
+    }
+    states.outbox_complained = Some(Instant::now());
+    tracing::warn!(
+        segment = pinned,
+        segments = states.viewed.len(),
+        kept_bytes,
+        "more segments are kept than configured: the first of them has a notice that its inbox has not taken"
+    );
 }
 
 fn prepare_and_publish(shared: &Shared, number: u64, old: Option<Segment>) {

@@ -296,6 +296,41 @@ fn a_segment_that_the_checkpoint_on_disk_names_for_an_outbox_stays_until_a_later
 }
 
 #[test]
+fn segments_that_stay_for_an_outbox_alone_are_counted_and_complained_of_once() {
+    let disk = FakeDisk::new();
+    let options = LogOptions {
+        keep_bytes: 2 * (8 << 10),
+        ..small()
+    };
+    let mut checkpoint = ViewCheckpoint::default();
+    let (log, _) = open_with(&disk, options, &checkpoint).unwrap();
+    let complained = || log.shared.segments.lock().outbox_complained;
+    let mut owner = Owner::of(&log);
+    append(&log, vec![owner.row(1, 1, 10)]).unwrap();
+    seal(&log);
+    append(&log, vec![owner.next(1, outbox(&[b"a"]))]).unwrap();
+    seal(&log);
+    view_all(&log, &mut checkpoint);
+    // The first one may go, and is not needed.
+    assert_eq!((log.status().outbox_segments, complained()), (1, None));
+    for key in 2..6 {
+        append(&log, vec![owner.row(1, key, 10)]).unwrap();
+        seal(&log);
+        view_all(&log, &mut checkpoint);
+    }
+    while complained().is_none() {
+        std::thread::yield_now();
+    }
+    let before = complained();
+    assert_eq!(log.status().outbox_segments, 5);
+    append(&log, vec![owner.next(1, outbox_done(Position(2)))]).unwrap();
+    seal(&log);
+    view_all(&log, &mut checkpoint);
+    wait_until(&log, |states| states.viewed.len() <= 2);
+    assert_eq!((log.status().outbox_segments, complained()), (0, before));
+}
+
+#[test]
 fn a_reader_gets_its_bytes_even_after_its_segment_could_have_been_recycled() {
     let disk = FakeDisk::new();
     let options = LogOptions {
