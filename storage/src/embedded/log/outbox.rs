@@ -2,14 +2,18 @@
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
 use rialto_protocol::{
     ids::{LaneId, Position},
     record::{Record, Records},
 };
 
-use super::sealed::LaneTail;
-use crate::journal::OutboxItem;
+use super::{
+    Segment,
+    format::{ENTRY_HEADER_BYTES, damaged},
+    io_error,
+    sealed::LaneTail,
+};
+use crate::journal::{JournalError, OutboxItem};
 
 /// Where an entry stands that has outbox records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,24 +28,47 @@ pub(super) struct Pending {
 }
 
 impl Pending {
-    /// The outbox records among the entry's records.
-    pub(super) fn items(&self, records: Bytes) -> impl Iterator<Item = OutboxItem> {
-        let outbox = Records::new(records).filter_map(|record| match record {
-            Ok(Record::Outbox { user, notice }) => Some((user, notice)),
-            _ => None,
-        });
+    /// Reads the entry once more and finds its outbox records.
+    ///
+    /// # Errors
+    /// [`JournalError::Damaged`] when it is not the entry that was written, `Io` when it cannot be read.
+    pub(super) fn items(
+        &self,
+        lane: LaneId,
+        segment: &Segment,
+    ) -> Result<Vec<OutboxItem>, JournalError> {
         let Self {
-            position, time_ms, ..
+            position,
+            time_ms,
+            bytes,
+            ..
         } = *self;
-        (0..)
-            .zip(outbox)
-            .map(move |(index, (user, notice))| OutboxItem {
-                position,
-                index,
-                time_ms,
-                user,
-                notice,
-            })
+        let start = self.offset - ENTRY_HEADER_BYTES;
+        let entry = segment
+            .read(start, ENTRY_HEADER_BYTES + bytes)
+            .map_err(|error| io_error(format!("read {}", segment.name()), &error))?;
+        let bad = |why| damaged(&segment.name(), start, why);
+        segment
+            .codec()
+            .decode(&entry, 0)
+            .filter(|header| (header.lane, header.position) == (lane, position))
+            .ok_or_else(|| bad("an entry that was durable has a wrong checksum"))?;
+        let records = Records::new(entry.slice(ENTRY_HEADER_BYTES as usize..));
+        let mut items = Vec::new();
+        for record in records {
+            let record = record.map_err(|_| bad("a record of an entry cannot be read"))?;
+            if let Record::Outbox { user, notice } = record {
+                let index = u16::try_from(items.len()).unwrap_or(u16::MAX);
+                items.push(OutboxItem {
+                    position,
+                    index,
+                    time_ms,
+                    user,
+                    notice,
+                });
+            }
+        }
+        Ok(items)
     }
 }
 

@@ -467,11 +467,11 @@ impl Writer {
         let mut items = Vec::with_capacity(pending.len());
         for pending in pending {
             let segment = self.shared.segments.lock().find(pending.segment);
-            let read = segment.ok_or_else(|| io::ErrorKind::NotFound.into());
-            let read = read.and_then(|segment| segment.read(pending.offset, pending.bytes));
-            let records = read
-                .map_err(|error| io_error(format!("read segment {}", pending.segment), &error))?;
-            items.extend(pending.items(records));
+            let segment = segment.ok_or_else(|| {
+                let error = io::ErrorKind::NotFound.into();
+                io_error(format!("read segment {}", pending.segment), &error)
+            })?;
+            items.extend(pending.items(lane, &segment)?);
         }
         Ok(items)
     }

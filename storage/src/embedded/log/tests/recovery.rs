@@ -305,6 +305,35 @@ fn a_damaged_segment_that_only_making_views_again_would_need_refuses_nothing_but
 }
 
 #[test]
+fn a_claim_refuses_what_is_to_be_passed_on_when_it_is_not_as_it_was_written() {
+    let disk = FakeDisk::new();
+    let (log, _) = open(&disk);
+    let entry = Owner::of(&log).next(1, outbox(&[b"one", b"two"]));
+    let bytes = 48 + entry.records.len();
+    append(&log, vec![entry]).unwrap();
+    drop(log);
+    let (log, _) = open(&disk);
+    let claim_one = || answer(|done| log.claim(vec![LaneId(1)], done));
+    let whole = disk.bytes(FIRST);
+    for at in (FIRST_ENTRY as usize..).take(bytes) {
+        let mut flipped = whole.clone();
+        flipped[at] ^= 1;
+        disk.put(FIRST, &flipped);
+        match claim_one() {
+            Err(JournalError::Damaged(text)) => assert!(text.contains(FIRST), "{text}"),
+            other => panic!("byte {at}: {other:?}"),
+        }
+    }
+    disk.put(FIRST, &whole);
+    let notices: Vec<_> = claim_one().unwrap()[0]
+        .outbox
+        .iter()
+        .map(|item| (item.index, item.notice.to_vec()))
+        .collect();
+    assert_eq!(notices, [(0, b"one".to_vec()), (1, b"two".to_vec())]);
+}
+
+#[test]
 fn a_newer_version_and_another_data_set_are_told_apart_from_damage() {
     let (disk, ..) = written(&[1]);
     let whole = disk.bytes(FIRST);
