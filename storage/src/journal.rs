@@ -90,6 +90,9 @@ pub enum AppendError {
     /// No room for another segment. Nothing was kept; reads go on; appends work again once there is room.
     #[error("the disk is full: free space in the data directory, appending goes on by itself")]
     Full,
+    /// No segment can be made, for this reason. Nothing was kept; reads go on; appends work again once one can.
+    #[error("no journal segment can be made ({0}): appending goes on by itself once one can")]
+    NoSegment(String),
     /// A write or sync failed, now or earlier. The entries may or may not have been kept; this process cannot append any
     /// more and has to be started again, which recovers.
     #[error("the journal is poisoned: {0}")]

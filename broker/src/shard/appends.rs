@@ -75,7 +75,7 @@ impl Appended {
                 AppendFailure::Lost
             }
             // After a full disk the entries behind the first one stand at positions that were never reached.
-            AppendError::Full | AppendError::Refused(_) => {
+            AppendError::Full | AppendError::NoSegment(_) | AppendError::Refused(_) => {
                 if let Some(failures) = complaints.note() {
                     tracing::warn!(%error, failures, "nothing can be appended");
                 }

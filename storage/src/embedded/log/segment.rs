@@ -161,6 +161,8 @@ pub(super) struct States {
     pub(super) wanted: usize,
     /// Preparing failed; not tried again before this.
     pub(super) full_until: Option<Instant>,
+    /// Why it failed, if not for lack of room.
+    pub(super) unprepared: Option<String>,
     /// It failed for lack of room: until then those that are needed are made of viewed ones, whether or not they would be kept.
     pub(super) short_until: Option<Instant>,
     /// Something else than the journal lacks room: no viewed segment is kept.

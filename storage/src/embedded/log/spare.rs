@@ -202,7 +202,7 @@ fn prepare_and_publish(shared: &Shared, number: u64, old: Option<Segment>) {
         Ok(ready) => {
             states.ready.push_back(ready);
             states.next_number = number + 1;
-            states.full_until = None;
+            (states.full_until, states.unprepared) = (None, None);
             if states.ready.len() >= states.wanted {
                 states.wanted = 0;
             }
@@ -211,6 +211,7 @@ fn prepare_and_publish(shared: &Shared, number: u64, old: Option<Segment>) {
             let short = lacks_room(&error);
             let now = Instant::now();
             let was_short = states.short_until.is_some_and(|until| until > now);
+            states.unprepared = (!short).then(|| error.to_string());
             states.short_until = short.then(|| now + shared.options.full_retry * SHORT_RETRIES);
             if short && !was_short && !states.viewed.is_empty() {
                 // Not without having asked for one of these.

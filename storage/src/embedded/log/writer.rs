@@ -178,7 +178,18 @@ impl Writer {
     /// Answers with a refusal. It may rest on what stands in the open group, which has to be durable first.
     fn refuse(&mut self, done: Done<(), AppendError>, error: AppendError) {
         self.flush(false);
-        done(Err(self.poisoned().map_or(error, AppendError::Poisoned)));
+        let error = match (self.poisoned(), error) {
+            (Some(reason), _) => AppendError::Poisoned(reason),
+            (None, AppendError::Full) => self.why_full(),
+            (None, error) => error,
+        };
+        done(Err(error));
+    }
+
+    /// What stands in the way of another segment.
+    fn why_full(&self) -> AppendError {
+        let why = self.shared.segments.lock().unprepared.clone();
+        why.map_or(AppendError::Full, AppendError::NoSegment)
     }
 
     /// How many new segments it takes to place these entries behind what is there.

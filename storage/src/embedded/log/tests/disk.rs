@@ -37,6 +37,7 @@ struct State {
     names: BTreeMap<String, usize>,
     durable_names: BTreeMap<String, usize>,
     fault: Option<Fault>,
+    creation_refused: Option<i32>,
     /// Bytes by which files may still grow; `None`: any number.
     room: Option<usize>,
     /// Nobody is told of it before he writes.
@@ -103,6 +104,11 @@ impl FakeDisk {
             gate: Arc::default(),
             fills: Arc::default(),
         })
+    }
+
+    /// No file can be created, with this error of the operating system.
+    pub(super) fn refuse_creation(&self, error: Option<i32>) {
+        locked(&self.state).creation_refused = error;
     }
 
     /// The next such call fails.
@@ -281,6 +287,9 @@ impl Disk for FakeDisk {
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
         let state = &mut *locked(&self.state);
         state.change()?;
+        if let Some(error) = state.creation_refused {
+            return Err(io::Error::from_raw_os_error(error));
+        }
         let number = state.files.len();
         state.files.push(File::default());
         if let Some(before) = state.names.insert(name(path), number) {

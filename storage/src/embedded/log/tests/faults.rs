@@ -191,6 +191,41 @@ fn with_the_disk_full_appends_are_turned_away_and_work_again_once_there_is_room(
 }
 
 #[test]
+fn a_segment_that_cannot_be_made_for_another_reason_is_not_called_a_full_disk() {
+    let disk = FakeDisk::new();
+    let (log, _) = open(&disk);
+    let mut owner = Owner::of(&log);
+    wait_until(&log, |states| states.ready.len() == 1);
+    // Too many open files.
+    disk.refuse_creation(Some(24));
+    let no_segment = |answer: Result<(), AppendError>| match answer {
+        Err(AppendError::NoSegment(why)) => assert!(why.contains("os error 24"), "{why}"),
+        other => panic!("{other:?}"),
+    };
+    let refused = loop {
+        let entry = owner.row(0, 1, 3000);
+        let answer = append(&log, vec![entry.clone()]);
+        if answer.is_err() {
+            no_segment(answer);
+            break entry;
+        }
+    };
+    // What was sent behind it without waiting is told the same.
+    no_segment(append(&log, vec![owner.row(0, 2, 3000)]));
+    disk.refuse_creation(None);
+    while append(&log, vec![refused.clone()]).is_err() {}
+    // Once it was made, a full disk is one again.
+    disk.set_room(Some(0));
+    owner.tails[0].0 = refused.position;
+    let full = loop {
+        if let Err(error) = append(&log, vec![owner.row(0, 3, 3000)]) {
+            break error;
+        }
+    };
+    assert_eq!(full, AppendError::Full);
+}
+
+#[test]
 fn a_call_that_needs_more_segments_than_there_is_room_for_leaves_nothing_behind() {
     let disk = FakeDisk::new();
     let (log, _) = open(&disk);
