@@ -186,6 +186,41 @@ fn views_that_are_gone_or_broken_are_made_again_from_the_journal() {
 }
 
 #[test]
+fn views_that_lost_a_window_of_events_or_of_sent_ids_are_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("data");
+    let store = open(&path);
+    say(&store, 1, 10);
+    wait(store.settle()).unwrap();
+    store.close();
+    for removed in ["", "current"] {
+        // Five are made with the database, and these with the first segment.
+        for number in [6, 7] {
+            let generations: Vec<_> = fs::read_dir(path.join("views"))
+                .unwrap()
+                .map(|entry| entry.unwrap().path())
+                .collect();
+            assert_eq!(generations.len(), 1, "former generations are removed");
+            let keyspace = generations[0].join("keyspaces").join(number.to_string());
+            if removed.is_empty() {
+                fs::remove_dir_all(keyspace).unwrap();
+            } else {
+                fs::remove_file(keyspace.join(removed)).unwrap();
+            }
+            let store = open(&path);
+            wait(store.settle()).unwrap();
+            check_both(
+                &store,
+                10,
+                &format!("keyspace {number} without {removed:?}"),
+            );
+            store.close();
+            assert!(!generations[0].exists(), "it was not used");
+        }
+    }
+}
+
+#[test]
 fn views_that_cannot_be_opened_for_now_are_neither_made_again_nor_given_up() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("data");

@@ -176,8 +176,11 @@ fn attempt(
     };
     // fjall asserts where it finds files that it does not expect; that is damage like any other.
     let opened = std::thread::scope(|scope| scope.spawn(open).join());
-    opened
-        .unwrap_or_else(|_| Err(Fault::Damaged("opening them failed an assertion".to_owned())))
+    opened.unwrap_or_else(|_| {
+        Err(Fault::Damaged(
+            "opening them failed an assertion".to_owned(),
+        ))
+    })
 }
 
 fn exists(path: &Path) -> Result<bool, JournalError> {

@@ -316,6 +316,16 @@ impl ViewStore {
         self.with_partitions(|partitions| partitions.events.keys().copied().collect())
     }
 
+    /// Windows of sent ids that exist and may be needed, by journal time.
+    pub(super) fn kept_sent_windows(&self, newest_time_ms: u64) -> Vec<u32> {
+        self.with_partitions(|partitions| {
+            let windows = partitions.sent.keys().copied();
+            windows
+                .filter(|window| self.sent_is_kept(*window, newest_time_ms))
+                .collect()
+        })
+    }
+
     /// Brings a segment's entries in, durably. May be repeated, wholly or after it was cut off anywhere.
     pub(super) fn bring_in(
         &self,
@@ -491,10 +501,12 @@ fn require_keyspaces(db: &Database, checkpoint: &Checkpoint) -> Result<(), Fault
         .events_windows
         .iter()
         .filter(|window| **window >= checkpoint.events_from);
+    let sent = checkpoint.sent_windows.iter();
     let expected = FIXED
         .iter()
         .map(ToString::to_string)
-        .chain(events.map(|window| format!("{EVENTS}{window}")));
+        .chain(events.map(|window| format!("{EVENTS}{window}")))
+        .chain(sent.map(|window| format!("{SENT}{window}")));
     for name in expected {
         if !names.contains(&name) {
             return Err(Fault::Damaged(format!("the keyspace {name} is gone")));

@@ -307,6 +307,7 @@ impl Work {
         self.views.keep_from(first);
         checkpoint.events_from = first;
         checkpoint.events_windows = self.views.existing_windows();
+        checkpoint.sent_windows = self.views.kept_sent_windows(checkpoint.newest_time_ms);
         checkpoint.advance(segment.checkpoint());
         checkpoint
             .store(&self.data)

@@ -1,8 +1,9 @@
 //! How far the views have come, in one small file beside them: `views.checkpoint`.
 //!
 //! CRC32C of all that follows (u32) · version (u8) · generation (u64) · newest journal time (u64, ms) · first window of
-//! events that is kept (u32) · number of windows of events (u32) · these windows (u32 each) · the log's part
-//! ([`ViewCheckpoint::encode`]). Integers are little endian.
+//! events that is kept (u32) · number of windows of events (u32) · these windows (u32 each) · number of windows of sent ids (u32)
+//! · these windows (u32 each) · the log's part ([`ViewCheckpoint::encode`]). Integers are little endian. Version 1 does not name
+//! the windows of sent ids.
 
 use std::path::Path;
 
@@ -16,7 +17,7 @@ use crate::journal::JournalError;
 
 /// Name of the file.
 pub(crate) const FILE: &str = "views.checkpoint";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const HEAD_BYTES: usize = 25;
 
 /// What the views hold.
@@ -30,6 +31,8 @@ pub(crate) struct Checkpoint {
     pub(crate) events_from: u32,
     /// Windows of events that exist.
     pub(crate) events_windows: Vec<u32>,
+    /// Windows of sent ids that exist and are kept, as far as it is known.
+    pub(crate) sent_windows: Vec<u32>,
     /// The first segment that is not wholly in the views.
     pub(crate) segment: u64,
     /// See [`ViewCheckpoint`].
@@ -47,6 +50,7 @@ impl Checkpoint {
             newest_time_ms: 0,
             events_from: 0,
             events_windows: Vec::new(),
+            sent_windows: Vec::new(),
             segment: log.segment,
             outbox_segment: log.outbox_segment,
             lanes: log.lanes,
@@ -107,9 +111,11 @@ impl Checkpoint {
         bytes.put_u64_le(self.generation);
         bytes.put_u64_le(self.newest_time_ms);
         bytes.put_u32_le(self.events_from);
-        bytes.put_u32_le(u32::try_from(self.events_windows.len()).unwrap_or(u32::MAX));
-        for window in &self.events_windows {
-            bytes.put_u32_le(*window);
+        for windows in [&self.events_windows, &self.sent_windows] {
+            bytes.put_u32_le(u32::try_from(windows.len()).unwrap_or(u32::MAX));
+            for window in windows {
+                bytes.put_u32_le(*window);
+            }
         }
         bytes.extend_from_slice(&self.of_log().encode());
         let crc = crc32c::crc32c(&bytes[4..]);
@@ -123,18 +129,20 @@ impl Checkpoint {
             return Err(damaged());
         }
         let version = bytes.get_u8();
-        if version != VERSION {
+        if !(1..=VERSION).contains(&version) {
             let text = format!(
-                "{FILE} has version {version}, this program knows {VERSION}: use the program that wrote it"
+                "{FILE} has version {version}, this program knows versions up to {VERSION}: use the program that wrote it"
             );
             return Err(JournalError::Format(text));
         }
         let (generation, newest_time_ms) = (bytes.get_u64_le(), bytes.get_u64_le());
-        let (events_from, windows) = (bytes.get_u32_le(), bytes.get_u32_le() as usize);
-        if bytes.len() / 4 < windows {
-            return Err(damaged());
-        }
-        let events_windows = (0..windows).map(|_| bytes.get_u32_le()).collect();
+        let events_from = bytes.get_u32_le();
+        let events_windows = windows(&mut bytes).ok_or_else(damaged)?;
+        let sent_windows = if version == 1 {
+            Vec::new()
+        } else {
+            windows(&mut bytes).ok_or_else(damaged)?
+        };
         let ViewCheckpoint {
             segment,
             outbox_segment,
@@ -145,11 +153,18 @@ impl Checkpoint {
             newest_time_ms,
             events_from,
             events_windows,
+            sent_windows,
             segment,
             outbox_segment,
             lanes,
         })
     }
+}
+
+/// Their number, and as many.
+fn windows(bytes: &mut &[u8]) -> Option<Vec<u32>> {
+    let number = bytes.try_get_u32_le().ok()? as usize;
+    (bytes.len() / 4 >= number).then(|| (0..number).map(|_| bytes.get_u32_le()).collect())
 }
 
 #[cfg(test)]
@@ -169,6 +184,7 @@ mod tests {
         };
         let mut checkpoint = Checkpoint {
             events_windows: vec![4, 5],
+            sent_windows: vec![5],
             events_from: 4,
             ..Checkpoint::empty(3)
         };
@@ -194,5 +210,20 @@ mod tests {
             );
             assert!(Checkpoint::decode(&bytes[..at]).is_err());
         }
+        // As version 2 was first written.
+        let frozen = "05c0aff402030000000000000000000000000000000400000002000000\
+                      0400000005000000010000000500000001080000000000000007000000000000000500\
+                      090000000000000002000000000000004d000000000000000300000000000000";
+        let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(text, frozen, "another layout is another version");
+    }
+
+    #[test]
+    fn a_checkpoint_of_version_1_is_read_and_names_no_windows_of_sent_ids() {
+        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/data-v1");
+        let checkpoint = Checkpoint::load(&fixture).unwrap().unwrap();
+        assert_eq!(checkpoint.sent_windows, [0; 0]);
+        assert_eq!(checkpoint.events_windows.len(), 1);
+        assert!(checkpoint.segment > 1 && !checkpoint.lanes.is_empty());
     }
 }

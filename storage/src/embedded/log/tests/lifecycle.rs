@@ -178,7 +178,10 @@ fn on_a_full_disk_a_claim_gets_its_room_from_segments_that_were_only_kept() {
         assert_eq!(viewed(), left);
         let names = disk.names();
         assert!(!names.contains(&file_name(1)), "{names:?}");
-        assert!(left.iter().all(|number| names.contains(&file_name(*number))));
+        assert!(
+            left.iter()
+                .all(|number| names.contains(&file_name(*number)))
+        );
         drop(read);
         drop(log);
         // As after a restart.

@@ -300,7 +300,10 @@ fn a_damaged_segment_that_only_making_views_again_would_need_refuses_nothing_but
         assert_eq!(viewed, [2, 3]);
         drop(log);
         assert_eq!(disk.bytes(FIRST), bad, "it is left alone");
-        assert!(recovered(&disk).is_err(), "it is needed to make views again");
+        assert!(
+            recovered(&disk).is_err(),
+            "it is needed to make views again"
+        );
     }
 }
 
