@@ -10,6 +10,7 @@
 //! | `merge` | reads of the database and of the journal's tail together: what callers see |
 //! | `compaction` | how fjall merges the tables of a keyspace |
 //! | `trickle` | what is written goes to the disk a little at a time |
+//! | `fault` | what goes wrong |
 //! | `checkpoint` | how far the views have come, durably |
 //!
 //! Everything but `seen` comes in by bulk ingestion, which syncs its files itself and never touches fjall's own journal.
@@ -23,6 +24,7 @@ mod apply;
 pub(super) mod checkpoint;
 mod codec;
 mod compaction;
+mod fault;
 mod gather;
 mod manifests;
 pub(super) mod merge;
@@ -32,8 +34,6 @@ mod trickle;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    error::Error,
-    io,
     path::{Path, PathBuf},
     sync::{
         Arc, PoisonError, RwLock,
@@ -51,11 +51,12 @@ use super::{
     format::Fixed,
     log::{Blocks, SealedSegment},
 };
-use crate::views::ViewsError;
 use apply::Known;
 use checkpoint::Checkpoint;
 use compaction::Compaction;
 use gather::{Gathered, Scratch};
+
+pub(super) use fault::{Doing, Fault};
 
 const EVENTS: &str = "events-";
 const SENT: &str = "sent-";
@@ -74,68 +75,6 @@ const FILES_OPEN_MAX: usize = 128;
 const SEEN_MEMTABLE_BYTES: u64 = 8 << 20;
 /// Sent ids are kept at least this long (guarantee G3), milliseconds.
 pub(super) const SENT_KEEP_MS: u64 = 7 * 24 * 3600 * 1000;
-
-/// What went wrong in the views.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Fault {
-    /// fjall or the operating system said so.
-    #[error("{what}: {cause}")]
-    Store {
-        /// What was done.
-        what: &'static str,
-        /// fjall's text.
-        cause: fjall::Error,
-    },
-    /// What is stored, or a segment, cannot be read.
-    #[error("{0}")]
-    Damaged(String),
-    /// The work was given up on purpose.
-    #[error("stopped")]
-    Stopped,
-}
-
-impl Fault {
-    /// Whether it says nothing of what is stored, so that another attempt may find all as it was: too many files are open, the
-    /// disk is full or does not answer.
-    pub(super) fn may_pass(&self) -> bool {
-        let Self::Store { cause, .. } = self else {
-            return false;
-        };
-        let first: &dyn Error = cause;
-        let mut causes = std::iter::successors(Some(first), |error| (*error).source());
-        let io = causes.find_map(|error| error.downcast_ref::<io::Error>());
-        // Bytes that are bad end too soon, are no text, or name files and places that are not there.
-        let of_bytes = |kind| {
-            use io::ErrorKind::{InvalidData, InvalidInput, NotFound, UnexpectedEof};
-            matches!(kind, InvalidData | InvalidInput | NotFound | UnexpectedEof)
-        };
-        matches!(cause, fjall::Error::Locked) || io.is_some_and(|error| !of_bytes(error.kind()))
-    }
-}
-
-/// Names what was done in fjall's errors.
-pub(super) trait Doing<T> {
-    fn doing(self, what: &'static str) -> Result<T, Fault>;
-}
-
-impl<T> Doing<T> for Result<T, fjall::Error> {
-    fn doing(self, what: &'static str) -> Result<T, Fault> {
-        self.map_err(|cause| Fault::Store { what, cause })
-    }
-}
-
-impl From<Fault> for ViewsError {
-    fn from(fault: Fault) -> Self {
-        match fault {
-            Fault::Store { what, cause } => Self::Io {
-                what: what.to_owned(),
-                cause: cause.to_string(),
-            },
-            Fault::Damaged(text) => Self::Damaged(text),
-            Fault::Stopped => Self::Closed,
-        }
-    }
-}
 
 /// Points of the work on a segment, in order; tests have it die at each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

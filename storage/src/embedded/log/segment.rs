@@ -5,19 +5,26 @@ use std::{
     io,
     ops::Deref,
     path::Path,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-    time::Instant,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 
 use super::{
+    LogOptions,
     blocks::{BLOCK_BYTES, Blocks},
     disk::{Disk, DiskFile, read_blocks},
     format::EntryCodec,
     locked,
     sealed::LaneTail,
 };
+
+/// Delay of a group for each segment above the soft limit.
+const SLOW_STEP: Duration = Duration::from_millis(2);
 
 /// A segment file that is open. Whoever holds it can read from it: its file is not reused before everybody has let go.
 pub(crate) struct Segment {
@@ -293,6 +300,34 @@ impl Segments {
                 states = self.wait(states);
             }
         }
+    }
+
+    /// Slows appending down while the views lag, and counts it; false: they lag as far as they may, and do not go on.
+    pub(super) fn throttle(&self, options: &LogOptions, slowed: &AtomicU64) -> bool {
+        let mut states = self.lock();
+        let excess = states
+            .sealed
+            .len()
+            .saturating_sub(options.lag_segments_soft);
+        if excess == 0 || states.closing {
+            return true;
+        }
+        slowed.fetch_add(1, Relaxed);
+        let deadline = Instant::now() + SLOW_STEP * u32::try_from(excess).unwrap_or(u32::MAX);
+        let mut in_time = true;
+        while states.sealed.len() > options.lag_segments_soft && !states.closing {
+            if states.sealed.len() >= options.lag_segments_hard {
+                if states.views_are_held_up {
+                    return false;
+                }
+                states = self.wait(states);
+            } else if in_time {
+                (states, in_time) = self.wait_until(states, deadline);
+            } else {
+                return true;
+            }
+        }
+        true
     }
 
     /// The views hold every segment up to this one.

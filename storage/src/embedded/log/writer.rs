@@ -5,7 +5,7 @@ use std::{
     io, mem,
     sync::{Arc, atomic::Ordering::Relaxed},
     thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use rialto_protocol::{
@@ -34,8 +34,6 @@ use crate::{
 
 /// Bytes after which a group is written though more waits, so that no answer waits for a very long write.
 const GROUP_BYTES_MAX: usize = 8 << 20;
-/// Delay of a group for each segment above the soft limit.
-const SLOW_STEP: Duration = Duration::from_millis(2);
 
 /// The journal thread's own.
 pub(super) struct Writer {
@@ -103,7 +101,13 @@ impl Writer {
                 .iter()
                 .any(|command| matches!(command, Command::Append { .. }))
             {
-                self.held_up = !self.throttle();
+                let Shared {
+                    segments,
+                    options,
+                    counters,
+                    ..
+                } = &*self.shared;
+                self.held_up = !segments.throttle(options, &counters.slowed);
             }
             for command in taken.drain(..) {
                 finished += self.execute(command);
@@ -386,40 +390,6 @@ impl Writer {
                 locked(&self.shared.outbox).finish(lane, through);
             }
         }
-    }
-
-    /// Slows appending down while the views lag; false: they lag as far as they may, and do not go on.
-    fn throttle(&self) -> bool {
-        let Shared {
-            options,
-            segments,
-            counters,
-            ..
-        } = &*self.shared;
-        let mut states = segments.lock();
-        let excess = states
-            .sealed
-            .len()
-            .saturating_sub(options.lag_segments_soft);
-        if excess == 0 || states.closing {
-            return true;
-        }
-        counters.slowed.fetch_add(1, Relaxed);
-        let deadline = Instant::now() + SLOW_STEP * u32::try_from(excess).unwrap_or(u32::MAX);
-        let mut in_time = true;
-        while states.sealed.len() > options.lag_segments_soft && !states.closing {
-            if states.sealed.len() >= options.lag_segments_hard {
-                if states.views_are_held_up {
-                    return false;
-                }
-                states = segments.wait(states);
-            } else if in_time {
-                (states, in_time) = segments.wait_until(states, deadline);
-            } else {
-                return true;
-            }
-        }
-        true
     }
 
     fn claim(&mut self, lanes: &[LaneId]) -> Result<Vec<Claim>, JournalError> {
