@@ -10,11 +10,13 @@
 //! | `open` | what came last, in the order in which it came |
 //! | `chunk` | what came before, in the order in which it is searched |
 //! | `rows` | rows of chunks, whose keys stand in the segments |
+//! | `check` | checksums of what places lead to |
 //! | `read` | reading what was found |
 //!
 //! A reader asks here first and the views afterwards. What has left this index by the time of its question is in the views,
 //! and what it found here it can read however long it takes: it holds the segments.
 
+mod check;
 mod chunk;
 mod lane;
 mod open;
@@ -29,12 +31,15 @@ use ahash::RandomState;
 use bytes::Bytes;
 use rialto_protocol::{
     event,
-    ids::{ClientId, ConversationId, DeviceId, Epoch, LaneId, Ordinal, Position, Seq, UserId},
+    ids::{
+        ClientId, ConversationId, DeviceId, Epoch, ID_BYTES, LaneId, Ordinal, Position, Seq, UserId,
+    },
     record::{RecordRef, RecordRefs, Table},
 };
 
 use self::{
-    chunk::{EventPlace, RowPlace},
+    check::{Checksums, damaged},
+    chunk::{EventPlace, RowPlace, conversation_of},
     lane::{Lane, Sender},
     open::OpenEvent,
     read::{Located, read_all, read_one},
@@ -107,6 +112,7 @@ pub(crate) struct TailEvents {
     /// Oldest event of the conversation in the tail; every event below it is in the views. `None`: none is in the tail.
     pub(crate) first: Option<Seq>,
     located: Vec<Located>,
+    checksums: Checksums,
     from: Seq,
 }
 
@@ -119,9 +125,9 @@ impl TailEvents {
     /// Reads the events, in rising order.
     ///
     /// # Errors
-    /// [`ViewsError::Io`] when a segment cannot be read.
+    /// [`ViewsError`] when a segment cannot be read, or not as it was written.
     pub(crate) fn read(&self) -> Result<Vec<Bytes>, ViewsError> {
-        read_all(&self.located)
+        read_all(&self.located, self.checksums)
     }
 }
 
@@ -140,7 +146,7 @@ impl TailIndex {
     }
 
     fn conversation(&self, conversation: &ConversationId) -> u64 {
-        self.hasher.hash_one(conversation)
+        conversation_of(self.hasher.hash_one(conversation))
     }
 
     fn user(&self, conversation: u64, user: &UserId) -> u32 {
@@ -163,15 +169,13 @@ impl TailIndex {
         };
         let mut lane = locked(lane);
         lane.begin(segment);
-        let length = records.len();
-        let mut records = RecordRefs::new(records);
-        while let Some(record) = records.next() {
+        let mut rest = RecordRefs::new(records);
+        while let Some(record) = rest.next() {
             match record {
-                // Both end where the record ends.
                 Ok(record) => {
-                    let end = at.offset + u32_of(length - records.remaining());
+                    let upto = &records[..records.len() - rest.remaining()];
                     seen.see(&record);
-                    self.add_record(&mut lane, &record, end);
+                    self.add_record(&mut lane, &record, at.offset, upto);
                 }
                 Err(error) => {
                     tracing::error!(lane = %at.lane, %error, "an entry's records cannot be read");
@@ -181,8 +185,10 @@ impl TailIndex {
         seen
     }
 
-    /// Indexes a record whose payload ends at `end`, as every record's does.
-    fn add_record(&self, lane: &mut Lane, record: &RecordRef<'_>, end: u32) {
+    /// Indexes a record of an entry whose records begin at `offset`. They are given up to the end of this one, which is where
+    /// the payload of every record ends.
+    fn add_record(&self, lane: &mut Lane, record: &RecordRef<'_>, offset: u32, upto: &[u8]) {
+        let end = offset + u32_of(upto.len());
         match record {
             RecordRef::Event {
                 conversation,
@@ -190,11 +196,21 @@ impl TailIndex {
             } => match event::peek(event) {
                 Ok(head) => {
                     let bytes = u32_of(event.len());
+                    // An event stands behind the id of its conversation.
+                    let check =
+                        check::of_event_with_id(&upto[upto.len() - event.len() - ID_BYTES..]);
                     let conversation = self.conversation(conversation);
                     let sender = self.sender(conversation, &head.sender, &head.device);
                     let sent = self.fingerprint(sender, &head.client_id);
                     lane.add_event(OpenEvent {
-                        place: EventPlace::new(conversation, head.seq, end - bytes, bytes, sent),
+                        place: EventPlace::new(
+                            conversation,
+                            head.seq,
+                            end - bytes,
+                            bytes,
+                            sent,
+                            check,
+                        ),
                         sender,
                         user: self.user(conversation, &head.sender),
                         client_id: head.client_id,
@@ -210,11 +226,14 @@ impl TailIndex {
                 key,
                 value,
             } => {
+                let check = Checksums::of(conversation).row(key, value);
                 let conversation = self.conversation(conversation);
                 let (key_bytes, value_bytes) = (u32_of(key.len()), u32_of(value.len()));
                 let offset = end - value_bytes - key_bytes;
-                let place = RowPlace::new(conversation, *table, offset, key_bytes, value_bytes);
-                lane.add_row(place, key);
+                lane.add_row(
+                    RowPlace::new(conversation, *table, offset, key_bytes, value_bytes, check),
+                    key,
+                );
             }
             RecordRef::Outbox { .. } | RecordRef::OutboxDone { .. } => {}
         }
@@ -241,14 +260,17 @@ impl TailIndex {
         let first = groups.first().and_then(|group| group.first());
         let last = groups
             .last()
-            .and_then(|group| group.last().map(|last| group.located(last)));
-        let Some((first, last)) = first.zip(last) else {
+            .and_then(|group| group.last().map(|last| (group.located(last), last.seq())));
+        let Some((first, (located, seq))) = first.zip(last) else {
             return Ok(None);
         };
-        let last = peek(&read_one(&last)?)?;
-        let (seq, epoch, ordinal, time_ms) = (last.seq, last.epoch, last.ordinal, last.time_ms);
+        let last = peek(&read_one(&located, Checksums::of(conversation))?)?;
+        if last.seq != seq {
+            return Err(damaged(&located.segment, located.offset));
+        }
+        let (epoch, ordinal, time_ms) = (last.epoch, last.ordinal, last.time_ms);
         Ok(Some(TailHead {
-            first: first.seq,
+            first: first.seq(),
             seq,
             epoch,
             ordinal,
@@ -263,7 +285,7 @@ impl TailIndex {
         let first = groups.first().and_then(|group| group.first());
         let within = groups.iter().flat_map(|group| {
             let events = group.range(range.from, range.to).iter();
-            events.map(|event| (event.seq, group.located(event)))
+            events.map(|event| (event.seq(), group.located(event)))
         });
         let mut located = Vec::new();
         let mut bytes = 0;
@@ -281,8 +303,9 @@ impl TailIndex {
         }
         let from = located.first().map_or(range.from, |(seq, _)| *seq);
         TailEvents {
-            first: first.map(|first| first.seq),
+            first: first.map(EventPlace::seq),
             located: located.into_iter().map(|(_, located)| located).collect(),
+            checksums: Checksums::of(&range.conversation),
             from,
         }
     }
@@ -290,7 +313,7 @@ impl TailIndex {
     /// The newest value of a row: `None` when the tail knows nothing of it, `Some(None)` when it was deleted in the tail.
     ///
     /// # Errors
-    /// [`ViewsError::Io`] when a segment cannot be read.
+    /// [`ViewsError`] when a segment cannot be read, or not as it was written.
     pub(crate) fn row(
         &self,
         conversation: &ConversationId,
@@ -298,9 +321,10 @@ impl TailIndex {
         key: &[u8],
     ) -> Result<Option<Option<Bytes>>, ViewsError> {
         let number = self.conversation(conversation);
+        let checksums = Checksums::of(conversation);
         let places = locked(self.lane(conversation)).row(number, table, key);
         for rows in &places {
-            if let Some((_, value)) = rows::find(rows, key)? {
+            if let Some((_, value)) = rows::find(rows, key, checksums)? {
                 return Ok(Some(value));
             }
         }
@@ -311,7 +335,7 @@ impl TailIndex {
     /// reader that merges the views' rows in never needs one behind them.
     ///
     /// # Errors
-    /// [`ViewsError::Io`] when a segment cannot be read.
+    /// [`ViewsError`] when a segment cannot be read, or not as it was written.
     pub(crate) fn scan_rows(&self, scan: &Scan) -> Result<Vec<(Bytes, Option<Bytes>)>, ViewsError> {
         let conversation = self.conversation(&scan.conversation);
         let wanted = |key: &[u8]| {
@@ -319,10 +343,11 @@ impl TailIndex {
                 && (scan.through.is_empty() || key <= &scan.through[..])
         };
         let places = locked(self.lane(&scan.conversation)).rows(conversation, scan.table, wanted);
+        let checksums = Checksums::of(&scan.conversation);
         // Newest first: of equal keys the first one found counts.
         let cursors = places
             .into_iter()
-            .map(|rows| Cursor::new(rows, &scan.after, &scan.through));
+            .map(|rows| Cursor::new(rows, &scan.after, &scan.through, checksums));
         let mut cursors = cursors.collect::<Result<Vec<_>, _>>()?;
         let mut rows = Vec::new();
         let mut alive = 0;
@@ -355,17 +380,18 @@ impl TailIndex {
         user: &UserId,
     ) -> Result<Vec<Sent>, ViewsError> {
         let number = self.conversation(conversation);
+        let checksums = Checksums::of(conversation);
         let senders = locked(self.lane(conversation)).senders(number, self.user(number, user));
         let mut devices: Vec<Sent> = Vec::new();
         for Sender { last, newest } in &senders {
-            let head = peek(&read_one(last)?)?;
+            let head = peek(&read_one(last, checksums)?)?;
             if head.sender != *user {
                 continue;
             }
             let newest = if newest.offset == last.offset {
                 head.client_id
             } else {
-                peek(&read_one(newest)?)?.client_id
+                peek(&read_one(newest, checksums)?)?.client_id
             };
             match devices.iter_mut().find(|sent| sent.device == head.device) {
                 Some(sent) => sent.newest = sent.newest.max(newest),
@@ -392,12 +418,13 @@ impl TailIndex {
         client_id: &ClientId,
     ) -> Result<Option<SentEvent>, ViewsError> {
         let number = self.conversation(conversation);
+        let checksums = Checksums::of(conversation);
         let sent = self.fingerprint(self.sender(number, user, device), client_id);
         let groups = locked(self.lane(conversation)).groups(number);
         for group in groups.iter().rev() {
             // Fingerprints find more than they should once in two thousand.
             for event in group.iter().rev().filter(|event| event.may_be(sent)) {
-                let head = peek(&read_one(&group.located(event))?)?;
+                let head = peek(&read_one(&group.located(event), checksums)?)?;
                 if (head.sender, head.device, head.client_id) == (*user, *device, *client_id) {
                     return Ok(Some(SentEvent {
                         epoch: head.epoch,

@@ -74,8 +74,8 @@ impl Group {
 
     /// Its events `from..=to`.
     pub(super) fn range(&self, from: Seq, to: Seq) -> &[EventPlace] {
-        let start = self.partition_point(|place| place.seq < from);
-        let end = self.partition_point(|place| place.seq <= to);
+        let start = self.partition_point(|place| place.seq() < from);
+        let end = self.partition_point(|place| place.seq() <= to);
         &self[start..end.max(start)]
     }
 
@@ -83,11 +83,11 @@ impl Group {
     fn without_gaps(self) -> Self {
         // They rise, so that their number tells whether any is missing: each page of a long log asks.
         if let (Some(first), Some(last)) = (self.first(), self.last())
-            && last.seq.0 - first.seq.0 + 1 == self.len() as u64
+            && last.seq().0 - first.seq().0 + 1 == self.len() as u64
         {
             return self;
         }
-        let consecutive = |pair: &[EventPlace]| pair[0].seq.next() == pair[1].seq;
+        let consecutive = |pair: &[EventPlace]| pair[0].seq().next() == pair[1].seq();
         let start = match self.windows(2).rposition(|pair| !consecutive(pair)) {
             Some(gap) => gap + 1,
             None => return self,
@@ -108,6 +108,7 @@ fn located(segment: &Arc<Segment>, place: &EventPlace) -> Located {
         segment: Arc::clone(segment),
         offset: place.offset,
         bytes: place.bytes(),
+        check: place.check(),
     }
 }
 
@@ -167,8 +168,8 @@ impl Lane {
             let group = Group { segment, places }.without_gaps();
             let Some(first) = group.first() else { return };
             let before = groups.last().and_then(|group| group.last());
-            if before.is_some_and(|before| before.seq.next() != first.seq) {
-                tracing::error!(seq = first.seq.0, "an event is out of order");
+            if before.is_some_and(|before| before.seq().next() != first.seq()) {
+                tracing::error!(seq = first.seq().0, "an event is out of order");
                 groups.clear();
             }
             groups.push(group);
@@ -204,7 +205,7 @@ impl Lane {
             for chunk in part.chunks.iter().rev() {
                 for sender in chunk.senders(user) {
                     let last = &chunk.events[sender.last as usize];
-                    if last.conversation == conversation {
+                    if last.conversation() == conversation {
                         senders.push(Sender {
                             last: located(&part.segment, last),
                             newest: located(&part.segment, &chunk.events[sender.newest as usize]),

@@ -53,7 +53,7 @@ pub(super) struct OpenSender {
 
 impl Open {
     pub(super) fn add_event(&mut self, event: OpenEvent) {
-        self.conversations.push(event.place.conversation);
+        self.conversations.push(event.place.conversation());
         self.events.push(event);
     }
 
@@ -165,7 +165,13 @@ impl Open {
             .events
             .iter()
             .zip(numbers(0..self.events.len()))
-            .map(|(event, number)| (event.place.conversation, event.place.seq, Reverse(number)))
+            .map(|(event, number)| {
+                (
+                    event.place.conversation(),
+                    event.place.seq(),
+                    Reverse(number),
+                )
+            })
             .collect();
         order.sort_unstable();
         order.dedup_by_key(|(conversation, seq, _)| (*conversation, *seq));
