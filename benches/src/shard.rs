@@ -192,6 +192,7 @@ fn nothing(query: &Query) -> Answer {
         Query::Member { .. } => Answer::Member {
             row: None,
             sent: Vec::new(),
+            more_devices: false,
         },
         Query::FindSent { .. } => Answer::Sent(None),
         Query::Events { .. } => Answer::Events {

@@ -55,7 +55,7 @@ use crate::{
     directory::{Directory, DirectoryError, Seen},
     journal::{AppendError, Claim, Entry, Journal, JournalError, JournalStatus},
     promise::promise,
-    views::{Head, Range, Scan, Sent, SentEvent, Views, ViewsError},
+    views::{Head, Range, Scan, SentDevices, SentEvent, Views, ViewsError},
 };
 
 /// The store of one machine. Clones are handles to the same one; it is closed with the last of them.
@@ -229,7 +229,7 @@ impl Views for EmbeddedStore {
         &self,
         conversation: ConversationId,
         user: UserId,
-    ) -> StoreFuture<Vec<Sent>, ViewsError> {
+    ) -> StoreFuture<SentDevices, ViewsError> {
         self.read(move |work| merge::sent(work, conversation, user))
     }
 

@@ -24,7 +24,7 @@ use crate::{
     directory::{Directory, DirectoryError, Seen},
     journal::{AppendError, Claim, Entry, Journal, JournalError, JournalStatus},
     promise::promise,
-    views::{Head, Range, Scan, Sent, SentEvent, Views, ViewsError},
+    views::{Head, Range, Scan, SentDevices, SentEvent, Views, ViewsError},
 };
 use state::State;
 
@@ -204,7 +204,7 @@ impl MemoryStore {
         &self,
         conversation: ConversationId,
         user: UserId,
-    ) -> Result<Vec<Sent>, ViewsError> {
+    ) -> Result<SentDevices, ViewsError> {
         self.read(|state| state.tables.sent(conversation, user))
     }
 
@@ -299,7 +299,7 @@ impl Views for MemoryStore {
         &self,
         conversation: ConversationId,
         user: UserId,
-    ) -> StoreFuture<Vec<Sent>, ViewsError> {
+    ) -> StoreFuture<SentDevices, ViewsError> {
         Box::pin(ready(self.sent_now(conversation, user)))
     }
 

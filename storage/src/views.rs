@@ -2,6 +2,8 @@
 //!
 //! Every method answers as of the last durable entry, whether the views hold it already or the journal alone does.
 
+use std::cmp::Reverse;
+
 use bytes::Bytes;
 use rialto_protocol::{
     ids::{ClientId, ConversationId, DeviceId, Epoch, Ordinal, Seq, UserId},
@@ -33,12 +35,13 @@ pub trait Views: Send + Sync + 'static {
     /// Up to `limit` rows with keys greater than `after` and at most `through` (both optional by being empty), in key order.
     fn scan(&self, scan: Scan) -> StoreFuture<Vec<(Bytes, Bytes)>, ViewsError>;
 
-    /// For each of the user's devices that has appended to the conversation: its newest `client_id` and last event.
+    /// Of the user's devices that have appended to the conversation those with the newest events, [`SENT_DEVICES_MAX`] at most:
+    /// their newest `client_id` and last event. Anybody can have any number of devices.
     fn sent(
         &self,
         conversation: ConversationId,
         user: UserId,
-    ) -> StoreFuture<Vec<Sent>, ViewsError>;
+    ) -> StoreFuture<SentDevices, ViewsError>;
 
     /// The event that was appended under this `client_id`; kept for 7 days at least.
     fn find_sent(
@@ -115,6 +118,35 @@ pub struct Sent {
     pub seq: Seq,
     /// Ordinal at that event.
     pub ordinal: Ordinal,
+}
+
+/// Devices that [`Views::sent`] names at most.
+pub const SENT_DEVICES_MAX: usize = 16;
+
+/// What a user's devices last appended to a conversation.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SentDevices {
+    /// Those with the newest events, the newest first.
+    pub devices: Vec<Sent>,
+    /// There are others, whose last events are older than these.
+    pub more: bool,
+}
+
+impl SentDevices {
+    /// Takes another device in; however many come, a few are kept.
+    pub(crate) fn offer(&mut self, sent: Sent) {
+        self.devices.push(sent);
+        if self.devices.len() > 4 * SENT_DEVICES_MAX {
+            self.cut();
+        }
+    }
+
+    /// Brings them into their order and leaves out what is beyond the bound.
+    pub(crate) fn cut(&mut self) {
+        self.devices.sort_unstable_by_key(|sent| Reverse(sent.seq));
+        self.more |= self.devices.len() > SENT_DEVICES_MAX;
+        self.devices.truncate(SENT_DEVICES_MAX);
+    }
 }
 
 /// Where an event went that was appended before.

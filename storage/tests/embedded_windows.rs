@@ -138,7 +138,7 @@ fn ids_are_found_for_seven_days_at_least_and_what_a_device_last_sent_for_ever() 
     assert_eq!(find(&store, 5), None, "memory for ids is bounded");
     store.close();
     let store = open(&path);
-    let sent = wait(store.sent(conversation(2), user())).unwrap();
+    let sent = wait(store.sent(conversation(2), user())).unwrap().devices;
     assert_eq!(
         (sent.len(), sent[0].newest, sent[0].seq),
         (1, client_id(1), Seq(1)),

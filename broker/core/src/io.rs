@@ -340,8 +340,10 @@ pub enum Answer {
     Member {
         /// The row; `None`: never was one.
         row: Option<Bytes>,
-        /// What each device sent last.
+        /// What the devices with the newest events sent last, a few of them.
         sent: Vec<StoredSent>,
+        /// There are devices that `sent` does not name; their events are older.
+        more_devices: bool,
     },
     /// To [`Query::FindSent`].
     Sent(Option<SentEvent>),

@@ -56,8 +56,8 @@ pub async fn answer(store: Arc<dyn Store>, query: Query) -> Result<Answer, Looku
                 .await?
                 .pop()
                 .flatten();
-            let sent = store.sent(conversation, user).await?.into_iter();
-            let sent = sent.map(|sent| StoredSent {
+            let found = store.sent(conversation, user).await?;
+            let sent = found.devices.into_iter().map(|sent| StoredSent {
                 device: sent.device,
                 newest: sent.newest,
                 seq: sent.seq,
@@ -66,6 +66,7 @@ pub async fn answer(store: Arc<dyn Store>, query: Query) -> Result<Answer, Looku
             Answer::Member {
                 row,
                 sent: sent.collect(),
+                more_devices: found.more,
             }
         }
         Query::FindSent {

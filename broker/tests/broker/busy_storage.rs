@@ -17,7 +17,7 @@ use rialto_storage::{
     directory::{Directory, DirectoryError, Seen},
     journal::{AppendError, Claim, Entry, Journal, JournalError, JournalStatus},
     memory::MemoryStore,
-    views::{Head, Range, Scan, Sent, SentEvent, Views, ViewsError},
+    views::{Head, Range, Scan, SentDevices, SentEvent, Views, ViewsError},
 };
 
 use crate::support::{Node, within};
@@ -91,7 +91,7 @@ impl Views for BusyStore {
         &self,
         conversation: ConversationId,
         user: UserId,
-    ) -> StoreFuture<Vec<Sent>, ViewsError> {
+    ) -> StoreFuture<SentDevices, ViewsError> {
         self.unless_busy(|store| store.sent(conversation, user))
     }
 

@@ -1,8 +1,10 @@
 //! Who sent what under which id.
 
+use std::{cmp::Reverse, collections::BTreeMap};
+
 use rialto_protocol::{
     event::EventHead,
-    ids::{ClientId, Ordinal, Seq},
+    ids::{ClientId, DeviceId, Epoch, Ordinal, Seq, UserId},
 };
 
 use super::{
@@ -13,7 +15,7 @@ use super::{
 };
 use crate::{
     promise::wait,
-    views::{Sent, Views},
+    views::{SENT_DEVICES_MAX, Sent, SentDevices, Views},
 };
 
 /// Who sends the event, and under which id: two users, two devices each, and ids that do not always rise.
@@ -35,7 +37,7 @@ fn sent_head(seq: u64) -> EventHead {
         sender: user(by),
         device: device(on),
         client_id,
-        ..head(seq, rialto_protocol::ids::Epoch(0), time_ms)
+        ..head(seq, Epoch(0), time_ms)
     }
 }
 
@@ -69,22 +71,16 @@ pub fn sent_ids_are_found_again(harness: &impl Harness) {
         },
         |store, stage| {
             for by in 0..2 {
-                let mut found = wait(store.sent(whose, user(by))).expect("sent is read");
-                found.sort_by_key(|sent| sent.device);
+                let found = wait(store.sent(whose, user(by))).expect("sent is read");
                 assert_eq!(found, expected_sent(by), "{stage}: user {by}");
             }
-            assert!(
-                wait(store.sent(whose, user(7)))
-                    .expect("sent is read")
-                    .is_empty(),
-                "{stage}: who sent nothing"
-            );
-            assert!(
-                wait(store.sent(conversation(2), user(0)))
-                    .expect("sent is read")
-                    .is_empty(),
-                "{stage}"
-            );
+            for (whose, by) in [(whose, user(7)), (conversation(2), user(0))] {
+                assert_eq!(
+                    wait(store.sent(whose, by)).expect("sent is read"),
+                    SentDevices::default(),
+                    "{stage}: who sent nothing"
+                );
+            }
             for seq in 1..=EVENTS {
                 let (by, on, id) = writer(seq);
                 let found = wait(store.find_sent(whose, user(by), device(on), id))
@@ -108,7 +104,7 @@ pub fn sent_ids_are_found_again(harness: &impl Harness) {
     );
 }
 
-fn expected_sent(by: u8) -> Vec<Sent> {
+fn expected_sent(by: u8) -> SentDevices {
     let devices = (0..2).map(|on| {
         let own = (1..=EVENTS).filter(|seq| (writer(*seq).0, writer(*seq).1) == (by, on));
         let newest = own
@@ -124,7 +120,14 @@ fn expected_sent(by: u8) -> Vec<Sent> {
             ordinal: Ordinal(last / 2),
         }
     });
-    devices.collect()
+    newest_first(devices.collect())
+}
+
+fn newest_first(mut devices: Vec<Sent>) -> SentDevices {
+    devices.sort_by_key(|sent| Reverse(sent.seq));
+    let more = devices.len() > SENT_DEVICES_MAX;
+    devices.truncate(SENT_DEVICES_MAX);
+    SentDevices { devices, more }
 }
 
 /// The same id of another device, user or conversation is another id.
@@ -171,6 +174,98 @@ pub fn a_client_id_is_one_devices_alone(harness: &impl Harness) {
                     None,
                     "{stage}: never used there"
                 );
+            }
+        },
+    );
+}
+
+/// Devices of the user who has many, with which each half begins.
+const MANY: u64 = 1_500;
+/// Events of an entry, of which some take less than a segment.
+const TOGETHER: usize = 100;
+
+/// Who appends with many devices, and then again with every second one of them and as many others; under smaller ids than before.
+/// Between them who has as many devices as are named, and who has one more.
+fn many_writers(half: usize) -> Vec<(u8, u64, u64)> {
+    let first = half == 0;
+    let of_many = (0..MANY).map(|number| match (first, number % 2) {
+        (true, _) | (false, 0) => number,
+        (false, _) => MANY + number,
+    });
+    let of_many = of_many.map(|device| (1, device, if first { MANY + device } else { device }));
+    let named = SENT_DEVICES_MAX as u64;
+    let of_few = (2..=3).flat_map(|by| {
+        let devices = if first {
+            0..named / 2
+        } else {
+            named / 2..named + u64::from(by) - 2
+        };
+        devices.map(move |device| (by, device, device))
+    });
+    let (mut writers, few): (Vec<_>, Vec<_>) = (of_many.collect(), of_few.collect());
+    let middle = writers.len() / 2;
+    writers.splice(middle..middle, few);
+    writers
+}
+
+fn many_heads(half: usize) -> Vec<EventHead> {
+    let start = if half == 0 { 0 } else { many_writers(0).len() };
+    let numbered = (start as u64 + 1..).zip(many_writers(half));
+    let heads = numbered.map(|(seq, (by, on, id))| EventHead {
+        sender: user(by),
+        device: DeviceId::from_bytes((u128::from(on) << 64).to_be_bytes()),
+        client_id: client_id(id),
+        ..head(seq, Epoch(0), START_MS + seq)
+    });
+    heads.collect()
+}
+
+/// However many devices a user has: a few are named, those with the newest events, each with the newest of all its ids; and the
+/// ids of the others are found.
+///
+/// # Panics
+/// When it is not so.
+pub fn of_many_devices_the_newest_are_named(harness: &impl Harness) {
+    let whose = conversation(1);
+    let all: Vec<EventHead> = (0..2).flat_map(many_heads).collect();
+    let mut devices: BTreeMap<(UserId, DeviceId), Sent> = BTreeMap::new();
+    for head in &all {
+        let sent = devices
+            .entry((head.sender, head.device))
+            .or_insert_with(|| Sent {
+                device: head.device,
+                newest: head.client_id,
+                seq: head.seq,
+                ordinal: head.ordinal,
+            });
+        sent.newest = sent.newest.max(head.client_id);
+        (sent.seq, sent.ordinal) = (head.seq, head.ordinal);
+    }
+    at_every_stage(
+        harness,
+        |owner, half| {
+            for heads in many_heads(half).chunks(TOGETHER) {
+                let epoch = owner.epoch(whose);
+                let batch = heads.iter().fold(Batch::default(), |batch, head| {
+                    batch.event(whose, &event(&EventHead { epoch, ..*head }, 5))
+                });
+                owner.append(whose, heads[0].time_ms, batch);
+            }
+        },
+        |store, stage| {
+            for by in 1..=3 {
+                let own = devices
+                    .iter()
+                    .filter(|((sender, _), _)| *sender == user(by));
+                let expected = newest_first(own.map(|(_, sent)| *sent).collect());
+                let found = wait(store.sent(whose, user(by))).expect("sent is read");
+                assert_eq!(found, expected, "{stage}: user {by}");
+            }
+            for head in all.iter().step_by(97) {
+                let id = head.client_id;
+                let found = wait(store.find_sent(whose, head.sender, head.device, id));
+                let found = found.expect("an id is looked up").map(|sent| sent.seq);
+                assert_eq!(found, Some(head.seq), "{stage}: id of event {}", head.seq);
             }
         },
     );

@@ -10,6 +10,7 @@
 //! | `open` | what came last, in the order in which it came |
 //! | `chunk` | what came before, in the order in which it is searched |
 //! | `rows` | rows of chunks, whose keys stand in the segments |
+//! | `senders` | which devices of a user appended last |
 //! | `check` | checksums of what places lead to |
 //! | `read` | reading what was found |
 //!
@@ -22,6 +23,7 @@ mod lane;
 mod open;
 mod read;
 mod rows;
+mod senders;
 #[cfg(test)]
 mod tests;
 
@@ -40,13 +42,13 @@ use rialto_protocol::{
 use self::{
     check::{Checksums, damaged},
     chunk::{EventPlace, RowPlace, conversation_of},
-    lane::{Lane, Sender},
+    lane::Lane,
     open::OpenEvent,
     read::{Located, read_all, read_one},
     rows::Cursor,
 };
 use super::log::{Segment, locked};
-use crate::views::{Order, Range, Scan, Sent, SentEvent, ViewsError};
+use crate::views::{Order, Range, Scan, SentDevices, SentEvent, ViewsError};
 
 /// The index of all lanes.
 pub(crate) struct TailIndex {
@@ -369,8 +371,8 @@ impl TailIndex {
         Ok(rows)
     }
 
-    /// For each of the user's devices with an event of the conversation in the tail: its greatest `client_id` there and its
-    /// last event.
+    /// Of the user's devices with an event of the conversation in the tail those with the newest ones: their greatest `client_id`
+    /// there and their last event.
     ///
     /// # Errors
     /// [`ViewsError`] when an event cannot be read.
@@ -378,32 +380,10 @@ impl TailIndex {
         &self,
         conversation: &ConversationId,
         user: &UserId,
-    ) -> Result<Vec<Sent>, ViewsError> {
+    ) -> Result<SentDevices, ViewsError> {
         let number = self.conversation(conversation);
-        let checksums = Checksums::of(conversation);
         let senders = locked(self.lane(conversation)).senders(number, self.user(number, user));
-        let mut devices: Vec<Sent> = Vec::new();
-        for Sender { last, newest } in &senders {
-            let head = peek(&read_one(last, checksums)?)?;
-            if head.sender != *user {
-                continue;
-            }
-            let newest = if newest.offset == last.offset {
-                head.client_id
-            } else {
-                peek(&read_one(newest, checksums)?)?.client_id
-            };
-            match devices.iter_mut().find(|sent| sent.device == head.device) {
-                Some(sent) => sent.newest = sent.newest.max(newest),
-                None => devices.push(Sent {
-                    device: head.device,
-                    newest,
-                    seq: head.seq,
-                    ordinal: head.ordinal,
-                }),
-            }
-        }
-        Ok(devices)
+        senders.read(number, user, Checksums::of(conversation))
     }
 
     /// The event in the tail that was appended under this `client_id`.

@@ -11,7 +11,7 @@ use rialto_protocol::{
 
 use crate::{
     page::Page,
-    views::{Head, Order, Range, Scan, Sent, SentEvent},
+    views::{Head, Order, Range, Scan, Sent, SentDevices, SentEvent},
 };
 
 type Sender = (ConversationId, UserId, DeviceId);
@@ -162,18 +162,20 @@ impl Tables {
             .collect()
     }
 
-    pub(super) fn sent(&self, conversation: ConversationId, user: UserId) -> Vec<Sent> {
+    pub(super) fn sent(&self, conversation: ConversationId, user: UserId) -> SentDevices {
         let first = (conversation, user, DeviceId::from_bytes([0; 16]));
         let last = (conversation, user, DeviceId::from_bytes([0xff; 16]));
-        self.devices
-            .range(first..=last)
-            .map(|((_, _, device), found)| Sent {
+        let mut sent = SentDevices::default();
+        for ((_, _, device), found) in self.devices.range(first..=last) {
+            sent.offer(Sent {
                 device: *device,
                 newest: found.newest,
                 seq: found.seq,
                 ordinal: found.ordinal,
-            })
-            .collect()
+            });
+        }
+        sent.cut();
+        sent
     }
 
     pub(super) fn find_sent(

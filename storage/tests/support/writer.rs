@@ -142,7 +142,7 @@ pub(crate) fn check(store: &impl Store, whose: ConversationId, last: u64, stage:
     );
     let rows = wait(store.rows(whose, Table::Profile, vec![Bytes::from_static(b"last")])).unwrap();
     assert_eq!(rows[0].as_deref(), Some(&last.to_le_bytes()[..]), "{stage}");
-    let sent = wait(store.sent(whose, user())).unwrap();
+    let sent = wait(store.sent(whose, user())).unwrap().devices;
     assert_eq!(
         (sent.len(), sent[0].seq, sent[0].newest),
         (1, Seq(last), client_id(last)),

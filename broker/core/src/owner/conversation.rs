@@ -311,16 +311,21 @@ impl Conversation {
         desk: &mut Desk,
     ) {
         let failed = match (need, answer) {
-            (Need::Member(member), Some(Answer::Member { row, sent })) => {
-                match Member::load(row.as_ref(), &sent) {
-                    Some(loaded) if !self.members.contains_key(member) => {
-                        self.members.insert(*member, Known::new(loaded));
-                        desk.members += 1;
-                        false
-                    }
-                    loaded => loaded.is_none(),
+            (
+                Need::Member(member),
+                Some(Answer::Member {
+                    row,
+                    sent,
+                    more_devices,
+                }),
+            ) => match Member::load(row.as_ref(), &sent, more_devices) {
+                Some(loaded) if !self.members.contains_key(member) => {
+                    self.members.insert(*member, Known::new(loaded));
+                    desk.members += 1;
+                    false
                 }
-            }
+                loaded => loaded.is_none(),
+            },
             (Need::Sent(_, client_id), Some(Answer::Sent(event))) => {
                 if let Some(work) = self.first(&user) {
                     work.known.sent = Some((*client_id, event));

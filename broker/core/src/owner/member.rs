@@ -73,13 +73,18 @@ pub(super) enum Novelty {
 }
 
 impl Member {
-    pub(super) fn load(row: Option<&Bytes>, sent: &[StoredSent]) -> Option<Self> {
+    pub(super) fn load(
+        row: Option<&Bytes>,
+        sent: &[StoredSent],
+        more_devices: bool,
+    ) -> Option<Self> {
         let row = match row {
             Some(row) => MemberRow::decode(row.clone()).ok()?,
             None => MemberRow::default(),
         };
         let mut member = Self {
             row,
+            more_devices,
             ..Self::default()
         };
         for sent in sent {
@@ -239,6 +244,22 @@ mod tests {
             member.novelty(DeviceId::from_bytes([9; 16]), id(10)),
             Novelty::Unknown
         );
+    }
+
+    #[test]
+    fn devices_that_were_not_read_make_a_strange_one_uncertain() {
+        let device = |number| DeviceId::from_bytes([number; 16]);
+        let sent = StoredSent {
+            device: device(1),
+            newest: id(5),
+            seq: Seq(9),
+            ordinal: Ordinal(7),
+        };
+        let load = |more_devices| Member::load(None, &[sent], more_devices).unwrap();
+        assert_eq!(load(false).novelty(device(2), id(1)), Novelty::New);
+        assert_eq!(load(true).novelty(device(2), id(99)), Novelty::Unknown);
+        assert_eq!(load(true).novelty(device(1), id(6)), Novelty::New);
+        assert_eq!(load(true).last_sent, (Seq(9), Ordinal(7)));
     }
 
     #[test]

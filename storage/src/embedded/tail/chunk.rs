@@ -91,10 +91,12 @@ impl EventPlace {
 pub(super) struct SenderPlace {
     /// Hash of conversation and user.
     pub(super) user: u32,
+    /// Hash of conversation, user and device.
+    pub(super) device: u32,
     /// Its last event.
-    pub(super) last: u32,
+    pub(super) last: u16,
     /// The event with its greatest client id.
-    pub(super) newest: u32,
+    pub(super) newest: u16,
 }
 
 /// Where a row stands; without a value it was deleted.
@@ -177,8 +179,8 @@ impl Chunk {
     }
 
     /// Devices of the user, and now and then of another one.
-    pub(super) fn senders(&self, user: u32) -> &[SenderPlace] {
-        &self.senders[equal(&self.senders, &user, |sender| sender.user)]
+    pub(super) fn senders_of(&self, user: u32) -> Range<usize> {
+        equal(&self.senders, &user, |sender| sender.user)
     }
 
     pub(super) fn rows_of(&self, conversation: u64, table: Table) -> Range<usize> {

@@ -12,8 +12,9 @@ use rialto_protocol::{ids::Seq, record::Table};
 
 use super::{
     chunk::{Chunk, EventPlace, RowPlace},
-    open::{Open, OpenEvent, OpenSender},
+    open::{Open, OpenEvent},
     read::Located,
+    senders::Senders,
 };
 use crate::embedded::log::Segment;
 
@@ -44,12 +45,6 @@ enum Places {
     Open(Vec<EventPlace>),
 }
 
-/// A device's last event, and the one with its greatest client id.
-pub(super) struct Sender {
-    pub(super) last: Located,
-    pub(super) newest: Located,
-}
-
 /// Rows of one table of one conversation, by key.
 pub(super) enum Rows {
     Frozen(Arc<Segment>, Arc<Chunk>, Range<usize>),
@@ -69,7 +64,7 @@ impl Deref for Group {
 
 impl Group {
     pub(super) fn located(&self, place: &EventPlace) -> Located {
-        located(&self.segment, place)
+        Located::new(&self.segment, place)
     }
 
     /// Its events `from..=to`.
@@ -100,15 +95,6 @@ impl Group {
             }
         };
         Self { places, ..self }
-    }
-}
-
-fn located(segment: &Arc<Segment>, place: &EventPlace) -> Located {
-    Located {
-        segment: Arc::clone(segment),
-        offset: place.offset,
-        bytes: place.bytes(),
-        check: place.check(),
     }
 }
 
@@ -191,29 +177,22 @@ impl Lane {
         groups
     }
 
-    /// Devices that may be the user's, newest first.
-    pub(super) fn senders(&self, conversation: u64, user: u32) -> Vec<Sender> {
-        let mut senders = Vec::new();
-        if let Some(part) = self.parts.back() {
-            let open = self.open.senders(conversation, user).into_iter();
-            senders.extend(open.map(|OpenSender { last, newest }| Sender {
-                last: located(&part.segment, &last),
-                newest: located(&part.segment, &newest),
-            }));
-        }
-        for part in self.parts.iter().rev() {
-            for chunk in part.chunks.iter().rev() {
-                for sender in chunk.senders(user) {
-                    let last = &chunk.events[sender.last as usize];
-                    if last.conversation() == conversation {
-                        senders.push(Sender {
-                            last: located(&part.segment, last),
-                            newest: located(&part.segment, &chunk.events[sender.newest as usize]),
-                        });
-                    }
+    /// What may be the user's devices'.
+    pub(super) fn senders(&self, conversation: u64, user: u32) -> Senders {
+        let mut senders = Senders::default();
+        for part in &self.parts {
+            for chunk in &part.chunks {
+                let range = chunk.senders_of(user);
+                if !range.is_empty() {
+                    let (segment, chunk) = (Arc::clone(&part.segment), Arc::clone(chunk));
+                    senders.frozen.push((segment, chunk, range));
                 }
             }
         }
+        senders.open = self.parts.back().map(|part| {
+            let open = self.open.senders(conversation, user);
+            (Arc::clone(&part.segment), open)
+        });
         senders
     }
 

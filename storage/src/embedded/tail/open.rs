@@ -18,6 +18,9 @@ const CHUNK_MAX: usize = 512;
 #[cfg(test)]
 const CHUNK_MAX: usize = 3;
 
+// A chunk's places are numbered by 16 bits.
+const _: () = assert!(CHUNK_MAX <= u16::MAX as usize);
+
 /// The newest events and rows of a lane.
 #[derive(Default)]
 pub(super) struct Open {
@@ -47,6 +50,8 @@ struct OpenRow {
 
 /// A device's last event, and the one with its greatest client id.
 pub(super) struct OpenSender {
+    /// Hash of conversation, user and device.
+    pub(super) device: u32,
     pub(super) last: EventPlace,
     pub(super) newest: EventPlace,
 }
@@ -80,23 +85,20 @@ impl Open {
 
     /// The user's devices.
     pub(super) fn senders(&self, conversation: u64, user: u32) -> Vec<OpenSender> {
-        let mut senders: Vec<(u64, &OpenEvent, &OpenEvent)> = Vec::new();
-        for event in self.of(conversation).filter(|event| event.user == user) {
-            match senders.iter_mut().find(|(of, ..)| *of == event.sender) {
-                Some((_, last, newest)) => {
-                    *last = event;
-                    if event.client_id > newest.client_id {
-                        *newest = event;
-                    }
-                }
-                None => senders.push((event.sender, event, event)),
-            }
-        }
-        let places = senders.into_iter().map(|(_, last, newest)| OpenSender {
-            last: last.place,
-            newest: newest.place,
+        let of_user = self.of(conversation).filter(|event| event.user == user);
+        let mut events: Vec<&OpenEvent> = of_user.collect();
+        // Stable: what a device appended last stays last.
+        events.sort_by_key(|event| event.sender);
+        let senders = events.chunk_by(|a, b| a.sender == b.sender);
+        let senders = senders.filter_map(|events| {
+            let newest = events.iter().max_by_key(|event| event.client_id)?;
+            events.last().map(|last| OpenSender {
+                device: super::half(last.sender),
+                last: last.place,
+                newest: newest.place,
+            })
         });
-        places.collect()
+        senders.collect()
     }
 
     fn key(&self, row: &OpenRow) -> &[u8] {
@@ -192,15 +194,16 @@ impl Open {
         let mut senders: Vec<SenderPlace> = by_sender
             .chunk_by(|a, b| a.0 == b.0)
             .map(|places| {
-                let places = places.iter().map(|(_, place)| *place);
+                let places = places.iter().map(|(_, number)| *number);
                 let newest = places
                     .clone()
-                    .max_by_key(|place| event_at(*place).client_id);
+                    .max_by_key(|number| event_at(*number).client_id);
                 let last = places.max().unwrap_or(0);
                 SenderPlace {
                     user: event_at(last).user,
-                    last,
-                    newest: newest.unwrap_or(last),
+                    device: super::half(event_at(last).sender),
+                    last: place(last),
+                    newest: place(newest.unwrap_or(last)),
                 }
             })
             .collect();
@@ -215,6 +218,11 @@ impl Open {
         rows.dedup_by_key(|row| (row.place.group(), self.key(row)));
         rows.into_iter().map(|row| row.place).collect()
     }
+}
+
+/// A place in a chunk.
+fn place(number: u32) -> u16 {
+    u16::try_from(number).unwrap_or(u16::MAX)
 }
 
 /// So few that 32 bits hold them.

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::check::{Checksums, damaged};
+use super::{
+    check::{Checksums, damaged},
+    chunk::EventPlace,
+};
 use crate::{embedded::log::Segment, views::ViewsError};
 
 /// Neighbours that are not further apart than this are read together: what stands between them costs less than another call.
@@ -23,6 +26,15 @@ pub(super) struct Located {
 }
 
 impl Located {
+    pub(super) fn new(segment: &Arc<Segment>, place: &EventPlace) -> Self {
+        Self {
+            segment: Arc::clone(segment),
+            offset: place.offset,
+            bytes: place.bytes(),
+            check: place.check(),
+        }
+    }
+
     fn end(&self) -> u32 {
         self.offset + self.bytes
     }

@@ -14,7 +14,7 @@ use rialto_protocol::{
 use super::{super::worker::Work, Fault};
 use crate::{
     page::Page,
-    views::{Head, Order, Range, Scan, Sent, SentEvent, ViewsError},
+    views::{Head, Order, Range, Scan, SentDevices, SentEvent, ViewsError},
 };
 
 type Rows = Vec<(Bytes, Bytes)>;
@@ -186,23 +186,9 @@ pub(in super::super) fn sent(
     work: &Work,
     conversation: ConversationId,
     user: UserId,
-) -> Result<Vec<Sent>, ViewsError> {
+) -> Result<SentDevices, ViewsError> {
     let tail = work.log.tail().sent(&conversation, &user)?;
-    let mut all: Vec<Sent> = work.views.sent(conversation, user)?;
-    for new in tail {
-        match all.iter_mut().find(|sent| sent.device == new.device) {
-            Some(sent) => {
-                let last = if new.seq > sent.seq { new } else { *sent };
-                *sent = Sent {
-                    newest: sent.newest.max(new.newest),
-                    ..last
-                };
-            }
-            None => all.push(new),
-        }
-    }
-    all.sort_unstable_by_key(|sent| sent.device);
-    Ok(all)
+    Ok(work.views.sent(conversation, user, tail)?)
 }
 
 pub(in super::super) fn find_sent(

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     page::Page,
-    views::{Scan, Sent, SentEvent},
+    views::{Scan, Sent, SentDevices, SentEvent},
 };
 
 fn unreadable(what: &str, conversation: ConversationId) -> Fault {
@@ -223,41 +223,69 @@ impl ViewStore {
         })
     }
 
-    /// What each of the user's devices last sent.
+    /// Of the user's devices those with the newest events, what the tail knows of them being given.
     pub(super) fn sent(
         &self,
         conversation: ConversationId,
         user: UserId,
-    ) -> Result<Vec<Sent>, Fault> {
-        let windows = self.sent_windows();
-        let mut sent = Vec::new();
+        mut sent: SentDevices,
+    ) -> Result<SentDevices, Fault> {
+        let key = |device: DeviceId| device_key(conversation, user, device);
+        if sent.more {
+            // The events of all others are older.
+            for sent in &mut sent.devices {
+                let value = self.devices.get(key(sent.device));
+                if let Some(value) = value.doing("reading what devices sent")? {
+                    let value = DeviceValue::decode(&value);
+                    join(
+                        sent,
+                        value.ok_or_else(|| unreadable("a device", conversation))?,
+                    );
+                }
+            }
+        } else {
+            self.scan_devices(conversation, user, &mut sent)?;
+        }
+        // Of its last segment alone; an earlier one may have had a greater id.
+        for keyspace in &self.sent_windows() {
+            for sent in &mut sent.devices {
+                let newest = newest_sent(keyspace, conversation, &key(sent.device))?;
+                sent.newest = sent.newest.max(newest.unwrap_or(sent.newest));
+            }
+        }
+        Ok(sent)
+    }
+
+    /// Joins all of the user's devices to what the tail knows of them.
+    fn scan_devices(
+        &self,
+        conversation: ConversationId,
+        user: UserId,
+        sent: &mut SentDevices,
+    ) -> Result<(), Fault> {
+        let mut others = SentDevices::default();
         let first = device_key(conversation, user, DeviceId::from_bytes([0; 16]));
         let last = device_key(conversation, user, DeviceId::from_bytes([0xff; 16]));
         for guard in self.devices.range(first..=last) {
             let (key, value) = guard.into_inner().doing("reading what devices sent")?;
-            let key: Option<&[u8; 48]> = key.first_chunk().filter(|first| key.len() == first.len());
-            let whole = key.and_then(|key| {
-                let device = DeviceId::from_slice(&key[32..]).ok()?;
-                Some((key, device, DeviceValue::decode(&value)?))
-            });
-            let (key, device, value) = whole.ok_or_else(|| unreadable("a device", conversation))?;
-            let DeviceValue {
-                mut newest,
-                seq,
-                ordinal,
-            } = value;
-            // Of its last segment alone; an earlier one may have had a greater id.
-            for keyspace in &windows {
-                newest = newest.max(newest_sent(keyspace, conversation, key)?.unwrap_or(newest));
+            let device = key.get(32..).and_then(|id| DeviceId::from_slice(id).ok());
+            let (device, value) = device
+                .zip(DeviceValue::decode(&value))
+                .ok_or_else(|| unreadable("a device", conversation))?;
+            match sent.devices.iter_mut().find(|sent| sent.device == device) {
+                Some(sent) => join(sent, value),
+                None => others.offer(Sent {
+                    device,
+                    newest: value.newest,
+                    seq: value.seq,
+                    ordinal: value.ordinal,
+                }),
             }
-            sent.push(Sent {
-                device,
-                newest,
-                seq,
-                ordinal,
-            });
         }
-        Ok(sent)
+        sent.devices.extend(others.devices);
+        sent.more |= others.more;
+        sent.cut();
+        Ok(())
     }
 
     /// Windows of sent ids, the newest first.
@@ -287,6 +315,21 @@ impl ViewStore {
         }
         Ok(None)
     }
+}
+
+/// The newer of both in each respect.
+fn join(sent: &mut Sent, value: DeviceValue) {
+    let known = DeviceValue {
+        newest: sent.newest,
+        seq: sent.seq,
+        ordinal: sent.ordinal,
+    };
+    let DeviceValue {
+        newest,
+        seq,
+        ordinal,
+    } = known.merge(value);
+    (sent.newest, sent.seq, sent.ordinal) = (newest, seq, ordinal);
 }
 
 /// The first event of the conversation in a window.

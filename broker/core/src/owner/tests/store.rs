@@ -106,6 +106,7 @@ impl MapStore {
             Query::Member { conversation, user } => Answer::Member {
                 row: self.row(*conversation, Table::Member, user.to_proto()),
                 sent: self.sent(*conversation, *user),
+                more_devices: false,
             },
             Query::FindSent {
                 conversation,

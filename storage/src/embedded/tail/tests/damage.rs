@@ -4,7 +4,8 @@ use std::{fs::OpenOptions, os::unix::fs::FileExt};
 
 use bytes::Bytes;
 
-use super::world::{Change, Step, World};
+use super::world::{Change, Step, World, client_id, conversation, device, user};
+use crate::views::ViewsError;
 
 /// Where the first entry stands.
 const FIRST_ENTRY: usize = 4096;
@@ -38,6 +39,37 @@ fn world() -> World {
     }
     world.run(Step::Append(vec![(1, event(0, 0, 3)), (1, row(1, 1, 3))]));
     world
+}
+
+#[test]
+fn of_many_devices_only_the_newest_are_read() {
+    let mut world = World::new();
+    for number in 0..40 {
+        world.run(Step::Append(vec![(0, event(0, number, number))]));
+    }
+    // What the first of them said cannot be read any more.
+    let file = OpenOptions::new()
+        .write(true)
+        .open(world.segment())
+        .unwrap();
+    let first = world.kept[0].events[&0][0].1.clone();
+    let bytes = std::fs::read(world.segment()).unwrap();
+    let place = bytes
+        .windows(first.len())
+        .position(|window| window == first)
+        .unwrap();
+    file.write_all_at(&[!bytes[place]], place as u64).unwrap();
+
+    let tail = world.log().tail();
+    let sent = tail.sent(&conversation(0), &user(0)).unwrap();
+    let numbers = sent.devices.iter().map(|sent| sent.seq.0);
+    assert_eq!(
+        numbers.collect::<Vec<_>>(),
+        (25..=40).rev().collect::<Vec<_>>()
+    );
+    assert!(sent.more);
+    let lost = tail.find_sent(&conversation(0), &user(0), &device(0), &client_id(0));
+    assert!(matches!(lost, Err(ViewsError::Damaged(_))), "it is damaged");
 }
 
 #[test]
