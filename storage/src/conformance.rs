@@ -26,8 +26,8 @@ pub use self::{
     outbox::what_was_not_passed_on_is_found_again,
     rows::{rows_are_the_newest, scans_are_in_order_and_within_bounds},
     sent::{
-        a_client_id_is_one_devices_alone, of_many_devices_the_newest_are_named,
-        sent_ids_are_found_again,
+        a_client_id_is_one_devices_alone, ids_that_are_alike_are_told_apart,
+        of_many_devices_the_newest_are_named, sent_ids_are_found_again,
     },
 };
 use crate::{Store, journal::ENTRY_BYTES_MAX};
@@ -80,6 +80,7 @@ pub fn run_all(harness: &impl Harness) {
     scans_are_in_order_and_within_bounds(harness);
     sent_ids_are_found_again(harness);
     a_client_id_is_one_devices_alone(harness);
+    ids_that_are_alike_are_told_apart(harness);
     of_many_devices_the_newest_are_named(harness);
     what_was_not_passed_on_is_found_again(harness);
 }

@@ -22,11 +22,15 @@ use writer::{START_MS, Writer, client_id, conversation, device, numbers, user};
 const DAY_MS: u64 = 24 * 3600 * 1000;
 
 fn open(dir: &Path) -> EmbeddedStore {
+    open_keeping(dir, 10)
+}
+
+fn open_keeping(dir: &Path, days: u64) -> EmbeddedStore {
     let options = EmbeddedOptions {
         lanes: 4,
         segment_bytes: 64 << 10,
         events_window_ms: DAY_MS,
-        retention_ms: Some(10 * DAY_MS),
+        retention_ms: Some(days * DAY_MS),
         views_duty_percent: 100,
         ..EmbeddedOptions::default()
     };
@@ -156,4 +160,16 @@ fn ids_are_found_for_seven_days_at_least_and_what_a_device_last_sent_for_ever() 
         std::fs::read_dir(windows).unwrap().count() <= 20,
         "dropped windows leave no folders"
     );
+}
+
+#[test]
+fn ids_are_found_though_their_events_are_not_kept_any_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_keeping(&dir.path().join("data"), 3);
+    days(&store, 1, 20);
+    let head = wait(store.head(conversation(1))).unwrap().unwrap();
+    assert_eq!(head.oldest, Seq(17));
+    for seq in 13..=20 {
+        assert_eq!(find(&store, seq), Some(Seq(seq)), "day {seq} of 20");
+    }
 }

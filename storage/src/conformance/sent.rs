@@ -179,6 +179,42 @@ pub fn a_client_id_is_one_devices_alone(harness: &impl Harness) {
     );
 }
 
+/// Ids that are told apart by no half of their bits, nor by what the embedded views keep of them.
+fn alike(number: u64) -> ClientId {
+    let low = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let whole = u128::from(number) << 64 | u128::from(low);
+    ClientId::from_bytes(whole.to_be_bytes())
+}
+
+/// An id is found by all of its bits.
+///
+/// # Panics
+/// When it is not so.
+pub fn ids_that_are_alike_are_told_apart(harness: &impl Harness) {
+    let whose = conversation(1);
+    at_every_stage(
+        harness,
+        |owner, half| {
+            for seq in half as u64 * 2 + 1..=half as u64 * 2 + 2 {
+                let head = EventHead {
+                    client_id: alike(seq),
+                    ..head(seq, owner.epoch(whose), START_MS + seq)
+                };
+                let batch = Batch::default().event(whose, &event(&head, 5));
+                owner.append(whose, head.time_ms, batch);
+            }
+        },
+        |store, stage| {
+            for number in 0..=5 {
+                let found = wait(store.find_sent(whose, user(1), device(1), alike(number)));
+                let found = found.expect("an id is looked up").map(|sent| sent.seq);
+                let expected = (1..=4).contains(&number).then_some(Seq(number));
+                assert_eq!(found, expected, "{stage}: id {number}");
+            }
+        },
+    );
+}
+
 /// Devices of the user who has many, with which each half begins.
 const MANY: u64 = 1_500;
 /// Events of an entry, of which some take less than a segment.

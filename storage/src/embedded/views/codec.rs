@@ -14,7 +14,7 @@
 //!
 //! A list of sent ids begins with the least epoch, seq and time_ms of its events, as varints. An element is a fingerprint of the
 //! client id (8 bytes), then by how much the event's epoch, seq and time_ms are greater, as varints. A fingerprint keeps the 62
-//! random bits of a UUIDv7 and is looked for among one device's ids of a week alone.
+//! random bits of a UUIDv7 and is looked for among one device's ids of a week alone; what is found is compared with the event.
 
 use bytes::Bytes;
 use rialto_protocol::{
@@ -175,8 +175,9 @@ pub(super) fn put_sent(
     }
 }
 
-/// Looks an id up in a list; the outer `None`: the list is damaged.
-pub(super) fn find_in_list(mut list: &[u8], client_id: ClientId) -> Option<Option<SentEvent>> {
+/// Looks an id up in a list: events that may have it, one as a rule. `None`: the list is damaged.
+pub(super) fn find_in_list(mut list: &[u8], client_id: ClientId) -> Option<Vec<SentEvent>> {
+    let mut events = Vec::new();
     let wanted = fingerprint(client_id).to_le_bytes();
     let least = take_numbers(&mut list)?;
     while !list.is_empty() {
@@ -184,14 +185,14 @@ pub(super) fn find_in_list(mut list: &[u8], client_id: ClientId) -> Option<Optio
         list = rest;
         let more = take_numbers(&mut list)?;
         if *found == wanted {
-            return Some(Some(SentEvent {
+            events.push(SentEvent {
                 epoch: Epoch(least[0].checked_add(more[0])?),
                 seq: Seq(least[1].checked_add(more[1])?),
                 time_ms: least[2].checked_add(more[2])?,
-            }));
+            });
         }
     }
-    Some(None)
+    Some(events)
 }
 
 /// Half of the id's bits, its random ones among them.
@@ -313,12 +314,13 @@ mod tests {
         put_sent(&mut list, events);
         for byte in 0..=255 {
             let expected = ids.contains(&byte).then(|| event(u64::from(byte) << 30));
-            assert_eq!(find_in_list(&list, id(byte)), Some(expected), "{byte}");
+            let found = find_in_list(&list, id(byte));
+            assert_eq!(found, Some(Vec::from_iter(expected)), "{byte}");
         }
         for cut in 0..list.len() {
             // Damaged or shorter, and never a panic.
             let found = find_in_list(&list[..cut], id(5));
-            assert!(matches!(found, None | Some(None)), "cut at {cut}");
+            assert!(found.is_none_or(|found| found.is_empty()), "cut at {cut}");
         }
     }
 

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use bytes::Bytes;
 use fjall::Keyspace;
 use rialto_protocol::{
+    event,
     ids::{ClientId, ConversationId, DeviceId, Position, Seq, UserId},
     record::Table,
 };
@@ -308,12 +309,31 @@ impl ViewStore {
             for guard in keyspace.range(sent_key(&key, client_id)..=last) {
                 let list = guard.value().doing("reading sent ids")?;
                 let found = find_in_list(&list, client_id);
-                if let Some(found) = found.ok_or_else(|| unreadable("sent ids", conversation))? {
-                    return Ok(Some(found));
+                for sent in found.ok_or_else(|| unreadable("sent ids", conversation))? {
+                    if self.was_sent(conversation, sent.seq, (user, device, client_id))? {
+                        return Ok(Some(sent));
+                    }
                 }
             }
         }
         Ok(None)
+    }
+
+    /// Whether the event was sent under this id, by this device of this user. Its list knows no more than half of the id; where
+    /// the event is not kept any more that has to do.
+    fn was_sent(
+        &self,
+        conversation: ConversationId,
+        seq: Seq,
+        wanted: (UserId, DeviceId, ClientId),
+    ) -> Result<bool, Fault> {
+        let (mut page, mut events) = (Page::new(0), Vec::new());
+        self.events_forward(conversation, seq, seq, &mut page, &mut events)?;
+        let Some(event) = events.first() else {
+            return Ok(true);
+        };
+        let head = event::peek(event).map_err(|_| unreadable("an event", conversation))?;
+        Ok((head.sender, head.device, head.client_id) == wanted)
     }
 }
 
