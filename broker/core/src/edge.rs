@@ -20,6 +20,7 @@ mod rest;
 mod session;
 mod subscribe;
 mod subscription;
+mod telling;
 mod timers;
 mod topic;
 mod window;
@@ -188,7 +189,9 @@ impl Edge {
                 user,
                 frame,
             } => self.signalled(now, conversation, user, &frame, fx),
-            ToEdge::Presence { origin, presences } => self.presences(origin, &presences, fx),
+            ToEdge::Presence { origin, presences } => {
+                self.presences(now, origin, &presences, fx);
+            }
         }
     }
 
@@ -223,6 +226,7 @@ impl Edge {
             self.timed(now, at_us, conn, fx);
         }
         self.end_rests(now, fx);
+        self.tell_watchers(now, fx);
         self.send_away(now, fx);
     }
 
@@ -237,7 +241,12 @@ impl Edge {
     pub fn deadline_us(&self) -> Option<u64> {
         let timers = self.timers.next_us().into_iter();
         let rests = self.resting.front().map(|(until_us, _)| *until_us);
-        timers.chain(self.next_leave_us()).chain(rests).min()
+        let telling = self.presence.telling.due_us();
+        timers
+            .chain(self.next_leave_us())
+            .chain(rests)
+            .chain(telling)
+            .min()
     }
 
     /// Largest frame that the connection may send now, header included.

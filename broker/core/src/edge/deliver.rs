@@ -25,10 +25,10 @@ use crate::{
 
 /// More readers of a shard than these are a crowd: writing to all of them takes so long that whoever is sent something else would
 /// notice.
-const CROWD: usize = 64;
+pub(super) const CROWD: usize = 64;
 /// How long the next signal to a crowd is away, for each reader of the one before: some four times as long as telling him takes,
 /// so that signals to crowds have a quarter of a shard's time at most.
-const CROWD_SIGNAL_US: u64 = 40;
+pub(super) const CROWD_SIGNAL_US: u64 = 40;
 
 impl Edge {
     /// Events `first..=last` in one frame, to all who wait for just these.

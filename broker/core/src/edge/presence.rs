@@ -1,7 +1,7 @@
 //! Presence as the edge sees it: what its sessions say of their users, and whose presence they watch. The whole picture of
 //! a user is kept at his home: [`super::home`].
 
-use std::collections::{BTreeSet, HashMap, hash_map::Entry};
+use std::collections::{BTreeSet, HashMap};
 
 use ahash::RandomState;
 use rialto_protocol::{
@@ -15,6 +15,7 @@ use smallvec::{SmallVec, smallvec};
 use super::{
     Edge, check,
     requests::{Call, Refusal},
+    telling::Telling,
 };
 use crate::{
     effects::Effects,
@@ -28,6 +29,7 @@ use crate::{
 pub(super) struct Presence {
     here: HashMap<UserId, Here, RandomState>,
     watched: HashMap<UserId, Watched, RandomState>,
+    pub(super) telling: Telling,
 }
 
 /// A user's sessions at this edge.
@@ -43,7 +45,16 @@ struct Here {
 struct Watched {
     by: BTreeSet<ConnId>,
     /// As his home told it last.
-    last: Option<PresenceOf>,
+    last: Option<Shown>,
+    /// As all who watch him were told last; none: they were told different things.
+    told: Option<Shown>,
+}
+
+/// What others see of a user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Shown {
+    state: v1::PresenceState,
+    last_seen_ms: u64,
 }
 
 /// A Watch that is not answered.
@@ -57,33 +68,6 @@ pub(super) struct WaitingWatch {
     users: Box<[UserId]>,
     /// What the homes said; what they said last stands in [`Watched`], while the user is still watched.
     told: Vec<PresenceOf>,
-}
-
-/// What watchers are to be told.
-struct Pushes {
-    /// A connection once.
-    in_order: Vec<(ConnId, v1::Presences)>,
-    places: HashMap<ConnId, usize, RandomState>,
-}
-
-impl Pushes {
-    fn new(hasher: RandomState) -> Self {
-        Self {
-            in_order: Vec::new(),
-            places: HashMap::with_hasher(hasher),
-        }
-    }
-
-    fn add(&mut self, conn: ConnId, presence: &PresenceOf) {
-        let place = match self.places.entry(conn) {
-            Entry::Occupied(known) => *known.get(),
-            Entry::Vacant(vacant) => {
-                self.in_order.push((conn, v1::Presences::default()));
-                *vacant.insert(self.in_order.len() - 1)
-            }
-        };
-        self.in_order[place].1.presences.push(to_proto(presence));
-    }
 }
 
 impl Here {
@@ -100,7 +84,8 @@ impl Presence {
     pub(super) fn new(hasher: RandomState) -> Self {
         Self {
             here: HashMap::with_hasher(hasher.clone()),
-            watched: HashMap::with_hasher(hasher),
+            watched: HashMap::with_hasher(hasher.clone()),
+            telling: Telling::new(hasher),
         }
     }
 
@@ -149,7 +134,7 @@ impl Presence {
     pub(super) fn watch(&mut self, conn: ConnId, user: UserId) -> Option<PresenceOf> {
         let watched = self.watched.entry(user).or_default();
         watched.by.insert(conn);
-        watched.last
+        watched.last.map(|last| last.of(user))
     }
 
     /// Takes the connection off the user's watchers; says whether it was the last.
@@ -159,6 +144,63 @@ impl Presence {
         };
         watched.by.remove(&conn);
         watched.by.is_empty() && self.watched.remove(&user).is_some()
+    }
+
+    /// What a home says of a user; by the first `answer` those are told who have asked.
+    fn learn(&mut self, presence: PresenceOf, answer: bool) {
+        let Some(watched) = self.watched.get_mut(&presence.user) else {
+            return;
+        };
+        let former = watched.last.replace(Shown::from(presence));
+        if answer && former.is_none() {
+            watched.told = watched.last;
+        }
+        if watched.told != watched.last {
+            self.telling.add(presence.user);
+        }
+    }
+
+    /// How a user is, for one of his watchers alone.
+    fn told_apart(&mut self, user: UserId) -> Option<PresenceOf> {
+        let watched = self.watched.get_mut(&user)?;
+        if watched.told != watched.last {
+            // Should he be as the others know him again before they are told, this one has to be.
+            watched.told = None;
+        }
+        watched.last.map(|last| last.of(user))
+    }
+
+    /// How a user is, if that is not what his watchers were told; and how many they are.
+    pub(super) fn untold(&self, user: UserId) -> Option<(PresenceOf, usize)> {
+        let watched = self.watched.get(&user)?;
+        let last = watched.last.filter(|_| watched.told != watched.last)?;
+        Some((last.of(user), watched.by.len()))
+    }
+
+    /// Takes in that a user's watchers are told, and says who they are.
+    pub(super) fn told(&mut self, presence: PresenceOf) -> Option<&BTreeSet<ConnId>> {
+        let watched = self.watched.get_mut(&presence.user)?;
+        watched.told = Some(Shown::from(presence));
+        Some(&watched.by)
+    }
+}
+
+impl Shown {
+    fn of(self, user: UserId) -> PresenceOf {
+        PresenceOf {
+            user,
+            state: self.state,
+            last_seen_ms: self.last_seen_ms,
+        }
+    }
+}
+
+impl From<PresenceOf> for Shown {
+    fn from(presence: PresenceOf) -> Self {
+        Self {
+            state: presence.state,
+            last_seen_ms: presence.last_seen_ms,
+        }
     }
 }
 
@@ -265,31 +307,17 @@ impl Edge {
     /// A home answers a Watch, or tells of a change.
     pub(super) fn presences(
         &mut self,
+        now: Now,
         origin: Option<Origin>,
         presences: &[PresenceOf],
         fx: &mut Effects,
     ) {
-        let mut pushes = Pushes::new(self.config.hasher());
         for presence in presences {
-            let Some(watched) = self.presence.watched.get_mut(&presence.user) else {
-                continue;
-            };
-            watched.last = Some(*presence);
-            if origin.is_some() {
-                continue;
-            }
-            for conn in &watched.by {
-                pushes.add(*conn, presence);
-            }
+            self.presence.learn(*presence, origin.is_some());
         }
-        for (conn, push) in pushes.in_order {
-            let frame = frame::encode(FrameKind::Presences, RequestId::PUSH, &push);
-            if !self.conns.offer(conn, &frame, crate::io::Via::Main, fx) {
-                fx.counters.shed("presence", "queue_full");
-            }
-        }
-        if let Some(origin) = origin {
-            self.home_told(origin, presences, fx);
+        match origin {
+            Some(origin) => self.home_told(origin, presences, fx),
+            None => self.tell_watchers(now, fx),
         }
     }
 
@@ -319,11 +347,7 @@ impl Edge {
 
     fn answer_watch(&mut self, conn: ConnId, waiting: &WaitingWatch, fx: &mut Effects) {
         let presences = waiting.users.iter().map(|user| {
-            let newest = self
-                .presence
-                .watched
-                .get(user)
-                .and_then(|watched| watched.last);
+            let newest = self.presence.told_apart(*user);
             let told = || {
                 waiting
                     .told
@@ -336,7 +360,7 @@ impl Edge {
                 state: v1::PresenceState::Offline,
                 last_seen_ms: 0,
             };
-            to_proto(&newest.or_else(told).unwrap_or(unknown))
+            newest.or_else(told).unwrap_or(unknown).to_proto()
         });
         let answer = v1::Presences {
             presences: presences.collect(),
@@ -362,10 +386,12 @@ impl Edge {
     }
 }
 
-fn to_proto(presence: &PresenceOf) -> v1::Presence {
-    v1::Presence {
-        user: presence.user.to_proto(),
-        state: presence.state as i32,
-        last_seen_ms: presence.last_seen_ms,
+impl PresenceOf {
+    pub(super) fn to_proto(self) -> v1::Presence {
+        v1::Presence {
+            user: self.user.to_proto(),
+            state: self.state as i32,
+            last_seen_ms: self.last_seen_ms,
+        }
     }
 }

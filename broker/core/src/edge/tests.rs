@@ -15,4 +15,5 @@ mod reading;
 mod requests;
 mod rig;
 mod subscribing;
+mod telling;
 mod tokens;

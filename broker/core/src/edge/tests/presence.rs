@@ -14,13 +14,16 @@ use crate::{
     topology::ShardId,
 };
 
-fn watch(names: &[&str]) -> v1::Watch {
+/// Between two times that a user is told of.
+pub(super) const PASS_MS: u64 = 250;
+
+pub(super) fn watch(names: &[&str]) -> v1::Watch {
     v1::Watch {
         users: names.iter().map(|name| user(name).to_proto()).collect(),
     }
 }
 
-fn states(frame: &rialto_protocol::frame::Frame) -> Vec<(UserId, i32, u64)> {
+pub(super) fn states(frame: &rialto_protocol::frame::Frame) -> Vec<(UserId, i32, u64)> {
     assert_eq!(frame.kind, FrameKind::Presences);
     let presences = decode::<v1::Presences>(frame).presences;
     let mut states: Vec<_> = presences
@@ -37,12 +40,12 @@ fn states(frame: &rialto_protocol::frame::Frame) -> Vec<(UserId, i32, u64)> {
     states
 }
 
-fn one(name: &str, state: State, last_seen_ms: u64) -> Vec<(UserId, i32, u64)> {
+pub(super) fn one(name: &str, state: State, last_seen_ms: u64) -> Vec<(UserId, i32, u64)> {
     vec![(user(name), state as i32, last_seen_ms)]
 }
 
 /// The read that the home asked for.
-fn load(rig: &mut Rig) -> (Ticket, Vec<UserId>) {
+pub(super) fn load(rig: &mut Rig) -> (Ticket, Vec<UserId>) {
     let place = rig
         .outputs
         .iter()
@@ -57,13 +60,13 @@ fn load(rig: &mut Rig) -> (Ticket, Vec<UserId>) {
     }
 }
 
-fn loaded(rig: &mut Rig, ticket: Ticket, answer: Option<Vec<Option<u64>>>) {
+pub(super) fn loaded(rig: &mut Rig, ticket: Ticket, answer: Option<Vec<Option<u64>>>) {
     rig.edge
         .handle_loaded(rig.now, ticket, answer.map(Answer::LastSeen), &mut rig.fx);
     rig.settle();
 }
 
-fn set(rig: &mut Rig, conn: ConnId, state: State) {
+pub(super) fn set(rig: &mut Rig, conn: ConnId, state: State) {
     rig.send(
         conn,
         FrameKind::SetPresence,
@@ -94,10 +97,12 @@ fn watchers_see_the_best_state_of_all_sessions_as_it_changes() {
         (RequestId::PUSH, one("ann", State::Away, 0))
     );
     set(&mut rig, ann, State::Online);
+    rig.pass_ms(PASS_MS);
     assert_eq!(states(&rig.frame(bob)), one("ann", State::Online, 0));
     rig.close(ann);
+    rig.pass_ms(PASS_MS);
     assert_eq!(states(&rig.frame(bob)), one("ann", State::Away, 0));
-    rig.pass_ms(5_000);
+    rig.pass_ms(5_000 - 2 * PASS_MS);
     rig.close(ann_too);
     assert_eq!(
         states(&rig.frame(bob)),
@@ -359,6 +364,7 @@ fn a_watcher_is_told_of_several_users_in_one_frame() {
         state: State::Away,
         last_seen_ms: 0,
     };
+    // The first since long is told at once.
     rig.tell(ToEdge::Presence {
         origin: None,
         presences: vec![away("ann"), away("eve")],
