@@ -30,10 +30,16 @@ pub struct Seen {
 
 /// The directory cannot be read or written.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("{what}: {cause}")]
-pub struct DirectoryError {
-    /// What was tried.
-    pub what: String,
-    /// Why it failed.
-    pub cause: String,
+pub enum DirectoryError {
+    /// What the operating system or the store said.
+    #[error("{what}: {cause}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// Why it failed.
+        cause: String,
+    },
+    /// More reads wait than may. Safe to try again.
+    #[error("too many reads are waiting")]
+    Busy,
 }

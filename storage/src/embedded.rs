@@ -255,10 +255,48 @@ impl Directory for EmbeddedStore {
     fn last_seen(&self, users: Vec<UserId>) -> StoreFuture<Vec<Option<u64>>, DirectoryError> {
         let answer = self.read(move |work| Ok(work.seen.last_seen(&users, &work.views)?));
         Box::pin(async move {
-            answer.await.map_err(|error| DirectoryError {
-                what: "reading when users were last seen".to_owned(),
-                cause: error.to_string(),
+            answer.await.map_err(|error| match error {
+                ViewsError::Busy => DirectoryError::Busy,
+                error => DirectoryError::Io {
+                    what: "reading when users were last seen".to_owned(),
+                    cause: error.to_string(),
+                },
             })
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+    use crate::promise::wait;
+
+    #[test]
+    fn a_read_of_the_directory_that_has_no_room_says_that_it_may_be_tried_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = EmbeddedOptions {
+            reader_threads: 1,
+            reads_waiting_max: 1,
+            ..EmbeddedOptions::default()
+        };
+        let store = EmbeddedStore::open(dir.path(), options).unwrap();
+        let (started, has_started) = channel();
+        let (go, may_go) = channel::<()>();
+        let reading = store.read(move |_| {
+            started.send(()).unwrap();
+            may_go.recv().unwrap();
+            Ok(())
+        });
+        has_started.recv().unwrap();
+        let users = || vec![UserId::from_name("ann")];
+        let waiting = store.last_seen(users());
+        let refused = wait(store.last_seen(users()));
+        assert!(matches!(refused, Err(DirectoryError::Busy)));
+        go.send(()).unwrap();
+        wait(reading).unwrap();
+        assert_eq!(wait(waiting).unwrap(), [None]);
+        store.close();
     }
 }

@@ -478,6 +478,6 @@ pub struct PresenceOf {
     pub user: UserId,
     /// Best state of all sessions.
     pub state: v1::PresenceState,
-    /// When the user was last connected; 0: never, or online.
-    pub last_seen_ms: u64,
+    /// When the user was last connected; 0: never, or not offline; `None`: it could not be read.
+    pub last_seen_ms: Option<u64>,
 }

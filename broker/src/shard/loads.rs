@@ -10,7 +10,6 @@ use std::{
 };
 
 use rialto_core::io::{Answer, Input, Query, Ticket};
-use rialto_storage::views::ViewsError;
 
 use super::{
     engine::Engine,
@@ -130,7 +129,7 @@ impl Loads {
 pub(crate) async fn read(engine: Rc<Engine>, load: Load) {
     let _guard = engine.node().fate.guard(engine.id());
     let result = lookup::answer(engine.node().store.clone(), load.query.clone()).await;
-    if matches!(result, Err(LookupError::Views(ViewsError::Busy))) {
+    if result.as_ref().is_err_and(LookupError::is_busy) {
         let mono_us = engine.node().clock.now().mono_us;
         engine.loads().put_back(load, mono_us);
         // The pump has a timer to set.

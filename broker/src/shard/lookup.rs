@@ -40,6 +40,16 @@ pub enum LookupError {
     Profile(ConversationId),
 }
 
+impl LookupError {
+    /// Storage was too busy: the read is to be tried again.
+    pub(crate) fn is_busy(&self) -> bool {
+        matches!(
+            self,
+            Self::Views(ViewsError::Busy) | Self::Directory(DirectoryError::Busy)
+        )
+    }
+}
+
 /// Answers a query of the core.
 ///
 /// # Errors

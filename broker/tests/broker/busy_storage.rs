@@ -31,15 +31,39 @@ struct BusyStore {
 }
 
 impl BusyStore {
+    fn over(store: &MemoryStore) -> Self {
+        Self {
+            store: store.clone(),
+            busy: Arc::default(),
+            refused: Arc::default(),
+        }
+    }
+
+    fn is_busy(&self) -> bool {
+        let busy = self.busy.load(Ordering::SeqCst);
+        if busy {
+            self.refused.fetch_add(1, Ordering::SeqCst);
+        }
+        busy
+    }
+
     fn unless_busy<T: Send + 'static>(
         &self,
         read: impl FnOnce(&MemoryStore) -> StoreFuture<T, ViewsError>,
     ) -> StoreFuture<T, ViewsError> {
-        if self.busy.load(Ordering::SeqCst) {
-            self.refused.fetch_add(1, Ordering::SeqCst);
+        if self.is_busy() {
             return Box::pin(async { Err(ViewsError::Busy) });
         }
         read(&self.store)
+    }
+
+    async fn has_refused(&self, reads: u64) {
+        within("trying again", async {
+            while self.refused.load(Ordering::SeqCst) < reads {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
     }
 }
 
@@ -112,6 +136,9 @@ impl Directory for BusyStore {
     }
 
     fn last_seen(&self, users: Vec<UserId>) -> StoreFuture<Vec<Option<u64>>, DirectoryError> {
+        if self.is_busy() {
+            return Box::pin(async { Err(DirectoryError::Busy) });
+        }
         self.store.last_seen(users)
     }
 }
@@ -120,11 +147,7 @@ impl Directory for BusyStore {
 async fn reads_that_storage_is_too_busy_for_wait_and_are_answered() {
     const PAGES: usize = 30;
     let store = MemoryStore::new(16);
-    let busy = BusyStore {
-        store: store.clone(),
-        busy: Arc::default(),
-        refused: Arc::default(),
-    };
+    let busy = BusyStore::over(&store);
     let node = Node::start_over(store, Arc::new(busy.clone()), |config| config.shards = 1);
     let mut ann = node.join("ann").await;
     let mut bob = node.join("bob").await;
@@ -144,12 +167,7 @@ async fn reads_that_storage_is_too_busy_for_wait_and_are_answered() {
         requests.push(ann.send(FrameKind::History, &history).await);
     }
     // More often than there are reads: some have been tried again.
-    within("trying again", async {
-        while busy.refused.load(Ordering::SeqCst) < 2 * PAGES as u64 {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    busy.has_refused(2 * PAGES as u64).await;
     busy.busy.store(false, Ordering::SeqCst);
     let published: v1::Published = bob.expect(FrameKind::Published).await;
     assert_eq!(published.receipts[0].error, None);
@@ -157,6 +175,32 @@ async fn reads_that_storage_is_too_busy_for_wait_and_are_answered() {
         let page: v1::HistoryPage = ann.answer(request, FrameKind::HistoryPage).await;
         assert!(!page.events.is_empty());
     }
+    assert_eq!(node.metric("rialto_load_failures_total").await, 0);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_watch_waits_for_storage_and_tells_when_users_were_last_seen() {
+    let store = MemoryStore::new(16);
+    let busy = BusyStore::over(&store);
+    let eve = UserId::from_name("eve");
+    let seen = Seen {
+        user: eve,
+        time_ms: 1_234,
+    };
+    store.record_seen_now(&[seen]);
+    let node = Node::start_over(store, Arc::new(busy.clone()), |config| config.shards = 1);
+    let mut ann = node.join("ann").await;
+    busy.busy.store(true, Ordering::SeqCst);
+    let watch = v1::Watch {
+        users: vec![eve.to_proto()],
+    };
+    let request = ann.send(FrameKind::Watch, &watch).await;
+    // The one read, tried again.
+    busy.has_refused(2).await;
+    busy.busy.store(false, Ordering::SeqCst);
+    let answer: v1::Presences = ann.answer(request, FrameKind::Presences).await;
+    assert_eq!(answer.presences[0].last_seen_ms, seen.time_ms);
     assert_eq!(node.metric("rialto_load_failures_total").await, 0);
     node.stop().await;
 }

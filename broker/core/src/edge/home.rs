@@ -59,10 +59,9 @@ impl Known {
 
     fn presence(&self, user: UserId) -> PresenceOf {
         let state = self.state();
-        let last_seen_ms = if state == v1::PresenceState::Offline {
-            self.last_seen_ms.unwrap_or(0)
-        } else {
-            0
+        let last_seen_ms = match state {
+            v1::PresenceState::Offline => self.last_seen_ms,
+            _ => Some(0),
         };
         PresenceOf {
             user,
@@ -181,7 +180,8 @@ impl Home {
         }
     }
 
-    /// Storage says when users were last seen. A failed read is not remembered, so that the next watch asks again.
+    /// Storage says when users were last seen. What could not be read is not known to the edge either, so that its next watch
+    /// asks again.
     pub(super) fn loaded(&mut self, ticket: Ticket, answer: Option<Answer>, fx: &mut Effects) {
         let Some(waiting) = self.loads.remove(&ticket) else {
             return;
@@ -208,14 +208,11 @@ impl Home {
             .iter()
             .map(|user| match self.users.get(user) {
                 Some(known) => known.presence(*user),
-                None => {
-                    let last_seen_ms = self.seen.peek(user).copied().unwrap_or(0);
-                    PresenceOf {
-                        user: *user,
-                        state: v1::PresenceState::Offline,
-                        last_seen_ms,
-                    }
-                }
+                None => PresenceOf {
+                    user: *user,
+                    state: v1::PresenceState::Offline,
+                    last_seen_ms: self.seen.peek(user).copied(),
+                },
             })
             .collect();
         fx.send(

@@ -44,7 +44,7 @@ struct Here {
 #[derive(Debug, Default)]
 struct Watched {
     by: BTreeSet<ConnId>,
-    /// As his home told it last.
+    /// As his home told it last; none: when he was last seen could not be read.
     last: Option<Shown>,
     /// As all who watch him were told last; none: they were told different things.
     told: Option<Shown>,
@@ -151,7 +151,10 @@ impl Presence {
         let Some(watched) = self.watched.get_mut(&presence.user) else {
             return;
         };
-        let former = watched.last.replace(Shown::from(presence));
+        let Some(shown) = Shown::from(presence) else {
+            return;
+        };
+        let former = watched.last.replace(shown);
         if answer && former.is_none() {
             watched.told = watched.last;
         }
@@ -180,7 +183,7 @@ impl Presence {
     /// Takes in that a user's watchers are told, and says who they are.
     pub(super) fn told(&mut self, presence: PresenceOf) -> Option<&BTreeSet<ConnId>> {
         let watched = self.watched.get_mut(&presence.user)?;
-        watched.told = Some(Shown::from(presence));
+        watched.told = Shown::from(presence);
         Some(&watched.by)
     }
 }
@@ -190,17 +193,16 @@ impl Shown {
         PresenceOf {
             user,
             state: self.state,
-            last_seen_ms: self.last_seen_ms,
+            last_seen_ms: Some(self.last_seen_ms),
         }
     }
-}
 
-impl From<PresenceOf> for Shown {
-    fn from(presence: PresenceOf) -> Self {
-        Self {
+    /// `None`: it is not known as a whole.
+    fn from(presence: PresenceOf) -> Option<Self> {
+        Some(Self {
             state: presence.state,
-            last_seen_ms: presence.last_seen_ms,
-        }
+            last_seen_ms: presence.last_seen_ms?,
+        })
     }
 }
 
@@ -358,7 +360,7 @@ impl Edge {
             let unknown = PresenceOf {
                 user: *user,
                 state: v1::PresenceState::Offline,
-                last_seen_ms: 0,
+                last_seen_ms: None,
             };
             newest.or_else(told).unwrap_or(unknown).to_proto()
         });
@@ -391,7 +393,7 @@ impl PresenceOf {
         v1::Presence {
             user: self.user.to_proto(),
             state: self.state as i32,
-            last_seen_ms: self.last_seen_ms,
+            last_seen_ms: self.last_seen_ms.unwrap_or(0),
         }
     }
 }

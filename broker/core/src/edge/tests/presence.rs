@@ -9,7 +9,7 @@ use rialto_protocol::{
 
 use super::rig::{Rig, START_MS, decode, user};
 use crate::{
-    io::{Answer, ConnId, Output, Query, Ticket},
+    io::{Answer, ConnId, Output, Query, Ticket, Transport},
     message::{Message, PresenceOf, ToEdge, ToHome},
     topology::ShardId,
 };
@@ -157,13 +157,53 @@ fn a_read_that_fails_is_asked_again_next_time() {
     let (ticket, _) = load(&mut rig);
     loaded(&mut rig, ticket, None);
     assert_eq!(states(&rig.frame(bob)), one("ann", State::Offline, 0));
-    rig.send(bob, FrameKind::Watch, 3, &watch(&[]));
-    rig.frame(bob);
+    let again = |rig: &mut Rig, conn: ConnId, answer: Option<u64>| {
+        rig.send(conn, FrameKind::Watch, 3, &watch(&["ann"]));
+        let (ticket, users) = load(rig);
+        assert_eq!(users, [user("ann")]);
+        loaded(rig, ticket, answer.map(|seen_ms| vec![Some(seen_ms)]));
+        assert_eq!(
+            states(&rig.frame(conn)),
+            one("ann", State::Offline, answer.unwrap_or(0))
+        );
+    };
+    // Bob watches her all the while.
+    let max = rig.connect("max");
+    again(&mut rig, max, None);
+    again(&mut rig, max, Some(5));
+    rig.pass_ms(PASS_MS);
     rig.send(bob, FrameKind::Watch, 4, &watch(&["ann"]));
-    let (ticket, users) = load(&mut rig);
-    assert_eq!(users, [user("ann")]);
-    loaded(&mut rig, ticket, Some(vec![Some(5)]));
     assert_eq!(states(&rig.frame(bob)), one("ann", State::Offline, 5));
+}
+
+#[test]
+fn what_could_not_be_read_is_learned_from_the_next_change() {
+    let mut rig = Rig::new();
+    let bob = rig.connect("bob");
+    rig.send(bob, FrameKind::Watch, 2, &watch(&["ann"]));
+    let (ticket, _) = load(&mut rig);
+    loaded(&mut rig, ticket, None);
+    rig.frames(bob);
+    let ann = rig.accept(Transport::default());
+    rig.send(ann, FrameKind::Hello, 1, &super::rig::hello());
+    let identity = crate::io::Identity {
+        user: user("ann"),
+        expires_ms: super::rig::TOKEN_ENDS_MS,
+        service: false,
+    };
+    rig.authenticate(ann, Ok(identity));
+    assert_eq!(states(&rig.frame(bob)), one("ann", State::Online, 0));
+    rig.close(ann);
+    rig.pass_ms(PASS_MS);
+    assert_eq!(
+        states(&rig.frame(bob)),
+        one("ann", State::Offline, START_MS)
+    );
+    rig.send(bob, FrameKind::Watch, 3, &watch(&["ann"]));
+    assert_eq!(
+        states(&rig.frame(bob)),
+        one("ann", State::Offline, START_MS)
+    );
 }
 
 #[test]
@@ -177,7 +217,7 @@ fn a_change_during_the_read_is_in_the_answer() {
             index: 50,
             generation: 1,
         },
-        transport: crate::io::Transport::default(),
+        transport: Transport::default(),
     });
     let ann = ConnId {
         index: 50,
@@ -312,7 +352,7 @@ fn an_answer_from_several_homes_holds_what_was_told_last() {
     let presence = |user: UserId, state| PresenceOf {
         user,
         state,
-        last_seen_ms: 0,
+        last_seen_ms: Some(0),
     };
     for (_, origin, users) in &asked {
         assert!(
@@ -362,7 +402,7 @@ fn a_watcher_is_told_of_several_users_in_one_frame() {
     let away = |name| PresenceOf {
         user: user(name),
         state: State::Away,
-        last_seen_ms: 0,
+        last_seen_ms: Some(0),
     };
     // The first since long is told at once.
     rig.tell(ToEdge::Presence {
