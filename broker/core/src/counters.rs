@@ -7,6 +7,7 @@ pub const ANY_ERROR: &str = "an error code";
 
 /// Every queue and reason that the core counts. docs/OPERATIONS.md is checked against it.
 pub const SHED: &[(&str, &str)] = &[
+    ("last_seen", "full"),
     ("notices", "full"),
     ("owner", ANY_ERROR),
     ("parked", "full"),

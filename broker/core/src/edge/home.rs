@@ -8,6 +8,7 @@ use rialto_protocol::{ids::UserId, v1};
 use smallvec::SmallVec;
 
 use crate::{
+    config::CoreConfig,
     effects::Effects,
     io::{Answer, Output, Query, Ticket},
     message::{Message, Origin, PresenceOf, ToEdge},
@@ -16,6 +17,10 @@ use crate::{
 
 /// Users who are neither connected nor watched, but were lately: their last seen is known without a read.
 const SEEN_MAX: usize = 16_384;
+/// What of the shard's budget may be watches that wait for a read, beside it: past that the read is left out.
+const LOADS_PART: usize = 16;
+/// What such a watch takes beside its users.
+const LOAD_OVERHEAD_BYTES: usize = 256;
 /// Set in tickets of this half of a shard, clear in those of the owner.
 const TICKET_BIT: u64 = 1 << 63;
 
@@ -26,6 +31,9 @@ pub(super) struct Home {
     users: HashMap<UserId, Known, RandomState>,
     seen: LruCache<UserId, u64, RandomState>,
     loads: HashMap<Ticket, Waiting, RandomState>,
+    /// What they take, and may.
+    loads_bytes: usize,
+    loads_bytes_max: usize,
     next_ticket: u64,
 }
 
@@ -45,6 +53,14 @@ struct Waiting {
     users: Vec<UserId>,
     /// Those of them that are being read.
     unknown: Vec<UserId>,
+}
+
+impl Waiting {
+    /// What it takes: two lists, and two more of the read, which may have to be tried again.
+    fn bytes(&self) -> usize {
+        let users = self.users.len() + 3 * self.unknown.len();
+        users * size_of::<UserId>() + LOAD_OVERHEAD_BYTES
+    }
 }
 
 impl Known {
@@ -76,11 +92,14 @@ impl Known {
 }
 
 impl Home {
-    pub(super) fn new(hasher: RandomState) -> Self {
+    pub(super) fn new(config: &CoreConfig) -> Self {
+        let hasher = config.hasher();
         Self {
             users: HashMap::with_hasher(hasher.clone()),
             seen: LruCache::with_hasher(SEEN_MAX, hasher.clone()),
             loads: HashMap::with_hasher(hasher),
+            loads_bytes: 0,
+            loads_bytes_max: config.shard_bytes_max / LOADS_PART,
             next_ticket: TICKET_BIT,
         }
     }
@@ -149,23 +168,28 @@ impl Home {
             self.answer(origin, &users, fx);
             return;
         }
+        let waiting = Waiting {
+            origin,
+            users,
+            unknown,
+        };
+        let loads_bytes = self.loads_bytes + waiting.bytes();
+        if loads_bytes > self.loads_bytes_max {
+            fx.counters.shed("last_seen", "full");
+            self.answer(origin, &waiting.users, fx);
+            return;
+        }
+        self.loads_bytes = loads_bytes;
         let ticket = Ticket(self.next_ticket);
         self.next_ticket = self.next_ticket.wrapping_add(1) | TICKET_BIT;
         fx.counters.loads += 1;
         fx.outputs.push(Output::Load {
             ticket,
             query: Query::LastSeen {
-                users: unknown.clone(),
+                users: waiting.unknown.clone(),
             },
         });
-        self.loads.insert(
-            ticket,
-            Waiting {
-                origin,
-                users,
-                unknown,
-            },
-        );
+        self.loads.insert(ticket, waiting);
     }
 
     /// Nobody at the edge watches these users any more.
@@ -186,6 +210,7 @@ impl Home {
         let Some(waiting) = self.loads.remove(&ticket) else {
             return;
         };
+        self.loads_bytes -= waiting.bytes();
         if let Some(Answer::LastSeen(seen)) = answer {
             for (user, seen) in waiting.unknown.iter().zip(seen) {
                 self.learn(*user, seen.unwrap_or(0));
@@ -194,10 +219,13 @@ impl Home {
         self.answer(waiting.origin, &waiting.users, fx);
     }
 
-    /// What was read, unless the user has come and gone meanwhile.
+    /// What was read, unless the user has come and gone meanwhile. Whoever was never here is not remembered: there is no end to
+    /// such users.
     fn learn(&mut self, user: UserId, seen_ms: u64) {
         let newest = self.seen.get(&user).copied().unwrap_or(0).max(seen_ms);
-        self.seen.insert(user, newest);
+        if newest > 0 {
+            self.seen.insert(user, newest);
+        }
         if let Some(known) = self.users.get_mut(&user) {
             known.last_seen_ms.get_or_insert(newest);
         }

@@ -18,17 +18,34 @@ use super::{
     telling::Telling,
 };
 use crate::{
+    config::CoreConfig,
     effects::Effects,
     io::{ConnId, Now},
     message::{Message, Origin, PresenceOf, ToHome},
     topology::ShardId,
 };
 
+/// Users of a Watch for whom it takes a request token more: each may be a read.
+const USERS_PER_TOKEN: usize = 100;
+/// What a Watch keeps of each of its users until it is answered: his id in its list, at his home, and in the read there, which
+/// is there three times; and the answer.
+const WAITING_BYTES: usize = 5 * size_of::<UserId>() + size_of::<PresenceOf>();
+/// What it takes that a connection watches a user: a place in its list, and one among his watchers.
+const WATCHER_BYTES: usize = 32;
+/// What it takes that a user is watched, here and at his home, about.
+const WATCHED_BYTES: usize = 384;
+/// What of the shard's budget that may be, beside it. Half goes to whoever comes, and past that nobody has more than an equal part
+/// of the other half.
+const WATCHING_PART: usize = 4;
+
 /// The sessions' users, and those they watch.
 #[derive(Debug)]
 pub(super) struct Presence {
     here: HashMap<UserId, Here, RandomState>,
     watched: HashMap<UserId, Watched, RandomState>,
+    /// What those who are watched take, and may.
+    watched_bytes: usize,
+    watched_bytes_max: usize,
     pub(super) telling: Telling,
 }
 
@@ -81,10 +98,13 @@ impl Here {
 }
 
 impl Presence {
-    pub(super) fn new(hasher: RandomState) -> Self {
+    pub(super) fn new(config: &CoreConfig) -> Self {
+        let hasher = config.hasher();
         Self {
             here: HashMap::with_hasher(hasher.clone()),
             watched: HashMap::with_hasher(hasher.clone()),
+            watched_bytes: 0,
+            watched_bytes_max: config.shard_bytes_max / WATCHING_PART,
             telling: Telling::new(hasher),
         }
     }
@@ -132,8 +152,13 @@ impl Presence {
 
     /// Makes the connection one of the user's watchers; returns what his home told last.
     pub(super) fn watch(&mut self, conn: ConnId, user: UserId) -> Option<PresenceOf> {
-        let watched = self.watched.entry(user).or_default();
-        watched.by.insert(conn);
+        let watched = self.watched.entry(user).or_insert_with(|| {
+            self.watched_bytes += WATCHED_BYTES;
+            Watched::default()
+        });
+        if watched.by.insert(conn) {
+            self.watched_bytes += WATCHER_BYTES;
+        }
         watched.last.map(|last| last.of(user))
     }
 
@@ -142,8 +167,56 @@ impl Presence {
         let Some(watched) = self.watched.get_mut(&user) else {
             return false;
         };
-        watched.by.remove(&conn);
-        watched.by.is_empty() && self.watched.remove(&user).is_some()
+        if watched.by.remove(&conn) {
+            self.watched_bytes -= WATCHER_BYTES;
+        }
+        let was_last = watched.by.is_empty();
+        if was_last {
+            self.watched.remove(&user);
+            self.watched_bytes -= WATCHED_BYTES;
+        }
+        was_last
+    }
+
+    /// Whether a connection's list may become another, both rising; there are so many sessions.
+    fn has_room(
+        &self,
+        conn: ConnId,
+        (former, users): (&[UserId], &[UserId]),
+        sessions: u64,
+    ) -> bool {
+        let missing_in = |list: &[UserId], users: &[UserId]| -> usize {
+            let missing = users
+                .iter()
+                .filter(|user| list.binary_search(user).is_err());
+            missing.map(|user| self.bytes_of(conn, *user)).sum()
+        };
+        let (more, less) = (missing_in(former, users), missing_in(users, former));
+        let bytes = self.watched_bytes + more - less;
+        let half = self.watched_bytes_max / 2;
+        let part = half / usize::try_from(sessions).unwrap_or(usize::MAX).max(1);
+        more <= less
+            || bytes <= half
+            || (bytes <= self.watched_bytes_max && missing_in(&[], users) <= part)
+    }
+
+    /// What those who are watched take.
+    #[cfg(test)]
+    pub(super) fn watched_bytes(&self) -> usize {
+        self.watched_bytes
+    }
+
+    /// What it takes that a connection watches a user, whom it does or does not.
+    fn bytes_of(&self, conn: ConnId, user: UserId) -> usize {
+        let others = self
+            .watched
+            .get(&user)
+            .is_some_and(|watched| watched.by.len() > usize::from(watched.by.contains(&conn)));
+        if others {
+            WATCHER_BYTES
+        } else {
+            WATCHER_BYTES + WATCHED_BYTES
+        }
     }
 
     /// What a home says of a user; by the first `answer` those are told who have asked.
@@ -233,6 +306,7 @@ impl Edge {
     /// Replaces the list of watched users; answered when the homes of those not watched before have told.
     pub(super) fn watch(
         &mut self,
+        now: Now,
         call: Call,
         body: &v1::Watch,
         fx: &mut Effects,
@@ -250,6 +324,15 @@ impl Edge {
         let Some(session) = self.conns.open_mut(call.conn) else {
             return Ok(());
         };
+        let lists = (&session.watched[..], &users[..]);
+        if !self.presence.has_room(call.conn, lists, self.open) {
+            return Err(ErrorCode::Overloaded.into());
+        }
+        if !call.service {
+            self.request_rate
+                .owe(&mut session.requests, now, users.len() / USERS_PER_TOKEN);
+        }
+        let call = call.holding(users.len() * WAITING_BYTES);
         let former = std::mem::replace(&mut session.watched, users.clone().into_boxed_slice());
         let dropped: Vec<UserId> = former
             .iter()
@@ -281,7 +364,7 @@ impl Edge {
             fx.send(home, Message::ToHome(ToHome::Watch { origin, users }));
         }
         if waiting.missing == 0 {
-            self.answer_watch(call.conn, &waiting, fx);
+            self.answer_watch(call.conn, waiting, fx);
         } else if let Some(session) = self.conns.open_mut(call.conn) {
             session.work().watches.push(waiting);
         }
@@ -343,19 +426,19 @@ impl Edge {
         if waiting.missing == 0 {
             let waiting = work.watches.remove(place);
             session.rest();
-            self.answer_watch(origin.conn, &waiting, fx);
+            self.answer_watch(origin.conn, waiting, fx);
         }
     }
 
-    fn answer_watch(&mut self, conn: ConnId, waiting: &WaitingWatch, fx: &mut Effects) {
+    fn answer_watch(&mut self, conn: ConnId, mut waiting: WaitingWatch, fx: &mut Effects) {
+        waiting.told.sort_unstable_by_key(|presence| presence.user);
         let presences = waiting.users.iter().map(|user| {
             let newest = self.presence.told_apart(*user);
             let told = || {
-                waiting
+                let place = waiting
                     .told
-                    .iter()
-                    .find(|presence| presence.user == *user)
-                    .copied()
+                    .binary_search_by_key(user, |presence| presence.user);
+                place.ok().map(|place| waiting.told[place])
             };
             let unknown = PresenceOf {
                 user: *user,

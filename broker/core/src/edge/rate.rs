@@ -47,6 +47,11 @@ impl Rate {
         }
     }
 
+    /// Takes tokens whether they are there or not: what is missing has to come in before there is another.
+    pub(super) fn owe(self, bucket: &mut Bucket, now: Now, tokens: usize) {
+        bucket.0 = bucket.0.max(now.mono_us * 1_000) + tokens as u64 * self.interval_ns;
+    }
+
     /// Takes up to `wanted` tokens.
     pub(super) fn take(self, bucket: &mut Bucket, now: Now, wanted: usize) -> Taken {
         if self.interval_ns == 0 {
@@ -159,6 +164,20 @@ mod tests {
             }
         );
         assert_eq!(rate.take(&mut bucket, at_ms(10_000), 31).allowed, 30);
+    }
+
+    #[test]
+    fn what_is_owed_comes_in_before_the_next() {
+        let rate = Rate::new(10, 5);
+        let mut bucket = Bucket::default();
+        rate.owe(&mut bucket, at_ms(0), 7);
+        let none = |retry_after_ms| Taken {
+            allowed: 0,
+            retry_after_ms,
+        };
+        assert_eq!(rate.take(&mut bucket, at_ms(0), 1), none(300));
+        assert_eq!(rate.take(&mut bucket, at_ms(299), 1), none(1));
+        assert_eq!(rate.take(&mut bucket, at_ms(300), 1).allowed, 1);
     }
 
     #[test]

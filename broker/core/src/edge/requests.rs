@@ -125,7 +125,7 @@ impl Edge {
             Err(Refusal::Connection(code)) => self.fail(now, conn, code, fx),
             Err(Refusal::Request(code)) => {
                 self.toil.refused += usize::from(frame.kind == FrameKind::Publish);
-                self.refuse(call, code, 0, fx);
+                self.refuse(call, code, retry_hint_ms(code), fx);
             }
         }
     }
@@ -194,7 +194,7 @@ impl Edge {
             FrameKind::History => self.history(call, &body::decode(body)?, fx),
             FrameKind::Mark => self.mark(call, &body::decode(body)?, fx),
             FrameKind::Signal => self.signal(call, body::decode(body)?, fx),
-            FrameKind::Watch => self.watch(call, &body::decode(body)?, fx),
+            FrameKind::Watch => self.watch(now, call, &body::decode(body)?, fx),
             FrameKind::SetPresence => self.set_presence(now, call, body::decode(body)?, fx),
             FrameKind::Create => self.create(call, body::decode(body)?, fx),
             FrameKind::Describe => self.describe(call, &body::decode(body)?, fx),

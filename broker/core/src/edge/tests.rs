@@ -17,3 +17,4 @@ mod rig;
 mod subscribing;
 mod telling;
 mod tokens;
+mod watching;

@@ -7,7 +7,7 @@ use rialto_protocol::{
     v1,
 };
 
-use super::rig::{Log, Rig, conversation, message, publish};
+use super::rig::{Log, Rig, conversation, message, publish, user};
 use crate::{
     config::CoreConfig,
     io::{Input, Output, Transport},
@@ -72,6 +72,25 @@ fn a_small_request_for_a_large_page_takes_credit_for_the_page() {
         sent += 1;
     }
     assert_eq!(sent, 5, "pages of 256 KiB against 1 MiB");
+}
+
+#[test]
+fn a_watch_takes_credit_for_all_that_is_kept_until_it_is_answered() {
+    let mut rig = Rig::with(CoreConfig {
+        in_flight_bytes_max: 1 << 20,
+        ..config()
+    });
+    let conn = rig.connect("ann");
+    let users = (0..1_000).map(|number| user(&format!("user {number}")).to_proto());
+    let watch = v1::Watch {
+        users: users.collect(),
+    };
+    let mut sent = 0;
+    while rig.edge.may_read(conn) {
+        rig.send(conn, FrameKind::Watch, 2, &watch);
+        sent += 1;
+    }
+    assert_eq!(sent, 8, "18,000 bytes and 120 for each user against 1 MiB");
 }
 
 #[test]

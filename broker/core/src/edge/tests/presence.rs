@@ -1,7 +1,7 @@
 //! Presence: at the edge and at the user's home, which are one shard here unless a test plays the other.
 
 use rialto_protocol::{
-    frame::FrameKind,
+    frame::{self, FrameKind},
     ids::{RequestId, UserId},
     v1,
     v1::PresenceState as State,
@@ -23,7 +23,7 @@ pub(super) fn watch(names: &[&str]) -> v1::Watch {
     }
 }
 
-pub(super) fn states(frame: &rialto_protocol::frame::Frame) -> Vec<(UserId, i32, u64)> {
+pub(super) fn states(frame: &frame::Frame) -> Vec<(UserId, i32, u64)> {
     assert_eq!(frame.kind, FrameKind::Presences);
     let presences = decode::<v1::Presences>(frame).presences;
     let mut states: Vec<_> = presences
@@ -330,7 +330,7 @@ fn an_answer_from_several_homes_holds_what_was_told_last() {
         .iter()
         .map(|name| rig.edge.topology.home_of(&user(name)))
         .collect();
-    let watch = rialto_protocol::frame::encode(
+    let watch = frame::encode(
         FrameKind::Watch,
         RequestId(2),
         &watch(&["ann", "eve", "max", "zoe"]),
@@ -413,4 +413,64 @@ fn a_watcher_is_told_of_several_users_in_one_frame() {
     both.sort_unstable();
     assert_eq!(states(&rig.frame(bob)), both);
     assert_eq!(states(&rig.frame(max)), one("eve", State::Away, 0));
+}
+
+#[test]
+fn a_list_that_was_replaced_meanwhile_is_answered_as_its_homes_say() {
+    let mut rig = Rig::new();
+    let bob = rig.connect("bob");
+    rig.edge.topology.shards = 4;
+    rig.edge.batches.resize_with(4, || None);
+    let names = ["ann", "eve", "max", "zoe"];
+    for (request, names) in [(2, &names[..]), (3, &[])] {
+        let frame = frame::encode(FrameKind::Watch, RequestId(request), &watch(names));
+        let taken = rig
+            .edge
+            .receive(rig.now, bob, &frame, usize::MAX, &mut rig.fx);
+        taken.expect("a frame");
+    }
+    let mut asked: Vec<_> = std::mem::take(&mut rig.fx.messages)
+        .into_iter()
+        .filter_map(|(_, message)| match message {
+            Message::ToHome(ToHome::Watch { origin, users }) => Some((origin, users)),
+            _ => None,
+        })
+        .collect();
+    assert!(asked.len() > 1);
+    // Once with greater ids first: the order in which homes answer is their own.
+    asked.sort_by_key(|(_, users)| std::cmp::Reverse(users[0]));
+    for (origin, users) in asked {
+        let online = |user| PresenceOf {
+            user,
+            state: State::Online,
+            last_seen_ms: Some(0),
+        };
+        rig.tell(ToEdge::Presence {
+            origin: Some(origin),
+            presences: users.into_iter().map(online).collect(),
+        });
+    }
+    let frames = rig.frames(bob);
+    let answer = frames
+        .iter()
+        .find(|frame| frame.request_id == RequestId(2))
+        .expect("an answer");
+    let mut expected = names.map(|name| one(name, State::Online, 0)).concat();
+    expected.sort_unstable();
+    assert_eq!(states(answer), expected);
+}
+
+#[test]
+fn who_was_never_here_takes_no_place_among_those_who_were() {
+    let mut rig = Rig::new();
+    let bob = rig.connect("bob");
+    for _ in 0..2 {
+        rig.send(bob, FrameKind::Watch, 2, &watch(&["nobody"]));
+        let (ticket, users) = load(&mut rig);
+        assert_eq!(users, [user("nobody")]);
+        loaded(&mut rig, ticket, Some(vec![None]));
+        assert_eq!(states(&rig.frame(bob)), one("nobody", State::Offline, 0));
+        rig.send(bob, FrameKind::Watch, 3, &watch(&[]));
+        rig.frame(bob);
+    }
 }
