@@ -2,7 +2,7 @@
 //! who have not shown yet who they are. Asked before anything is spent on a new one, or as soon as its user is known.
 
 use std::{
-    cell::Cell,
+    cell::RefCell,
     collections::HashMap,
     hash::Hash,
     net::{IpAddr, Ipv6Addr},
@@ -25,6 +25,9 @@ pub struct Admission {
     by_address: Mutex<Counts<IpAddr>>,
     by_user: Mutex<Counts<UserId>>,
 }
+
+/// What one address may have of the free places that are left to addresses with few strangers.
+const ADDRESS_PART: usize = 32;
 
 type Counts<K> = HashMap<K, u32, ahash::RandomState>;
 
@@ -115,7 +118,10 @@ fn count_in<K: Eq + Hash>(counts: &Mutex<Counts<K>>, key: K, max: usize) -> bool
 }
 
 fn count_out<K: Eq + Hash>(counts: &Mutex<Counts<K>>, key: &K) {
-    let mut counts = lock(counts);
+    count_out_of(&mut lock(counts), key);
+}
+
+fn count_out_of<K: Eq + Hash>(counts: &mut Counts<K>, key: &K) {
     if let Some(count) = counts.get_mut(key) {
         *count -= 1;
         if *count == 0 {
@@ -152,31 +158,85 @@ impl Drop for UserPermit {
 }
 
 /// How many connections of a shard have not shown who they are: handshakes, and those whose token has not been accepted.
+///
+/// Whoever fills the places that are for all leaves as many as half of them to other addresses: there an address may have a
+/// thirty-second of what is free, one at least, so that hundreds of addresses do not fill them either.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Strangers(Rc<Cell<usize>>);
+pub(crate) struct Strangers(Rc<RefCell<Crowd>>);
+
+#[derive(Debug, Default)]
+struct Crowd {
+    count: usize,
+    by_address: Counts<IpAddr>,
+}
+
+/// Why a stranger is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StrangerRefusal {
+    /// There is no place at all.
+    Pending,
+    /// What is left is for addresses that have fewer.
+    Address,
+}
+
+impl StrangerRefusal {
+    /// As it stands in metrics.
+    pub(crate) fn reason(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Address => "address",
+        }
+    }
+}
 
 impl Strangers {
     pub(crate) fn count(&self) -> usize {
-        self.0.get()
+        self.0.borrow().count
     }
 
-    /// One more, unless there are `max`.
-    pub(crate) fn admit(&self, max: usize) -> Option<Stranger> {
-        let count = self.count();
-        (count < max).then(|| {
-            self.0.set(count + 1);
-            Stranger(self.clone())
+    /// One more from the address. `places` are for all, and half as many beside them for addresses that have few.
+    pub(crate) fn admit(
+        &self,
+        address: IpAddr,
+        places: usize,
+    ) -> Result<Stranger, StrangerRefusal> {
+        let address = network(address);
+        let mut crowd = self.0.borrow_mut();
+        let of_address = crowd
+            .by_address
+            .get(&address)
+            .map_or(0, |count| *count as usize);
+        if crowd.count >= places {
+            let free = (places + places / 2).saturating_sub(crowd.count);
+            if free == 0 {
+                return Err(StrangerRefusal::Pending);
+            }
+            if of_address > free / ADDRESS_PART {
+                return Err(StrangerRefusal::Address);
+            }
+        }
+        crowd.count += 1;
+        *crowd.by_address.entry(address).or_default() += 1;
+        drop(crowd);
+        Ok(Stranger {
+            strangers: self.clone(),
+            address,
         })
     }
 }
 
 /// One of them.
 #[derive(Debug)]
-pub(crate) struct Stranger(Strangers);
+pub(crate) struct Stranger {
+    strangers: Strangers,
+    address: IpAddr,
+}
 
 impl Drop for Stranger {
     fn drop(&mut self) {
-        self.0.0.set(self.0.count() - 1);
+        let mut crowd = self.strangers.0.borrow_mut();
+        crowd.count -= 1;
+        count_out_of(&mut crowd.by_address, &self.address);
     }
 }
 
@@ -227,6 +287,41 @@ mod tests {
         drop(first);
         assert!(lock(&admission.by_user).is_empty());
         assert!(admission.admit_user(user).is_some());
+    }
+
+    #[test]
+    fn strangers_of_one_address_have_all_places_but_those_for_others() {
+        let strangers = Strangers::default();
+        let admit = |from: &str| strangers.admit(address(from), 64);
+        let _many: Vec<_> = (0..64).map(|_| admit("10.0.0.1").unwrap()).collect();
+        assert_eq!(admit("10.0.0.1").unwrap_err(), StrangerRefusal::Address);
+        let first = admit("10.0.0.2").unwrap();
+        assert_eq!(admit("10.0.0.2").unwrap_err(), StrangerRefusal::Address);
+        drop(first);
+        let _again = admit("10.0.0.2").unwrap();
+        let others: Vec<_> = (3..34)
+            .map(|last| admit(&format!("10.0.0.{last}")).unwrap())
+            .collect();
+        assert_eq!(strangers.count(), 96);
+        assert_eq!(admit("10.0.0.34").unwrap_err(), StrangerRefusal::Pending);
+        drop(others);
+        assert!(admit("10.0.0.34").is_ok());
+    }
+
+    #[test]
+    fn a_few_addresses_do_not_fill_the_places_for_others() {
+        let strangers = Strangers::default();
+        let admit = |number: u8| strangers.admit([10, 0, 0, number].into(), 2_048);
+        let mut taken: Vec<_> = (0..2_048).map(|_| admit(0).unwrap()).collect();
+        for _ in 0..100 {
+            taken.extend((1..=200).filter_map(|number| admit(number).ok()));
+        }
+        let stays = strangers.count();
+        assert!((2_048..2_048 + 1_024 - 100).contains(&stays), "{stays}");
+        assert!(admit(201).is_ok());
+        drop(taken);
+        assert_eq!(strangers.count(), 0);
+        assert!(strangers.0.borrow().by_address.is_empty());
     }
 
     #[test]

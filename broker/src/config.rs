@@ -44,7 +44,8 @@ pub struct BrokerConfig {
     pub forward_bytes_max: usize,
     /// Connections of one shard that have not shown who they are, past which a QUIC client has to prove its address first.
     pub quic_retry_above: usize,
-    /// Connections of one shard that have not shown who they are, past which more are refused.
+    /// Connections of one shard that have not shown who they are, past which more are refused; half as many beside them are for
+    /// addresses that have few.
     pub handshakes_max: usize,
     /// How long a connection that is being closed may take what is still queued, milliseconds.
     pub close_timeout_ms: u32,

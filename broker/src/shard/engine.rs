@@ -7,6 +7,7 @@ mod registration;
 
 use std::{
     cell::{Cell, RefCell, RefMut},
+    net::IpAddr,
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -407,12 +408,12 @@ impl Engine {
     }
 
     /// Room for a connection that has not shown who it is; a refusal is counted.
-    pub(crate) fn admit_stranger(&self) -> Option<Stranger> {
-        let stranger = self.strangers.admit(self.node.config.handshakes_max);
-        if stranger.is_none() {
-            self.shed(Stage::Handshake, "pending");
-        }
-        stranger
+    pub(crate) fn admit_stranger(&self, address: IpAddr) -> Option<Stranger> {
+        let places = self.node.config.handshakes_max;
+        self.strangers
+            .admit(address, places)
+            .map_err(|refusal| self.shed(Stage::Handshake, refusal.reason()))
+            .ok()
     }
 
     /// Whether so many are strangers that a QUIC client has to prove its address first.
@@ -460,8 +461,9 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn admitted(engine: &Engine) -> (Permit, Stranger) {
-        let permit = engine.admission().admit([127, 0, 0, 1].into()).unwrap();
-        (permit, engine.admit_stranger().unwrap())
+        let address = [127, 0, 0, 1].into();
+        let permit = engine.admission().admit(address).unwrap();
+        (permit, engine.admit_stranger(address).unwrap())
     }
 
     pub(crate) fn engine() -> Rc<Engine> {

@@ -169,7 +169,7 @@ mod tests {
                     index,
                     generation: 0,
                 };
-                let stranger = strangers.admit(usize::MAX).expect("room");
+                let stranger = strangers.admit([127, 0, 0, 1].into(), 1_000).expect("room");
                 Rc::new(Link::new(conn, None, stranger))
             })
             .collect()

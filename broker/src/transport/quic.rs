@@ -109,7 +109,7 @@ fn admit(
         }
         return None;
     }
-    let Some(stranger) = engine.admit_stranger() else {
+    let Some(stranger) = engine.admit_stranger(incoming.remote_address().ip()) else {
         incoming.refuse();
         return None;
     };

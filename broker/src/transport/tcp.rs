@@ -88,7 +88,7 @@ fn admit(
         engine.shed(Stage::Accept, "socket");
         return None;
     }
-    Some((permit, engine.admit_stranger()?))
+    Some((permit, engine.admit_stranger(address.ip())?))
 }
 
 fn set_up(stream: &TcpStream) -> io::Result<()> {

@@ -1,5 +1,7 @@
 //! Connections past the limit are refused before anything is spent on them.
 
+use std::net::Ipv4Addr;
+
 use rialto_protocol::error::ErrorCode;
 use tokio::io::AsyncReadExt;
 
@@ -97,6 +99,30 @@ async fn strangers_cannot_take_all() {
     // Once it has shown who it is there is room for the next.
     stranger.hello("ann").await;
     node.join("bob").await;
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn strangers_of_one_address_leave_places_for_others() {
+    let node = Node::start_with(|config| {
+        config.shards = 1;
+        config.handshakes_max = 4;
+    });
+    let host = |last: u8| Ipv4Addr::new(127, 0, 0, last);
+    let mut silent = Vec::new();
+    for _ in 0..4 {
+        silent.push(Client::connect_from(host(2), &node.tcp()).await);
+    }
+    node.metric_until("rialto_connections_open", |open| open == 4)
+        .await;
+    let mut one_more = Client::connect_from(host(2), &node.tcp()).await;
+    assert_eq!(one_more.refused().await, ErrorCode::TooManyConnections);
+    let refused = "rialto_shed_total{queue=\"handshake\",reason=\"address\"}";
+    assert_eq!(node.metric(refused).await, 1);
+    let mut newcomer = Client::connect_from(host(3), &node.tcp()).await;
+    newcomer.hello("ann").await;
+    assert_eq!(node.metric(refused).await, 1);
+    drop(silent);
     node.stop().await;
 }
 

@@ -245,7 +245,7 @@ pub const TABLE: &[Key] = &[
         "2048",
         (1, MILLION),
         "connections",
-        "Connections of one shard that have not shown a valid token yet; past it more are refused.",
+        "Connections of one shard that have not shown a valid token yet; past it more are refused. Half as many beside them are for addresses that have few.",
     ),
     number(
         "limits.frame_bytes_max",

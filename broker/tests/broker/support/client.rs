@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -20,7 +20,7 @@ use rialto_protocol::{
 use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
 };
 
 use super::within;
@@ -125,6 +125,20 @@ impl Client {
             }
         })
         .await
+    }
+
+    /// Over TCP, from that address of loopback.
+    pub(crate) async fn connect_from(host: Ipv4Addr, target: &Target) -> Self {
+        let Target::Tcp(address) = target else {
+            panic!("this is not TCP");
+        };
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((host, 0).into()).unwrap();
+        let stream = within("connecting", socket.connect(*address))
+            .await
+            .unwrap();
+        let (reader, writer) = stream.into_split();
+        Self::new(Box::new(reader), Box::new(writer))
     }
 
     /// Over QUIC, by that endpoint.

@@ -51,7 +51,7 @@ pub(super) const ATTACKS: [Attack; 13] = [
         kind: Kind::SlowHandshakes,
         connections: 3_000,
         expected: &[
-            ("handshake", "pending"),
+            ("handshake", "address"),
             ("handshake", "timeout"),
             ("session", "handshake_timeout"),
         ],
