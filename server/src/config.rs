@@ -279,6 +279,7 @@ impl Values<'_> {
             requests_burst: self.number("limits.requests_burst"),
             handshake_timeout_ms: self.number("limits.handshake_timeout_ms"),
             keep_alive_ms: self.number("limits.keep_alive_ms"),
+            unread_timeout_ms: CoreConfig::default().unread_timeout_ms,
             conversations_max: self.number("limits.conversations_max"),
             members_max: self.number("limits.members_max"),
             recent_events_max: CoreConfig::default().recent_events_max,

@@ -32,6 +32,9 @@ pub struct CoreConfig {
     pub handshake_timeout_ms: u32,
     /// A client that has been silent this long is to send Ping; after three times that it is closed.
     pub keep_alive_ms: u32,
+    /// While a shard holds more than half of what it may, a connection that holds more than its share, and whose client has taken
+    /// hardly anything for so long, is closed.
+    pub unread_timeout_ms: u32,
     /// Conversations kept in memory by one shard while nobody follows them.
     pub conversations_max: usize,
     /// Members kept in memory by one shard.
@@ -83,6 +86,7 @@ impl Default for CoreConfig {
             requests_burst: 1_000,
             handshake_timeout_ms: 5_000,
             keep_alive_ms: 50_000,
+            unread_timeout_ms: 30_000,
             conversations_max: 50_000,
             members_max: 200_000,
             recent_events_max: 16,

@@ -13,6 +13,7 @@ pub const SHED: &[(&str, &str)] = &[
     ("parked", "full"),
     ("presence", "queue_full"),
     ("queue", "shard_budget"),
+    ("queue", "unread"),
     ("session", ANY_ERROR),
     ("signals", "crowd"),
     ("signals", "queue_full"),

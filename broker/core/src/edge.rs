@@ -23,6 +23,7 @@ mod subscription;
 mod telling;
 mod timers;
 mod topic;
+mod unread;
 mod window;
 
 #[cfg(test)]
@@ -79,6 +80,8 @@ pub struct Edge {
     toil: Toil,
     /// Connections that are not read for a while, and until when, monotonic microseconds; rising.
     resting: VecDeque<(u64, ConnId)>,
+    /// When it is looked next who does not read; `None`: so little is held that it does not matter.
+    look_us: Option<u64>,
     /// When a crowd may be passed the next signal, monotonic microseconds.
     crowd_signal_us: u64,
     /// Sessions that are open.
@@ -111,6 +114,7 @@ impl Edge {
             batches: (0..topology.shards).map(|_| None).collect(),
             toil: Toil::default(),
             resting: VecDeque::new(),
+            look_us: None,
             crowd_signal_us: 0,
             open: 0,
             draining: false,
@@ -227,6 +231,7 @@ impl Edge {
         }
         self.end_rests(now, fx);
         self.tell_watchers(now, fx);
+        self.close_unread(now, fx);
         self.send_away(now, fx);
     }
 
@@ -234,6 +239,7 @@ impl Edge {
     pub fn flush(&mut self, now: Now, fx: &mut Effects) {
         self.flush_receipts(fx);
         self.conns.look(now.mono_us);
+        self.watch_unread(now);
     }
 
     /// When [`Edge::handle_tick`] is due, monotonic microseconds.
@@ -246,6 +252,7 @@ impl Edge {
             .chain(self.next_leave_us())
             .chain(rests)
             .chain(telling)
+            .chain(self.look_us)
             .min()
     }
 

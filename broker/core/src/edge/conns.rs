@@ -9,6 +9,7 @@
 use bytes::Bytes;
 
 use super::{
+    check::clamped,
     session::{Session, State},
     window::Window,
 };
@@ -27,6 +28,11 @@ const SHARED_PART: usize = 8;
 /// With so many parts of so many held there is room for no new requests: three quarters, the fourth is the shell's.
 const FULL_PARTS: (usize, usize) = (3, 4);
 
+/// Looks in a row after which a client does not read, and what it has to take from one to the next to be one that does: a
+/// kibibyte a second, when they are 15 s apart.
+pub(super) const UNREAD_LOOKS: u8 = 3;
+const TAKEN_BYTES_MIN: u32 = 16 << 10;
+
 #[derive(Debug, Default)]
 struct Slot {
     session: Option<Box<Session>>,
@@ -38,6 +44,9 @@ struct Slot {
     /// Was refused too often, and is not read for a while; and how often since the last time.
     resting: bool,
     refusals: u8,
+    /// Looks in a row that found much queued and little taken, and what its client has taken since the last.
+    unread_looks: u8,
+    taken_bytes: u32,
     queued_bytes: usize,
 }
 
@@ -232,6 +241,7 @@ impl Conns {
         if let Some(slot) = find(&mut self.slots, conn) {
             let bytes = bytes.min(slot.queued_bytes);
             slot.queued_bytes -= bytes;
+            slot.taken_bytes = slot.taken_bytes.saturating_add(clamped(bytes));
             self.held.bytes -= bytes;
         }
     }
@@ -337,6 +347,33 @@ impl Conns {
         self.held.bytes += frame.len();
         push(slot, conn, frame.clone(), via, share, fx);
         true
+    }
+
+    /// Whether so much is held that it matters soon who does not read.
+    pub(super) fn are_filling(&self) -> bool {
+        self.held.bytes > self.held.budget / FREE_PART / 2
+    }
+
+    /// Looks at what each has taken since the last look; gives those that have more than their share queued, and have taken hardly
+    /// anything for [`UNREAD_LOOKS`] of them, while the shard is over its budget.
+    pub(super) fn look_for_unread(&mut self) -> Vec<ConnId> {
+        let (share, is_crowded) = (self.queue_share(), self.are_crowded());
+        let mut unread = Vec::new();
+        for (index, slot) in (0..).zip(&mut self.slots) {
+            let taken = std::mem::take(&mut slot.taken_bytes);
+            if slot.queued_bytes <= share || taken >= TAKEN_BYTES_MIN || slot.closing {
+                slot.unread_looks = 0;
+                continue;
+            }
+            slot.unread_looks = slot.unread_looks.saturating_add(1);
+            if is_crowded && slot.unread_looks >= UNREAD_LOOKS {
+                unread.push(ConnId {
+                    index,
+                    generation: slot.generation,
+                });
+            }
+        }
+        unread
     }
 
     fn slot(&self, conn: ConnId) -> Option<&Slot> {

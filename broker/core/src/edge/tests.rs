@@ -17,4 +17,5 @@ mod rig;
 mod subscribing;
 mod telling;
 mod tokens;
+mod unread;
 mod watching;
