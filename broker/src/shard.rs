@@ -12,6 +12,7 @@ pub(crate) mod link;
 pub(crate) mod loads;
 pub mod lookup;
 pub(crate) mod mailbox;
+pub(crate) mod outgoing;
 pub(crate) mod pump;
 pub(crate) mod tokens;
 pub(crate) mod turns;

@@ -370,7 +370,7 @@ pub enum ToEdge {
     Deliver {
         /// Whose.
         conversation: ConversationId,
-        /// First.
+        /// First. 0, which no event has: they are left out, and their readers find them in the log.
         first: Seq,
         /// Last.
         last: Seq,
@@ -395,6 +395,20 @@ pub enum ToEdge {
         /// Each with state and last seen.
         presences: Vec<PresenceOf>,
     },
+}
+
+impl ToEdge {
+    /// Events up to `last` became durable, and are left out.
+    #[must_use]
+    pub fn missed(conversation: ConversationId, last: Seq) -> Self {
+        Self::Deliver {
+            conversation,
+            first: Seq(0),
+            last,
+            frame: Bytes::new(),
+            ended: SmallVec::new(),
+        }
+    }
 }
 
 /// Answer to one draft.

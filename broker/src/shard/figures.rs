@@ -26,6 +26,8 @@ pub(crate) enum Stage {
     Accept,
     /// A connection, during its handshake.
     Handshake,
+    /// A message to another shard.
+    Forward,
     /// The beginning of a frame.
     PartialFrame,
     /// A connection, by a mistake of ours.
@@ -65,6 +67,7 @@ impl Stage {
         match self {
             Self::Accept => "accept",
             Self::Handshake => "handshake",
+            Self::Forward => "forward",
             Self::PartialFrame => "partial_frame",
             Self::Connection => "connection",
             Self::Datagram => "datagram",

@@ -1,7 +1,7 @@
 //! The way from shard to shard: whole batches, one lock and at most one wake-up for each.
 //!
-//! A full mailbox refuses a batch; its sender keeps it, stops reading from its own connections, and is woken once there is
-//! room. Receiving never depends on sending, so two shards cannot wait for each other.
+//! A full mailbox refuses a batch; its sender keeps it ([`super::outgoing`]), stops reading from its own connections, and is woken
+//! once there is room. Receiving never depends on sending, so two shards cannot wait for each other.
 
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
@@ -10,6 +10,8 @@ use std::sync::{
 
 use futures_util::task::AtomicWaker;
 use rialto_core::{message::Message, topology::ShardId};
+
+use super::outgoing::Outgoing;
 
 /// What waits for one shard.
 #[derive(Debug)]
@@ -48,17 +50,17 @@ impl Mailbox {
     }
 
     /// Hands a batch over, in order. It stays with the sender when there is no room; the sender's pump is woken once there is.
-    pub(crate) fn offer(&self, from: ShardId, batch: &mut Vec<Message>) -> Delivery {
-        let bytes = batch.iter().map(weight).sum::<usize>();
+    pub(crate) fn offer(&self, from: ShardId, batch: &mut Outgoing) -> Delivery {
         let mut post = self.post();
         if post.bytes >= self.bytes_max {
             if !post.refused.contains(&from) {
                 post.refused.push(from);
             }
+            drop(post);
+            batch.refuse();
             return Delivery::Refused;
         }
-        post.bytes += bytes;
-        post.messages.append(batch);
+        post.bytes += batch.move_to(&mut post.messages);
         drop(post);
         if !self.filled.swap(true, Ordering::AcqRel) {
             self.pump.wake();
@@ -102,22 +104,11 @@ pub(crate) enum Delivery {
     Refused,
 }
 
-/// Bytes that a message holds in memory, near enough to bound a queue: the large parts are payloads.
-fn weight(message: &Message) -> usize {
-    size_of::<Message>() + message.payload_bytes()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rialto_core::{
-        io::ConnId,
-        message::{Author, Origin, ToEdge, ToOwner},
-    };
-    use rialto_protocol::{
-        ids::{ConversationId, DeviceId, RequestId, UserId},
-        v1,
-    };
+    use rialto_core::message::ToEdge;
+    use rialto_protocol::ids::{ConversationId, UserId};
 
     fn message(number: u64) -> Message {
         let user = UserId::SYSTEM;
@@ -133,56 +124,16 @@ mod tests {
     #[test]
     fn a_full_mailbox_leaves_the_batch_with_its_sender_and_takes_it_after_it_was_emptied() {
         let all = Mailbox::all(2, 1_500);
-        let mut batch = vec![message(1), message(2)];
+        let mut batch = Outgoing::new(10_000);
+        let _ = (batch.push(message(1)), batch.push(message(2)));
         assert_eq!(all[1].offer(ShardId(0), &mut batch), Delivery::Taken);
         assert!(batch.is_empty());
-        batch.push(message(3));
+        assert_eq!(batch.push(message(3)), None);
         assert_eq!(all[1].offer(ShardId(0), &mut batch), Delivery::Refused);
-        assert_eq!(batch.len(), 1);
+        assert!(!batch.is_empty());
         assert_eq!(all[1].take(&all).len(), 2);
         assert_eq!(all[1].offer(ShardId(0), &mut batch), Delivery::Taken);
         assert_eq!(all[1].take(&all).len(), 1);
         assert!(all[1].take(&all).is_empty() && all[1].is_empty());
-    }
-
-    #[test]
-    fn signals_and_requests_weigh_what_they_hold() {
-        let origin = Origin {
-            edge: ShardId(0),
-            conn: ConnId {
-                index: 0,
-                generation: 0,
-            },
-            request: RequestId(1),
-            cost: 1_000,
-        };
-        let (user, conversation) = (UserId::SYSTEM, ConversationId::from_bytes([1; 16]));
-        let custom = bytes::Bytes::from(vec![0; 1_000]);
-        let signal = ToOwner::Signal {
-            origin,
-            user,
-            conversation,
-            signal: v1::signalled::Signal::Custom(custom),
-        };
-        let create = ToOwner::Create {
-            origin,
-            author: Author {
-                user,
-                device: DeviceId::from_bytes([1; 16]),
-            },
-            conversation,
-            create: v1::Create::default(),
-        };
-        let describe = ToOwner::Describe {
-            origin,
-            user,
-            conversation,
-        };
-        let weight_of = |message: ToOwner| weight(&Message::ToOwner(message));
-        assert_eq!(
-            weight_of(signal.clone()),
-            weight_of(describe.clone()) + 1_000
-        );
-        assert_eq!(weight_of(create), weight_of(describe) + 1_000);
     }
 }

@@ -12,10 +12,7 @@ use std::{
 };
 
 use futures_util::{StreamExt, stream::FuturesOrdered};
-use rialto_core::{
-    io::{Identity, Input, Output, Query, Ticket},
-    message::Message,
-};
+use rialto_core::io::{Identity, Input, Output, Query, Ticket};
 use rialto_protocol::error::ErrorCode;
 use rialto_storage::{directory::Seen, views::ViewsError};
 use tokio::time::{Instant, Sleep};
@@ -23,9 +20,11 @@ use tokio::time::{Instant, Sleep};
 use super::{
     appends::{self, Appending},
     engine::Engine,
+    figures::Stage,
     loads::{self, Admitted, Load},
     lookup::LookupError,
     mailbox::{Delivery, Mailbox},
+    outgoing::Outgoing,
     tokens::Tokens,
 };
 
@@ -56,7 +55,7 @@ struct Pump {
     /// Tokens to be verified, and whose they are.
     tokens: Tokens,
     /// By shard: gathered in this turn, or refused before.
-    outgoing: Vec<Vec<Message>>,
+    outgoing: Vec<Outgoing>,
     seen_due_us: u64,
     timer: Pin<Box<Sleep>>,
     /// What the timer is set to, monotonic microseconds.
@@ -66,13 +65,14 @@ struct Pump {
 impl Pump {
     fn new(engine: Rc<Engine>) -> Self {
         let shards = engine.node().mailboxes.len();
+        let bytes_max = engine.node().config.forward_bytes_max;
         Self {
             engine,
             outputs: Vec::new(),
             entries: Vec::new(),
             appending: FuturesOrdered::new(),
             tokens: Tokens::default(),
-            outgoing: (0..shards).map(|_| Vec::new()).collect(),
+            outgoing: (0..shards).map(|_| Outgoing::new(bytes_max)).collect(),
             seen_due_us: 0,
             timer: Box::pin(tokio::time::sleep_until(Instant::now())),
             armed_us: 0,
@@ -217,7 +217,11 @@ impl Pump {
                 self.tokens
                     .push(conn, token, engine.open_count(), |conn| engine.serves(conn));
             }
-            Output::Forward { shard, message } => self.outgoing[usize::from(shard.0)].push(message),
+            Output::Forward { shard, message } => {
+                if let Some(left_out) = self.outgoing[usize::from(shard.0)].push(message) {
+                    self.engine.shed(Stage::Forward, left_out.reason());
+                }
+            }
             Output::Append(entry) => self.entries.push(entry),
             Output::Load { ticket, query } => self.load(ticket, query),
             Output::Seen { user, time_ms } => self.engine.note_seen(Seen { user, time_ms }),

@@ -67,6 +67,30 @@ fn live_readers_share_one_frame() {
 }
 
 #[test]
+fn news_that_was_left_out_on_the_way_is_read_from_the_log() {
+    let mut rig = Rig::new();
+    let mut log = Log::new(1, 3);
+    let conn = rig.connect("ann");
+    rig.follow(conn, &mut log, None);
+    log.append(2, 20);
+    rig.tell(ToEdge::missed(log.conversation, log.head().seq));
+    let read = rig.ask();
+    assert!(
+        matches!(read, ToOwner::CatchUp { from: Seq(4), .. }),
+        "{read:?}"
+    );
+    let answer = log.answer(read).expect("a read is answered");
+    rig.tell(answer);
+    assert_eq!(seqs(&rig.frames(conn)), [4, 5]);
+    let live = log.append(1, 20);
+    rig.tell(live);
+    assert_eq!(seqs(&rig.frames(conn)), [6]);
+    // What it has been told of before.
+    rig.tell(ToEdge::missed(log.conversation, Seq(5)));
+    assert!(rig.asked.is_empty() && rig.frames(conn).is_empty());
+}
+
+#[test]
 fn a_slow_reader_falls_behind_alone_and_comes_back_without_a_gap() {
     let mut rig = Rig::with(small_queues());
     let mut log = Log::new(1, 0);
