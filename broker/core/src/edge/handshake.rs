@@ -11,6 +11,7 @@ use rialto_protocol::{
 use super::{
     Edge,
     check::clamped,
+    life::parked_bytes,
     requests::{Call, Refusal},
     session::{Agreed, State, WaitingRefresh},
 };
@@ -148,7 +149,7 @@ impl Edge {
         );
         self.arm(now, conn);
         for frame in parked {
-            let bytes = clamped(frame::HEADER_BYTES + frame.body.len());
+            let bytes = clamped(parked_bytes(&frame));
             self.credit(conn, bytes, fx);
             if self.conns.open(conn).is_some() {
                 self.request(now, conn, frame.as_ref(), fx);

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use rialto_protocol::{
     error::ErrorCode,
-    frame::{self, FrameKind, FrameRef, Sender},
+    frame::{self, Frame, FrameKind, FrameRef, Sender},
     ids::RequestId,
     limits,
 };
@@ -147,8 +147,9 @@ impl Edge {
             }
             State::Unauthenticated => self.fail(now, conn, ErrorCode::NotAuthenticated, fx),
             State::Authenticating => {
-                let bytes = frame.bytes();
-                session.work().parked.push(frame.to_frame());
+                let frame = frame.to_frame();
+                let bytes = parked_bytes(&frame);
+                session.work().parked.push(frame);
                 self.charge(conn, bytes);
             }
         }
@@ -399,6 +400,11 @@ fn token_due_ms(session: &Session) -> u64 {
         Some(since_ms) if since_ms < due_ms => due_ms.saturating_add(REFRESH_GRACE_MS),
         _ => due_ms,
     }
+}
+
+/// What a frame holds that waits until the token is verified. Of a small one most is not its bytes.
+pub(super) fn parked_bytes(frame: &Frame) -> usize {
+    size_of::<Frame>() + frame::HEADER_BYTES + frame.body.len()
 }
 
 fn in_flight_bytes_max_of(session: &Session, configured: usize) -> usize {

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use rialto_protocol::{
     error::ErrorCode,
-    frame::{self, Flags, FrameKind},
+    frame::{self, Flags, Frame, FrameKind},
     ids::{DeviceId, RequestId, UserId},
     limits, v1,
 };
@@ -250,6 +250,26 @@ fn little_is_kept_while_the_token_is_verified() {
     assert!((10..20).contains(&frames), "{frames} frames of 1 KB");
     rig.authenticate(conn, Err(ErrorCode::TokenExpired));
     assert!(rig.was_closed(conn) && !rig.was_resumed(conn));
+}
+
+#[test]
+fn few_small_frames_are_kept_while_the_token_is_verified() {
+    let mut rig = Rig::new();
+    let conn = rig.accept(Transport::default());
+    rig.send(conn, FrameKind::Hello, 1, &hello());
+    let mut frames = 0;
+    while rig.edge.may_read(conn) {
+        rig.send_raw(conn, FrameKind::Ping, 2, &[]);
+        frames += 1;
+    }
+    let bytes_max = 4 * limits::FRAME_BYTES_MAX_UNAUTHENTICATED;
+    assert!(
+        frames * (size_of::<Frame>() + frame::HEADER_BYTES) < bytes_max + 100,
+        "{frames} frames"
+    );
+    rig.authenticate(conn, Ok(identity("ann")));
+    assert_eq!(rig.edge.conns.get(conn).unwrap().in_flight_bytes, 0);
+    assert!(rig.was_resumed(conn));
 }
 
 #[test]
