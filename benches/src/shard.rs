@@ -97,6 +97,7 @@ impl ShardRig {
             user,
             expires_ms: EXPIRES_MS,
             service: true,
+            key: None,
         };
         self.shard.handle(
             self.now,

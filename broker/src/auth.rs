@@ -18,7 +18,7 @@ pub mod signing;
 
 use std::sync::Arc;
 
-use rialto_core::io::Identity;
+use rialto_core::io::{Identity, KeyTag};
 use rialto_protocol::error::ErrorCode;
 
 pub use claims::TokenPolicy;
@@ -34,10 +34,20 @@ pub trait Authenticator: Send + Sync + 'static {
     /// # Errors
     /// One of the codes 200 to 206; the text that goes with it is all that the client learns.
     fn verify(&self, token: &str, unix_ms: u64) -> Result<Identity, ErrorCode>;
+
+    /// Whether tokens of that key, which one of them named, are still taken; see [`crate::Broker::end_untrusted`].
+    fn trusts(&self, key: KeyTag) -> bool {
+        let _ = key;
+        true
+    }
 }
 
 impl<A: Authenticator + ?Sized> Authenticator for Arc<A> {
     fn verify(&self, token: &str, unix_ms: u64) -> Result<Identity, ErrorCode> {
         (**self).verify(token, unix_ms)
+    }
+
+    fn trusts(&self, key: KeyTag) -> bool {
+        (**self).trusts(key)
     }
 }

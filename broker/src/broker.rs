@@ -275,6 +275,12 @@ impl Broker {
             .map_or(Ok(()), |certificates| certificates.reload())
     }
 
+    /// Ends the sessions with tokens of keys that the authenticator does not trust any more, a thousand a second of each shard; to
+    /// be called when a key was withdrawn.
+    pub fn end_untrusted(&self) {
+        self.order(|| Control::EndUntrusted);
+    }
+
     /// Takes no connections any more and tells clients to go, each at a random moment of `window`. Returns how many are
     /// left, at the end of the window at the latest.
     pub async fn drain(&self, window: Duration) -> usize {

@@ -60,6 +60,8 @@ const QUIC_FAREWELL: Duration = Duration::from_millis(500);
 pub(crate) enum Control {
     /// Take no connections any more, and tell clients to go, over so many milliseconds.
     Drain { window_ms: u32 },
+    /// End the sessions with tokens of keys that are not trusted any more.
+    EndUntrusted,
     /// Read nothing any more.
     StopReading,
     /// How do you do?
@@ -208,6 +210,7 @@ async fn obey(engine: &Rc<Engine>, mut orders: mpsc::UnboundedReceiver<Control>,
                 open.accept_no_more(engine);
                 engine.stop_reading();
             }
+            Some(Control::EndUntrusted) => engine.end_untrusted(),
             Some(Control::Figures(answer)) => drop(answer.send(engine.figures())),
             Some(Control::End) => break,
             // The broker was dropped, without waiting for anything.

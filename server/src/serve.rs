@@ -158,10 +158,10 @@ async fn watch(broker: &Broker, keys: &KeyFile, signals: &mut Signals) -> Option
     loop {
         tokio::select! {
             reason = broker.stopped() => return Some(reason),
-            _ = look.tick() => reload_keys(keys),
+            _ = look.tick() => reload_keys(broker, keys),
             asked = signals.next() => match asked {
                 Asked::Reload => {
-                    reload_keys(keys);
+                    reload_keys(broker, keys);
                     reload_certificates(broker);
                 }
                 Asked::Stop => return None,
@@ -310,11 +310,14 @@ fn announce(
     Ok(())
 }
 
-fn reload_keys(keys: &KeyFile) {
+fn reload_keys(broker: &Broker, keys: &KeyFile) {
     let path = keys.path().display();
     match keys.reload() {
         Ok(Reload::Unchanged) => {}
-        Ok(Reload::Replaced { keys }) => tracing::info!(%path, keys, "the key set was replaced"),
+        Ok(Reload::Replaced { keys }) => {
+            tracing::info!(%path, keys, "the key set was replaced");
+            broker.end_untrusted();
+        }
         Err(error) => {
             tracing::error!(%path, %error, "the key set cannot be used; the former one stays in force");
         }

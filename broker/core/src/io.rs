@@ -1,5 +1,7 @@
 //! What goes into a shard and what comes out of it.
 
+use std::num::NonZeroU64;
+
 use bytes::Bytes;
 use rialto_protocol::{
     error::ErrorCode,
@@ -49,7 +51,13 @@ pub struct Identity {
     pub expires_ms: u64,
     /// A service: no rate limits, and it may publish on behalf of users.
     pub service: bool,
+    /// The key that the token was signed with; `None`: with none that could be withdrawn.
+    pub key: Option<KeyTag>,
 }
+
+/// Names a key that tokens are verified by, while the process runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct KeyTag(pub NonZeroU64);
 
 /// What happened.
 #[derive(Debug)]

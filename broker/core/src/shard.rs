@@ -9,7 +9,7 @@ use crate::{
     counters::Counters,
     edge::Edge,
     effects::Effects,
-    io::{ConnId, Input, LaneClaim, Now, Output, TakenIn},
+    io::{ConnId, Input, KeyTag, LaneClaim, Now, Output, TakenIn},
     message::Message,
     owner::Owner,
     topology::{ShardId, Topology},
@@ -91,6 +91,11 @@ impl Shard {
             .receive(now, conn, bytes, work_max, &mut self.effects);
         self.settle(now);
         result
+    }
+
+    /// Ends the sessions whose tokens were signed with keys that are not trusted any more, a few at a time.
+    pub fn withdraw(&mut self, now: Now, is_trusted: impl Fn(KeyTag) -> bool) {
+        self.edge.withdraw(now, is_trusted);
     }
 
     /// Ends a batch of inputs: closes the lanes' open entries and the edge's gathered answers. To be called before the

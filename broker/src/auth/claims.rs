@@ -1,6 +1,6 @@
 //! What an access token has to say (RFC 9068, RFC 8725), and whom it speaks for.
 
-use rialto_core::io::Identity;
+use rialto_core::io::{Identity, KeyTag};
 use rialto_protocol::{error::ErrorCode, ids::UserId};
 use serde::{Deserialize, Serialize};
 
@@ -43,10 +43,11 @@ pub(super) struct Claims {
 }
 
 impl Claims {
-    /// Who it is at `unix_ms`, or why not.
+    /// Who it is at `unix_ms` by a token of that key, or why not.
     pub(super) fn identity(
         &self,
         policy: &TokenPolicy,
+        key: KeyTag,
         unix_ms: u64,
     ) -> Result<Identity, ErrorCode> {
         let leeway_ms = u64::from(policy.leeway_s) * 1000;
@@ -78,6 +79,7 @@ impl Claims {
             user,
             expires_ms,
             service: self.service.unwrap_or(false) || scoped,
+            key: Some(key),
         })
     }
 }

@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use rialto_core::io::Identity;
+use rialto_core::io::{Identity, KeyTag};
 use rialto_protocol::{error::ErrorCode, limits};
 
 use super::{Authenticator, claims};
@@ -61,7 +61,12 @@ impl<A: Authenticator> Authenticator for DevelopmentTokens<A> {
             user,
             expires_ms: unix_ms.saturating_add(LIFE_MS),
             service,
+            key: None,
         })
+    }
+
+    fn trusts(&self, key: KeyTag) -> bool {
+        self.inner.trusts(key)
     }
 }
 
@@ -123,7 +128,8 @@ mod tests {
             Identity {
                 user: UserId::from_name("alice"),
                 expires_ms: 5 + LIFE_MS,
-                service: false
+                service: false,
+                key: None,
             }
         );
         assert!(tokens.verify("dev-service:loadgen", 5).unwrap().service);

@@ -8,7 +8,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use rialto_core::io::Identity;
+use rialto_core::io::{Identity, KeyTag};
 use rialto_protocol::error::ErrorCode;
 
 use super::{
@@ -63,7 +63,8 @@ impl KeyFile {
         &self.path
     }
 
-    /// Looks at the file again; to be called every few seconds. Keys that are no longer in it are refused from now on.
+    /// Looks at the file again; to be called every few seconds. Keys that are no longer in it are refused from now on; sessions
+    /// that they let in [`crate::Broker::end_untrusted`] ends.
     ///
     /// # Errors
     /// [`KeySetError`] when the file cannot be used; the former keys stay in force. Each failure is reported once, until
@@ -89,6 +90,10 @@ impl KeyFile {
 impl Authenticator for KeyFile {
     fn verify(&self, token: &str, unix_ms: u64) -> Result<Identity, ErrorCode> {
         self.current.load().verify(token, unix_ms)
+    }
+
+    fn trusts(&self, key: KeyTag) -> bool {
+        self.current.load().trusts(key)
     }
 }
 
@@ -137,7 +142,9 @@ mod tests {
         );
         std::fs::write(&path, old.key_set()).unwrap();
         let file = KeyFile::open(&path, TokenPolicy::default()).unwrap();
-        assert!(file.verify(&token(&old), NOW_MS).is_ok());
+        let tag_of = |key| file.verify(&token(key), NOW_MS).unwrap().key.unwrap();
+        let old_tag = tag_of(&old);
+        assert!(file.trusts(old_tag));
         assert_eq!(
             file.verify(&token(&new), NOW_MS),
             Err(ErrorCode::TokenKeyUnknown)
@@ -151,14 +158,12 @@ mod tests {
             Ok(Reload::Unchanged),
             "the same failure is reported once"
         );
-        assert!(
-            file.verify(&token(&old), NOW_MS).is_ok(),
-            "the former keys stay"
-        );
+        assert_eq!(tag_of(&old), old_tag, "the former keys stay");
+        assert!(file.trusts(old_tag));
 
         std::fs::write(&path, new.key_set()).unwrap();
         assert_eq!(file.reload(), Ok(Reload::Replaced { keys: 1 }));
-        assert!(file.verify(&token(&new), NOW_MS).is_ok());
+        assert!(file.trusts(tag_of(&new)) && !file.trusts(old_tag));
         assert_eq!(
             file.verify(&token(&old), NOW_MS),
             Err(ErrorCode::TokenKeyUnknown),

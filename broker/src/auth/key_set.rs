@@ -3,14 +3,18 @@
 //! A key is found by a look-up in a map and in no other way: what a token says about where its key may be found
 //! (`jku`, `x5u`, `jwk`, a path in `kid`) is never followed.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    hash::{DefaultHasher, Hash, Hasher},
+    num::NonZeroU64,
+};
 
 use jsonwebtoken::{
     Algorithm, DecodingKey, Header, Validation, decode, decode_header,
     errors::ErrorKind,
     jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, PublicKeyUse},
 };
-use rialto_core::io::Identity;
+use rialto_core::io::{Identity, KeyTag};
 use rialto_protocol::{error::ErrorCode, limits};
 use serde::Deserialize;
 
@@ -25,7 +29,7 @@ const KEY_ID_BYTES_MAX: usize = 128;
 /// Keys, and which tokens are taken.
 #[derive(Debug)]
 pub struct KeySet {
-    keys: HashMap<String, DecodingKey>,
+    keys: HashMap<String, (KeyTag, DecodingKey)>,
     validation: Validation,
     policy: TokenPolicy,
 }
@@ -96,7 +100,7 @@ impl KeySet {
             if name.is_empty() || name.len() > KEY_ID_BYTES_MAX {
                 return Err(KeySetError::KeyId);
             }
-            if keys.insert(name.clone(), key).is_some() {
+            if keys.insert(name.clone(), (tag(&name, &key), key)).is_some() {
                 return Err(KeySetError::Twice(name));
             }
         }
@@ -140,14 +144,20 @@ impl KeySet {
             return Err(ErrorCode::DevelopmentTokenRefused);
         }
         let header = decode_header(token).map_err(|_| ErrorCode::TokenMalformed)?;
-        let key = self.key_for(&header)?;
+        let (tag, key) = self.key_for(&header)?;
         let claims = decode::<Claims>(token, key, &self.validation)
             .map_err(|error| refusal(error.kind()))?
             .claims;
-        claims.identity(&self.policy, unix_ms)
+        claims.identity(&self.policy, *tag, unix_ms)
     }
 
-    fn key_for(&self, header: &Header) -> Result<&DecodingKey, ErrorCode> {
+    /// Whether it has the key.
+    #[must_use]
+    pub fn trusts(&self, key: KeyTag) -> bool {
+        self.keys.values().any(|(tag, _)| *tag == key)
+    }
+
+    fn key_for(&self, header: &Header) -> Result<&(KeyTag, DecodingKey), ErrorCode> {
         if header.alg != Algorithm::EdDSA {
             return Err(ErrorCode::TokenSignatureInvalid);
         }
@@ -169,6 +179,14 @@ impl KeySet {
             .and_then(|kid| self.keys.get(kid))
             .ok_or(ErrorCode::TokenKeyUnknown)
     }
+}
+
+/// The same for the same key under the same id, in every set of this process.
+fn tag(name: &str, key: &DecodingKey) -> KeyTag {
+    let mut hasher = DefaultHasher::new();
+    name.hash(&mut hasher);
+    key.try_get_as_bytes().unwrap_or_default().hash(&mut hasher);
+    KeyTag(NonZeroU64::new(hasher.finish()).unwrap_or(NonZeroU64::MIN))
 }
 
 /// The key, if it is one to verify Ed25519 signatures with.

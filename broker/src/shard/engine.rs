@@ -416,6 +416,13 @@ impl Engine {
             .ok()
     }
 
+    /// Ends the sessions with tokens of keys that are not trusted any more.
+    pub(crate) fn end_untrusted(&self) {
+        let keys = &self.node.authenticator;
+        self.with_core(|core, now| core.withdraw(now, |key| keys.trusts(key)));
+        self.turn.ring();
+    }
+
     /// Whether so many are strangers that a QUIC client has to prove its address first.
     pub(crate) fn wants_proof(&self) -> bool {
         self.strangers.count() >= self.node.config.quic_retry_above

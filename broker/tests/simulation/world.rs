@@ -676,6 +676,7 @@ impl World {
                         user: UserId::from_name(&token),
                         expires_ms: u64::MAX,
                         service: false,
+                        key: None,
                     };
                     self.input(
                         shard,

@@ -119,6 +119,7 @@ impl Edge {
         session.user = identity.user;
         session.service = identity.service;
         session.token_expires_ms = identity.expires_ms;
+        session.key = identity.key;
         session.heard_us = now.mono_us;
         let (request, agreed) = (session.hello, session.agreed);
         let keep_alive_ms = match session.transport.keeps_alive {
@@ -248,6 +249,7 @@ impl Edge {
         let frame = match result {
             Ok(identity) => {
                 session.token_expires_ms = identity.expires_ms;
+                session.key = identity.key;
                 session.service = identity.service;
                 let refreshed = v1::Refreshed {
                     token_expires_ms: identity.expires_ms,

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     advice::retry_hint_ms,
     effects::Effects,
-    io::{ConnId, Now, Output, TakenIn, Transport, Via},
+    io::{ConnId, KeyTag, Now, Output, TakenIn, Transport, Via},
     message::Origin,
 };
 
@@ -24,6 +24,8 @@ use crate::{
 const TOKEN_GRACE_MS: u64 = 60_000;
 /// How much longer it may while a new one is being verified that came within that time.
 const REFRESH_GRACE_MS: u64 = 10_000;
+/// From the end of one session whose key was withdrawn to that of the next: a shard shakes hands with a thousand clients a second.
+const WITHDRAWN_EVERY_MS: u64 = 1;
 /// Bytes of messages that take about as long as a short message as such.
 const MESSAGE_WORK_BYTES: usize = 512;
 /// Bytes of a request that do: naming one more conversation takes 20, and as long as seven short messages.
@@ -243,6 +245,23 @@ impl Edge {
         {
             Some(code) => self.fail(now, conn, code, fx),
             None => self.arm(now, conn),
+        }
+    }
+
+    /// Ends the sessions with tokens of keys that are not trusted any more, as if their tokens had expired: so many at a time that
+    /// those who come again with new ones can be served.
+    pub(crate) fn withdraw(&mut self, now: Now, is_trusted: impl Fn(KeyTag) -> bool) {
+        let mut ends_ms = now.unix_ms.saturating_sub(TOKEN_GRACE_MS);
+        for conn in self.conns.ids() {
+            let Some(session) = self.conns.open_mut(conn) else {
+                continue;
+            };
+            if session.key.is_none_or(&is_trusted) {
+                continue;
+            }
+            session.token_expires_ms = session.token_expires_ms.min(ends_ms);
+            ends_ms += WITHDRAWN_EVERY_MS;
+            self.arm(now, conn);
         }
     }
 

@@ -13,7 +13,7 @@ use super::{
     presence::WaitingWatch, publish::Merge, rate::Bucket, subscribe::WaitingFollow,
     subscription::SubKey, topic::TopicKey,
 };
-use crate::io::Transport;
+use crate::io::{KeyTag, Transport};
 
 /// Where a session is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +62,8 @@ pub(super) struct Session {
     pub(super) device: DeviceId,
     /// When the token ends, milliseconds since 1970.
     pub(super) token_expires_ms: u64,
+    /// What it was signed with.
+    pub(super) key: Option<KeyTag>,
     /// When a frame last came or began (until it is open: when it was accepted), monotonic microseconds.
     pub(super) heard_us: u64,
     /// When its valid entry in the timers comes up.
@@ -157,6 +159,7 @@ impl Session {
             user: UserId::SYSTEM,
             device: DeviceId::from_bytes([0; 16]),
             token_expires_ms: 0,
+            key: None,
             heard_us: now_us,
             timer_us: u64::MAX,
             requests: Bucket::default(),

@@ -105,7 +105,8 @@ fn a_token_in_order_names_its_user() {
         Identity {
             user: UserId::from_name("alice"),
             expires_ms: (NOW_S + 900) * 1000,
-            service: false
+            service: false,
+            key: identity.key,
         }
     );
     for service in [
@@ -155,7 +156,8 @@ fn every_token_made_here_is_taken_here() {
         Identity {
             user: UserId::from_name("bob"),
             expires_ms: NOW_MS + 60_000,
-            service: true
+            service: true,
+            key: identity.key,
         }
     );
 }

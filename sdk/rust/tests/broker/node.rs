@@ -24,6 +24,7 @@ impl Authenticator for NamedUsers {
             user: UserId::from_name(token),
             expires_ms: unix_ms + 3_600_000,
             service: false,
+            key: None,
         })
     }
 }

@@ -20,6 +20,7 @@ pub(super) fn identity(name: &str) -> Identity {
         user: user(name),
         expires_ms: TOKEN_ENDS_MS,
         service: false,
+        key: None,
     }
 }
 

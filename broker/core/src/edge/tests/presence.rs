@@ -228,6 +228,7 @@ fn a_change_during_the_read_is_in_the_answer() {
         user: user("ann"),
         expires_ms: super::rig::TOKEN_ENDS_MS,
         service: false,
+        key: None,
     };
     rig.authenticate(ann, Ok(identity));
     loaded(&mut rig, ticket, Some(vec![Some(9)]));

@@ -147,6 +147,7 @@ impl Rig {
                 user: user(name),
                 expires_ms: TOKEN_ENDS_MS,
                 service,
+                key: None,
             }),
         );
         let frames = self.frames(conn);

@@ -1,12 +1,14 @@
 //! Access tokens of open sessions: their end, and new ones.
 
+use std::num::NonZeroU64;
+
 use rialto_protocol::{error::ErrorCode, frame::FrameKind, v1};
 
 use super::{
     handshake::identity,
     rig::{Rig, START_MS, TOKEN_ENDS_MS, decode, hello},
 };
-use crate::io::{ConnId, Identity, Output, Transport};
+use crate::io::{ConnId, Identity, KeyTag, Output, Transport};
 
 /// A session of Ann's whose token ends after ten seconds.
 fn briefly_connected(rig: &mut Rig) -> ConnId {
@@ -177,4 +179,40 @@ fn refreshes_that_come_too_late_do_not_keep_a_session() {
     rig.authenticate(conn, Err(ErrorCode::TokenMalformed));
     rig.pass_ms(1);
     assert!(rig.was_closed(conn));
+}
+
+/// A token of that key.
+fn signed_with(key: u64) -> Identity {
+    Identity {
+        key: NonZeroU64::new(key).map(KeyTag),
+        ..identity("ann")
+    }
+}
+
+fn connected_with(rig: &mut Rig, key: u64) -> ConnId {
+    let conn = rig.accept(Transport::default());
+    rig.send(conn, FrameKind::Hello, 1, &hello());
+    rig.authenticate(conn, Ok(signed_with(key)));
+    rig.outputs.clear();
+    conn
+}
+
+#[test]
+fn sessions_of_a_withdrawn_key_end_one_after_the_other_and_others_stay() {
+    let mut rig = Rig::new();
+    let withdrawn: Vec<_> = (0..10).map(|_| connected_with(&mut rig, 1)).collect();
+    let renewed = connected_with(&mut rig, 1);
+    let others = [connected_with(&mut rig, 2), connected_with(&mut rig, 0)];
+    refresh(&mut rig, renewed, 2);
+    rig.edge.withdraw(rig.now, |key| key.0.get() != 1);
+    rig.authenticate(renewed, Ok(signed_with(2)));
+    rig.outputs.clear();
+    for conn in &withdrawn {
+        rig.pass_ms(0);
+        assert_eq!(rig.error(*conn), (0, ErrorCode::TokenExpired));
+        assert!(rig.was_closed(*conn) && rig.outputs.is_empty());
+        rig.pass_ms(1);
+    }
+    rig.pass_ms(10_000);
+    assert!(!rig.was_closed(renewed) && others.iter().all(|conn| !rig.was_closed(*conn)));
 }
