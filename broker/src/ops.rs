@@ -92,13 +92,11 @@ async fn watch_certificates(told: Known) {
         let Some(certificates) = told.get().and_then(|shared| shared.certificates()) else {
             continue;
         };
-        if !certificates.changed() {
-            continue;
-        }
-        match certificates.reload() {
-            Ok(()) => tracing::info!("the certificate was replaced"),
+        match certificates.look() {
+            None => {}
+            Some(Ok(())) => tracing::info!("the certificate was replaced"),
             // Half of the pair may have been written so far.
-            Err(error) => {
+            Some(Err(error)) => {
                 tracing::warn!(%error, "the certificate's files changed, and cannot be used; the one before stays");
             }
         }

@@ -4,7 +4,7 @@ use std::{
     fs, io,
     net::IpAddr,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::SystemTime,
 };
 
@@ -52,8 +52,16 @@ pub(crate) struct Certificates {
     identity: TlsIdentity,
     provider: Arc<CryptoProvider>,
     current: ArcSwap<CertifiedKey>,
-    /// When the files of `current` were written.
-    written: Mutex<Written>,
+    seen: Mutex<Seen>,
+}
+
+/// What is known of the files.
+#[derive(Debug)]
+struct Seen {
+    /// When those in force were written.
+    in_force: Written,
+    /// When those were written that cannot be used, once that was told.
+    refused: Option<Written>,
 }
 
 /// When both files were last written.
@@ -63,13 +71,16 @@ impl Certificates {
     /// Reads and checks them for the first time.
     pub(crate) fn load(identity: TlsIdentity) -> Result<Arc<Self>, IdentityError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let written = Mutex::new(written(&identity));
+        let in_force = written(&identity);
         let current = ArcSwap::from_pointee(read(&identity, &provider)?);
         Ok(Arc::new(Self {
             identity,
             provider,
             current,
-            written,
+            seen: Mutex::new(Seen {
+                in_force,
+                refused: None,
+            }),
         }))
     }
 
@@ -78,13 +89,31 @@ impl Certificates {
         let found = written(&self.identity);
         self.current
             .store(Arc::new(read(&self.identity, &self.provider)?));
-        *self.written.lock().unwrap_or_else(PoisonError::into_inner) = found;
+        *self.seen() = Seen {
+            in_force: found,
+            refused: None,
+        };
         Ok(())
     }
 
-    /// Whether the files have been written since they were read.
-    pub(crate) fn changed(&self) -> bool {
-        *self.written.lock().unwrap_or_else(PoisonError::into_inner) != written(&self.identity)
+    /// Reads them again if they were written since; to be called every few seconds. `None`: they were not, or cannot be used as
+    /// they were written last, which is told once. They are tried again all the same: the rest may have come at the same moment.
+    pub(crate) fn look(&self) -> Option<Result<(), IdentityError>> {
+        let found = written(&self.identity);
+        if self.seen().in_force == found {
+            return None;
+        }
+        match self.reload() {
+            Ok(()) => Some(Ok(())),
+            Err(error) => {
+                let told = self.seen().refused.replace(found);
+                (told != Some(found)).then_some(Err(error))
+            }
+        }
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What both transports agree on with clients: TLS 1.3 alone, no early data (a replay of it could not be told from
@@ -180,7 +209,45 @@ fn written(identity: &TlsIdentity) -> Written {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    /// Files written so many seconds after 1970.
+    fn write(identity: &TlsIdentity, pems: [&str; 2], seconds: u64) {
+        let TlsIdentity::Files { certificates, key } = identity else {
+            panic!("{identity:?}")
+        };
+        for (path, pem) in [certificates, key].into_iter().zip(pems) {
+            fs::write(path, pem).unwrap();
+            let file = fs::File::options().write(true).open(path).unwrap();
+            file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
+                .unwrap();
+        }
+    }
+
+    #[test]
+    fn files_that_cannot_be_used_are_told_of_once_until_they_change() {
+        let directory = tempfile::tempdir().unwrap();
+        let identity = TlsIdentity::Files {
+            certificates: directory.path().join("chain.pem"),
+            key: directory.path().join("key.pem"),
+        };
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        let (chain, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+        write(&identity, [&chain, &key], 1);
+        let certificates = Certificates::load(identity.clone()).unwrap();
+        assert!(certificates.look().is_none());
+        for seconds in [2, 3] {
+            write(&identity, ["half a chain", &key], seconds);
+            assert!(matches!(certificates.look(), Some(Err(_))));
+            assert!(certificates.look().is_none() && certificates.look().is_none());
+        }
+        write(&identity, [&chain, &key], 3);
+        assert!(matches!(certificates.look(), Some(Ok(()))));
+        write(&identity, ["half a chain", &key], 2);
+        assert!(matches!(certificates.look(), Some(Err(_))));
+    }
 
     #[test]
     fn a_broker_that_starts_again_with_its_key_can_reset_what_went_before() {
