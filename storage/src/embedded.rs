@@ -212,6 +212,10 @@ impl Views for EmbeddedStore {
         self.read(move |work| merge::events(work, &range))
     }
 
+    fn drops(&self) -> u64 {
+        self.0.work.views.events_from().into()
+    }
+
     fn rows(
         &self,
         conversation: ConversationId,

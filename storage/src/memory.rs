@@ -282,6 +282,10 @@ impl Views for MemoryStore {
         Box::pin(ready(self.read_now(&range)))
     }
 
+    fn drops(&self) -> u64 {
+        0
+    }
+
     fn rows(
         &self,
         conversation: ConversationId,

@@ -24,6 +24,9 @@ pub trait Views: Send + Sync + 'static {
     /// oldest that is kept are left out.
     fn events(&self, range: Range) -> StoreFuture<Vec<Bytes>, ViewsError>;
 
+    /// Rises whenever old events are dropped: [`Head::oldest`] may have been read too low before.
+    fn drops(&self) -> u64;
+
     /// The newest value of each key asked for, in that order; `None`: no such row, or deleted.
     fn rows(
         &self,

@@ -144,6 +144,7 @@ impl Edge {
             | Input::Appended { .. }
             | Input::AppendFailed { .. }
             | Input::Loaded { .. }
+            | Input::Dropped
             | Input::Tick => {}
         }
     }

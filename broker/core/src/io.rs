@@ -130,6 +130,8 @@ pub enum Input {
         /// What was found; `None`: the read failed.
         answer: Option<Answer>,
     },
+    /// Storage has dropped old events: what it said before of the oldest that is kept may be too low.
+    Dropped,
     /// Nothing happened but time.
     Tick,
     /// The node is about to stop or to give connections away: tell every connection to go.

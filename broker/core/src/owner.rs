@@ -19,6 +19,7 @@ mod member;
 mod membership;
 mod numbering;
 mod outbox;
+mod page;
 mod plain;
 mod profile;
 mod read;
@@ -143,7 +144,9 @@ impl Owner {
             return;
         };
         match load {
-            Load::Conversation => self.conversation_loaded(now, conversation, answer, fx),
+            Load::Conversation(drops) => {
+                self.conversation_loaded(now, conversation, drops, answer, fx);
+            }
             Load::For { user, need } => {
                 let Some(Slot::Present(slot)) = self.conversations.get_mut(&conversation) else {
                     return;
@@ -153,14 +156,19 @@ impl Owner {
                 self.cool(&conversation);
             }
             Load::Read(read) => {
-                let slot = match self.conversations.get(&conversation) {
-                    Some(Slot::Present(slot)) => Some(&**slot),
+                let slot = match self.conversations.get_mut(&conversation) {
+                    Some(Slot::Present(slot)) => Some(&mut **slot),
                     _ => None,
                 };
                 self.desk.finish_read(slot, conversation, read, answer, fx);
             }
         }
         self.evict();
+    }
+
+    /// Storage has dropped events: the oldest of each conversation is read again before somebody goes by it.
+    pub fn handle_dropped(&mut self) {
+        self.desk.drops += 1;
     }
 
     /// Time passed: outboxes are retried.
@@ -227,9 +235,10 @@ impl Owner {
                     return;
                 };
                 self.conversations.insert(id, Slot::Loading(vec![work]));
+                let drops = self.desk.drops;
                 self.desk.load(
                     id,
-                    Load::Conversation,
+                    Load::Conversation(drops),
                     Query::Conversation { conversation: id },
                     fx,
                 );
@@ -241,6 +250,7 @@ impl Owner {
         &mut self,
         now: Now,
         id: ConversationId,
+        drops: u64,
         answer: Option<Answer>,
         fx: &mut Effects,
     ) {
@@ -267,6 +277,7 @@ impl Owner {
             id,
             lane,
             stored,
+            drops,
             durable,
             self.desk.config.hasher(),
         ));

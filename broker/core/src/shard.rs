@@ -64,6 +64,7 @@ impl Shard {
                     self.take(now, message);
                 }
             }
+            Input::Dropped => self.owner.handle_dropped(),
             Input::Tick => {
                 self.edge.handle_tick(now, &mut self.effects);
                 self.owner.handle_tick(now, &mut self.effects);

@@ -57,6 +57,8 @@ struct Pump {
     /// By shard: gathered in this turn, or refused before.
     outgoing: Vec<Outgoing>,
     seen_due_us: u64,
+    /// How often storage had dropped events when the core was last told.
+    drops: u64,
     timer: Pin<Box<Sleep>>,
     /// What the timer is set to, monotonic microseconds.
     armed_us: u64,
@@ -66,6 +68,7 @@ impl Pump {
     fn new(engine: Rc<Engine>) -> Self {
         let shards = engine.node().mailboxes.len();
         let bytes_max = engine.node().config.forward_bytes_max;
+        let drops = engine.node().store.drops();
         Self {
             engine,
             outputs: Vec::new(),
@@ -73,6 +76,7 @@ impl Pump {
             appending: FuturesOrdered::new(),
             tokens: Tokens::default(),
             outgoing: (0..shards).map(|_| Outgoing::new(bytes_max)).collect(),
+            drops,
             seen_due_us: 0,
             timer: Box::pin(tokio::time::sleep_until(Instant::now())),
             armed_us: 0,
@@ -83,6 +87,7 @@ impl Pump {
         self.engine.turn().listen(cx);
         self.mailbox().pump().register(cx.waker());
         self.verify_some();
+        self.note_drops();
         for _ in 0..ROUNDS_MAX {
             let mut worked = self.take_appended(cx);
             worked |= self.take_messages();
@@ -127,6 +132,15 @@ impl Pump {
 
     fn tell(&self, input: Input) {
         self.engine.with_core(|core, now| core.handle(now, input));
+    }
+
+    /// Tells the core when storage has dropped events. While nothing else happens, this is looked at as often as notes are written.
+    fn note_drops(&mut self) {
+        let drops = self.engine.node().store.drops();
+        if drops != self.drops {
+            self.drops = drops;
+            self.tell(Input::Dropped);
+        }
     }
 
     /// What became durable, in the order it was appended.

@@ -98,6 +98,10 @@ impl Views for BusyStore {
         self.unless_busy(|store| store.events(range))
     }
 
+    fn drops(&self) -> u64 {
+        self.store.drops()
+    }
+
     fn rows(
         &self,
         conversation: ConversationId,

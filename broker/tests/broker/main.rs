@@ -20,6 +20,7 @@ mod parting;
 mod poisoned_journal;
 mod publish_and_deliver;
 mod restart;
+mod retention;
 mod slow_reader;
 mod starting;
 mod stopping;

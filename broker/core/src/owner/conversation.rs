@@ -56,7 +56,10 @@ pub(super) struct Conversation {
     pub(super) head: LogEnd,
     /// The log's end as anybody may see it.
     pub(super) durable: LogEnd,
+    /// The oldest event that is kept, as it was last read.
     pub(super) oldest: Seq,
+    /// How often events had been dropped when that was asked for; `None`: since then a read has shown that it is too low.
+    oldest_known: Option<u64>,
     /// Entry of the last change of anything here.
     pub(super) last_position: Position,
     /// Where the last event stands in its entry.
@@ -92,6 +95,7 @@ impl Conversation {
         id: ConversationId,
         lane: LaneId,
         stored: Option<StoredConversation>,
+        drops: u64,
         durable: Position,
         hasher: ahash::RandomState,
     ) -> Self {
@@ -111,6 +115,7 @@ impl Conversation {
             head,
             durable: head,
             oldest,
+            oldest_known: Some(drops),
             last_position: durable,
             touch: None,
             in_use: false,
@@ -185,6 +190,16 @@ impl Conversation {
     /// The last event that may be seen.
     pub(super) fn visible(&self) -> Cursor {
         self.durable.cursor
+    }
+
+    /// Whether the oldest event is known as of so many drops.
+    pub(super) fn knows_oldest(&self, drops: u64) -> bool {
+        self.oldest_known == Some(drops)
+    }
+
+    /// Has the oldest event read again before somebody goes by it: a read has shown that it is gone.
+    pub(super) fn forget_oldest(&mut self) {
+        self.oldest_known = None;
     }
 
     /// Keeps the essentials of an event that was just numbered. The oldest leave, but none that is not durable: storage
@@ -340,6 +355,13 @@ impl Conversation {
                 if let Some(work) = self.first(&user) {
                     work.known.targets.push((*seq, target));
                 }
+                false
+            }
+            (Need::Oldest(drops), Some(Answer::Conversation(stored))) => {
+                // Where nothing is stored yet, nothing was dropped.
+                let oldest = stored.map_or(self.oldest, |stored| stored.oldest);
+                self.oldest = self.oldest.max(oldest);
+                self.oldest_known = Some(*drops);
                 false
             }
             _ => true,

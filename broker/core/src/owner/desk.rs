@@ -37,8 +37,8 @@ const PARKED_OVERHEAD_BYTES: usize = 1 << 10;
 /// A read under way.
 #[derive(Debug)]
 pub(super) enum Load {
-    /// The conversation itself.
-    Conversation,
+    /// The conversation itself; with how often events had been dropped when it was asked for.
+    Conversation(u64),
     /// Something that a user's first piece of work needs.
     For {
         /// Whose work.
@@ -70,6 +70,8 @@ pub(super) struct Desk {
     pub(super) parked_bytes_max: usize,
     /// Members in memory, all conversations together.
     pub(super) members: usize,
+    /// How often storage has dropped events.
+    pub(super) drops: u64,
     /// How many notices may be on their way to inboxes.
     pub(super) notices_max: usize,
     /// What of them is to be sent again.
@@ -95,6 +97,7 @@ impl Desk {
             parked_bytes: 0,
             parked_bytes_max: config.shard_bytes_max / PARKED_PART,
             members: 0,
+            drops: 0,
             notices_max: NOTICES_MAX,
             retries: Retries::default(),
             config,
@@ -230,6 +233,7 @@ impl Desk {
                     bytes_max: 1,
                     backward: false,
                 },
+                Need::Oldest(_) => Query::Conversation { conversation },
             };
             if let Need::Member(member) = need {
                 work.known.wanted.push(member);

@@ -4,7 +4,6 @@ use bytes::Bytes;
 use prost::Message as _;
 use rialto_protocol::{
     error::ErrorCode,
-    event,
     frame::{self, FrameKind, HEADER_BYTES},
     ids::{ConversationId, Cursor, Epoch, RequestId, Seq, UserId},
     record::Table,
@@ -20,12 +19,12 @@ use crate::{
 
 use super::{
     conversation::Conversation,
-    deliver::fitting,
     describe::{describe, stored_member},
     desk::{Desk, Load, Stop},
     entry::Waiting,
+    page::{continued, page_of, redact, seq_of},
     rules,
-    work::Work,
+    work::{Need, Work},
 };
 
 /// What a page holds beside its events, with room to spare.
@@ -39,6 +38,8 @@ pub(super) enum ReadJob {
         conn: ConnId,
         user: UserId,
         from: Seq,
+        /// The first that was asked for.
+        first: Seq,
         verify: Option<Epoch>,
         budget: usize,
     },
@@ -46,6 +47,8 @@ pub(super) enum ReadJob {
         origin: Origin,
         user: UserId,
         backward: bool,
+        /// First and last that were asked for.
+        range: (Seq, Seq),
         end: Seq,
         oldest: Seq,
         head: Cursor,
@@ -79,15 +82,18 @@ impl Desk {
                 if member.row.state() != MemberState::Invited {
                     may_read?;
                 }
+                self.require_oldest(conversation)?;
                 let body = describe(conversation, &user)?;
                 self.answer(conversation, *origin, FrameKind::Description, &body, fx);
             }
             ToOwner::CatchUp { .. } => {
                 may_read?;
+                self.require_oldest(conversation)?;
                 self.catch_up(conversation, work, fx);
             }
             ToOwner::History { .. } => {
                 may_read?;
+                self.require_oldest(conversation)?;
                 self.history(conversation, work, fx);
             }
             ToOwner::Members {
@@ -122,6 +128,15 @@ impl Desk {
         Ok(())
     }
 
+    /// The oldest event that is kept must be known as of the last time that some were dropped.
+    pub(super) fn require_oldest(&self, conversation: &Conversation) -> Result<(), Stop> {
+        if conversation.knows_oldest(self.drops) {
+            Ok(())
+        } else {
+            Err(Need::Oldest(self.drops).into())
+        }
+    }
+
     fn catch_up(&mut self, conversation: &Conversation, work: &Work, fx: &mut Effects) {
         let ToOwner::CatchUp {
             edge,
@@ -154,6 +169,7 @@ impl Desk {
             conn: *conn,
             user: *user,
             from: *from,
+            first: start,
             verify,
             budget: *bytes_max,
         };
@@ -221,6 +237,7 @@ impl Desk {
             origin,
             user,
             backward,
+            range: (first, last),
             end,
             oldest,
             head,
@@ -240,12 +257,18 @@ impl Desk {
     /// asked for beyond the end of the log as it was when the reader was judged.
     pub(super) fn finish_read(
         &mut self,
-        conversation: Option<&Conversation>,
+        conversation: Option<&mut Conversation>,
         id: ConversationId,
         job: ReadJob,
         answer: Option<Answer>,
         fx: &mut Effects,
     ) {
+        let conversation = conversation.map(|conversation| {
+            if job.lacks_oldest(answer.as_ref()) {
+                conversation.forget_oldest();
+            }
+            &*conversation
+        });
         let still_may = |user: &UserId| {
             let parties = conversation.and_then(|conversation| conversation.parties(user).ok());
             parties.map_or(Ok(()), |(profile, member)| rules::may_read(profile, member))
@@ -259,6 +282,7 @@ impl Desk {
                     from,
                     verify,
                     budget,
+                    ..
                 },
                 answer,
             ) => {
@@ -277,6 +301,7 @@ impl Desk {
                     origin,
                     user,
                     backward,
+                    range: (first, last),
                     end,
                     oldest,
                     head,
@@ -289,14 +314,18 @@ impl Desk {
                     return;
                 }
                 let events = page_of(redact(events, &tombstones), budget, backward);
+                let found = events.first().and_then(seq_of);
+                let oldest = found
+                    .filter(|seq| !backward && *seq > first)
+                    .unwrap_or(oldest);
                 let reached = if backward {
                     events.first()
                 } else {
                     events.last()
                 };
-                let done = reached
-                    .and_then(|event| event::peek(event).ok())
-                    .is_none_or(|head| head.seq == end);
+                let reached = reached.and_then(seq_of);
+                // Where nothing is left of what was asked for, there is nothing below it either, but perhaps above it.
+                let done = reached.map_or(backward || last == end, |seq| seq == end);
                 let page = frame::history_page(RequestId::PUSH, events.iter(), head, oldest, done);
                 self.tell_reader(
                     conversation,
@@ -377,6 +406,27 @@ impl Desk {
     }
 }
 
+impl ReadJob {
+    /// Whether the answer lacks the first event that was asked for, or all of them: they have been dropped meanwhile.
+    fn lacks_oldest(&self, answer: Option<&Answer>) -> bool {
+        let Some(Answer::Events { events, .. }) = answer else {
+            return false;
+        };
+        let found = events.first().and_then(seq_of);
+        match *self {
+            Self::CatchUp { first, .. }
+            | Self::History {
+                backward: false,
+                range: (first, _),
+                ..
+            } => found != Some(first),
+            // Where a page was cut its first event is another one.
+            Self::History { backward: true, .. } => found.is_none(),
+            Self::Members { .. } | Self::Conversations { .. } => false,
+        }
+    }
+}
+
 fn page_answer(origin: Origin, page: &Bytes) -> Message {
     let body = page.slice(HEADER_BYTES..);
     Message::ToEdge(ToEdge::Answered {
@@ -411,63 +461,4 @@ fn refused(origin: Origin, code: ErrorCode) -> Message {
         code,
         retry_after_ms: 0,
     })
-}
-
-/// Stored events as a reader who is behind gets them; the one to be verified is taken off.
-fn continued(
-    answer: Option<Answer>,
-    from: Seq,
-    verify: Option<Epoch>,
-) -> Result<Vec<Bytes>, ErrorCode> {
-    let Some(Answer::Events {
-        mut events,
-        tombstones,
-    }) = answer
-    else {
-        return Err(ErrorCode::StorageUnavailable);
-    };
-    if let Some(epoch) = verify {
-        let before = events.first().and_then(|event| event::peek(event).ok());
-        match before {
-            Some(head) if head.seq.next() == from && head.epoch == epoch => {
-                events.remove(0);
-            }
-            _ => return Err(ErrorCode::CursorDiverged),
-        }
-    }
-    Ok(redact(events, &tombstones))
-}
-
-/// Deleted messages are not served any more; what stands for them keeps their number.
-fn redact(mut events: Vec<Bytes>, tombstones: &[(Seq, Seq)]) -> Vec<Bytes> {
-    if tombstones.is_empty() {
-        return events;
-    }
-    for event in &mut events {
-        let Ok(head) = event::peek(event) else {
-            continue;
-        };
-        if let Some((_, by)) = tombstones.iter().find(|(seq, _)| *seq == head.seq)
-            && let Ok(redacted) = event::redact(event, *by)
-        {
-            *event = redacted;
-        }
-    }
-    events
-}
-
-/// As many events as a page holds, from the end that was asked for.
-fn page_of(mut events: Vec<Bytes>, budget: usize, backward: bool) -> Vec<Bytes> {
-    if events.is_empty() {
-        return events;
-    }
-    if backward {
-        events.reverse();
-    }
-    let count = fitting(&events, budget);
-    events.truncate(count);
-    if backward {
-        events.reverse();
-    }
-    events
 }

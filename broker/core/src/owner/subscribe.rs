@@ -90,6 +90,7 @@ impl Desk {
         };
         let (profile, member) = conversation.parties(user)?;
         rules::may_read(profile, member)?;
+        self.require_oldest(conversation)?;
         let joining = Joining {
             origin: *origin,
             slot: *slot,

@@ -6,6 +6,7 @@ mod failing;
 mod membership;
 mod outbox;
 mod reading;
+mod retention;
 mod store;
 
 use std::sync::Arc;

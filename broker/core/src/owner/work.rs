@@ -21,6 +21,8 @@ pub(super) enum Need {
     Sent(DeviceId, ClientId),
     /// The event with this number.
     Target(Seq),
+    /// The oldest event that is kept; with how often some had been dropped when it was asked for.
+    Oldest(u64),
 }
 
 /// What is known of an event that another refers to.

@@ -36,7 +36,7 @@ fn gap(conversation: ConversationId, seq: Seq) -> Fault {
 
 impl ViewStore {
     /// First window of events that is kept.
-    pub(super) fn events_from(&self) -> u32 {
+    pub(in super::super) fn events_from(&self) -> u32 {
         self.events_from.load(Relaxed)
     }
 

@@ -20,6 +20,8 @@ pub(super) struct MapStore {
     entries: Vec<Entry>,
     events: HashMap<ConversationId, Vec<Bytes>>,
     rows: BTreeMap<RowKey, Bytes>,
+    /// Events below this one have been dropped.
+    pub(super) oldest: Seq,
 }
 
 impl MapStore {
@@ -136,8 +138,9 @@ impl MapStore {
                 ..
             } => {
                 let log = self.log(*conversation);
+                let first = self.oldest.max(*from);
                 let asked =
-                    |event: &&Bytes| (*from..=*to).contains(&event::peek(event).unwrap().seq);
+                    |event: &&Bytes| (first..=*to).contains(&event::peek(event).unwrap().seq);
                 Answer::Events {
                     events: log.iter().filter(asked).cloned().collect(),
                     tombstones: self.tombstones(*conversation),
@@ -191,7 +194,7 @@ impl MapStore {
             },
             ordinal: head.ordinal,
             time_ms: head.time_ms,
-            oldest: Seq(1),
+            oldest: self.oldest.max(Seq(1)),
             profile: self.row(conversation, Table::Profile, Bytes::new())?,
         })
     }
