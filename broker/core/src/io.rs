@@ -361,7 +361,7 @@ pub enum Answer {
     Events {
         /// Encoded events, rising.
         events: Vec<Bytes>,
-        /// Deleted ones in the range asked for, each with the seq of its delete event.
+        /// Deleted ones among them and edits of deleted ones, rising, each with the seq of the delete event.
         tombstones: Vec<(Seq, Seq)>,
     },
     /// To [`Query::Scan`].

@@ -129,6 +129,7 @@ pub async fn answer(store: Arc<dyn Store>, query: Query) -> Result<Answer, Looku
                 None => Vec::new(),
             };
             tombstones.extend(find_dead_edits(&*store, conversation, &events).await?);
+            tombstones.sort_unstable();
             Answer::Events { events, tombstones }
         }
         Query::Scan {
@@ -314,18 +315,23 @@ mod tests {
         );
         put(&mut records, conversation, 3, &edit(1));
         put(&mut records, conversation, 4, &edit(2));
-        let delete = v1::Delete {
-            target: 1,
-            reason: String::new(),
+        let bury = |records: &mut BytesMut, target, seq| {
+            let delete = v1::Delete {
+                target,
+                reason: String::new(),
+            };
+            put(records, conversation, seq, &Content::Delete(delete));
+            let (key, value) = (key(target), key(seq));
+            record::put_row(records, &conversation, Table::Tombstone, &key, &value);
         };
-        put(&mut records, conversation, 5, &Content::Delete(delete));
-        record::put_row(
+        bury(&mut records, 1, 5);
+        put(
             &mut records,
-            &conversation,
-            Table::Tombstone,
-            &key(1),
-            &key(5),
+            conversation,
+            6,
+            &Content::Message(v1::Message::default()),
         );
+        bury(&mut records, 6, 7);
         let claim = store.claim_now(&[LaneId(0)]).unwrap().remove(0);
         let entry = Entry {
             lane: LaneId(0),
@@ -338,7 +344,7 @@ mod tests {
         let query = Query::Events {
             conversation,
             from: Seq(2),
-            to: Seq(5),
+            to: Seq(7),
             bytes_max: 1 << 20,
             backward: false,
         };
@@ -349,7 +355,11 @@ mod tests {
         let Answer::Events { events, tombstones } = answered else {
             panic!("{answered:?}");
         };
-        assert_eq!(events.len(), 4);
-        assert_eq!(tombstones, [(Seq(3), Seq(5))]);
+        assert_eq!(events.len(), 6);
+        assert_eq!(
+            tombstones,
+            [(Seq(3), Seq(5)), (Seq(6), Seq(7))],
+            "all of them rise, edits among messages"
+        );
     }
 }

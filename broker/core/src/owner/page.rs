@@ -3,74 +3,164 @@
 use bytes::Bytes;
 use rialto_protocol::{
     error::ErrorCode,
-    event,
+    event, frame,
     ids::{Epoch, Seq},
+    limits::DELIVER_EVENTS_MAX,
 };
 
 use crate::io::Answer;
-
-use super::deliver::fitting;
 
 /// Stored events as a reader who is behind gets them; the one to be verified is taken off.
 pub(super) fn continued(
     answer: Option<Answer>,
     from: Seq,
     verify: Option<Epoch>,
+    budget: usize,
 ) -> Result<Vec<Bytes>, ErrorCode> {
-    let Some(Answer::Events {
-        mut events,
-        tombstones,
-    }) = answer
-    else {
+    let Some(Answer::Events { events, tombstones }) = answer else {
         return Err(ErrorCode::StorageUnavailable);
     };
+    let mut events = events.into_iter();
     if let Some(epoch) = verify {
-        let before = events.first().and_then(|event| event::peek(event).ok());
-        match before {
-            Some(head) if head.seq.next() == from && head.epoch == epoch => {
-                events.remove(0);
-            }
-            _ => return Err(ErrorCode::CursorDiverged),
+        let before = events.next().and_then(|event| event::peek(&event).ok());
+        if before.is_none_or(|head| head.seq.next() != from || head.epoch != epoch) {
+            return Err(ErrorCode::CursorDiverged);
         }
     }
-    Ok(redact(events, &tombstones))
+    Ok(page_up(events, &tombstones, budget))
 }
 
-/// Deleted messages are not served any more; what stands for them keeps their number.
-pub(super) fn redact(mut events: Vec<Bytes>, tombstones: &[(Seq, Seq)]) -> Vec<Bytes> {
+/// The events of a page that goes up from the first of them; only those are looked at, and the next.
+pub(super) fn page_up(
+    events: impl IntoIterator<Item = Bytes>,
+    tombstones: &[(Seq, Seq)],
+    budget: usize,
+) -> Vec<Bytes> {
+    let mut bytes = 0;
+    let mut count = 0;
+    // Deleted ones count as they are sent: what stands for a short message is longer than it.
+    let fits = events.into_iter().map(|event| redacted(event, tombstones));
+    fits.take_while(|event| {
+        bytes += frame::event_cost(event.len());
+        count += 1;
+        count == 1 || bytes <= budget
+    })
+    .take(DELIVER_EVENTS_MAX)
+    .collect()
+}
+
+/// The same down from the last of them; they rise all the same.
+pub(super) fn page_down(
+    events: impl IntoIterator<Item = Bytes, IntoIter: DoubleEndedIterator>,
+    tombstones: &[(Seq, Seq)],
+    budget: usize,
+) -> Vec<Bytes> {
+    let mut page = page_up(events.into_iter().rev(), tombstones, budget);
+    page.reverse();
+    page
+}
+
+/// A deleted message is not served any more; what stands for it keeps its number.
+fn redacted(event: Bytes, tombstones: &[(Seq, Seq)]) -> Bytes {
     if tombstones.is_empty() {
-        return events;
+        return event;
     }
-    for event in &mut events {
-        let Ok(head) = event::peek(event) else {
-            continue;
-        };
-        if let Some((_, by)) = tombstones.iter().find(|(seq, _)| *seq == head.seq)
-            && let Ok(redacted) = event::redact(event, *by)
-        {
-            *event = redacted;
-        }
+    let by = seq_of(&event).and_then(|seq| {
+        let place = tombstones.binary_search_by_key(&seq, |(dead, _)| *dead);
+        place.ok().map(|place| tombstones[place].1)
+    });
+    match by {
+        Some(by) => event::redact(&event, by).unwrap_or(event),
+        None => event,
     }
-    events
-}
-
-/// As many events as a page holds, from the end that was asked for.
-pub(super) fn page_of(mut events: Vec<Bytes>, budget: usize, backward: bool) -> Vec<Bytes> {
-    if events.is_empty() {
-        return events;
-    }
-    if backward {
-        events.reverse();
-    }
-    let count = fitting(&events, budget);
-    events.truncate(count);
-    if backward {
-        events.reverse();
-    }
-    events
 }
 
 /// The event's number.
 pub(super) fn seq_of(event: &Bytes) -> Option<Seq> {
     event::peek(event).ok().map(|head| head.seq)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use bytes::BytesMut;
+    use rialto_protocol::{
+        event::EventHead,
+        ids::{ClientId, DeviceId, Ordinal, UserId},
+        v1::{self, event::Content},
+    };
+
+    use super::*;
+
+    /// Short messages with rising numbers, all of them deleted by the event with this number.
+    fn deleted(count: u64, by: Seq) -> (Vec<Bytes>, Vec<(Seq, Seq)>) {
+        let message = Content::Message(v1::Message {
+            body: Bytes::from_static(b"x"),
+            ..v1::Message::default()
+        });
+        let head = |seq| EventHead {
+            seq: Seq(seq),
+            epoch: Epoch(1),
+            time_ms: 1,
+            ordinal: Ordinal(seq),
+            sender: UserId::from_name("ann"),
+            device: DeviceId::from_bytes([1; 16]),
+            client_id: ClientId::v7(seq, [0; 10]),
+        };
+        let events = (1..=count).map(|seq| {
+            let mut event = BytesMut::new();
+            event::encode_into(&mut event, &head(seq), &message);
+            event.freeze()
+        });
+        let tombstones = (1..=count).map(|seq| (Seq(seq), by));
+        (events.collect(), tombstones.collect())
+    }
+
+    fn is_redacted(event: &Bytes) -> bool {
+        event::content_field(event) == Ok(event::CONTENT_REDACTED)
+    }
+
+    #[test]
+    fn all_deleted_messages_of_many_are_taken_out() {
+        let (events, tombstones) = deleted(7_000, Seq(9_000));
+        let mut next = 0;
+        while next < events.len() {
+            let page = page_up(events[next..].to_vec(), &tombstones, usize::MAX);
+            assert!(page.iter().all(is_redacted));
+            next += page.len();
+        }
+        let page = page_down(events, &tombstones, usize::MAX);
+        assert!(page.iter().all(is_redacted));
+        assert_eq!(page.last().and_then(seq_of), Some(Seq(7_000)));
+    }
+
+    #[test]
+    fn only_what_is_sent_is_looked_at_and_it_fits_as_it_is_sent() {
+        const BUDGET: usize = 4_000;
+        // What stands for these is longer than they are.
+        let (events, tombstones) = deleted(7_000, Seq(u64::MAX));
+        let looked_at = Cell::new(0);
+        let counted = || {
+            events
+                .iter()
+                .cloned()
+                .inspect(|_| looked_at.set(looked_at.get() + 1))
+        };
+        for goes_up in [true, false] {
+            let page = if goes_up {
+                page_up(counted(), &tombstones, BUDGET)
+            } else {
+                page_down(counted(), &tombstones, BUDGET)
+            };
+            assert_eq!(looked_at.take(), page.len() + 1);
+            let cost = |event: &Bytes| frame::event_cost(event.len());
+            let bytes: usize = page.iter().map(cost).sum();
+            assert!(page.iter().all(is_redacted) && bytes <= BUDGET);
+            assert!(bytes + cost(&page[0]) > BUDGET, "the page is full");
+        }
+        let (none, whole) = (Vec::new(), page_up(events[..1].to_vec(), &[], 0));
+        assert_eq!(page_up(none, &tombstones, BUDGET), Vec::<Bytes>::new());
+        assert_eq!(whole, events[..1], "one goes in any case");
+    }
 }

@@ -22,7 +22,7 @@ use super::{
     describe::{describe, stored_member},
     desk::{Desk, Load, Stop},
     entry::Waiting,
-    page::{continued, page_of, redact, seq_of},
+    page::{continued, page_down, page_up, seq_of},
     rules,
     work::{Need, Work},
 };
@@ -286,8 +286,8 @@ impl Desk {
                 },
                 answer,
             ) => {
-                let result = still_may(&user).and_then(|()| continued(answer, from, verify));
-                let result = result.map(|events| page_of(events, budget, false));
+                let result =
+                    still_may(&user).and_then(|()| continued(answer, from, verify, budget));
                 self.tell_reader(
                     conversation,
                     &user,
@@ -313,7 +313,11 @@ impl Desk {
                     self.tell_reader(conversation, &user, origin.edge, refused(origin, code), fx);
                     return;
                 }
-                let events = page_of(redact(events, &tombstones), budget, backward);
+                let events = if backward {
+                    page_down(events, &tombstones, budget)
+                } else {
+                    page_up(events, &tombstones, budget)
+                };
                 let found = events.first().and_then(seq_of);
                 let oldest = found
                     .filter(|seq| !backward && *seq > first)
