@@ -221,7 +221,11 @@ pub(super) fn page_answers(samples: &mut Samples) {
         "members_page",
         FrameKind::MembersPage,
         18,
-        v1::MembersPage { members, end: true },
+        v1::MembersPage {
+            members,
+            end: true,
+            last_user: bob().to_proto(),
+        },
     );
     let page = v1::ConversationsPage {
         listings: vec![listing()],

@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 const EXACT_MAX: u64 = (1 << 53) - 1;
 
 /// Fields of type `bytes` that hold an id or a list of ids.
-const IDS: [&str; 16] = [
+const IDS: [&str; 17] = [
     "after_conversation",
     "after_user",
     "client_id",
@@ -22,6 +22,7 @@ const IDS: [&str; 16] = [
     "conversations",
     "created_by",
     "device",
+    "last_user",
     "members",
     "mentions",
     "on_behalf_of",

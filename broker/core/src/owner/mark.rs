@@ -96,15 +96,11 @@ impl Desk {
         let Some(profile) = &conversation.profile else {
             return;
         };
-        let kind = profile.kind();
+        let (kind, shows_markers) = (profile.kind(), profile.shows_markers());
         if kind != ConversationKind::Inbox {
             self.list(conversation, &user);
         }
-        // Where few talk to each other they see how far the others have read.
-        if !matches!(
-            kind,
-            ConversationKind::Direct | ConversationKind::Group | ConversationKind::Family
-        ) {
+        if !shows_markers {
             return;
         }
         let Some(member) = conversation.member(&user) else {

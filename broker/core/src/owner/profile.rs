@@ -52,6 +52,14 @@ impl Profile {
         self.visibility() == Visibility::Public
     }
 
+    /// Members see how far the others have read: where few talk to each other.
+    pub(super) fn shows_markers(&self) -> bool {
+        matches!(
+            self.kind(),
+            ConversationKind::Direct | ConversationKind::Group | ConversationKind::Family
+        )
+    }
+
     /// Least role that may write.
     pub(super) fn least_writer(&self) -> Role {
         match self.write_role() {

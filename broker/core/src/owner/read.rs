@@ -19,7 +19,7 @@ use crate::{
 
 use super::{
     conversation::Conversation,
-    describe::{describe, stored_member},
+    describe::{Viewer, describe},
     desk::{Desk, Load, Stop},
     entry::Waiting,
     page::{continued, page_down, page_up, seq_of},
@@ -56,7 +56,7 @@ pub(super) enum ReadJob {
     },
     Members {
         origin: Origin,
-        user: UserId,
+        viewer: Viewer,
         limit: usize,
     },
     Conversations {
@@ -104,6 +104,7 @@ impl Desk {
                 ..
             } => {
                 may_read?;
+                let viewer = Viewer::new(*user, profile, member);
                 let after = after.map_or_else(Bytes::new, |after| after.to_proto());
                 let limit = *limit as usize;
                 let query = Query::Scan {
@@ -116,7 +117,7 @@ impl Desk {
                     conversation.id,
                     Load::Read(ReadJob::Members {
                         origin: *origin,
-                        user: *user,
+                        viewer,
                         limit,
                     }),
                     query,
@@ -342,27 +343,26 @@ impl Desk {
             (
                 ReadJob::Members {
                     origin,
-                    user,
+                    viewer,
                     limit,
                 },
-                Some(Answer::Scan(mut rows)),
+                Some(Answer::Scan(rows)),
             ) => {
+                let user = viewer.user();
                 if let Err(code) = still_may(&user) {
                     self.tell_reader(conversation, &user, origin.edge, refused(origin, code), fx);
                     return;
                 }
-                let end = rows.len() <= limit;
-                rows.truncate(limit);
-                let members = rows
-                    .iter()
-                    .filter_map(|(key, row)| stored_member(key, row, &user))
-                    .collect();
-                let message = answered(
-                    origin,
-                    FrameKind::MembersPage,
-                    &v1::MembersPage { members, end },
-                );
-                self.tell_reader(conversation, &user, origin.edge, message, fx);
+                let parties = conversation.and_then(|it| it.parties(&user).ok());
+                let viewer = parties.map_or(viewer, |(profile, member)| {
+                    Viewer::new(user, profile, member)
+                });
+                let page = members_page(&rows, limit, &viewer, conversation);
+                let message = answered(origin, FrameKind::MembersPage, &page);
+                match conversation {
+                    Some(conversation) => self.reply(conversation, origin.edge, message, fx),
+                    None => fx.send(origin.edge, message),
+                }
             }
             (ReadJob::Conversations { origin, limit }, Some(Answer::Scan(mut rows))) => {
                 let end = rows.len() <= limit;
@@ -428,6 +428,27 @@ impl ReadJob {
             Self::History { backward: true, .. } => found.is_none(),
             Self::Members { .. } | Self::Conversations { .. } => false,
         }
+    }
+}
+
+/// What the viewer may see of the members that were read, of which one is more than the page may hold.
+fn members_page(
+    rows: &[(Bytes, Bytes)],
+    limit: usize,
+    viewer: &Viewer,
+    conversation: Option<&Conversation>,
+) -> v1::MembersPage {
+    let looked_at = &rows[..rows.len().min(limit)];
+    let members = looked_at.iter().filter_map(|(key, row)| {
+        let user = UserId::from_slice(key).ok()?;
+        viewer.show(user, row, conversation)
+    });
+    v1::MembersPage {
+        members: members.collect(),
+        end: rows.len() <= limit,
+        last_user: looked_at
+            .last()
+            .map_or_else(Bytes::new, |(key, _)| key.clone()),
     }
 }
 

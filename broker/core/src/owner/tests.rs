@@ -3,6 +3,7 @@
 mod append;
 mod bounds;
 mod failing;
+mod members;
 mod membership;
 mod outbox;
 mod reading;

@@ -275,7 +275,8 @@ impl Client {
         .await
     }
 
-    /// A page of a conversation's members: those after `after`, or the first; at most `members_max`, 1 to 500, 0 for 100.
+    /// A page of a conversation's members: those after `after`, which is `last_user` of the page before, or the first; at most
+    /// `members_max`, 1 to 500, 0 for 100. Members whom the user may not see are left out: a page may be short, or empty.
     ///
     /// Cancelled, it changes nothing.
     ///
