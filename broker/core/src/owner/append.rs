@@ -3,7 +3,7 @@
 use prost::Message as _;
 use rialto_protocol::{
     error::ErrorCode,
-    ids::{ClientId, LaneId, Seq, UserId},
+    ids::{ClientId, Seq, UserId},
     planted::{self, Mistake},
     record::Table,
     v1::{self, draft::Content as DraftContent, event::Content},
@@ -196,23 +196,8 @@ impl Desk {
         body: &Body<'_>,
     ) -> Result<Receipt, Refusal> {
         let (profile, member) = conversation.parties(&author.user)?;
-        let pace = self.may_write(now, conversation.lane, profile, member)?;
+        let pace = may_write(now, profile, member)?;
         self.write_message(now, conversation, author, body, pace)
-    }
-
-    /// Whether the member may write a message now.
-    pub(super) fn may_write(
-        &mut self,
-        now: Now,
-        lane: LaneId,
-        profile: &Profile,
-        member: &Member,
-    ) -> Result<MayWrite, Refusal> {
-        let journal_ms = self.lanes.get_mut(lane).time_ms().max(now.unix_ms);
-        rules::may_write(profile, member, journal_ms)
-            .map_err(|(code, ms)| Refusal::Code(code, ms))?;
-        let is_slowed = profile.slow_mode_s > 0 && member.role() < v1::Role::Moderator;
-        Ok(MayWrite { is_slowed })
     }
 
     /// Appends a message whose author may write. A part of its caller: as a function of its own it hands its answer back through
@@ -343,6 +328,13 @@ impl Desk {
         self.write_profile(conversation);
         Ok(receipt)
     }
+}
+
+/// Whether the member may write a message now.
+pub(super) fn may_write(now: Now, profile: &Profile, member: &Member) -> Result<MayWrite, Refusal> {
+    rules::may_write(profile, member, now.unix_ms).map_err(|(code, ms)| Refusal::Code(code, ms))?;
+    let is_slowed = profile.slow_mode_s > 0 && member.role() < v1::Role::Moderator;
+    Ok(MayWrite { is_slowed })
 }
 
 /// Its author may write the message.

@@ -42,7 +42,7 @@ pub(super) struct MemberRow {
     /// Seqs of mentions not read, rising.
     #[prost(uint64, repeated, tag = "10")]
     pub(super) mentions: Vec<u64>,
-    /// Journal time of the last message, for slow mode; written with each message only while that is on.
+    /// When the last message came by the clock, for slow mode; written with each message only while that is on.
     #[prost(uint64, tag = "11")]
     pub(super) last_message_ms: u64,
 }

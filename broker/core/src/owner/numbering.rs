@@ -104,7 +104,7 @@ impl Desk {
             member.note_device(device, client_id);
             member.position = position;
             if is_message {
-                member.row.last_message_ms = time_ms;
+                member.row.last_message_ms = now.unix_ms;
             }
         }
         Receipt::Kept {

@@ -16,7 +16,7 @@ use crate::{
 
 use super::{
     Owner,
-    append::{Body, Refusal},
+    append::{Body, Refusal, may_write},
     conversation::{Conversation, Slot},
     desk::Desk,
     member::Novelty,
@@ -102,9 +102,7 @@ impl Desk {
             mentions: &[],
             message,
         };
-        let lane = conversation.lane;
-        let appended = self
-            .may_write(now, lane, profile, member)
+        let appended = may_write(now, profile, member)
             .and_then(|may| self.write_message(now, conversation, author, &body, may));
         match appended {
             Ok(receipt) => Some(receipt),

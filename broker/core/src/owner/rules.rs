@@ -42,11 +42,11 @@ fn is_for_users(profile: &Profile, member: &Member) -> Result<(), ErrorCode> {
     Ok(())
 }
 
-/// May write a message now; `journal_ms` is the journal's time.
+/// May write a message now, which is `now_ms`.
 pub(super) fn may_write(
     profile: &Profile,
     member: &Member,
-    journal_ms: u64,
+    now_ms: u64,
 ) -> Result<(), (ErrorCode, u32)> {
     let plain = |code| (code, 0);
     is_for_users(profile, member).map_err(plain)?;
@@ -54,16 +54,23 @@ pub(super) fn may_write(
     if profile.locked && member.role() < Role::Admin {
         return Err(plain(ErrorCode::ConversationLocked));
     }
-    let wait_ms = u64::from(profile.slow_mode_s) * 1_000;
-    let last_ms = member.row.last_message_ms;
-    let since_ms = journal_ms.saturating_sub(last_ms);
-    if wait_ms > since_ms && member.role() < Role::Moderator && last_ms > 0 {
-        return Err((
-            ErrorCode::SlowMode,
-            u32::try_from(wait_ms - since_ms).unwrap_or(u32::MAX),
-        ));
+    let pace_ms = u64::from(profile.slow_mode_s) * 1_000;
+    if member.role() < Role::Moderator
+        && let Some(wait_ms) = wait_ms(now_ms, member.row.last_message_ms, pace_ms)
+    {
+        return Err((ErrorCode::SlowMode, wait_ms));
     }
     Ok(())
+}
+
+/// How long somebody has to wait who may do something every `pace_ms` and did at `last_ms` (0: never); `None`: not at all.
+/// That it was done in time to come shows that the clock had leapt: that counts as never, lest it be waited for.
+fn wait_ms(now_ms: u64, last_ms: u64, pace_ms: u64) -> Option<u32> {
+    let since_ms = now_ms.checked_sub(last_ms).filter(|_| last_ms > 0)?;
+    let wait_ms = pace_ms
+        .checked_sub(since_ms)
+        .filter(|wait_ms| *wait_ms > 0)?;
+    Some(u32::try_from(wait_ms).unwrap_or(u32::MAX))
 }
 
 /// May react to, vote on or answer others' messages.

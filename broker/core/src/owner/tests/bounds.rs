@@ -173,6 +173,34 @@ fn slow_mode_outlasts_a_restart() {
 }
 
 #[test]
+fn slow_mode_goes_on_as_before_once_a_clock_that_leapt_is_set_right() {
+    const DAY_MS: u64 = 24 * 3_600 * 1_000;
+    let mut world = World::new();
+    let (alice, bob) = (user("alice"), user("bob"));
+    let group = world.create(alice, ConversationKind::Group, false, &[bob]);
+    let slow = Content::Settings(v1::Settings {
+        slow_mode_s: Some(60),
+        ..v1::Settings::default()
+    });
+    seq_of(world.publish(alice, group, slow));
+    world.now.unix_ms += DAY_MS;
+    seq_of(world.publish(bob, group, text("one")));
+    world.now.unix_ms -= DAY_MS;
+    seq_of(world.publish(bob, group, text("two")));
+    for wait_s in [60, 1] {
+        assert_eq!(
+            world.publish(bob, group, text("too soon")),
+            Receipt::Refused {
+                code: ErrorCode::SlowMode,
+                retry_after_ms: wait_s * 1_000
+            }
+        );
+        world.now.unix_ms += 59_000;
+    }
+    seq_of(world.publish(bob, group, text("three")));
+}
+
+#[test]
 fn editing_again_mentions_nobody_again() {
     let mut world = World::new();
     let (alice, bob) = (user("alice"), user("bob"));
