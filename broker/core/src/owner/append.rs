@@ -147,7 +147,7 @@ impl Desk {
                 ))
             }
             DraftContent::Membership(change) => {
-                Ok(self.change_membership(now, conversation, author, draft.client_id, change)?)
+                self.change_membership(now, conversation, author, draft.client_id, change)
             }
             DraftContent::Settings(settings) => {
                 self.append_settings(now, conversation, author, draft, settings)

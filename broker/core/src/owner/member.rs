@@ -45,6 +45,9 @@ pub(super) struct MemberRow {
     /// When the last message came by the clock, for slow mode; written with each message only while that is on.
     #[prost(uint64, tag = "11")]
     pub(super) last_message_ms: u64,
+    /// When the member left of himself by the clock, milliseconds since 1970; 0: never, or he is in again.
+    #[prost(uint64, tag = "12")]
+    pub(super) left_ms: u64,
 }
 
 /// A member in memory.

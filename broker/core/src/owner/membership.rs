@@ -13,6 +13,7 @@ use crate::{
 };
 
 use super::{
+    append::Refusal,
     conversation::Conversation,
     desk::{Desk, Stop, require_member},
     member::Member,
@@ -35,7 +36,7 @@ impl Desk {
         author: Author,
         client_id: ClientId,
         asked: &v1::Membership,
-    ) -> Result<Receipt, Stop> {
+    ) -> Result<Receipt, Refusal> {
         let subject = if asked.user.is_empty() {
             author.user
         } else {
@@ -43,6 +44,18 @@ impl Desk {
         };
         require_member(conversation, &subject)?;
         let change = self.judge(conversation, &author.user, &subject, asked)?;
+        let (_, member) = conversation.parties(&subject)?;
+        // Invited by another, he would come and go as fast.
+        let enters = matches!(
+            asked.action(),
+            MembershipAction::Join | MembershipAction::Invite
+        );
+        if enters
+            && member.row.state() == MemberState::Left
+            && let Some(wait_ms) = rules::wait_to_return_ms(member, now.unix_ms)
+        {
+            return Err(Refusal::Code(ErrorCode::SlowMode, wait_ms));
+        }
         let mut said = asked.clone();
         said.user = subject.to_proto();
         said.set_role(change.role);
@@ -53,6 +66,10 @@ impl Desk {
             client_id,
             &Content::Membership(said),
         );
+        if let Some(member) = conversation.member_mut(&subject) {
+            let leaves = asked.action() == MembershipAction::Leave;
+            member.row.left_ms = if leaves { now.unix_ms } else { 0 };
+        }
         self.carry_out(conversation, subject, &change);
         Ok(receipt)
     }

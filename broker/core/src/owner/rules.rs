@@ -7,6 +7,10 @@ use rialto_protocol::{
 
 use super::{member::Member, profile::Profile, work::Target};
 
+/// Least time from leaving to entering again or being invited, milliseconds. Who left by mistake can wait as long; who comes
+/// and goes on purpose, where he may not even write, must not be able to fill the log that all others read.
+const RETURN_PACE_MS: u64 = 5_000;
+
 /// May read: members, and everybody where it is public, but nobody who is banned.
 pub(super) fn may_read(profile: &Profile, member: &Member) -> Result<(), ErrorCode> {
     match member.row.state() {
@@ -71,6 +75,11 @@ fn wait_ms(now_ms: u64, last_ms: u64, pace_ms: u64) -> Option<u32> {
         .checked_sub(since_ms)
         .filter(|wait_ms| *wait_ms > 0)?;
     Some(u32::try_from(wait_ms).unwrap_or(u32::MAX))
+}
+
+/// How long one who left has to wait before he enters again or is invited, milliseconds; `None`: not at all.
+pub(super) fn wait_to_return_ms(member: &Member, now_ms: u64) -> Option<u32> {
+    wait_ms(now_ms, member.row.left_ms, RETURN_PACE_MS)
 }
 
 /// May react to, vote on or answer others' messages.

@@ -139,6 +139,49 @@ fn anybody_enters_what_is_public_unless_banned() {
 }
 
 #[test]
+fn who_comes_and_goes_waits_before_coming_back() {
+    const DAY_MS: u64 = 24 * 3_600 * 1_000;
+    let mut world = World::new();
+    let (alice, bob) = (user("alice"), user("bob"));
+    let channel = world.create(alice, ConversationKind::Channel, true, &[]);
+    let too_soon = |retry_after_ms| Receipt::Refused {
+        code: ErrorCode::SlowMode,
+        retry_after_ms,
+    };
+    seq_of(act(&mut world, bob, channel, Action::Join, None));
+    seq_of(act(&mut world, bob, channel, Action::Leave, None));
+    assert_eq!(
+        act(&mut world, bob, channel, Action::Join, None),
+        too_soon(5_000)
+    );
+    let mut world = world.restart();
+    world.now.unix_ms += 4_000;
+    assert_eq!(
+        act(&mut world, bob, channel, Action::Join, None),
+        too_soon(1_000),
+        "a restart makes no difference"
+    );
+    world.now.unix_ms += 1_000;
+    seq_of(act(&mut world, bob, channel, Action::Join, None));
+    for _ in 0..2 {
+        seq_of(act(&mut world, bob, channel, Action::Leave, None));
+        assert_eq!(
+            act(&mut world, alice, channel, Action::Invite, Some(bob)),
+            too_soon(5_000)
+        );
+        world.now.unix_ms += 5_000;
+        seq_of(act(&mut world, alice, channel, Action::Invite, Some(bob)));
+    }
+    seq_of(act(&mut world, bob, channel, Action::Join, None));
+    world.now.unix_ms += DAY_MS;
+    seq_of(act(&mut world, bob, channel, Action::Leave, None));
+    world.now.unix_ms -= DAY_MS;
+    seq_of(act(&mut world, bob, channel, Action::Join, None));
+    seq_of(act(&mut world, alice, channel, Action::Remove, Some(bob)));
+    seq_of(act(&mut world, bob, channel, Action::Join, None));
+}
+
+#[test]
 fn nobody_rises_above_who_gives_the_role() {
     let mut world = World::new();
     let (alice, bob, carol) = (user("alice"), user("bob"), user("carol"));
