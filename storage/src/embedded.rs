@@ -246,6 +246,10 @@ impl Views for EmbeddedStore {
     ) -> StoreFuture<Option<SentEvent>, ViewsError> {
         self.read(move |work| merge::find_sent(work, conversation, user, device, client_id))
     }
+
+    fn sent_as_of_ms(&self) -> u64 {
+        self.0.work.views.newest_time_ms()
+    }
 }
 
 impl Directory for EmbeddedStore {

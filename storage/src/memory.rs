@@ -321,6 +321,10 @@ impl Views for MemoryStore {
             client_id,
         )))
     }
+
+    fn sent_as_of_ms(&self) -> u64 {
+        0
+    }
 }
 
 impl Directory for MemoryStore {

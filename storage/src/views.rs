@@ -46,7 +46,7 @@ pub trait Views: Send + Sync + 'static {
         user: UserId,
     ) -> StoreFuture<SentDevices, ViewsError>;
 
-    /// The event that was appended under this `client_id`; kept for 7 days at least.
+    /// The event that was appended under this `client_id`; kept until 7 days have passed by [`Views::sent_as_of_ms`].
     fn find_sent(
         &self,
         conversation: ConversationId,
@@ -54,6 +54,10 @@ pub trait Views: Send + Sync + 'static {
         device: DeviceId,
         client_id: ClientId,
     ) -> StoreFuture<Option<SentEvent>, ViewsError>;
+
+    /// The greatest journal time that has decided which ids are kept for [`Views::find_sent`], milliseconds since 1970. A clock
+    /// that leapt and was set right leaves it in time to come. To be asked after a look-up that has found nothing.
+    fn sent_as_of_ms(&self) -> u64;
 }
 
 /// The end of a conversation's log.

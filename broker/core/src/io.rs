@@ -356,7 +356,12 @@ pub enum Answer {
         more_devices: bool,
     },
     /// To [`Query::FindSent`].
-    Sent(Option<SentEvent>),
+    Sent {
+        /// Where it went; `None`: it was not found.
+        event: Option<SentEvent>,
+        /// The greatest time by which ids were forgotten, milliseconds since 1970; 0: none were.
+        as_of_ms: u64,
+    },
     /// To [`Query::Events`].
     Events {
         /// Encoded events, rising.

@@ -88,11 +88,13 @@ pub async fn answer(store: Arc<dyn Store>, query: Query) -> Result<Answer, Looku
             let found = store
                 .find_sent(conversation, user, device, client_id)
                 .await?;
-            Answer::Sent(found.map(|sent| SentEvent {
+            let event = found.map(|sent| SentEvent {
                 epoch: sent.epoch,
                 seq: sent.seq,
                 time_ms: sent.time_ms,
-            }))
+            });
+            let as_of_ms = store.sent_as_of_ms();
+            Answer::Sent { event, as_of_ms }
         }
         Query::Events {
             conversation,

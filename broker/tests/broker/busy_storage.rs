@@ -132,6 +132,10 @@ impl Views for BusyStore {
     ) -> StoreFuture<Option<SentEvent>, ViewsError> {
         self.unless_busy(|store| store.find_sent(conversation, user, device, client_id))
     }
+
+    fn sent_as_of_ms(&self) -> u64 {
+        self.store.sent_as_of_ms()
+    }
 }
 
 impl Directory for BusyStore {

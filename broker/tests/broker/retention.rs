@@ -16,7 +16,7 @@ use rialto_storage::{
     embedded::{EmbeddedOptions, EmbeddedStore},
     journal::{Entry, Journal},
     memory::MemoryStore,
-    views::{Order, Range, Scan},
+    views::{Order, Range, Scan, Views},
 };
 
 use crate::support::{Node, text_of, within};
@@ -89,6 +89,8 @@ async fn a_reader_from_the_first_event_on_learns_that_it_was_dropped_and_follows
     copy(&written, &store, group, long_ago_ms).await;
     store.settle().await.unwrap();
 
+    assert_eq!(store.sent_as_of_ms(), long_ago_ms);
+
     let node = Node::start_over(written, Arc::new(store.clone()), |_| ());
     let mut ann = node.join("ann").await;
     ann.follow_all(group).await;
@@ -96,6 +98,7 @@ async fn a_reader_from_the_first_event_on_learns_that_it_was_dropped_and_follows
     assert_eq!(ann.publish(group, "new").await.seq, 10);
     // With that in the views the days before are dropped.
     store.settle().await.unwrap();
+    assert!(store.sent_as_of_ms() > long_ago_ms);
 
     let mut bob = node.join("bob").await;
     let truncated = within("the drop to be noticed", async {

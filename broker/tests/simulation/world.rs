@@ -465,7 +465,10 @@ impl World {
         let (shard, ticket, query) = self.loads.remove(index);
         let skipped = self.plant == Some(Plant::DedupeSkipped);
         let answer = match &query {
-            Query::FindSent { .. } if skipped => Some(rialto_core::io::Answer::Sent(None)),
+            Query::FindSent { .. } if skipped => Some(rialto_core::io::Answer::Sent {
+                event: None,
+                as_of_ms: 0,
+            }),
             _ => {
                 let store = Arc::new(self.store.clone());
                 lookup::answer(store, query.clone())

@@ -37,7 +37,10 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, PoisonError, RwLock,
-        atomic::{AtomicU32, Ordering::Relaxed},
+        atomic::{
+            AtomicU32, AtomicU64,
+            Ordering::{Relaxed, SeqCst},
+        },
     },
 };
 
@@ -137,6 +140,8 @@ pub(super) struct ViewStore {
     partitions: RwLock<Partitions>,
     /// Events of windows before this one are not kept.
     events_from: AtomicU32,
+    /// Greatest journal time that was brought in, or is being: sent ids are kept or not by it.
+    newest_time_ms: AtomicU64,
     events_window_ms: u64,
     sent_window_ms: u64,
 }
@@ -220,6 +225,7 @@ impl ViewStore {
             compaction,
             partitions: RwLock::new(partitions),
             events_from: AtomicU32::new(checkpoint.events_from),
+            newest_time_ms: AtomicU64::new(checkpoint.newest_time_ms),
             events_window_ms: fixed.events_window_ms,
             sent_window_ms: fixed.sent_window_ms,
         };
@@ -284,6 +290,8 @@ impl ViewStore {
         let gathered = Gathered::from_entries(bytes, segment.entries(bytes), scratch, pace)?;
         pace.reached(Step::Gathered)?;
         let newest_time_ms = checkpoint.newest_time_ms.max(gathered.newest_time_ms);
+        // Before ids are left out or dropped by it.
+        self.newest_time_ms.fetch_max(newest_time_ms, SeqCst);
         let applied = self
             .apply(&gathered, newest_time_ms, known, pace)
             .and_then(|()| pace.reached(Step::Applied));

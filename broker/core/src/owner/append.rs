@@ -177,9 +177,11 @@ impl Desk {
             return Ok(Some(event));
         }
         match known.sent {
-            Some((asked, Some(event))) if asked == client_id => Ok(Some(event)),
-            Some((asked, None)) if asked == client_id => {
-                if client_id.time_ms().saturating_add(REMEMBERED_MS) < now.unix_ms {
+            Some((asked, Ok(event))) if asked == client_id => Ok(Some(event)),
+            Some((asked, Err(as_of_ms))) if asked == client_id => {
+                // Where the clock had leapt ids were forgotten that are not old by now.
+                let now_ms = now.unix_ms.max(as_of_ms);
+                if client_id.time_ms().saturating_add(REMEMBERED_MS) < now_ms {
                     return Err(ErrorCode::ClientIdTooOld.into());
                 }
                 Ok(None)

@@ -341,9 +341,9 @@ impl Conversation {
                 }
                 loaded => loaded.is_none(),
             },
-            (Need::Sent(_, client_id), Some(Answer::Sent(event))) => {
+            (Need::Sent(_, client_id), Some(Answer::Sent { event, as_of_ms })) => {
                 if let Some(work) = self.first(&user) {
-                    work.known.sent = Some((*client_id, event));
+                    work.known.sent = Some((*client_id, event.ok_or(as_of_ms)));
                 }
                 false
             }

@@ -45,8 +45,8 @@ pub(super) struct Target {
 /// What was read for a piece of work, beside members.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Known {
-    /// Answer to the last [`Need::Sent`].
-    pub(super) sent: Option<(ClientId, Option<SentEvent>)>,
+    /// Answer to the last [`Need::Sent`]; an error: not found, and the greatest time by which ids were forgotten.
+    pub(super) sent: Option<(ClientId, Result<SentEvent, u64>)>,
     /// Answers to [`Need::Target`]; `None` in the pair: there is no such event.
     pub(super) targets: SmallVec<[(Seq, Option<Target>); 1]>,
     /// Members that were asked for: they stay in memory until the draft is decided.

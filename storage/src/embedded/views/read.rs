@@ -1,6 +1,6 @@
 //! Reads of the database alone: as far as the views have come.
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use bytes::Bytes;
 use fjall::Keyspace;
@@ -38,6 +38,11 @@ impl ViewStore {
     /// First window of events that is kept.
     pub(in super::super) fn events_from(&self) -> u32 {
         self.events_from.load(Relaxed)
+    }
+
+    /// Greatest journal time that has decided which sent ids are kept.
+    pub(in super::super) fn newest_time_ms(&self) -> u64 {
+        self.newest_time_ms.load(SeqCst)
     }
 
     /// The last event that is in.

@@ -101,6 +101,22 @@ fn an_old_id_that_was_never_seen_is_new_within_the_window_and_refused_beyond_it(
 }
 
 #[test]
+fn an_id_that_was_forgotten_because_a_clock_leapt_is_refused_and_not_taken_for_new() {
+    const DAY_MS: u64 = 24 * 3_600 * 1_000;
+    let mut world = World::new();
+    let (alice, _, conversation) = group(&mut world);
+    let early = world.id();
+    world.publish(alice, conversation, text("later id first"));
+    world.store.sent_as_of_ms = world.now.unix_ms + 8 * DAY_MS;
+    world.publish_as(alice, conversation, early, text("earlier id second"));
+    assert_eq!(world.receipt(), refused(ErrorCode::ClientIdTooOld));
+    seq_of(world.publish(alice, conversation, text("a new id is new all the same")));
+    world.store.sent_as_of_ms = world.now.unix_ms + 6 * DAY_MS;
+    world.publish_as(alice, conversation, early, text("earlier id second"));
+    assert_eq!(seq_of(world.receipt()), 4);
+}
+
+#[test]
 fn what_was_not_kept_is_refused_and_the_next_gets_its_number() {
     let mut world = World::new();
     let (alice, bob, conversation) = group(&mut world);

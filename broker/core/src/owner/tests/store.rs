@@ -22,6 +22,8 @@ pub(super) struct MapStore {
     rows: BTreeMap<RowKey, Bytes>,
     /// Events below this one have been dropped.
     pub(super) oldest: Seq,
+    /// Ids of more than 7 days before have been forgotten.
+    pub(super) sent_as_of_ms: u64,
 }
 
 impl MapStore {
@@ -125,11 +127,13 @@ impl MapStore {
                             && head.device == *device
                             && head.client_id == *client_id
                     });
-                Answer::Sent(found.map(|head| SentEvent {
+                let event = found.map(|head| SentEvent {
                     epoch: head.epoch,
                     seq: head.seq,
                     time_ms: head.time_ms,
-                }))
+                });
+                let as_of_ms = self.sent_as_of_ms;
+                Answer::Sent { event, as_of_ms }
             }
             Query::Events {
                 conversation,
