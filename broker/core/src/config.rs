@@ -20,7 +20,7 @@ pub struct CoreConfig {
     pub catch_up_bytes_max: usize,
     /// Subscriptions of one connection.
     pub subscriptions_max: usize,
-    /// Messages a second and a user (and a connection); 0: no limit.
+    /// Messages a second and a user, a Create as one and one more for every 8 members; 0: no limit.
     pub publish_per_s: u32,
     /// Messages at once.
     pub publish_burst: u32,

@@ -9,6 +9,7 @@ pub const ANY_ERROR: &str = "an error code";
 pub const SHED: &[(&str, &str)] = &[
     ("last_seen", "full"),
     ("notices", "full"),
+    ("notices", "user"),
     ("owner", ANY_ERROR),
     ("parked", "full"),
     ("presence", "queue_full"),

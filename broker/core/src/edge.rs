@@ -12,6 +12,7 @@ mod drain;
 mod handshake;
 mod home;
 mod life;
+mod pages;
 mod presence;
 mod publish;
 mod rate;

@@ -138,6 +138,8 @@ pub enum ToOwner {
         conversation: ConversationId,
         /// What it is to be; form checked, `conversation` filled in.
         create: v1::Create,
+        /// A service asks: what inboxes are told of it is on nobody's account.
+        service: bool,
     },
     /// Follow a conversation; answered by [`ToEdge::Subscribed`].
     Subscribe {

@@ -307,6 +307,7 @@ mod tests {
             },
             conversation,
             create: v1::Create::default(),
+            service: false,
         };
         let describe = ToOwner::Describe {
             origin,

@@ -308,7 +308,7 @@ pub const TABLE: &[Key] = &[
         "10",
         (0, MILLION),
         "messages a second",
-        "Messages of one user and of one connection; 0: no limit. Service tokens have none.",
+        "Messages of one user on one shard, a Create as one and one more for every 8 members; 0: no limit. Service tokens have none.",
     ),
     number(
         "limits.publish_burst",

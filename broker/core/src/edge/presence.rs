@@ -330,7 +330,7 @@ impl Edge {
         }
         if !call.service {
             self.request_rate
-                .owe(&mut session.requests, now, users.len() / USERS_PER_TOKEN);
+                .owe(&mut session.requests, users.len() / USERS_PER_TOKEN);
         }
         let call = call.holding(users.len() * WAITING_BYTES);
         let former = std::mem::replace(&mut session.watched, users.clone().into_boxed_slice());

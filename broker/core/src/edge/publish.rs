@@ -251,7 +251,7 @@ impl Edge {
     }
 
     /// How many of so many messages the user may publish now, and when the next.
-    fn turns(&mut self, now: Now, call: Call, messages: usize) -> (usize, u32) {
+    pub(super) fn turns(&mut self, now: Now, call: Call, messages: usize) -> (usize, u32) {
         if call.service {
             return (messages, 0);
         }

@@ -47,9 +47,9 @@ impl Rate {
         }
     }
 
-    /// Takes tokens whether they are there or not: what is missing has to come in before there is another.
-    pub(super) fn owe(self, bucket: &mut Bucket, now: Now, tokens: usize) {
-        bucket.0 = bucket.0.max(now.mono_us * 1_000) + tokens as u64 * self.interval_ns;
+    /// Takes tokens that the bucket may not have yet: the next take waits for them.
+    pub(super) fn owe(self, bucket: &mut Bucket, tokens: usize) {
+        bucket.0 += tokens as u64 * self.interval_ns;
     }
 
     /// Takes up to `wanted` tokens.
@@ -112,6 +112,13 @@ impl UserRates {
             .take(self.buckets.entry(user).or_default(), now, wanted)
     }
 
+    /// What the user took a token for costs more than that one.
+    pub(super) fn owe(&mut self, user: UserId, tokens: usize) {
+        if let Some(bucket) = self.buckets.get_mut(&user) {
+            self.rate.owe(bucket, tokens);
+        }
+    }
+
     /// Buckets in memory.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
@@ -170,7 +177,7 @@ mod tests {
     fn what_is_owed_comes_in_before_the_next() {
         let rate = Rate::new(10, 5);
         let mut bucket = Bucket::default();
-        rate.owe(&mut bucket, at_ms(0), 7);
+        rate.owe(&mut bucket, 7);
         let none = |retry_after_ms| Taken {
             allowed: 0,
             retry_after_ms,

@@ -19,12 +19,8 @@ use crate::{
     message::{Author, Message, Origin, ToOwner},
 };
 
-/// Bytes that a page leaves for what stands beside its events.
-const PAGE_HEAD_BYTES: usize = 256;
-/// What an event of a page is taken to have, for the credit that the answer holds.
-const EVENT_BYTES_GUESS: usize = 1024;
-/// The same of a member, and of a listing.
-const ROW_BYTES_GUESS: usize = 256;
+/// So many members of a new conversation cost what a message does.
+const MEMBERS_PER_MESSAGE: usize = 8;
 
 /// A request and who sends it.
 #[derive(Clone, Copy, Debug)]
@@ -60,8 +56,8 @@ impl Call {
 pub(super) enum Refusal {
     /// The connection is done for.
     Connection(ErrorCode),
-    /// The request alone.
-    Request(ErrorCode),
+    /// The request alone, and when it is worth another try, milliseconds.
+    Request(ErrorCode, u32),
 }
 
 impl From<BodyError> for Refusal {
@@ -72,7 +68,7 @@ impl From<BodyError> for Refusal {
 
 impl From<ErrorCode> for Refusal {
     fn from(code: ErrorCode) -> Self {
-        Self::Request(code)
+        Self::Request(code, retry_hint_ms(code))
     }
 }
 
@@ -123,9 +119,9 @@ impl Edge {
         match result {
             Ok(()) => {}
             Err(Refusal::Connection(code)) => self.fail(now, conn, code, fx),
-            Err(Refusal::Request(code)) => {
+            Err(Refusal::Request(code, retry_after_ms)) => {
                 self.toil.refused += usize::from(frame.kind == FrameKind::Publish);
-                self.refuse(call, code, retry_hint_ms(code), fx);
+                self.refuse(call, code, retry_after_ms, fx);
             }
         }
     }
@@ -196,7 +192,7 @@ impl Edge {
             FrameKind::Signal => self.signal(call, body::decode(body)?, fx),
             FrameKind::Watch => self.watch(now, call, &body::decode(body)?, fx),
             FrameKind::SetPresence => self.set_presence(now, call, body::decode(body)?, fx),
-            FrameKind::Create => self.create(call, body::decode(body)?, fx),
+            FrameKind::Create => self.create(now, call, body::decode(body)?, fx),
             FrameKind::Describe => self.describe(call, &body::decode(body)?, fx),
             FrameKind::Members => self.members(call, &body::decode(body)?, fx),
             FrameKind::Conversations => self.conversations(call, &body::decode(body)?, fx),
@@ -248,40 +244,6 @@ impl Edge {
         fx.send(shard, Message::ToOwner(message));
     }
 
-    fn history(
-        &mut self,
-        call: Call,
-        request: &v1::History,
-        fx: &mut Effects,
-    ) -> Result<(), Refusal> {
-        let conversation = check::conversation(&request.conversation)?;
-        let backward = match v1::Direction::try_from(request.direction) {
-            Ok(v1::Direction::Forward) => false,
-            Ok(v1::Direction::Backward) => true,
-            Ok(v1::Direction::Unspecified) | Err(_) => return Err(ErrorCode::InvalidField.into()),
-        };
-        let limit = check::limit(
-            request.limit,
-            limits::HISTORY_EVENTS_DEFAULT,
-            limits::HISTORY_EVENTS_MAX,
-        )?;
-        let frame_bytes_max = self.conns.answer_bytes_max(self.config.frame_bytes_max);
-        let bytes_max = frame_bytes_max.saturating_sub(PAGE_HEAD_BYTES);
-        let call = call.holding(bytes_max.min(limit as usize * EVENT_BYTES_GUESS));
-        let (origin, user, from) = (self.origin(call), call.user, Seq(request.from_seq));
-        let ask = ToOwner::History {
-            origin,
-            user,
-            conversation,
-            from,
-            backward,
-            limit,
-            bytes_max,
-        };
-        self.ask(call, conversation, ask, fx);
-        Ok(())
-    }
-
     fn mark(&mut self, call: Call, request: &v1::Mark, fx: &mut Effects) -> Result<(), Refusal> {
         let conversation = check::conversation(&request.conversation)?;
         let ask = ToOwner::Mark {
@@ -326,8 +288,23 @@ impl Edge {
         Ok(())
     }
 
-    fn create(&mut self, call: Call, request: v1::Create, fx: &mut Effects) -> Result<(), Refusal> {
+    /// Costs as much as messages do: there is an event of it, and every member's inbox is told.
+    fn create(
+        &mut self,
+        now: Now,
+        call: Call,
+        request: v1::Create,
+        fx: &mut Effects,
+    ) -> Result<(), Refusal> {
         let (conversation, create) = check::create(request, call.user)?;
+        let (allowed, retry_after_ms) = self.turns(now, call, 1);
+        if allowed == 0 {
+            return Err(Refusal::Request(ErrorCode::RateLimited, retry_after_ms));
+        }
+        if !call.service {
+            let more = create.members.len() / MEMBERS_PER_MESSAGE;
+            self.user_rates.owe(call.user, more);
+        }
         let (origin, author) = (self.origin(call), call.author());
         self.ask(
             call,
@@ -337,6 +314,7 @@ impl Edge {
                 author,
                 conversation,
                 create,
+                service: call.service,
             },
             fx,
         );
@@ -358,73 +336,6 @@ impl Edge {
                 origin,
                 user,
                 conversation,
-            },
-            fx,
-        );
-        Ok(())
-    }
-
-    fn members(
-        &mut self,
-        call: Call,
-        request: &v1::Members,
-        fx: &mut Effects,
-    ) -> Result<(), Refusal> {
-        let conversation = check::conversation(&request.conversation)?;
-        let after = check::optional(&request.after_user, check::user)?;
-        let limit = check::limit(
-            request.limit,
-            limits::MEMBERS_PAGE_DEFAULT,
-            limits::MEMBERS_PAGE_MAX,
-        )?;
-        let limit = self.rows_of_a_page(limit);
-        let call = call.holding(limit as usize * ROW_BYTES_GUESS);
-        let (origin, user) = (self.origin(call), call.user);
-        self.ask(
-            call,
-            conversation,
-            ToOwner::Members {
-                origin,
-                user,
-                conversation,
-                after,
-                limit,
-            },
-            fx,
-        );
-        Ok(())
-    }
-
-    /// Pages are short while the shard is over its budget.
-    fn rows_of_a_page(&self, limit: u32) -> u32 {
-        let bytes = limit as usize * ROW_BYTES_GUESS;
-        clamped(self.conns.answer_bytes_max(bytes) / ROW_BYTES_GUESS).max(1)
-    }
-
-    fn conversations(
-        &mut self,
-        call: Call,
-        request: &v1::Conversations,
-        fx: &mut Effects,
-    ) -> Result<(), Refusal> {
-        let after = check::optional(&request.after_conversation, check::conversation)?;
-        let limit = check::limit(
-            request.limit,
-            limits::CONVERSATIONS_PAGE_DEFAULT,
-            limits::CONVERSATIONS_PAGE_MAX,
-        )?;
-        let limit = self.rows_of_a_page(limit);
-        let call = call.holding(limit as usize * ROW_BYTES_GUESS);
-        let (origin, user) = (self.origin(call), call.user);
-        let inbox = ConversationId::of_inbox(user);
-        self.ask(
-            call,
-            inbox,
-            ToOwner::Conversations {
-                origin,
-                user,
-                after,
-                limit,
             },
             fx,
         );

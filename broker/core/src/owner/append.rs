@@ -110,8 +110,9 @@ impl Desk {
                 duplicate: true,
             });
         }
-        if may_tell(&draft.content) {
-            self.may_notify(fx)?;
+        let notices = notices_of(&draft.content);
+        if notices > 0 {
+            self.may_notify(author.user, notices, fx)?;
         }
         match &draft.content {
             DraftContent::Message(message) => {
@@ -378,13 +379,13 @@ impl From<Stop> for Refusal {
     }
 }
 
-/// Whether inboxes may have to be told of it.
-fn may_tell(content: &DraftContent) -> bool {
+/// How many inboxes may have to be told of it.
+fn notices_of(content: &DraftContent) -> usize {
     match content {
-        DraftContent::Message(message) => !message.mentions.is_empty(),
-        DraftContent::Edit(edit) => !edit.mentions.is_empty(),
-        DraftContent::Membership(_) => true,
-        _ => false,
+        DraftContent::Message(message) => message.mentions.len(),
+        DraftContent::Edit(edit) => edit.mentions.len(),
+        DraftContent::Membership(_) => 1,
+        _ => 0,
     }
 }
 

@@ -44,6 +44,7 @@ impl Desk {
             origin,
             author,
             create,
+            service,
             ..
         } = &work.ask
         else {
@@ -57,8 +58,12 @@ impl Desk {
             }
             Some(_) => return Err(ErrorCode::ConversationExists.into()),
             None => {
-                self.may_notify(fx)?;
-                self.open_asked(now, conversation, *author, create)?;
+                let account = if *service {
+                    UserId::SYSTEM
+                } else {
+                    author.user
+                };
+                self.open_asked(now, conversation, *author, account, create, fx)?;
                 false
             }
         };
@@ -82,7 +87,9 @@ impl Desk {
         now: Now,
         conversation: &mut Conversation,
         author: Author,
+        account: UserId,
         create: &v1::Create,
+        fx: &mut Effects,
     ) -> Result<(), ErrorCode> {
         let client_id =
             ClientId::from_slice(&create.client_id).map_err(|_| ErrorCode::ClientIdInvalid)?;
@@ -100,6 +107,7 @@ impl Desk {
         if members.len() > self.config.members_per_conversation_max as usize {
             return Err(ErrorCode::MemberLimit);
         }
+        self.may_notify(account, members.len(), fx)?;
         let peer = if direct {
             others.first().map(UserId::to_proto).unwrap_or_default()
         } else {
@@ -124,7 +132,7 @@ impl Desk {
             },
         );
         for (user, _) in members {
-            self.list(conversation, &user);
+            self.list(conversation, account, &user);
         }
         Ok(())
     }
@@ -140,7 +148,7 @@ impl Desk {
         if conversation.id == ConversationId::of_inbox(user) {
             self.open_own(now, conversation, user, ConversationKind::Inbox);
         } else if conversation.id == ConversationId::of_self(user) {
-            self.may_notify(fx)?;
+            self.may_notify(user, 1, fx)?;
             self.open_own(now, conversation, user, ConversationKind::Self_);
         }
         Ok(())
@@ -178,7 +186,7 @@ impl Desk {
         };
         self.open(now, conversation, author, client_id, opening);
         if kind == ConversationKind::Self_ {
-            self.list(conversation, &user);
+            self.list(conversation, user, &user);
         }
     }
 

@@ -45,8 +45,18 @@ pub(super) struct LogEnd {
     pub(super) time_ms: u64,
 }
 
-/// An outbox record: number in its entry, whose inbox, and the notice.
-pub(super) type Outgoing = (u16, UserId, Bytes);
+/// An outbox record.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    /// Number in its entry.
+    pub(super) index: u16,
+    /// Whose inbox.
+    pub(super) user: UserId,
+    /// Encoded `rialto.v1.Notice`.
+    pub(super) notice: Bytes,
+    /// On whose account.
+    pub(super) account: UserId,
+}
 
 /// An entry that is closed.
 #[derive(Debug)]

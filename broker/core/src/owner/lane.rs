@@ -22,7 +22,7 @@ use crate::{
 
 use super::{
     entry::{Built, LogEnd, Outgoing, Spare, Touched, Waiting},
-    outbox::{ItemId, Outbox},
+    outbox::{ItemId, Notices, Outbox},
 };
 
 /// Room that an entry's buffer keeps for the next one.
@@ -170,11 +170,16 @@ impl Lane {
     }
 
     /// Adds something to be passed on to a user's inbox once the entry is durable.
-    fn notify(&mut self, user: UserId, notice: Bytes) {
+    fn notify(&mut self, account: UserId, user: UserId, notice: Bytes) {
         record::put_outbox(&mut self.open, &user, &notice);
         // An entry is closed long before it holds that many.
         let index = u16::try_from(self.outgoing.len()).unwrap_or(u16::MAX);
-        self.outgoing.push((index, user, notice));
+        self.outgoing.push(Outgoing {
+            index,
+            user,
+            notice,
+            account,
+        });
     }
 
     /// Gives the bytes of the entry.
@@ -220,7 +225,7 @@ pub(super) struct Lanes {
     /// Lanes with something to flush; each once.
     dirty: Vec<LaneId>,
     /// What all of them have to pass on, durable or not.
-    notices: usize,
+    notices: Notices,
     /// Bytes of closed entries and of messages that wait for the disk, be the clients that they are for gone or not.
     bytes: usize,
     bytes_max: usize,
@@ -238,7 +243,7 @@ impl Lanes {
         let notices = known.map(|lane| lane.outbox.len()).sum();
         Self {
             lanes: table,
-            notices,
+            notices: Notices::new(notices, config.hasher()),
             bytes: 0,
             bytes_max: config.shard_bytes_max,
             entry_bytes_max: config.entry_bytes_max,
@@ -278,19 +283,21 @@ impl Lanes {
     }
 
     /// Adds something to be passed on to a user's inbox once the lane's open entry is durable.
-    pub(super) fn notify(&mut self, lane: LaneId, user: UserId, notice: Bytes) {
-        self.notices += 1;
-        self.get_mut(lane).notify(user, notice);
+    pub(super) fn notify(&mut self, lane: LaneId, account: UserId, user: UserId, notice: Bytes) {
+        self.notices.add(account);
+        self.get_mut(lane).notify(account, user, notice);
     }
 
     /// An inbox has an item.
     pub(super) fn passed_on(&mut self, lane: LaneId, item: ItemId) {
-        self.notices -= usize::from(self.get_mut(lane).outbox.remove(item));
+        if let Some(account) = self.get_mut(lane).outbox.remove(item) {
+            self.notices.remove(account);
+        }
     }
 
     /// What all lanes have to pass on.
-    pub(super) fn notices(&self) -> usize {
-        self.notices
+    pub(super) fn notices(&self) -> &Notices {
+        &self.notices
     }
 
     pub(super) fn durable_position(&self, lane: LaneId) -> Position {
@@ -418,7 +425,7 @@ impl Lanes {
             .position(|built| built.position == position)
             && let Some(built) = lane.in_flight.remove(place)
         {
-            self.notices -= built.outgoing.len();
+            self.notices.remove_all(&built.outgoing);
             self.bytes -= built.records.len();
             for (edge, receipted) in built.receipts {
                 lane.wait(position, Waiting::Receipt(edge, receipted));
@@ -448,11 +455,11 @@ impl Lanes {
         let lane = own(&mut self.lanes, lane);
         lane.open.clear();
         lane.touched.clear();
-        self.notices -= lane.outgoing.drain(..).len();
+        self.notices.remove_all(&std::mem::take(&mut lane.outgoing));
         let built = lane.in_flight.drain(..).chain(lane.closed.drain(..));
         let receipts = built
             .inspect(|built| {
-                self.notices -= built.outgoing.len();
+                self.notices.remove_all(&built.outgoing);
                 self.bytes -= built.records.len();
             })
             .flat_map(|built| built.receipts)

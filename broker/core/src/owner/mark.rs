@@ -43,7 +43,7 @@ impl Desk {
         let (profile, member) = conversation.parties(&author.user)?;
         rules::has_role(profile, member, Role::ReadOnly)?;
         if profile.kind() != ConversationKind::Inbox {
-            self.may_notify(fx)?;
+            self.may_notify(author.user, 1, fx)?;
         }
         let visible = conversation.visible().seq;
         if *read > visible || *delivered > visible {
@@ -98,7 +98,7 @@ impl Desk {
         };
         let (kind, shows_markers) = (profile.kind(), profile.shows_markers());
         if kind != ConversationKind::Inbox {
-            self.list(conversation, &user);
+            self.list(conversation, user, &user);
         }
         if !shows_markers {
             return;
@@ -137,14 +137,14 @@ impl Desk {
         if profile.kind() == ConversationKind::Inbox {
             return Err(ErrorCode::KindRefused.into());
         }
-        self.may_notify(fx)?;
+        self.may_notify(author.user, 1, fx)?;
         if let Some(member) = conversation.member_mut(&author.user) {
             member.row.hidden = hidden.unwrap_or(member.row.hidden);
             member.row.muted_until_ms = muted_until_ms.unwrap_or(member.row.muted_until_ms);
         }
         self.lanes.begin(conversation.lane, now);
         self.write_member(conversation, &author.user);
-        self.list(conversation, &author.user);
+        self.list(conversation, author.user, &author.user);
         self.answer(conversation, *origin, FrameKind::Done, &v1::Done {}, fx);
         Ok(())
     }

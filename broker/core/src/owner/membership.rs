@@ -70,7 +70,7 @@ impl Desk {
             let leaves = asked.action() == MembershipAction::Leave;
             member.row.left_ms = if leaves { now.unix_ms } else { 0 };
         }
-        self.carry_out(conversation, subject, &change);
+        self.carry_out(conversation, author.user, subject, &change);
         Ok(receipt)
     }
 
@@ -104,7 +104,13 @@ impl Desk {
         Ok(change)
     }
 
-    fn carry_out(&mut self, conversation: &mut Conversation, subject: UserId, change: &Change) {
+    fn carry_out(
+        &mut self,
+        conversation: &mut Conversation,
+        account: UserId,
+        subject: UserId,
+        change: &Change,
+    ) {
         let seq = conversation.head.cursor.seq;
         let Some((before, after)) =
             conversation.change_state(&subject, seq, change.state, change.role)
@@ -123,7 +129,7 @@ impl Desk {
         if let Some(member) = conversation.member_mut(&subject) {
             member.membership = member.position;
         }
-        self.list(conversation, &subject);
+        self.list(conversation, account, &subject);
         let code = match change.state {
             MemberState::Banned => ErrorCode::Banned,
             MemberState::Removed | MemberState::Left => ErrorCode::NotAMember,
@@ -162,18 +168,20 @@ impl Desk {
     }
 
     /// Passes how a member now stands on to the member's own list.
-    pub(super) fn list(&mut self, conversation: &mut Conversation, user: &UserId) {
+    pub(super) fn list(&mut self, conversation: &mut Conversation, account: UserId, user: &UserId) {
         let Ok((profile, member)) = conversation.parties(user) else {
             return;
         };
         let listing = member.listing(user, &conversation.id, profile);
-        self.notify(conversation, *user, v1::notice::Notice::Listing(listing));
+        let listing = v1::notice::Notice::Listing(listing);
+        self.notify(conversation, account, *user, listing);
     }
 
-    /// Puts a notice into the lane's outbox.
+    /// Puts a notice into the lane's outbox, on the account of who caused it.
     pub(super) fn notify(
         &mut self,
         conversation: &mut Conversation,
+        account: UserId,
         user: UserId,
         notice: v1::notice::Notice,
     ) {
@@ -182,7 +190,7 @@ impl Desk {
         };
         conversation.last_position = self.lanes.get_mut(conversation.lane).open_position();
         let notice = prost::Message::encode_to_vec(&notice).into();
-        self.lanes.notify(conversation.lane, user, notice);
+        self.lanes.notify(conversation.lane, account, user, notice);
     }
 }
 

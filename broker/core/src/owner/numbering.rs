@@ -142,6 +142,7 @@ impl Desk {
             };
             self.notify(
                 conversation,
+                author,
                 *user,
                 v1::notice::Notice::Mentioned(mentioned),
             );

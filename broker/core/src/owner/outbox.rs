@@ -4,8 +4,9 @@
 //! Notices may arrive in another order than they were sent in, because one that was refused is sent again. The user's list
 //! shows the newest all the same: one that a later notice of the same conversation has followed does not change the list.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
+use ahash::RandomState;
 use bytes::Bytes;
 use prost::Message as _;
 use rialto_protocol::{
@@ -20,10 +21,15 @@ use crate::{
     message::{Message, ToOwner},
 };
 
-use super::{desk::Desk, entry::Built};
+use super::{
+    desk::Desk,
+    entry::{Built, Outgoing},
+};
 
 /// Notices of a shard that inboxes do not have yet, of some 500 bytes at most; past it nothing is done that makes more.
 pub(super) const NOTICES_MAX: usize = 100_000;
+/// One part of so many is what one user may have caused of them: whoever makes many leaves room for the others.
+const USER_PART: usize = 16;
 /// How long an item that could not be kept waits before it is sent again.
 const RETRY_US: u64 = 1_000_000;
 /// So many of them are sent at once, and how long the next wait behind them.
@@ -52,12 +58,65 @@ struct Pending {
     time_ms: u64,
     user: UserId,
     notice: Bytes,
+    account: UserId,
     /// The conversation whose place in the user's list it changes.
     listed: Option<ConversationId>,
     /// Has to be sent again.
     refused: bool,
     /// A later one says how the conversation stands.
     is_outdated: bool,
+}
+
+/// How many notices inboxes do not have yet, durable or not, and on whose account.
+#[derive(Debug)]
+pub(super) struct Notices {
+    count: usize,
+    by_account: HashMap<UserId, usize, RandomState>,
+}
+
+impl Notices {
+    /// So many from before the start, of which nobody knows any more who caused them.
+    pub(super) fn new(count: usize, hasher: RandomState) -> Self {
+        Self {
+            count,
+            by_account: HashMap::with_hasher(hasher),
+        }
+    }
+
+    /// One more. The system's account has no limit, and is not kept.
+    pub(super) fn add(&mut self, account: UserId) {
+        self.count += 1;
+        if account != UserId::SYSTEM {
+            *self.by_account.entry(account).or_default() += 1;
+        }
+    }
+
+    /// One less.
+    pub(super) fn remove(&mut self, account: UserId) {
+        self.count -= 1;
+        if let Some(count) = self.by_account.get_mut(&account) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_account.remove(&account);
+            }
+        }
+    }
+
+    /// Those of an entry that is not kept.
+    pub(super) fn remove_all(&mut self, outgoing: &[Outgoing]) {
+        for outgoing in outgoing {
+            self.remove(outgoing.account);
+        }
+    }
+
+    /// All of them.
+    pub(super) fn count(&self) -> usize {
+        self.count
+    }
+
+    fn of(&self, account: UserId) -> usize {
+        self.by_account.get(&account).copied().unwrap_or(0)
+    }
 }
 
 /// What is to be sent again, and when.
@@ -112,16 +171,28 @@ impl Outbox {
             written: Position(0),
         };
         for item in items {
-            let id = (item.position, item.index);
-            outbox.insert(id, item.time_ms, item.user, item.notice);
+            let outgoing = Outgoing {
+                index: item.index,
+                user: item.user,
+                notice: item.notice,
+                account: UserId::SYSTEM,
+            };
+            outbox.insert(item.position, item.time_ms, &outgoing);
         }
         outbox
     }
 
     /// Puts in the newest item.
-    fn insert(&mut self, item: ItemId, time_ms: u64, user: UserId, notice: Bytes) {
-        self.newest = self.newest.max(item.0);
-        let listed = listed(&notice);
+    fn insert(&mut self, position: Position, time_ms: u64, outgoing: &Outgoing) {
+        let Outgoing {
+            index,
+            user,
+            ref notice,
+            account,
+        } = *outgoing;
+        let item = (position, index);
+        self.newest = self.newest.max(position);
+        let listed = listed(notice);
         if let Some(conversation) = listed
             && let Some(former) = self.listings.insert((user, conversation), item)
             && let Some(former) = self.pending.get_mut(&former)
@@ -131,7 +202,8 @@ impl Outbox {
         let pending = Pending {
             time_ms,
             user,
-            notice,
+            notice: notice.clone(),
+            account,
             listed,
             refused: false,
             is_outdated: false,
@@ -139,17 +211,20 @@ impl Outbox {
         self.pending.insert(item, pending);
     }
 
-    /// An inbox has the item; whether it was waited for.
-    pub(super) fn remove(&mut self, item: ItemId) -> bool {
-        let Some(Pending { user, listed, .. }) = self.pending.remove(&item) else {
-            return false;
-        };
+    /// An inbox has the item; on whose account it was, if it was waited for.
+    pub(super) fn remove(&mut self, item: ItemId) -> Option<UserId> {
+        let Pending {
+            user,
+            account,
+            listed,
+            ..
+        } = self.pending.remove(&item)?;
         if let Some(conversation) = listed
             && self.listings.get(&(user, conversation)) == Some(&item)
         {
             self.listings.remove(&(user, conversation));
         }
-        true
+        Some(account)
     }
 
     /// How many are to be passed on.
@@ -209,12 +284,24 @@ fn client_id_of(time_ms: u64, (position, index): ItemId) -> ClientId {
 }
 
 impl Desk {
-    /// Whether something may be done that inboxes have to be told of.
-    pub(super) fn may_notify(&self, fx: &mut Effects) -> Result<(), ErrorCode> {
-        if self.lanes.notices() < self.notices_max {
+    /// Whether something may be done on a user's account that so many inboxes have to be told of. Who has nothing on the way
+    /// may, however many they are, if there is room.
+    pub(super) fn may_notify(
+        &self,
+        account: UserId,
+        count: usize,
+        fx: &mut Effects,
+    ) -> Result<(), ErrorCode> {
+        let notices = self.lanes.notices();
+        let own = notices.of(account);
+        let reason = if notices.count() + count > self.notices_max {
+            "full"
+        } else if own > 0 && own + count > self.notices_max / USER_PART {
+            "user"
+        } else {
             return Ok(());
-        }
-        fx.counters.shed("notices", "full");
+        };
+        fx.counters.shed("notices", reason);
         Err(ErrorCode::Overloaded)
     }
 
@@ -231,11 +318,10 @@ impl Desk {
 
     /// Passes on what a durable entry causes.
     pub(super) fn pass_on(&mut self, lane: LaneId, entry: &Built, fx: &mut Effects) {
-        for (index, user, notice) in &entry.outgoing {
-            let item = (entry.position, *index);
+        for outgoing in &entry.outgoing {
             let outbox = &mut self.lanes.get_mut(lane).outbox;
-            outbox.insert(item, entry.time_ms, *user, notice.clone());
-            self.send_notice(lane, item, fx);
+            outbox.insert(entry.position, entry.time_ms, outgoing);
+            self.send_notice(lane, (entry.position, outgoing.index), fx);
         }
     }
 

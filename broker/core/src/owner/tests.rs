@@ -57,6 +57,8 @@ struct World {
     /// Notices that the test holds back.
     held_notices: Vec<ToOwner>,
     hold_notices: bool,
+    /// Who creates is a service.
+    service: bool,
     said: Vec<ToEdge>,
 }
 
@@ -92,6 +94,7 @@ impl World {
             fail_loads: false,
             held_notices: Vec::new(),
             hold_notices: false,
+            service: false,
             said: Vec::new(),
         };
         world.settle();
@@ -263,6 +266,7 @@ impl World {
             author: author(user),
             conversation,
             create,
+            service: self.service,
         });
         conversation
     }

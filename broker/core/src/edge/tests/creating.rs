@@ -10,9 +10,9 @@ use rialto_protocol::{
 
 use super::{
     requests::outcome,
-    rig::{Rig, client_id, conversation, user},
+    rig::{Rig, client_id, conversation, decode, user},
 };
-use crate::message::ToOwner;
+use crate::{io::Transport, message::ToOwner};
 
 fn create(kind: v1::ConversationKind) -> v1::Create {
     v1::Create {
@@ -165,4 +165,34 @@ fn members_are_named_once_and_the_creator_not_at_all() {
         panic!("Create")
     };
     assert_eq!(create.members, [user("bob").to_proto()]);
+}
+
+#[test]
+fn a_create_costs_as_a_message_does_and_one_more_for_each_eight_members() {
+    let mut rig = Rig::new();
+    let conn = rig.connect("ann");
+    let members = |count: usize| {
+        let users = (0..count).map(|number| user(&format!("user {number}")).to_proto());
+        v1::Create {
+            members: users.collect(),
+            ..create(v1::ConversationKind::Group)
+        }
+    };
+    // Of thirty at once.
+    for _ in 0..29 {
+        assert!(outcome(&mut rig, conn, FrameKind::Create, &members(7)).is_ok());
+    }
+    // What it costs beyond what is left is owed.
+    assert!(outcome(&mut rig, conn, FrameKind::Create, &members(500)).is_ok());
+    rig.send(conn, FrameKind::Create, 6, &members(0));
+    let error: v1::Error = decode(&rig.frame(conn));
+    assert_eq!(ErrorCode::from_proto(&error), Some(ErrorCode::RateLimited));
+    assert_eq!(error.retry_after_ms, 6_300);
+    rig.pass_ms(6_300);
+    assert!(outcome(&mut rig, conn, FrameKind::Create, &members(0)).is_ok());
+    let service = rig.connect_as("bridge", Transport::default(), &[], true);
+    for _ in 0..100 {
+        let asked = outcome(&mut rig, service, FrameKind::Create, &members(500));
+        assert!(matches!(asked, Ok(ToOwner::Create { service: true, .. })));
+    }
 }

@@ -412,6 +412,7 @@ fn who_created_and_was_put_out_does_not_learn_how_it_goes_on() {
         author: author(alice),
         conversation: group,
         create: create.clone(),
+        service: false,
     };
     let again = ask(&mut world);
     world.send(again);

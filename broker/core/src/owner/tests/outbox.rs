@@ -61,10 +61,23 @@ impl World {
             .state()
     }
 
-    fn shed_notices(&self) -> u64 {
+    fn shed_notices(&self, reason: &str) -> u64 {
         let mut shed = self.fx.counters.shed.iter();
-        let found = shed.find(|(shed, _)| (shed.queue, shed.reason) == ("notices", "full"));
+        let found = shed.find(|(shed, _)| (shed.queue, shed.reason) == ("notices", reason));
         found.map_or(0, |(_, count)| *count)
+    }
+
+    fn mark_unread(&mut self, user: UserId, conversation: ConversationId) -> Option<ErrorCode> {
+        let origin = self.origin();
+        self.send(ToOwner::Mark {
+            origin,
+            author: author(user),
+            conversation,
+            read: Seq(1),
+            delivered: Seq(1),
+            unread: true,
+        });
+        self.refusal()
     }
 }
 
@@ -157,27 +170,85 @@ fn what_makes_notices_is_refused_while_too_many_are_on_their_way() {
         muted_until_ms: None,
     });
     assert_eq!(world.refusal(), Some(ErrorCode::Overloaded));
-    let origin = world.origin();
-    world.send(ToOwner::Mark {
-        origin,
-        author: author(bob),
-        conversation: group,
-        read: Seq(1),
-        delivered: Seq(1),
-        unread: false,
-    });
-    assert_eq!(world.refusal(), Some(ErrorCode::Overloaded));
+    assert_eq!(world.mark_unread(bob, group), Some(ErrorCode::Overloaded));
     assert_eq!(
         world.subscribe(alice, ConversationId::of_self(alice)),
         Err(ErrorCode::Overloaded),
         "notes are listed once they are opened"
     );
-    assert_eq!(world.shed_notices(), 6);
+    assert_eq!(world.shed_notices("full"), 6);
     seq_of(world.publish(alice, group, text("nobody is told of this")));
     for notice in world.take_notices() {
         world.send(notice);
     }
     seq_of(world.publish(alice, group, mention));
+}
+
+fn people(count: usize) -> Vec<UserId> {
+    (0..count)
+        .map(|number| user(&format!("user {number}")))
+        .collect()
+}
+
+#[test]
+fn one_user_takes_a_sixteenth_of_the_room_for_notices_and_leaves_the_rest_to_others() {
+    let mut world = World::new();
+    let (alice, bob) = (user("alice"), user("bob"));
+    world.hold_notices = true;
+    world.owner.desk.notices_max = 160;
+    let group = world.create(
+        alice,
+        ConversationKind::Group,
+        false,
+        &[&people(8)[..], &[bob]].concat(),
+    );
+    assert_eq!(world.refusal(), None);
+    world.create(alice, ConversationKind::Group, false, &[]);
+    assert_eq!(world.refusal(), Some(ErrorCode::Overloaded));
+    assert_eq!(
+        world.mark_unread(alice, group),
+        Some(ErrorCode::Overloaded),
+        "whatever it is that makes notices"
+    );
+    assert_eq!(world.shed_notices("user"), 2);
+    assert_eq!(world.mark_unread(bob, group), None);
+    world.create(bob, ConversationKind::Group, false, &people(9));
+    assert_eq!(world.refusal(), Some(ErrorCode::Overloaded));
+    world.create(user("carol"), ConversationKind::Group, false, &people(99));
+    assert_eq!(world.refusal(), None, "who has none on the way may");
+    for notice in world.take_notices() {
+        world.send(notice);
+    }
+    world.take_notices();
+    assert_eq!(world.mark_unread(alice, group), None);
+    assert_eq!(world.shed_notices("full"), 0);
+}
+
+#[test]
+fn a_create_is_refused_for_which_there_is_no_room_as_a_whole() {
+    let mut world = World::new();
+    world.hold_notices = true;
+    world.owner.desk.notices_max = 160;
+    world.create(user("alice"), ConversationKind::Group, false, &people(160));
+    assert_eq!(world.refusal(), Some(ErrorCode::Overloaded));
+    assert_eq!(world.owner.desk.lanes.notices().count(), 0);
+    assert_eq!(world.shed_notices("full"), 1);
+}
+
+#[test]
+fn what_services_create_is_on_nobodys_account() {
+    let mut world = World::new();
+    let service = user("service");
+    world.hold_notices = true;
+    world.service = true;
+    world.owner.desk.notices_max = 160;
+    for _ in 0..16 {
+        world.create(service, ConversationKind::Group, false, &people(9));
+        assert_eq!(world.refusal(), None);
+    }
+    world.create(service, ConversationKind::Group, false, &[]);
+    assert_eq!(world.refusal(), Some(ErrorCode::Overloaded));
+    assert_eq!(world.shed_notices("full"), 1);
 }
 
 #[test]
@@ -194,19 +265,21 @@ fn notices_of_entries_that_were_not_kept_take_no_room() {
     for _ in 0..20 {
         world.create(alice, ConversationKind::Group, false, &[bob]);
     }
-    assert_eq!(world.owner.desk.lanes.notices(), 40);
+    assert_eq!(world.owner.desk.lanes.notices().count(), 40);
     world.fail(AppendFailure::NothingKept);
-    assert_eq!(world.owner.desk.lanes.notices(), 0);
+    assert_eq!(world.owner.desk.lanes.notices().count(), 0);
     world.create(alice, ConversationKind::Group, false, &[bob]);
-    assert_eq!(world.owner.desk.lanes.notices(), 0, "all have arrived");
+    assert_eq!(
+        world.owner.desk.lanes.notices().count(),
+        0,
+        "all have arrived"
+    );
 }
 
 #[test]
 fn refused_notices_are_sent_again_some_at_a_time_in_the_order_of_their_refusals() {
     let mut world = World::new();
-    let others: Vec<UserId> = (0..499)
-        .map(|number| user(&format!("user {number}")))
-        .collect();
+    let others = people(499);
     world.hold_notices = true;
     for _ in 0..5 {
         world.create(user("alice"), ConversationKind::Group, false, &others);
