@@ -12,6 +12,7 @@ mod drain;
 mod handshake;
 mod home;
 mod life;
+mod orphans;
 mod pages;
 mod presence;
 mod publish;
@@ -278,6 +279,13 @@ impl Edge {
         counters.sessions = self.open;
         counters.subscriptions = self.subs.len() as u64;
     }
+    /// Whether something that the connection asked for is not answered, though it is gone. [`crate::io::Output::Settled`] tells
+    /// of the end of that.
+    #[must_use]
+    pub fn awaits_answers(&self, conn: ConnId) -> bool {
+        self.conns.has_left_behind(conn)
+    }
+
 
     /// Tells a user's presence home what the sessions here add up to now.
     fn report(&self, now: Now, user: UserId, state: Option<v1::PresenceState>, fx: &mut Effects) {

@@ -172,6 +172,11 @@ pub enum Output {
         /// The connection.
         conn: ConnId,
     },
+    /// All is answered that a connection had asked for which is gone.
+    Settled {
+        /// The connection.
+        conn: ConnId,
+    },
     /// Verify an access token.
     Authenticate {
         /// The connection.

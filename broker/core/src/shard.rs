@@ -139,6 +139,12 @@ impl Shard {
         self.edge.may_read(conn)
     }
 
+    /// Whether something is under way that a connection asked for which is gone; when not any more, [`Output::Settled`] tells.
+    #[must_use]
+    pub fn awaits_answers(&self, conn: ConnId) -> bool {
+        self.edge.awaits_answers(conn)
+    }
+
     /// Whether connections hold so much that little is to be read of each at once.
     #[must_use]
     pub fn is_crowded(&self) -> bool {

@@ -7,6 +7,7 @@ mod registration;
 
 use std::{
     cell::{Cell, RefCell, RefMut},
+    collections::HashMap,
     net::IpAddr,
     rc::Rc,
     sync::Arc,
@@ -37,7 +38,7 @@ use super::{
 };
 use crate::{
     Authenticator,
-    admission::{Admission, Permit, Stranger, Strangers},
+    admission::{Admission, Permit, Stranger, Strangers, UserPermit},
     clock::Clock,
     config::BrokerConfig,
     fate::Fate,
@@ -91,6 +92,8 @@ pub(crate) struct Engine {
     turn: Bell,
     /// Rings when the last connection is gone.
     emptied: Bell,
+    /// Of users whose connections are gone, while something is under way that they asked for.
+    unsettled: RefCell<HashMap<ConnId, UserPermit, ahash::RandomState>>,
     /// Whether connections are not read, because another shard's mailbox is full or because the broker stops.
     stalled: Cell<bool>,
     stopping: Cell<bool>,
@@ -133,6 +136,7 @@ impl Engine {
             seen: RefCell::default(),
             turn: Bell::default(),
             emptied: Bell::default(),
+            unsettled: RefCell::default(),
             stalled: Cell::new(false),
             stopping: Cell::new(false),
             refusing: Cell::new(false),
@@ -446,6 +450,22 @@ impl Engine {
         }
         has_room
     }
+
+    /// A connection is gone. It counts as one of its user's until all is answered that it asked for: who leaves and comes again
+    /// has no more under way than who stays.
+    fn remember(&self, link: &Link) {
+        let conn = link.id();
+        if self.with_core(|core, _| core.awaits_answers(conn))
+            && let Some(permit) = link.take_permit()
+        {
+            self.unsettled.borrow_mut().insert(conn, permit);
+        }
+    }
+
+    /// All is answered.
+    pub(crate) fn forget(&self, conn: ConnId) {
+        self.unsettled.borrow_mut().remove(&conn);
+    }
 }
 
 #[cfg(test)]
@@ -453,7 +473,12 @@ pub(crate) mod tests {
     use std::panic::{AssertUnwindSafe, catch_unwind};
 
     use rialto_core::topology::Topology;
-    use rialto_protocol::error::ErrorCode;
+    use rialto_protocol::{
+        error::ErrorCode,
+        frame::{self, FrameKind},
+        ids::{RequestId, UserId},
+        v1,
+    };
     use rialto_storage::memory::MemoryStore;
 
     use super::*;
@@ -527,6 +552,46 @@ pub(crate) mod tests {
             (engine.node().fate.reason(), engine.admission().open()),
             (None, 1)
         );
+    }
+
+    /// A session of a user's, opened by hand: nobody answers what it asks for.
+    fn session(engine: &Rc<Engine>) -> Registration {
+        let registration = engine.open(Carrier::Tcp, admitted(engine), Transport::default(), None);
+        let conn = registration.link().id();
+        let hello = v1::Hello {
+            token: "token".to_owned(),
+            device: vec![1; 16].into(),
+            ..v1::Hello::default()
+        };
+        let hello = frame::encode(FrameKind::Hello, RequestId(1), &hello);
+        assert!(engine.receive(conn, &hello).is_ok());
+        let identity = Identity {
+            user: UserId::from_name("ann"),
+            expires_ms: u64::MAX,
+            service: false,
+        };
+        assert!(engine.identify(conn, &identity));
+        let result = Ok(identity);
+        engine.handle(Input::Authenticated { conn, result });
+        registration
+    }
+
+    #[test]
+    fn a_connection_that_is_gone_counts_as_one_of_its_users_until_it_is_answered() {
+        let engine = engine();
+        drop(session(&engine));
+        assert!(engine.unsettled.borrow().is_empty());
+        let registration = session(&engine);
+        let conn = registration.link().id();
+        let watch = v1::Watch {
+            users: vec![UserId::from_name("bob").to_proto()],
+        };
+        let watch = frame::encode(FrameKind::Watch, RequestId(2), &watch);
+        assert!(engine.receive(conn, &watch).is_ok());
+        drop(registration);
+        assert!(engine.unsettled.borrow().contains_key(&conn));
+        engine.forget(conn);
+        assert!(engine.unsettled.borrow().is_empty());
     }
 
     #[test]

@@ -50,7 +50,7 @@ enum Who {
     /// It has not shown it yet.
     Stranger(#[expect(dead_code, reason = "counts while it lives")] Stranger),
     /// One of a user's; `None`: of one without a limit.
-    Known(#[expect(dead_code, reason = "counts while it lives")] Option<UserPermit>),
+    Known(Option<UserPermit>),
 }
 
 impl Link {
@@ -81,6 +81,14 @@ impl Link {
             *who = Who::Known(permit);
         }
         true
+    }
+
+    /// The user's permit, for as long as it is to count beyond the connection.
+    pub(crate) fn take_permit(&self) -> Option<UserPermit> {
+        match &mut *self.who.borrow_mut() {
+            Who::Stranger(_) => None,
+            Who::Known(permit) => permit.take(),
+        }
     }
 
     pub(crate) fn id(&self) -> ConnId {

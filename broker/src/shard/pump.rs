@@ -226,6 +226,7 @@ impl Pump {
                     link.close();
                 }
             }
+            Output::Settled { conn } => self.engine.forget(conn),
             Output::Authenticate { conn, token } => {
                 let engine = &self.engine;
                 self.tokens

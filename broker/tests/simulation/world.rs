@@ -697,7 +697,7 @@ impl World {
                 }
                 Output::Append(entry) => self.append(shard, entry),
                 Output::Load { ticket, query } => self.loads.push((shard, ticket, query)),
-                Output::Resume { .. } | Output::Seen { .. } => {}
+                Output::Resume { .. } | Output::Settled { .. } | Output::Seen { .. } => {}
             }
         }
     }

@@ -95,6 +95,7 @@ impl Edge {
         fx: &mut Effects,
     ) {
         if let Some(key) = self.finish_read(conn, conversation, from) {
+        self.conns.read_answered(conn, fx);
             match result.and_then(|events| self.pass_on(key, from, events, fx)) {
                 Ok(()) => self.follow_on(key),
                 Err(code) => self.end(key, Some(code), fx),

@@ -6,10 +6,14 @@
 //! they are answered, and pages are short. With answers that are longer than such a part, the shares take a quarter at most;
 //! the last quarter is for beginnings of frames, which the shell keeps.
 
+use std::collections::HashMap;
+
+use ahash::RandomState;
 use bytes::Bytes;
 
 use super::{
     check::clamped,
+    orphans::Orphan,
     session::{Session, State},
     window::Window,
 };
@@ -56,6 +60,8 @@ pub(super) struct Conns {
     slots: Vec<Slot>,
     /// Slots with a session.
     count: usize,
+    /// What connections that are gone have left under way.
+    orphans: HashMap<ConnId, Orphan, RandomState>,
     held: Held,
     /// What readers that are behind have asked storage for: held once it comes.
     awaited_bytes: usize,
@@ -94,6 +100,7 @@ impl Conns {
         Self {
             slots: Vec::new(),
             count: 0,
+            orphans: HashMap::with_hasher(config.hasher()),
             held: Held {
                 bytes: 0,
                 budget: config.shard_bytes_max,
@@ -257,6 +264,55 @@ impl Conns {
         self.window.credit(bytes);
     }
 
+    /// A connection leaves, which has so much in flight; what is still to be answered of it stays held.
+    pub(super) fn leave_behind(&mut self, conn: ConnId, in_flight_bytes: usize, orphan: Orphan) {
+        let dropped = in_flight_bytes - orphan.in_flight_bytes();
+        self.held.bytes -= dropped;
+        self.window.drop(dropped);
+        if !orphan.is_done() {
+            self.orphans.insert(conn, orphan);
+        }
+    }
+
+    /// Whether a connection that is gone has left something under way.
+    pub(super) fn has_left_behind(&self, conn: ConnId) -> bool {
+        self.orphans.contains_key(&conn)
+    }
+
+    /// An answer has come that gives so much back; of a connection that is gone.
+    pub(super) fn answered(&mut self, conn: ConnId, bytes: usize, fx: &mut Effects) {
+        if let Some(orphan) = self.orphans.get_mut(&conn) {
+            let bytes = orphan.answer(bytes);
+            self.credit(bytes);
+            self.settle(conn, fx);
+        }
+    }
+
+    /// A part of an answer has come, perhaps of a connection that is gone.
+    pub(super) fn part_answered(&mut self, conn: ConnId, fx: &mut Effects) {
+        if let Some(orphan) = self.orphans.get_mut(&conn) {
+            let bytes = orphan.answer_part();
+            self.credit(bytes);
+            self.settle(conn, fx);
+        }
+    }
+
+    /// A read for a subscription has come, perhaps of a connection that is gone.
+    pub(super) fn read_answered(&mut self, conn: ConnId, fx: &mut Effects) {
+        if let Some(orphan) = self.orphans.get_mut(&conn) {
+            let bytes = orphan.answer_read();
+            self.release(bytes);
+            self.settle(conn, fx);
+        }
+    }
+
+    fn settle(&mut self, conn: ConnId, fx: &mut Effects) {
+        if self.orphans.get(&conn).is_some_and(Orphan::is_done) {
+            self.orphans.remove(&conn);
+            fx.outputs.push(Output::Settled { conn });
+        }
+    }
+
     /// So many bytes at most will come from storage for a reader.
     pub(super) fn reserve(&mut self, bytes: usize) {
         self.awaited_bytes += bytes;
@@ -374,6 +430,18 @@ impl Conns {
             }
         }
         unread
+    }
+
+    /// Bytes that all of them hold, whatever storage has been asked for included.
+    #[cfg(test)]
+    pub(super) fn held_bytes(&self) -> usize {
+        self.held.bytes + self.awaited_bytes
+    }
+
+    /// Bytes that one that is gone has left in flight.
+    #[cfg(test)]
+    pub(super) fn orphan(&self, conn: ConnId) -> usize {
+        self.orphans.get(&conn).map_or(0, Orphan::in_flight_bytes)
     }
 
     fn slot(&self, conn: ConnId) -> Option<&Slot> {

@@ -11,6 +11,7 @@ use rialto_protocol::{
 
 use super::{
     Edge,
+    orphans::Orphan,
     session::{Session, State},
 };
 use crate::{
@@ -199,11 +200,8 @@ impl Edge {
         let mut left = Session::new(session.transport, now.mono_us);
         left.state = State::Closing;
         std::mem::swap(session, &mut left);
-        self.conns.credit(left.in_flight_bytes);
-        let reads = left
-            .work_if_any()
-            .map_or(0, |work| work.reads.iter().map(|read| read.bytes).sum());
-        self.conns.release(reads);
+        let orphan = Orphan::of(&mut left);
+        self.conns.leave_behind(conn, left.in_flight_bytes, orphan);
         if was_open {
             self.open -= 1;
             self.drop_subs(&left.subs, fx);
@@ -388,8 +386,12 @@ impl Edge {
 
     /// Gives it back.
     pub(super) fn credit(&mut self, conn: ConnId, bytes: u32, fx: &mut Effects) {
-        let Some(session) = self.conns.get_mut(conn) else {
-            return;
+        let Some(session) = self
+            .conns
+            .get_mut(conn)
+            .filter(|session| session.state != State::Closing)
+        else {
+            return self.conns.answered(conn, bytes as usize, fx);
         };
         let bytes = session.in_flight_bytes.min(bytes as usize);
         session.in_flight_bytes -= bytes;

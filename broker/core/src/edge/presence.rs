@@ -87,6 +87,13 @@ pub(super) struct WaitingWatch {
     told: Vec<PresenceOf>,
 }
 
+impl WaitingWatch {
+    /// The credit that it holds, and how many homes are still to answer it.
+    pub(super) fn held(&self) -> (usize, usize) {
+        (self.cost as usize, self.missing)
+    }
+}
+
 impl Here {
     fn state(self) -> v1::PresenceState {
         match self {
@@ -408,6 +415,7 @@ impl Edge {
 
     fn home_told(&mut self, origin: Origin, presences: &[PresenceOf], fx: &mut Effects) {
         let Some(session) = self.conns.open_mut(origin.conn) else {
+        self.conns.part_answered(origin.conn, fx);
             return;
         };
         let Some(work) = session.work_if_any() else {

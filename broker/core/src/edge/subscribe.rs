@@ -64,6 +64,13 @@ enum Start {
 }
 
 impl Edge {
+impl WaitingFollow {
+    /// The credit that it holds, and how many results are still to come for it.
+    pub(super) fn held(&self) -> (usize, usize) {
+        (self.cost as usize, self.missing)
+    }
+}
+
     pub(super) fn subscribe(
         &mut self,
         call: Call,
@@ -219,6 +226,7 @@ impl Edge {
     ) {
         let Some(key) = self.topics.key(conversation) else {
             return;
+        self.conns.part_answered(origin.conn, fx);
         };
         let topic = self.topics.at_mut(key);
         topic.asked = topic.asked.saturating_sub(1);

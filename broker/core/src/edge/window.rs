@@ -41,6 +41,11 @@ impl Window {
         self.answered += bytes;
     }
 
+    /// Requests are given up before anybody was asked.
+    pub(super) fn drop(&mut self, bytes: usize) {
+        self.bytes -= bytes;
+    }
+
     /// Takes in how long answers take now: what is under way, divided by what is answered in a time (Little's law).
     pub(super) fn look(&mut self, mono_us: u64) {
         let elapsed_us = mono_us.saturating_sub(self.looked_us);
@@ -98,6 +103,18 @@ mod tests {
             window.look(look * LOOK_EVERY_US);
         }
         assert_eq!(window.bytes_max, BYTES.1);
+    }
+
+    #[test]
+    fn what_is_given_up_is_not_taken_for_answered() {
+        let mut window = Window::default();
+        window.charge(4 << 20);
+        for look in 1..=50 {
+            window.charge(8 << 20);
+            window.drop(8 << 20);
+            window.look(look * LOOK_EVERY_US);
+        }
+        assert_eq!(window.bytes_max, BYTES.0);
     }
 
     #[test]

@@ -89,6 +89,7 @@ impl Drop for Registration {
         drop(links);
         self.engine.figures.borrow_mut().open[self.carrier as usize] -= 1;
         self.engine.handle(Input::Closed { conn });
+        self.engine.remember(&self.link);
         if emptied {
             self.engine.emptied.ring();
         }

@@ -321,5 +321,6 @@ proptest! {
         world.settle();
         prop_assert!(world.logs.iter().all(|log| !log.attached));
         prop_assert_eq!((world.rig.edge.subs.len(), world.rig.edge.topics.len()), (0, 0));
+        prop_assert_eq!(world.rig.edge.conns.held_bytes(), 0);
     }
 }

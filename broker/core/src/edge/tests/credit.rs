@@ -10,8 +10,8 @@ use rialto_protocol::{
 use super::rig::{Log, Rig, conversation, message, publish, user};
 use crate::{
     config::CoreConfig,
-    io::{Input, Output, Transport},
-    message::{Receipt, ToOwner},
+    io::{Answer, Input, Output, Transport},
+    message::{Receipt, ToEdge, ToOwner},
 };
 
 fn config() -> CoreConfig {
@@ -325,4 +325,137 @@ fn a_connection_that_publishes_what_nobody_may_is_not_read_for_a_while_either() 
         rig.pass_ms(100);
         assert!(rig.edge.may_read(conn));
     }
+}
+
+fn history(limit: u32) -> v1::History {
+    v1::History {
+        conversation: conversation(1).to_proto(),
+        from_seq: 0,
+        direction: v1::Direction::Backward as i32,
+        limit,
+    }
+}
+
+/// A shard that a page of half of its budget makes crowded.
+fn small_shard() -> Rig {
+    Rig::with(CoreConfig {
+        in_flight_bytes_max: 1 << 20,
+        shard_bytes_max: 400_000,
+        ..config()
+    })
+}
+
+#[test]
+fn what_a_connection_that_is_gone_has_asked_for_is_held_until_it_is_answered() {
+    let mut rig = small_shard();
+    let (conn, free) = (rig.connect("ann"), rig.edge.conns.in_flight_share());
+    rig.send(conn, FrameKind::History, 2, &history(1_000));
+    let crowded = rig.edge.conns.in_flight_share();
+    assert!(crowded < free);
+    rig.close(conn);
+    assert!(rig.edge.awaits_answers(conn));
+    assert!(rig.edge.conns.in_flight_share() <= 400_000 / 8);
+    let again = rig.connect("ann");
+    assert!(rig.edge.conns.in_flight_share() <= 400_000 / 8);
+    let ToOwner::History { origin, .. } = rig.ask() else {
+        panic!("History")
+    };
+    let settled = |output: &Output| matches!(output, Output::Settled { conn: of } if *of == conn);
+    assert!(!rig.take_output(settled));
+    rig.answer(origin, FrameKind::HistoryPage, &v1::HistoryPage::default());
+    assert!(rig.take_output(settled) && !rig.edge.awaits_answers(conn));
+    assert_eq!(rig.edge.conns.in_flight_share(), free);
+    rig.close(again);
+    assert_eq!(rig.edge.conns.held_bytes(), 0);
+}
+
+#[test]
+fn so_is_that_of_one_that_was_told_to_close() {
+    let mut rig = small_shard();
+    let conn = rig.connect("ann");
+    rig.send(conn, FrameKind::History, 2, &history(1_000));
+    rig.input(Input::Broken {
+        conn,
+        code: ErrorCode::MalformedFrame,
+    });
+    assert!(rig.was_closed(conn));
+    assert!(rig.edge.conns.in_flight_share() <= 400_000 / 8);
+    let ToOwner::History { origin, .. } = rig.ask() else {
+        panic!("History")
+    };
+    rig.tell(ToEdge::Refused {
+        origin,
+        code: ErrorCode::Overloaded,
+        retry_after_ms: 0,
+    });
+    assert!(!rig.edge.awaits_answers(conn));
+    rig.close(conn);
+    assert_eq!(rig.edge.conns.held_bytes(), 0);
+}
+
+#[test]
+fn what_is_answered_in_parts_is_given_back_in_parts_and_what_nobody_was_asked_at_once() {
+    let mut rig = Rig::new();
+    let conn = rig.connect("ann");
+    let (mut one, mut two) = (Log::new(1, 9), Log::new(2, 9));
+    // A read for one that is behind is under way.
+    let cursor = Some(one.cursor(1));
+    rig.follow(conn, &mut one, cursor);
+    let read = rig.ask();
+    let request = super::rig::subscribe(&[(one.conversation, None), (two.conversation, None)]);
+    rig.send(conn, FrameKind::Subscribe, 2, &request);
+    let unsubscribe = v1::Unsubscribe {
+        conversations: vec![two.conversation.to_proto()],
+    };
+    rig.send(conn, FrameKind::Unsubscribe, 3, &unsubscribe);
+    let watch = v1::Watch {
+        users: vec![super::rig::user("bob").to_proto()],
+    };
+    rig.send(conn, FrameKind::Watch, 4, &watch);
+    let seen = rig.outputs.iter().find_map(|output| match output {
+        Output::Load { ticket, .. } => Some(*ticket),
+        _ => None,
+    });
+    let refresh = v1::Refresh {
+        token: "token".into(),
+    };
+    rig.send(conn, FrameKind::Refresh, 5, &refresh);
+    let before = rig.edge.conns.get(conn).unwrap().in_flight_bytes;
+    rig.close(conn);
+    let held = rig.edge.conns.orphan(conn);
+    assert!(
+        held > 0 && held < before,
+        "the Refresh and the Unsubscribe are gone"
+    );
+    for ask in [rig.ask(), rig.ask()] {
+        let answer = if matches!(&ask, ToOwner::Subscribe { conversation, .. } if *conversation == one.conversation)
+        {
+            one.answer(ask)
+        } else {
+            two.answer(ask)
+        };
+        rig.tell(answer.unwrap());
+    }
+    assert!(rig.edge.conns.orphan(conn) > 0);
+    let answer = Some(Answer::LastSeen(vec![None]));
+    rig.edge
+        .handle_loaded(rig.now, seen.unwrap(), answer, &mut rig.fx);
+    rig.settle();
+    assert_eq!(rig.edge.conns.orphan(conn), 0);
+    assert!(rig.edge.awaits_answers(conn), "the read is not answered");
+    rig.tell(one.answer(read).unwrap());
+    assert!(!rig.edge.awaits_answers(conn));
+    assert_eq!(rig.edge.conns.held_bytes(), 0);
+}
+
+#[test]
+fn frames_that_came_before_the_token_was_known_to_be_good_are_given_back_when_it_is_not() {
+    let mut rig = Rig::new();
+    let conn = rig.accept(Transport::default());
+    rig.send(conn, FrameKind::Hello, 1, &super::rig::hello());
+    rig.send(conn, FrameKind::History, 2, &history(1));
+    assert!(rig.edge.conns.held_bytes() > 0);
+    rig.close(conn);
+    assert!(!rig.edge.awaits_answers(conn));
+    assert_eq!(rig.edge.conns.held_bytes(), 0);
 }
