@@ -24,7 +24,7 @@ pub struct CoreConfig {
     pub publish_per_s: u32,
     /// Messages at once.
     pub publish_burst: u32,
-    /// Other requests a second and a connection; 0: no limit.
+    /// Other requests a second and a user, a page as one for each 100 that it is to hold; 0: no limit.
     pub requests_per_s: u32,
     /// Other requests at once.
     pub requests_burst: u32,

@@ -66,7 +66,10 @@ pub struct Edge {
     topics: Topics,
     subs: Slab<Sub>,
     timers: Timers,
+    /// Of requests other than messages: what keeps a session, by session, and the others, by user.
     request_rate: Rate,
+    request_rates: UserRates,
+    /// Of messages.
     user_rates: UserRates,
     presence: Presence,
     home: Home,
@@ -96,6 +99,7 @@ impl Edge {
     /// An edge without connections.
     #[must_use]
     pub fn new(id: ShardId, topology: Topology, config: Arc<CoreConfig>) -> Self {
+        let request_rate = Rate::new(config.requests_per_s, config.requests_burst);
         Self {
             id,
             topology,
@@ -103,7 +107,8 @@ impl Edge {
             topics: Topics::new(config.hasher()),
             subs: Slab::new(),
             timers: Timers::default(),
-            request_rate: Rate::new(config.requests_per_s, config.requests_burst),
+            request_rate,
+            request_rates: UserRates::new(request_rate, config.hasher()),
             user_rates: UserRates::new(
                 Rate::new(config.publish_per_s, config.publish_burst),
                 config.hasher(),
@@ -274,11 +279,6 @@ impl Edge {
         self.conns.may_read(conn)
     }
 
-    /// Fills in what there is now.
-    pub fn gauges(&self, counters: &mut Counters) {
-        counters.sessions = self.open;
-        counters.subscriptions = self.subs.len() as u64;
-    }
     /// Whether something that the connection asked for is not answered, though it is gone. [`crate::io::Output::Settled`] tells
     /// of the end of that.
     #[must_use]
@@ -286,6 +286,11 @@ impl Edge {
         self.conns.has_left_behind(conn)
     }
 
+    /// Fills in what there is now.
+    pub fn gauges(&self, counters: &mut Counters) {
+        counters.sessions = self.open;
+        counters.subscriptions = self.subs.len() as u64;
+    }
 
     /// Tells a user's presence home what the sessions here add up to now.
     fn report(&self, now: Now, user: UserId, state: Option<v1::PresenceState>, fx: &mut Effects) {

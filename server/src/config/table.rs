@@ -322,7 +322,7 @@ pub const TABLE: &[Key] = &[
         "100",
         (0, MILLION),
         "requests a second",
-        "Other requests of one connection; 0: no limit.",
+        "Other requests of one user on one shard, a page as one for each 100 that it is to hold; 0: no limit. Service tokens have none.",
     ),
     number(
         "limits.requests_burst",

@@ -11,6 +11,7 @@ use rialto_protocol::{
 
 use super::{
     Edge,
+    check::clamped,
     orphans::Orphan,
     session::{Session, State},
 };
@@ -31,6 +32,8 @@ const WITHDRAWN_EVERY_MS: u64 = 1;
 const MESSAGE_WORK_BYTES: usize = 512;
 /// Bytes of a request that do: naming one more conversation takes 20, and as long as seven short messages.
 const REQUEST_WORK_BYTES: usize = 3;
+/// What of the time that answers took is counted at most, in short messages: a few turns, whatever was caught up with.
+const OWED_WORK_MAX: u32 = 2_048;
 /// Bytes of frames kept while the token is being verified.
 const PARKED_BYTES_MAX: usize = 4 * limits::FRAME_BYTES_MAX_UNAUTHENTICATED;
 
@@ -73,7 +76,7 @@ impl Edge {
         fx: &mut Effects,
     ) -> Result<TakenIn, ErrorCode> {
         let mut taken = 0;
-        let mut work = 0;
+        let mut work = self.work_owed(conn, work_max);
         let mut requests = 0;
         let receipts_before = self.receipts.len();
         let mut begun = false;
@@ -320,17 +323,32 @@ impl Edge {
         self.send(conn, frame, fx);
     }
 
-    /// The frame, compressed if that was agreed and helps.
-    pub(super) fn shrunk(&self, conn: ConnId, frame: Bytes) -> Bytes {
-        if frame.len() < limits::COMPRESS_BYTES_MIN
-            || self
-                .conns
-                .open(conn)
-                .is_none_or(|session| !session.agreed.zstd)
-        {
+    /// The frame, compressed if that was agreed and helps; the connection has less of its next turn for it.
+    pub(super) fn shrunk(&mut self, conn: ConnId, frame: Bytes) -> Bytes {
+        if frame.len() < limits::COMPRESS_BYTES_MIN {
             return frame;
         }
+        let Some(session) = self
+            .conns
+            .open_mut(conn)
+            .filter(|session| session.agreed.zstd)
+        else {
+            return frame;
+        };
+        let work = clamped(frame.len() / MESSAGE_WORK_BYTES);
+        session.owed_work = session.owed_work.saturating_add(work).min(OWED_WORK_MAX);
         frame::compress(&frame).unwrap_or(frame)
+    }
+
+    /// What a turn begins with having done: a part of what answers took, which leaves room for a frame.
+    fn work_owed(&mut self, conn: ConnId, work_max: usize) -> usize {
+        let work_max = clamped(work_max.saturating_sub(1));
+        let Some(session) = self.conns.open_mut(conn) else {
+            return 0;
+        };
+        let work = session.owed_work.min(work_max);
+        session.owed_work -= work;
+        work as usize
     }
 
     /// An owner's answer that needs nothing done here.

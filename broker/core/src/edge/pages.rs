@@ -38,6 +38,7 @@ impl Edge {
             limits::HISTORY_EVENTS_DEFAULT,
             limits::HISTORY_EVENTS_MAX,
         )?;
+        self.costs(call, limit as usize);
         let frame_bytes_max = self.conns.answer_bytes_max(self.config.frame_bytes_max);
         let bytes_max = frame_bytes_max.saturating_sub(PAGE_HEAD_BYTES);
         let call = call.holding(bytes_max.min(limit as usize * EVENT_BYTES_GUESS));
@@ -68,6 +69,7 @@ impl Edge {
             limits::MEMBERS_PAGE_DEFAULT,
             limits::MEMBERS_PAGE_MAX,
         )?;
+        self.costs(call, limit as usize);
         let limit = self.rows_of_a_page(limit);
         let call = call.holding(limit as usize * ROW_BYTES_GUESS);
         let (origin, user) = (self.origin(call), call.user);
@@ -104,6 +106,7 @@ impl Edge {
             limits::CONVERSATIONS_PAGE_DEFAULT,
             limits::CONVERSATIONS_PAGE_MAX,
         )?;
+        self.costs(call, limit as usize);
         let limit = self.rows_of_a_page(limit);
         let call = call.holding(limit as usize * ROW_BYTES_GUESS);
         let (origin, user) = (self.origin(call), call.user);

@@ -321,6 +321,7 @@ impl Edge {
         if body.users.len() > limits::WATCHED_USERS_MAX {
             return Err(ErrorCode::TooManyItems.into());
         }
+        self.costs(call, body.users.len());
         let mut users = body
             .users
             .iter()
@@ -414,8 +415,8 @@ impl Edge {
     }
 
     fn home_told(&mut self, origin: Origin, presences: &[PresenceOf], fx: &mut Effects) {
-        let Some(session) = self.conns.open_mut(origin.conn) else {
         self.conns.part_answered(origin.conn, fx);
+        let Some(session) = self.conns.open_mut(origin.conn) else {
             return;
         };
         let Some(work) = session.work_if_any() else {

@@ -19,6 +19,8 @@ use crate::{
     message::{Author, Message, Origin, ToOwner},
 };
 
+/// So many events, rows, conversations or users that a request asks for cost what a request does.
+const ASKED_PER_REQUEST: usize = 100;
 /// So many members of a new conversation cost what a message does.
 const MEMBERS_PER_MESSAGE: usize = 8;
 
@@ -99,7 +101,13 @@ impl Edge {
             return self.fail(now, conn, ErrorCode::RequestIdMissing, fx);
         }
         if frame.kind != FrameKind::Publish && !call.service {
-            let taken = self.request_rate.take(&mut session.requests, now, 1);
+            let taken = match frame.kind {
+                // Whatever other sessions of the user do, this one can be kept.
+                FrameKind::Ping | FrameKind::Refresh => {
+                    self.request_rate.take(&mut session.requests, now, 1)
+                }
+                _ => self.request_rates.take(session.user, now, 1),
+            };
             if taken.allowed == 0 {
                 return self.refuse(call, ErrorCode::RateLimited, taken.retry_after_ms, fx);
             }
@@ -147,6 +155,14 @@ impl Edge {
             ..call
         };
         self.dispatch(now, call, frame.kind, &frame.body, fx)
+    }
+
+    /// A request asks for so much at once that it costs as several do.
+    pub(super) fn costs(&mut self, call: Call, asked: usize) {
+        if !call.service {
+            let more = asked.saturating_sub(1) / ASKED_PER_REQUEST;
+            self.request_rates.owe(call.user, more);
+        }
     }
 
     /// Answers a request with an error.

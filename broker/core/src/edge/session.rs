@@ -68,8 +68,10 @@ pub(super) struct Session {
     pub(super) heard_us: u64,
     /// When its valid entry in the timers comes up.
     pub(super) timer_us: u64,
-    /// Of requests other than Publish.
+    /// Of requests that keep the session.
     pub(super) requests: Bucket,
+    /// What answers took that counts in the connection's next turns, in short messages.
+    pub(super) owed_work: u32,
     /// Bytes of requests that wait for answers.
     pub(super) in_flight_bytes: usize,
     /// By rising topic.
@@ -183,6 +185,7 @@ impl Session {
     /// Conversations that requests which are not answered are to make followed.
     pub(super) fn coming(&self) -> impl Iterator<Item = ConversationId> {
         let named = self.work.iter().flat_map(|work| &work.named);
+            owed_work: 0,
         named
             .filter(|(_, named)| named.wanted)
             .map(|(conversation, _)| *conversation)

@@ -79,6 +79,7 @@ impl WaitingFollow {
     ) -> Result<(), Refusal> {
         let items = items_of(body)?;
         let mut room = self
+        self.costs(call, items.len());
             .config
             .subscriptions_max
             .saturating_sub(self.taken(call.conn));

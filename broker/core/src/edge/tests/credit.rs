@@ -459,3 +459,32 @@ fn frames_that_came_before_the_token_was_known_to_be_good_are_given_back_when_it
     assert!(!rig.edge.awaits_answers(conn));
     assert_eq!(rig.edge.conns.held_bytes(), 0);
 }
+
+#[test]
+fn what_compressing_an_answer_took_counts_in_the_next_turns_of_who_asked() {
+    let mut rig = Rig::with(CoreConfig {
+        queue_bytes_max: 1 << 20,
+        ..CoreConfig::default()
+    });
+    let zstd = [v1::Capability::Zstd];
+    let conn = rig.connect_as("ann", Transport::default(), &zstd, false);
+    rig.send(conn, FrameKind::History, 2, &history(1_000));
+    let ToOwner::History { origin, .. } = rig.ask() else {
+        panic!("History")
+    };
+    let long = v1::Description {
+        topic: "t".repeat(400 * 512),
+        ..v1::Description::default()
+    };
+    rig.answer(origin, FrameKind::Description, &long);
+    let ping = frame::encode(FrameKind::Ping, RequestId(2), &v1::Ping {});
+    let bytes = ping.repeat(300);
+    let mut turn = || {
+        let taken = rig.edge.receive(rig.now, conn, &bytes, 256, &mut rig.fx);
+        let taken = taken.unwrap();
+        (taken.bytes / ping.len(), taken.work)
+    };
+    assert_eq!(turn(), (1, 256), "one at least");
+    assert_eq!(turn(), (256 - (400 - 255), 256));
+    assert_eq!(turn(), (256, 256));
+}

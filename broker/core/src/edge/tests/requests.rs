@@ -1,6 +1,7 @@
 //! Requests that are passed on to owners, and how their answers come back.
 
 use bytes::Bytes;
+use prost::Message as _;
 use rialto_protocol::{
     error::ErrorCode,
     frame::FrameKind,
@@ -8,8 +9,9 @@ use rialto_protocol::{
     v1,
 };
 
-use super::rig::{Rig, conversation, decode, message, publish, user};
+use super::rig::{Rig, conversation, decode, message, publish, subscribe, user};
 use crate::{
+    config::CoreConfig,
     io::{ConnId, Output},
     message::{ToEdge, ToOwner},
 };
@@ -409,4 +411,97 @@ fn requests_beyond_the_rate_are_refused_until_time_has_passed() {
     rig.pass_ms(10);
     rig.send(conn, FrameKind::Ping, 2_001, &v1::Ping {});
     assert_eq!(rig.frame(conn).kind, FrameKind::Pong);
+}
+
+fn describe() -> v1::Describe {
+    v1::Describe {
+        conversation: conversation(1).to_proto(),
+    }
+}
+
+#[test]
+fn all_sessions_of_a_user_share_the_rate_of_requests_and_new_ones_do_too() {
+    let mut rig = Rig::with(CoreConfig {
+        requests_per_s: 1,
+        requests_burst: 2,
+        ..CoreConfig::default()
+    });
+    let limited = Err(ErrorCode::RateLimited);
+    let (first, second) = (rig.connect("ann"), rig.connect("ann"));
+    for conn in [first, second] {
+        assert!(outcome(&mut rig, conn, FrameKind::Describe, &describe()).is_ok());
+    }
+    for conn in [first, second] {
+        assert_eq!(
+            outcome(&mut rig, conn, FrameKind::Describe, &describe()),
+            limited
+        );
+    }
+    rig.close(first);
+    let again = rig.connect("ann");
+    assert_eq!(
+        outcome(&mut rig, again, FrameKind::Describe, &describe()),
+        limited
+    );
+    rig.send(again, FrameKind::Ping, 2, &v1::Ping {});
+    assert_eq!(
+        rig.frame(again).kind,
+        FrameKind::Pong,
+        "a session can be kept all the same"
+    );
+    let other = rig.connect("bob");
+    assert!(outcome(&mut rig, other, FrameKind::Describe, &describe()).is_ok());
+    rig.pass_ms(1_000);
+    assert!(outcome(&mut rig, again, FrameKind::Describe, &describe()).is_ok());
+}
+
+#[test]
+fn whoever_asks_for_much_at_once_pays_for_several_requests() {
+    let history = |limit| v1::History {
+        conversation: conversation(1).to_proto(),
+        from_seq: 1,
+        direction: v1::Direction::Forward as i32,
+        limit,
+    };
+    let members = v1::Members {
+        conversation: conversation(1).to_proto(),
+        after_user: Bytes::new(),
+        limit: 500,
+    };
+    let conversations = v1::Conversations {
+        after_conversation: Bytes::new(),
+        limit: 500,
+    };
+    let items: Vec<_> = (0..=255)
+        .map(|number| (conversation(number), None))
+        .collect();
+    let watch = v1::Watch {
+        users: (0..1_000)
+            .map(|number| user(&number.to_string()).to_proto())
+            .collect(),
+    };
+    let cases = [
+        (FrameKind::History, history(100).encode_to_vec(), 1),
+        (FrameKind::History, history(1_000).encode_to_vec(), 10),
+        (FrameKind::Members, members.encode_to_vec(), 5),
+        (FrameKind::Conversations, conversations.encode_to_vec(), 5),
+        (FrameKind::Subscribe, subscribe(&items).encode_to_vec(), 3),
+        (FrameKind::Watch, watch.encode_to_vec(), 10),
+    ];
+    for (kind, body, cost) in cases {
+        let mut rig = Rig::with(CoreConfig {
+            requests_per_s: 1,
+            requests_burst: 20,
+            ..CoreConfig::default()
+        });
+        let conn = rig.connect("ann");
+        rig.send_raw(conn, kind, 6, &body);
+        assert!(rig.frames(conn).is_empty());
+        rig.asked.clear();
+        let mut left = 0;
+        while outcome(&mut rig, conn, FrameKind::Describe, &describe()).is_ok() {
+            left += 1;
+        }
+        assert_eq!(left, 20 - cost);
+    }
 }
