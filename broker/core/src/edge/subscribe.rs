@@ -20,6 +20,7 @@ use super::{
     topic::TopicKey,
 };
 use crate::{
+    advice::retry_hint_ms,
     effects::Effects,
     io::ConnId,
     message::{Origin, Standing, ToOwner},
@@ -433,7 +434,7 @@ fn denied(conversation: ConversationId, code: ErrorCode) -> v1::SubscriptionResu
     v1::SubscriptionResult {
         conversation: conversation.to_proto(),
         status: v1::SubscriptionStatus::Denied as i32,
-        error: Some(code.to_proto(0)),
+        error: Some(code.to_proto(retry_hint_ms(code))),
         ..v1::SubscriptionResult::default()
     }
 }

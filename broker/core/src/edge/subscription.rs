@@ -13,7 +13,7 @@ use super::{
     session::{Session, SubRef},
     topic::{LiveReader, TopicKey},
 };
-use crate::{effects::Effects, io::ConnId, message::ToOwner};
+use crate::{advice::retry_hint_ms, effects::Effects, io::ConnId, message::ToOwner};
 
 /// Names a subscription while it lives; used again afterwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,7 +99,7 @@ impl Edge {
             let ended = v1::SubscriptionEnded {
                 conversation: topic.conversation.to_proto(),
                 handle: topic.handle.0,
-                error: Some(code.to_proto(0)),
+                error: Some(code.to_proto(retry_hint_ms(code))),
             };
             fx.counters.shed("subscription", code.name());
             self.send(

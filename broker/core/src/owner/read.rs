@@ -11,6 +11,7 @@ use rialto_protocol::{
 };
 
 use crate::{
+    advice::retry_hint_ms,
     effects::Effects,
     io::{Answer, ConnId, Query},
     message::{Message, Origin, ToEdge, ToOwner},
@@ -484,6 +485,6 @@ fn refused(origin: Origin, code: ErrorCode) -> Message {
     Message::ToEdge(ToEdge::Refused {
         origin,
         code,
-        retry_after_ms: 0,
+        retry_after_ms: retry_hint_ms(code),
     })
 }

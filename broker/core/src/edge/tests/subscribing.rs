@@ -101,6 +101,42 @@ fn one_answer_holds_all_results_in_the_order_of_the_request() {
 }
 
 #[test]
+fn a_subscription_that_is_refused_or_ends_for_now_comes_with_advice_when_to_try_again() {
+    let mut rig = Rig::new();
+    let conn = rig.connect("ann");
+    let mut log = Log::new(1, 9);
+    rig.send(
+        conn,
+        FrameKind::Subscribe,
+        2,
+        &subscribe(&[(conversation(2), None), (log.conversation, cursor(3, 1))]),
+    );
+    let (refused, kept) = (rig.ask(), rig.ask());
+    rig.tell(deny(&refused, ErrorCode::Overloaded));
+    rig.tell(log.answer(kept).unwrap());
+    let subscribed: v1::Subscribed = decode(&rig.frame(conn));
+    let advice = subscribed.results[0].error.as_ref().unwrap();
+    assert_eq!(advice.retry_after_ms, 1_000);
+    let ToOwner::CatchUp {
+        conn: reader,
+        conversation,
+        from,
+        ..
+    } = rig.ask()
+    else {
+        panic!("CatchUp")
+    };
+    rig.tell(ToEdge::CaughtUp {
+        conn: reader,
+        conversation,
+        from,
+        result: Err(ErrorCode::StorageUnavailable),
+    });
+    let ended: v1::SubscriptionEnded = decode(&rig.frame(conn));
+    assert_eq!(ended.error.unwrap().retry_after_ms, 2_000);
+}
+
+#[test]
 fn a_cursor_is_judged_against_the_log() {
     let cases = [
         (None, Status::Following),

@@ -36,6 +36,31 @@ fn drafts_of_an_entry_that_was_lost_are_judged_anew() {
 }
 
 #[test]
+fn a_page_that_cannot_be_read_comes_with_advice_when_to_try_again() {
+    let mut world = World::new();
+    let (alice, _, group, _) = group_and_early_id(&mut world);
+    world.fail_loads = true;
+    let origin = world.origin();
+    world.send(ToOwner::History {
+        origin,
+        user: alice,
+        conversation: group,
+        from: Seq(1),
+        backward: false,
+        limit: 10,
+        bytes_max: 1 << 10,
+    });
+    assert!(matches!(
+        world.said.last(),
+        Some(ToEdge::Refused {
+            code: ErrorCode::StorageUnavailable,
+            retry_after_ms: 2_000,
+            ..
+        })
+    ));
+}
+
+#[test]
 fn a_failed_read_does_not_acknowledge_the_drafts_before_it_early() {
     let mut world = World::new();
     let (alice, _, group, early) = group_and_early_id(&mut world);
