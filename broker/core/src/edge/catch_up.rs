@@ -29,8 +29,8 @@ const HANDLE_BYTES_MAX: usize = 6;
 impl Edge {
     /// Lets a subscription go on from where it stands: live if it has everything, else it waits for its turn to read.
     pub(super) fn follow_on(&mut self, key: SubKey) {
-        let sub = &self.subs[key.0 as usize];
-        let SubState::Behind(behind) = &sub.state else {
+        let sub = &mut self.subs[key.0 as usize];
+        let SubState::Behind(behind) = &mut sub.state else {
             return;
         };
         if behind.next == self.topics.at(sub.topic).next_live {
@@ -38,7 +38,7 @@ impl Edge {
             self.subs[key.0 as usize].state = SubState::Live;
             self.link(key);
         } else if let Some(session) = self.conns.open_mut(sub.conn) {
-            session.work().behind.push_back(key);
+            behind.turn = session.work().wait_to_read(key);
         }
     }
 
@@ -56,13 +56,14 @@ impl Edge {
             else {
                 return;
             };
-            let Some(key) = work.behind.pop_front() else {
+            let Some(key) = work.next_to_read() else {
                 return;
             };
             let sub = &mut self.subs[key.0 as usize];
             let SubState::Behind(behind) = &mut sub.state else {
                 continue;
             };
+            behind.turn = 0;
             let (from, verify) = (behind.next, behind.verify.take());
             let conversation = self.topics.at(sub.topic).conversation;
             work.reads.push(Read {
@@ -94,8 +95,8 @@ impl Edge {
         result: Result<Vec<Bytes>, ErrorCode>,
         fx: &mut Effects,
     ) {
-        if let Some(key) = self.finish_read(conn, conversation, from) {
         self.conns.read_answered(conn, fx);
+        if let Some(key) = self.finish_read(conn, conversation, from) {
             match result.and_then(|events| self.pass_on(key, from, events, fx)) {
                 Ok(()) => self.follow_on(key),
                 Err(code) => self.end(key, Some(code), fx),

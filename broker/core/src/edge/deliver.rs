@@ -69,8 +69,7 @@ impl Edge {
         } else {
             // Not what they wait for: they find it in the log.
             while let Some(reader) = self.topics.at(key).live.last().copied() {
-                self.fall_behind(reader.sub, next_live, fx);
-                self.follow_on_from(reader.sub, reader.conn);
+                self.fall_behind(reader.sub, reader.conn, next_live, fx);
             }
         }
         self.topics.at_mut(key).next_live = last.next();
@@ -100,31 +99,28 @@ impl Edge {
                 index += 1;
             } else {
                 // Another reader takes its place in the list.
-                self.fall_behind(reader.sub, first, fx);
-                self.follow_on_from(reader.sub, reader.conn);
+                self.fall_behind(reader.sub, reader.conn, first, fx);
             }
         }
         fx.counters.events_delivered += served * events;
     }
 
-    /// From live to reading from the log.
-    fn fall_behind(&mut self, sub: SubKey, next: Seq, fx: &mut Effects) {
+    /// From live to reading from the log. Its turn comes when its connection's queue has drained.
+    fn fall_behind(&mut self, sub: SubKey, conn: ConnId, next: Seq, fx: &mut Effects) {
         fx.counters.readers_fallen_behind += 1;
         self.unlink(sub);
+        let turn = self
+            .conns
+            .open_mut(conn)
+            .map_or(0, |session| session.work().wait_to_read(sub));
         self.subs[sub.0 as usize].state = SubState::Behind(Box::new(Behind {
             next,
             verify: None,
             held: 0,
             ended: None,
+            turn,
         }));
         self.link(sub);
-    }
-
-    /// Waits for its turn to read, which comes when its connection's queue has drained.
-    fn follow_on_from(&mut self, sub: SubKey, conn: ConnId) {
-        if let Some(session) = self.conns.open_mut(conn) {
-            session.work().behind.push_back(sub);
-        }
     }
 
     fn pump_behind(&mut self, key: TopicKey, fx: &mut Effects) {

@@ -130,12 +130,32 @@ pub(super) struct Work {
     /// Of Publish requests with drafts that were refused here.
     pub(super) merges: Vec<Merge>,
     pub(super) watches: Vec<WaitingWatch>,
-    /// Subscriptions that are behind and have no read under way, those served longest ago first.
-    pub(super) behind: VecDeque<SubKey>,
+    /// Subscriptions that are behind and have no read under way, by their turns: those served longest ago first.
+    behind: BTreeMap<u64, SubKey>,
     pub(super) reads: SmallVec<[Read; 2]>,
 }
 
 impl Work {
+    /// Puts a subscription behind all that wait to read; gives its turn, which is not 0.
+    pub(super) fn wait_to_read(&mut self, sub: SubKey) -> u64 {
+        let turn = self.behind.last_key_value().map_or(1, |(turn, _)| turn + 1);
+        self.behind.insert(turn, sub);
+        turn
+    }
+
+    /// The next to read.
+    pub(super) fn next_to_read(&mut self) -> Option<SubKey> {
+        self.behind.pop_first().map(|(_, sub)| sub)
+    }
+
+    /// What a subscription had under way is of no use any more: its turn, if it waits for one, and its reads.
+    pub(super) fn forget(&mut self, sub: SubKey, turn: u64) {
+        self.behind.remove(&turn);
+        for read in self.reads.iter_mut().filter(|read| read.sub == Some(sub)) {
+            read.sub = None;
+        }
+    }
+
     fn is_empty(&self) -> bool {
         self.parked.is_empty()
             && self.refreshes.is_empty()
@@ -165,6 +185,7 @@ impl Session {
             heard_us: now_us,
             timer_us: u64::MAX,
             requests: Bucket::default(),
+            owed_work: 0,
             in_flight_bytes: 0,
             subs: Vec::new(),
             watched: Box::default(),
@@ -185,7 +206,6 @@ impl Session {
     /// Conversations that requests which are not answered are to make followed.
     pub(super) fn coming(&self) -> impl Iterator<Item = ConversationId> {
         let named = self.work.iter().flat_map(|work| &work.named);
-            owed_work: 0,
         named
             .filter(|(_, named)| named.wanted)
             .map(|(conversation, _)| *conversation)

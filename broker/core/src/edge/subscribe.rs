@@ -64,7 +64,6 @@ enum Start {
     Nowhere,
 }
 
-impl Edge {
 impl WaitingFollow {
     /// The credit that it holds, and how many results are still to come for it.
     pub(super) fn held(&self) -> (usize, usize) {
@@ -72,6 +71,7 @@ impl WaitingFollow {
     }
 }
 
+impl Edge {
     pub(super) fn subscribe(
         &mut self,
         call: Call,
@@ -79,8 +79,8 @@ impl WaitingFollow {
         fx: &mut Effects,
     ) -> Result<(), Refusal> {
         let items = items_of(body)?;
-        let mut room = self
         self.costs(call, items.len());
+        let mut room = self
             .config
             .subscriptions_max
             .saturating_sub(self.taken(call.conn));
@@ -226,9 +226,9 @@ impl WaitingFollow {
         result: Result<Standing, ErrorCode>,
         fx: &mut Effects,
     ) {
+        self.conns.part_answered(origin.conn, fx);
         let Some(key) = self.topics.key(conversation) else {
             return;
-        self.conns.part_answered(origin.conn, fx);
         };
         let topic = self.topics.at_mut(key);
         topic.asked = topic.asked.saturating_sub(1);
@@ -289,6 +289,7 @@ impl WaitingFollow {
                         verify,
                         held,
                         ended,
+                        turn: 0,
                     },
                 );
             }

@@ -10,7 +10,7 @@ use rialto_protocol::{
 
 use super::{
     Edge,
-    session::{Session, SubRef},
+    session::SubRef,
     topic::{LiveReader, TopicKey},
 };
 use crate::{advice::retry_hint_ms, effects::Effects, io::ConnId, message::ToOwner};
@@ -48,6 +48,18 @@ pub(super) struct Behind {
     pub(super) held: u32,
     /// It is to end as soon as that Subscribe is answered.
     pub(super) ended: Option<ErrorCode>,
+    /// When it reads on, among those of its session that are behind; 0: it does not wait for its turn.
+    pub(super) turn: u64,
+}
+
+impl SubState {
+    /// See [`Behind::turn`].
+    fn turn(&self) -> u64 {
+        match self {
+            Self::Live => 0,
+            Self::Behind(behind) => behind.turn,
+        }
+    }
 }
 
 impl Edge {
@@ -63,7 +75,9 @@ impl Edge {
             return;
         };
         if let Some(sub) = session.sub_of(key) {
-            forget_reads(session, sub);
+            if let Some(work) = session.work_if_any() {
+                work.forget(sub, self.subs[sub.0 as usize].state.turn());
+            }
             self.unlink(sub);
             self.subs[sub.0 as usize].state = SubState::Behind(Box::new(behind));
             self.link(sub);
@@ -87,11 +101,16 @@ impl Edge {
     pub(super) fn end(&mut self, sub: SubKey, code: Option<ErrorCode>, fx: &mut Effects) {
         self.unlink(sub);
         let Sub {
-            conn, topic: key, ..
+            conn,
+            topic: key,
+            state,
+            ..
         } = self.subs.remove(sub.0 as usize);
         if let Some(session) = self.conns.open_mut(conn) {
             session.remove_sub(key);
-            forget_reads(session, sub);
+            if let Some(work) = session.work_if_any() {
+                work.forget(sub, state.turn());
+            }
             session.rest();
         }
         if let Some(code) = code {
@@ -171,16 +190,6 @@ impl Edge {
         };
         if let Some(moved) = moved {
             self.subs[moved.0 as usize].place = place;
-        }
-    }
-}
-
-/// What a subscription had under way is of no use any more.
-fn forget_reads(session: &mut Session, sub: SubKey) {
-    if let Some(work) = session.work_if_any() {
-        work.behind.retain(|behind| *behind != sub);
-        for read in work.reads.iter_mut().filter(|read| read.sub == Some(sub)) {
-            read.sub = None;
         }
     }
 }
