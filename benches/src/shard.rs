@@ -174,7 +174,7 @@ impl ShardRig {
                         lane: entry.lane,
                         through: entry.position,
                     },
-                    Output::Load { ticket, query } => Input::Loaded {
+                    Output::Load { ticket, query, .. } => Input::Loaded {
                         ticket,
                         answer: Some(nothing(&query)),
                     },

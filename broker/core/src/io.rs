@@ -197,6 +197,8 @@ pub enum Output {
     Load {
         /// To be given back with the answer.
         ticket: Ticket,
+        /// For whom; all zero: for nobody in particular.
+        user: UserId,
         /// What.
         query: Query,
     },

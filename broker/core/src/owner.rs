@@ -234,9 +234,11 @@ impl Owner {
                 let Some(work) = self.desk.may_park(work, fx) else {
                     return;
                 };
+                let user = work.user();
                 self.conversations.insert(id, Slot::Loading(vec![work]));
                 let drops = self.desk.drops;
                 self.desk.load(
+                    user,
                     id,
                     Load::Conversation(drops),
                     Query::Conversation { conversation: id },

@@ -1,15 +1,17 @@
-//! Reads of storage: how many are under way, and which wait because storage was too busy for them, oldest first.
+//! Reads of storage: how many are under way, and which wait because storage was too busy for them, in rounds: in each one of
+//! every user's, oldest first, so that who asks for much waits longer, and others do not wait for him.
 //!
 //! All shards share storage's queue. Whom it refuses waits here: as each read of the shard ends two are tried, so that as many
 //! are under way again as storage takes; when none is, one is tried in a while.
 
 use std::{
     cell::{Cell, RefCell},
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     rc::Rc,
 };
 
 use rialto_core::io::{Answer, Input, Query, Ticket};
+use rialto_protocol::ids::UserId;
 
 use super::{
     engine::Engine,
@@ -27,7 +29,12 @@ pub(crate) struct Loads {
     /// Given to the next one.
     number: Cell<u64>,
     under_way: Cell<usize>,
-    waiting: RefCell<BTreeMap<u64, (Ticket, Query)>>,
+    /// By round and number.
+    waiting: RefCell<BTreeMap<(u64, u64), Load>>,
+    /// The round that those are of which are tried now.
+    round: Cell<u64>,
+    /// Of each user, under way and waiting.
+    by_user: RefCell<HashMap<UserId, u64, ahash::RandomState>>,
     /// Of those that wait, how many are to be tried now.
     due: Cell<usize>,
     /// When one is tried if none is under way, monotonic microseconds.
@@ -37,9 +44,10 @@ pub(crate) struct Loads {
 /// A read that the core has asked for.
 #[derive(Debug)]
 pub(crate) struct Load {
-    /// Its place among all of the shard.
-    number: u64,
+    /// Its place among all of the shard: its round, and its number.
+    place: (u64, u64),
     ticket: Ticket,
+    user: UserId,
     query: Query,
 }
 
@@ -57,27 +65,45 @@ pub(crate) enum Admitted {
 impl Loads {
     /// Takes in a new one. There are `count_max` at most: more than all that the core lets wait for a read, since those whose
     /// clients are gone are read all the same, and count with nobody.
-    pub(crate) fn admit(&self, ticket: Ticket, query: Query, count_max: usize) -> Admitted {
+    pub(crate) fn admit(
+        &self,
+        ticket: Ticket,
+        user: UserId,
+        query: Query,
+        count_max: usize,
+    ) -> Admitted {
         let mut waiting = self.waiting.borrow_mut();
         if self.under_way.get() + waiting.len() >= count_max {
             return Admitted::Refused;
         }
         let number = self.number.replace(self.number.get() + 1);
+        let mut by_user = self.by_user.borrow_mut();
+        let before_it = by_user.entry(user).or_default();
+        let load = Load {
+            place: (self.round.get() + *before_it, number),
+            ticket,
+            user,
+            query,
+        };
+        *before_it += 1;
         if waiting.is_empty() {
             self.under_way.set(self.under_way.get() + 1);
-            return Admitted::Now(Load {
-                number,
-                ticket,
-                query,
-            });
+            return Admitted::Now(load);
         }
-        waiting.insert(number, (ticket, query));
+        waiting.insert(load.place, load);
         Admitted::Later
     }
 
     /// Takes in that one has ended.
-    fn end(&self) {
+    fn end(&self, user: UserId) {
         self.under_way.set(self.under_way.get() - 1);
+        let mut by_user = self.by_user.borrow_mut();
+        if let Some(count) = by_user.get_mut(&user) {
+            *count -= 1;
+            if *count == 0 {
+                by_user.remove(&user);
+            }
+        }
         if self.are_waiting() {
             self.due.set(self.due.get() + TRIED_PER_ENDED);
         }
@@ -87,12 +113,7 @@ impl Loads {
     fn put_back(&self, load: Load, mono_us: u64) {
         self.under_way.set(self.under_way.get() - 1);
         self.due_us.set(mono_us + TRIED_AFTER_US);
-        let Load {
-            number,
-            ticket,
-            query,
-        } = load;
-        self.waiting.borrow_mut().insert(number, (ticket, query));
+        self.waiting.borrow_mut().insert(load.place, load);
     }
 
     pub(crate) fn are_waiting(&self) -> bool {
@@ -104,24 +125,21 @@ impl Loads {
         (self.are_waiting() && self.under_way.get() == 0).then(|| self.due_us.get())
     }
 
-    /// The oldest of those that wait, if one is to be tried now.
+    /// The next of those that wait, if one is to be tried now.
     pub(crate) fn next(&self, mono_us: u64) -> Option<Load> {
         let is_due = self.due_us().is_some_and(|due_us| mono_us >= due_us);
         let due = self.due.get();
         if due == 0 && !is_due {
             return None;
         }
-        let Some((number, (ticket, query))) = self.waiting.borrow_mut().pop_first() else {
+        let Some((_, load)) = self.waiting.borrow_mut().pop_first() else {
             self.due.set(0);
             return None;
         };
         self.due.set(due.saturating_sub(1));
         self.under_way.set(self.under_way.get() + 1);
-        Some(Load {
-            number,
-            ticket,
-            query,
-        })
+        self.round.set(self.round.get().max(load.place.0));
+        Some(load)
     }
 }
 
@@ -135,7 +153,7 @@ pub(crate) async fn read(engine: Rc<Engine>, load: Load) {
         // The pump has a timer to set.
         return engine.turn().ring();
     }
-    engine.loads().end();
+    engine.loads().end(load.user);
     tell(&engine, load.ticket, result);
 }
 
@@ -154,9 +172,17 @@ pub(crate) fn tell(engine: &Engine, ticket: Ticket, result: Result<Answer, Looku
 mod tests {
     use super::*;
 
+    fn user() -> UserId {
+        UserId::from_name("ann")
+    }
+
     fn admit(loads: &Loads, ticket: u64) -> Option<Load> {
+        admit_of(loads, user(), ticket)
+    }
+
+    fn admit_of(loads: &Loads, user: UserId, ticket: u64) -> Option<Load> {
         let query = Query::LastSeen { users: Vec::new() };
-        match loads.admit(Ticket(ticket), query, 10) {
+        match loads.admit(Ticket(ticket), user, query, 10) {
             Admitted::Now(load) => Some(load),
             Admitted::Later | Admitted::Refused => None,
         }
@@ -181,7 +207,7 @@ mod tests {
         begun.rev().for_each(|load| loads.put_back(load, 0));
         assert!(admit(&loads, 4).is_none());
         assert!(first.is_some() && tried(&loads, u64::MAX).is_empty());
-        loads.end();
+        loads.end(user());
         let next = tried(&loads, 0);
         assert_eq!(tickets(&next), [1, 2]);
         next.into_iter().for_each(|load| loads.put_back(load, 0));
@@ -201,11 +227,32 @@ mod tests {
         assert!(tried(&loads, 4 + TRIED_AFTER_US).is_empty());
         assert_eq!(tickets(&tried(&loads, 5 + TRIED_AFTER_US)), [0]);
         assert_eq!(loads.due_us(), None);
-        loads.end();
+        loads.end(user());
         assert_eq!(tickets(&tried(&loads, 0)), [1, 2]);
-        loads.end();
-        loads.end();
+        loads.end(user());
+        loads.end(user());
         assert_eq!(tickets(&tried(&loads, 0)), [3, 4, 5, 6]);
+    }
+
+    #[test]
+    fn one_who_reads_little_does_not_wait_for_one_who_reads_much() {
+        let loads = Loads::default();
+        let begun: Vec<_> = (0..5).filter_map(|ticket| admit(&loads, ticket)).collect();
+        begun.into_iter().for_each(|load| loads.put_back(load, 0));
+        let bob = UserId::from_name("bob");
+        assert!(admit_of(&loads, bob, 5).is_none() && admit_of(&loads, bob, 6).is_none());
+        let mut tried_in_order = Vec::new();
+        for _ in 0..7 {
+            let mut next = tried(&loads, TRIED_AFTER_US);
+            tried_in_order.extend(tickets(&next));
+            // Storage takes one at a time.
+            let taken = next.remove(0);
+            next.into_iter().for_each(|load| loads.put_back(load, 0));
+            loads.end(taken.user);
+        }
+        tried_in_order.dedup();
+        assert_eq!(tried_in_order, [0, 5, 1, 6, 2, 3, 4]);
+        assert!(loads.by_user.borrow().is_empty());
     }
 
     #[test]
@@ -215,10 +262,10 @@ mod tests {
         assert!(first.is_some());
         let query = || Query::LastSeen { users: Vec::new() };
         for ticket in 1..10 {
-            let admitted = loads.admit(Ticket(ticket), query(), 10);
+            let admitted = loads.admit(Ticket(ticket), user(), query(), 10);
             assert!(matches!(admitted, Admitted::Later));
         }
-        let admitted = loads.admit(Ticket(10), query(), 10);
+        let admitted = loads.admit(Ticket(10), user(), query(), 10);
         assert!(matches!(admitted, Admitted::Refused));
     }
 }

@@ -13,7 +13,7 @@ use std::{
 
 use futures_util::{StreamExt, stream::FuturesOrdered};
 use rialto_core::io::{Identity, Input, Output, Query, Ticket};
-use rialto_protocol::error::ErrorCode;
+use rialto_protocol::{error::ErrorCode, ids::UserId};
 use rialto_storage::{directory::Seen, views::ViewsError};
 use tokio::time::{Instant, Sleep};
 
@@ -238,7 +238,11 @@ impl Pump {
                 }
             }
             Output::Append(entry) => self.entries.push(entry),
-            Output::Load { ticket, query } => self.load(ticket, query),
+            Output::Load {
+                ticket,
+                user,
+                query,
+            } => self.load(ticket, user, query),
             Output::Seen { user, time_ms } => self.engine.note_seen(Seen { user, time_ms }),
         }
     }
@@ -253,9 +257,9 @@ impl Pump {
         .unwrap_or(Err(ErrorCode::TokenMalformed))
     }
 
-    fn load(&self, ticket: Ticket, query: Query) {
+    fn load(&self, ticket: Ticket, user: UserId, query: Query) {
         let count_max = self.engine.node().config.core.parked_max * LOADS_PER_PARKED;
-        match self.engine.loads().admit(ticket, query, count_max) {
+        match self.engine.loads().admit(ticket, user, query, count_max) {
             Admitted::Now(load) => self.read(load),
             Admitted::Later => {}
             Admitted::Refused => loads::tell(

@@ -696,7 +696,7 @@ impl World {
                         .push_back(message);
                 }
                 Output::Append(entry) => self.append(shard, entry),
-                Output::Load { ticket, query } => self.loads.push((shard, ticket, query)),
+                Output::Load { ticket, query, .. } => self.loads.push((shard, ticket, query)),
                 Output::Resume { .. } | Output::Settled { .. } | Output::Seen { .. } => {}
             }
         }

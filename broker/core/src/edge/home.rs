@@ -185,6 +185,7 @@ impl Home {
         fx.counters.loads += 1;
         fx.outputs.push(Output::Load {
             ticket,
+            user: UserId::SYSTEM,
             query: Query::LastSeen {
                 users: waiting.unknown.clone(),
             },

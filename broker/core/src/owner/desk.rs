@@ -239,13 +239,14 @@ impl Desk {
                 work.known.wanted.push(member);
             }
             work.outstanding += 1;
-            self.load(conversation, Load::For { user, need }, query, fx);
+            self.load(user, conversation, Load::For { user, need }, query, fx);
         }
     }
 
-    /// Puts a read out.
+    /// Puts a read out, for a user.
     pub(super) fn load(
         &mut self,
+        user: UserId,
         conversation: ConversationId,
         load: Load,
         query: Query,
@@ -255,7 +256,11 @@ impl Desk {
         self.next_ticket += 1;
         fx.counters.loads += 1;
         self.loads.insert(ticket, (conversation, load));
-        fx.outputs.push(Output::Load { ticket, query });
+        fx.outputs.push(Output::Load {
+            ticket,
+            user,
+            query,
+        });
     }
 
     /// Counts a piece of work as waiting; when too much waits, it is refused and `None` comes back. To be called before

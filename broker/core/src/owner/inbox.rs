@@ -118,6 +118,7 @@ impl Desk {
             limit: limit + 1,
         };
         self.load(
+            work.user(),
             conversation.id,
             Load::Read(ReadJob::Conversations {
                 origin: *origin,

@@ -115,6 +115,7 @@ impl Desk {
                     limit: limit + 1,
                 };
                 self.load(
+                    *user,
                     conversation.id,
                     Load::Read(ReadJob::Members {
                         origin: *origin,
@@ -188,7 +189,7 @@ impl Desk {
             bytes_max,
             backward: false,
         };
-        self.load(conversation.id, Load::Read(job), query, fx);
+        self.load(*user, conversation.id, Load::Read(job), query, fx);
     }
 
     fn history(&mut self, conversation: &Conversation, work: &Work, fx: &mut Effects) {
@@ -252,7 +253,7 @@ impl Desk {
             bytes_max: budget,
             backward,
         };
-        self.load(conversation.id, Load::Read(job), query, fx);
+        self.load(user, conversation.id, Load::Read(job), query, fx);
     }
 
     /// A read came back. The conversation or the reader may have left memory since; that does no harm, because nothing was

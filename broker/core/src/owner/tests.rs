@@ -134,10 +134,10 @@ impl World {
                 match output {
                     Output::Append(entry) if self.hold => self.held.push(entry),
                     Output::Append(entry) => self.keep(entry),
-                    Output::Load { ticket, query } if self.hold_loads => {
+                    Output::Load { ticket, query, .. } if self.hold_loads => {
                         self.held_loads.push((ticket, query));
                     }
-                    Output::Load { ticket, query } => self.load(ticket, &query),
+                    Output::Load { ticket, query, .. } => self.load(ticket, &query),
                     other => panic!("an owner does not ask for {other:?}"),
                 }
             }

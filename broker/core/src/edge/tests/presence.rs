@@ -55,6 +55,7 @@ pub(super) fn load(rig: &mut Rig) -> (Ticket, Vec<UserId>) {
         Output::Load {
             ticket,
             query: Query::LastSeen { users },
+            ..
         } => (ticket, users),
         other => panic!("{other:?}"),
     }
