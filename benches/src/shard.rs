@@ -195,7 +195,10 @@ fn nothing(query: &Query) -> Answer {
             sent: Vec::new(),
             more_devices: false,
         },
-        Query::FindSent { .. } => Answer::Sent(None),
+        Query::FindSent { .. } => Answer::Sent {
+            event: None,
+            as_of_ms: 0,
+        },
         Query::Events { .. } => Answer::Events {
             events: Vec::new(),
             tombstones: Vec::new(),

@@ -569,6 +569,7 @@ pub(crate) mod tests {
             user: UserId::from_name("ann"),
             expires_ms: u64::MAX,
             service: false,
+            key: None,
         };
         assert!(engine.identify(conn, &identity));
         let result = Ok(identity);

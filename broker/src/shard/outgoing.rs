@@ -185,7 +185,7 @@ mod tests {
         let presences = vec![PresenceOf {
             user: UserId::SYSTEM,
             state: v1::PresenceState::Online,
-            last_seen_ms: 0,
+            last_seen_ms: Some(0),
         }];
         Message::ToEdge(ToEdge::Presence { origin, presences })
     }

@@ -25,8 +25,6 @@ use crate::{
     topology::ShardId,
 };
 
-/// Users of a Watch for whom it takes a request token more: each may be a read.
-const USERS_PER_TOKEN: usize = 100;
 /// What a Watch keeps of each of its users until it is answered: his id in its list, at his home, and in the read there, which
 /// is there three times; and the answer.
 const WAITING_BYTES: usize = 5 * size_of::<UserId>() + size_of::<PresenceOf>();
@@ -313,7 +311,6 @@ impl Edge {
     /// Replaces the list of watched users; answered when the homes of those not watched before have told.
     pub(super) fn watch(
         &mut self,
-        now: Now,
         call: Call,
         body: &v1::Watch,
         fx: &mut Effects,
@@ -335,10 +332,6 @@ impl Edge {
         let lists = (&session.watched[..], &users[..]);
         if !self.presence.has_room(call.conn, lists, self.open) {
             return Err(ErrorCode::Overloaded.into());
-        }
-        if !call.service {
-            self.request_rate
-                .owe(&mut session.requests, users.len() / USERS_PER_TOKEN);
         }
         let call = call.holding(users.len() * WAITING_BYTES);
         let former = std::mem::replace(&mut session.watched, users.clone().into_boxed_slice());

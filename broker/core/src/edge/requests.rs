@@ -206,7 +206,7 @@ impl Edge {
             FrameKind::History => self.history(call, &body::decode(body)?, fx),
             FrameKind::Mark => self.mark(call, &body::decode(body)?, fx),
             FrameKind::Signal => self.signal(call, body::decode(body)?, fx),
-            FrameKind::Watch => self.watch(now, call, &body::decode(body)?, fx),
+            FrameKind::Watch => self.watch(call, &body::decode(body)?, fx),
             FrameKind::SetPresence => self.set_presence(now, call, body::decode(body)?, fx),
             FrameKind::Create => self.create(now, call, body::decode(body)?, fx),
             FrameKind::Describe => self.describe(call, &body::decode(body)?, fx),

@@ -39,7 +39,7 @@ impl Viewer {
         row: &Bytes,
         conversation: Option<&Conversation>,
     ) -> Option<v1::Member> {
-        let stored = Member::load(Some(row), &[])?;
+        let stored = Member::load(Some(row), &[], false)?;
         let member = conversation
             .and_then(|conversation| conversation.member(&user))
             .unwrap_or(&stored);

@@ -409,7 +409,7 @@ fn what_is_answered_in_parts_is_given_back_in_parts_and_what_nobody_was_asked_at
     };
     rig.send(conn, FrameKind::Unsubscribe, 3, &unsubscribe);
     let watch = v1::Watch {
-        users: vec![super::rig::user("bob").to_proto()],
+        users: vec![user("bob").to_proto()],
     };
     rig.send(conn, FrameKind::Watch, 4, &watch);
     let seen = rig.outputs.iter().find_map(|output| match output {

@@ -191,6 +191,7 @@ fn what_could_not_be_read_is_learned_from_the_next_change() {
         user: user("ann"),
         expires_ms: super::rig::TOKEN_ENDS_MS,
         service: false,
+        key: None,
     };
     rig.authenticate(ann, Ok(identity));
     assert_eq!(states(&rig.frame(bob)), one("ann", State::Online, 0));
