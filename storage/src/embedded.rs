@@ -80,6 +80,7 @@ impl EmbeddedStore {
     /// [`JournalError::Locked`] when another process has it, `Format` for data of a newer version or options out of range,
     /// `Damaged` when durable bytes are bad, `Io` for what the operating system says. Each names the place and what to do.
     pub fn open(dir: &Path, options: EmbeddedOptions) -> Result<Self, JournalError> {
+        options.check()?;
         Self::open_locked(DirectoryLock::take(dir)?, options)
     }
 

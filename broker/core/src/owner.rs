@@ -42,8 +42,8 @@ use crate::{
 };
 
 use conversation::{Conversation, Slot};
-use desk::{Desk, Load};
-use work::Work;
+use desk::Desk;
+use work::{Load, Work};
 
 /// How many conversations are looked at for one that can be dropped when there are too many.
 const EVICTION_TRIES: usize = 8;

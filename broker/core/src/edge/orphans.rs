@@ -1,9 +1,9 @@
 //! What connections that are gone have left under way. It is held until it is answered, as if they were still there: who leaves
 //! does not take back what he asked, and how much others may ask goes by all that is under way.
 
-use rialto_protocol::frame::HEADER_BYTES;
-
-use super::{presence::WaitingWatch, session::Session, subscribe::WaitingFollow};
+use super::{
+    life::parked_bytes, presence::WaitingWatch, session::Session, subscribe::WaitingFollow,
+};
 
 /// What one connection has left under way.
 #[derive(Debug, Default)]
@@ -60,14 +60,14 @@ impl Orphan {
                 dropped_bytes += if answers == 0 { bytes } else { 0 };
             }
             let refreshes = work.refreshes.iter().map(|refresh| refresh.cost as usize);
-            let parked = work.parked.iter();
-            let parked = parked.map(|frame| HEADER_BYTES + frame.body.len());
+            let parked = work.parked.iter().map(parked_bytes);
             dropped_bytes += refreshes.chain(parked).sum::<usize>();
         }
         orphan.parts.bytes = orphan.parts.bytes.min(in_flight_bytes);
         orphan.bytes = in_flight_bytes.saturating_sub(orphan.parts.bytes + dropped_bytes);
         orphan
     }
+
     /// Whether there is nothing left.
     pub(super) fn is_done(&self) -> bool {
         self.bytes == 0 && self.parts.answers == 0 && self.reads.answers == 0

@@ -25,30 +25,13 @@ use super::{
     entry::Waiting,
     lane::Lanes,
     outbox::{NOTICES_MAX, Retries},
-    read::ReadJob,
-    work::{Need, Outcome, Work},
+    work::{Load, Need, Outcome, Work},
 };
 
 /// What of the shard's budget may be work that waits for a read, beside the limit on its pieces.
 const PARKED_PART: usize = 4;
 /// What a piece takes beside itself: its place in a queue, the read, and the conversation that is being read.
 const PARKED_OVERHEAD_BYTES: usize = 1 << 10;
-
-/// A read under way.
-#[derive(Debug)]
-pub(super) enum Load {
-    /// The conversation itself; with how often events had been dropped when it was asked for.
-    Conversation(u64),
-    /// Something that a user's first piece of work needs.
-    For {
-        /// Whose work.
-        user: UserId,
-        /// What.
-        need: Need,
-    },
-    /// What was asked for.
-    Read(ReadJob),
-}
 
 /// Shared by all conversations of an owner.
 #[derive(Debug)]

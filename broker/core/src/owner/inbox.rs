@@ -17,10 +17,10 @@ use crate::{
 
 use super::{
     conversation::Conversation,
-    desk::{Desk, Load, Stop, require_member},
+    desk::{Desk, Stop, require_member},
     outbox::device_of,
     read::ReadJob,
-    work::Work,
+    work::{Load, Work},
 };
 
 impl Desk {

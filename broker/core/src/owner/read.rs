@@ -21,11 +21,11 @@ use crate::{
 use super::{
     conversation::Conversation,
     describe::{Viewer, describe},
-    desk::{Desk, Load, Stop},
+    desk::{Desk, Stop},
     entry::Waiting,
     page::{continued, page_down, page_up, seq_of},
     rules,
-    work::{Need, Work},
+    work::{Load, Need, Work},
 };
 
 /// What a page holds beside its events, with room to spare.

@@ -6,6 +6,7 @@ use rialto_protocol::{
 };
 use smallvec::SmallVec;
 
+use super::read::ReadJob;
 use crate::{
     io::SentEvent,
     message::{Origin, Receipt, ToOwner},
@@ -23,6 +24,22 @@ pub(super) enum Need {
     Target(Seq),
     /// The oldest event that is kept; with how often some had been dropped when it was asked for.
     Oldest(u64),
+}
+
+/// A read under way.
+#[derive(Debug)]
+pub(super) enum Load {
+    /// The conversation itself; with how often events had been dropped when it was asked for.
+    Conversation(u64),
+    /// Something that a user's first piece of work needs.
+    For {
+        /// Whose work.
+        user: UserId,
+        /// What.
+        need: Need,
+    },
+    /// What was asked for.
+    Read(ReadJob),
 }
 
 /// What is known of an event that another refers to.

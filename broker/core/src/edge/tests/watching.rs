@@ -25,22 +25,6 @@ fn watch(rig: &mut Rig, conn: ConnId, name: &str, count: usize) {
 }
 
 #[test]
-fn who_watches_many_waits_longer_for_the_next_request() {
-    let mut rig = Rig::with(CoreConfig {
-        requests_per_s: 1,
-        requests_burst: 1,
-        ..CoreConfig::default()
-    });
-    let conn = rig.connect("ann");
-    watch(&mut rig, conn, "user", 1_000);
-    rig.send(conn, FrameKind::Ping, 3, &v1::Ping {});
-    let refusal = rig.frame(conn);
-    assert_eq!(error_of(&refusal), (3, ErrorCode::RateLimited));
-    let error: v1::Error = decode(&refusal);
-    assert_eq!(error.retry_after_ms, 11_000);
-}
-
-#[test]
 fn watches_that_wait_for_a_read_have_a_bound_and_what_is_more_is_answered_without() {
     // A sixteenth of it: three reads of ten users.
     let mut rig = rig(48_000);
