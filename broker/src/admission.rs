@@ -3,8 +3,6 @@
 
 use std::{
     cell::RefCell,
-    collections::HashMap,
-    hash::Hash,
     net::{IpAddr, Ipv6Addr},
     rc::Rc,
     sync::{
@@ -13,6 +11,7 @@ use std::{
     },
 };
 
+use rialto_core::counts::Counts;
 use rialto_protocol::ids::UserId;
 
 /// Counts the open connections of a node.
@@ -28,8 +27,6 @@ pub struct Admission {
 
 /// What one address may have of the free places that are left to addresses with few strangers.
 const ADDRESS_PART: usize = 32;
-
-type Counts<K> = HashMap<K, u32, ahash::RandomState>;
 
 /// Why a connection is not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,26 +105,13 @@ fn lock<K>(counts: &Mutex<Counts<K>>) -> MutexGuard<'_, Counts<K>> {
 }
 
 /// Counts one more, unless there are `max`; says whether it did.
-fn count_in<K: Eq + Hash>(counts: &Mutex<Counts<K>>, key: K, max: usize) -> bool {
+fn count_in<K: Eq + std::hash::Hash>(counts: &Mutex<Counts<K>>, key: K, max: usize) -> bool {
     let mut counts = lock(counts);
-    if counts.get(&key).map_or(0, |count| *count as usize) >= max {
+    if counts.get(&key) as usize >= max {
         return false;
     }
-    *counts.entry(key).or_default() += 1;
+    counts.add(key);
     true
-}
-
-fn count_out<K: Eq + Hash>(counts: &Mutex<Counts<K>>, key: &K) {
-    count_out_of(&mut lock(counts), key);
-}
-
-fn count_out_of<K: Eq + Hash>(counts: &mut Counts<K>, key: &K) {
-    if let Some(count) = counts.get_mut(key) {
-        *count -= 1;
-        if *count == 0 {
-            counts.remove(key);
-        }
-    }
 }
 
 /// The right to one connection.
@@ -140,7 +124,7 @@ pub struct Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         self.admission.open.fetch_sub(1, Ordering::Relaxed);
-        count_out(&self.admission.by_address, &self.address);
+        lock(&self.admission.by_address).remove(&self.address);
     }
 }
 
@@ -153,7 +137,7 @@ pub struct UserPermit {
 
 impl Drop for UserPermit {
     fn drop(&mut self) {
-        count_out(&self.admission.by_user, &self.user);
+        lock(&self.admission.by_user).remove(&self.user);
     }
 }
 
@@ -202,10 +186,7 @@ impl Strangers {
     ) -> Result<Stranger, StrangerRefusal> {
         let address = network(address);
         let mut crowd = self.0.borrow_mut();
-        let of_address = crowd
-            .by_address
-            .get(&address)
-            .map_or(0, |count| *count as usize);
+        let of_address = crowd.by_address.get(&address) as usize;
         if crowd.count >= places {
             let free = (places + places / 2).saturating_sub(crowd.count);
             if free == 0 {
@@ -216,7 +197,7 @@ impl Strangers {
             }
         }
         crowd.count += 1;
-        *crowd.by_address.entry(address).or_default() += 1;
+        crowd.by_address.add(address);
         drop(crowd);
         Ok(Stranger {
             strangers: self.clone(),
@@ -236,7 +217,7 @@ impl Drop for Stranger {
     fn drop(&mut self) {
         let mut crowd = self.strangers.0.borrow_mut();
         crowd.count -= 1;
-        count_out_of(&mut crowd.by_address, &self.address);
+        crowd.by_address.remove(&self.address);
     }
 }
 

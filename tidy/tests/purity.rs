@@ -109,6 +109,7 @@ const RANDOM_MAPS: &[&str] = &[
     "LinkedHashSet::new",
     "AHashMap",
     "AHashSet",
+    "Counts::default",
     "RandomState::new",
     "RandomState::default",
     "hash_map::RandomState",

@@ -11,6 +11,7 @@
 pub mod advice;
 pub mod config;
 pub mod counters;
+pub mod counts;
 pub mod edge;
 pub mod effects;
 pub mod io;

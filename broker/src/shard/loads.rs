@@ -6,11 +6,14 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     rc::Rc,
 };
 
-use rialto_core::io::{Answer, Input, Query, Ticket};
+use rialto_core::{
+    counts::Counts,
+    io::{Answer, Input, Query, Ticket},
+};
 use rialto_protocol::ids::UserId;
 
 use super::{
@@ -34,7 +37,7 @@ pub(crate) struct Loads {
     /// The round that those are of which are tried now.
     round: Cell<u64>,
     /// Of each user, under way and waiting.
-    by_user: RefCell<HashMap<UserId, u64, ahash::RandomState>>,
+    by_user: RefCell<Counts<UserId>>,
     /// Of those that wait, how many are to be tried now.
     due: Cell<usize>,
     /// When one is tried if none is under way, monotonic microseconds.
@@ -77,15 +80,13 @@ impl Loads {
             return Admitted::Refused;
         }
         let number = self.number.replace(self.number.get() + 1);
-        let mut by_user = self.by_user.borrow_mut();
-        let before_it = by_user.entry(user).or_default();
+        let before_it = self.by_user.borrow_mut().add(user);
         let load = Load {
-            place: (self.round.get() + *before_it, number),
+            place: (self.round.get() + u64::from(before_it), number),
             ticket,
             user,
             query,
         };
-        *before_it += 1;
         if waiting.is_empty() {
             self.under_way.set(self.under_way.get() + 1);
             return Admitted::Now(load);
@@ -97,13 +98,7 @@ impl Loads {
     /// Takes in that one has ended.
     fn end(&self, user: UserId) {
         self.under_way.set(self.under_way.get() - 1);
-        let mut by_user = self.by_user.borrow_mut();
-        if let Some(count) = by_user.get_mut(&user) {
-            *count -= 1;
-            if *count == 0 {
-                by_user.remove(&user);
-            }
-        }
+        self.by_user.borrow_mut().remove(&user);
         if self.are_waiting() {
             self.due.set(self.due.get() + TRIED_PER_ENDED);
         }

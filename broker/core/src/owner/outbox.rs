@@ -4,7 +4,7 @@
 //! Notices may arrive in another order than they were sent in, because one that was refused is sent again. The user's list
 //! shows the newest all the same: one that a later notice of the same conversation has followed does not change the list.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use ahash::RandomState;
 use bytes::Bytes;
@@ -16,6 +16,7 @@ use rialto_protocol::{
 };
 
 use crate::{
+    counts::Counts,
     effects::Effects,
     io::{Now, OutboxItem},
     message::{Message, ToOwner},
@@ -71,7 +72,7 @@ struct Pending {
 #[derive(Debug)]
 pub(super) struct Notices {
     count: usize,
-    by_account: HashMap<UserId, usize, RandomState>,
+    by_account: Counts<UserId>,
 }
 
 impl Notices {
@@ -79,7 +80,7 @@ impl Notices {
     pub(super) fn new(count: usize, hasher: RandomState) -> Self {
         Self {
             count,
-            by_account: HashMap::with_hasher(hasher),
+            by_account: Counts::with_hasher(hasher),
         }
     }
 
@@ -87,19 +88,14 @@ impl Notices {
     pub(super) fn add(&mut self, account: UserId) {
         self.count += 1;
         if account != UserId::SYSTEM {
-            *self.by_account.entry(account).or_default() += 1;
+            self.by_account.add(account);
         }
     }
 
     /// One less.
     pub(super) fn remove(&mut self, account: UserId) {
         self.count -= 1;
-        if let Some(count) = self.by_account.get_mut(&account) {
-            *count -= 1;
-            if *count == 0 {
-                self.by_account.remove(&account);
-            }
-        }
+        self.by_account.remove(&account);
     }
 
     /// Those of an entry that is not kept.
@@ -115,7 +111,7 @@ impl Notices {
     }
 
     fn of(&self, account: UserId) -> usize {
-        self.by_account.get(&account).copied().unwrap_or(0)
+        self.by_account.get(&account) as usize
     }
 }
 
