@@ -64,14 +64,8 @@ impl Edge {
     ) -> Result<(), Refusal> {
         let conversation = check::conversation(&request.conversation)?;
         let after = check::optional(&request.after_user, check::user)?;
-        let limit = check::limit(
-            request.limit,
-            limits::MEMBERS_PAGE_DEFAULT,
-            limits::MEMBERS_PAGE_MAX,
-        )?;
-        self.costs(call, limit as usize);
-        let limit = self.rows_of_a_page(limit);
-        let call = call.holding(limit as usize * ROW_BYTES_GUESS);
+        let (default, max) = (limits::MEMBERS_PAGE_DEFAULT, limits::MEMBERS_PAGE_MAX);
+        let (call, limit) = self.rows_of_a_page(call, request.limit, default, max)?;
         let (origin, user) = (self.origin(call), call.user);
         self.ask(
             call,
@@ -88,10 +82,22 @@ impl Edge {
         Ok(())
     }
 
-    /// Pages are short while the shard is over its budget.
-    fn rows_of_a_page(&self, limit: u32) -> u32 {
-        let bytes = limit as usize * ROW_BYTES_GUESS;
-        clamped(self.conns.answer_bytes_max(bytes) / ROW_BYTES_GUESS).max(1)
+    /// How many rows a page has for which so many were asked, and the call that pays for them. Pages are short while the shard is
+    /// over its budget.
+    fn rows_of_a_page(
+        &mut self,
+        call: Call,
+        asked: u32,
+        default: usize,
+        max: usize,
+    ) -> Result<(Call, u32), Refusal> {
+        let limit = check::limit(asked, default, max)?;
+        self.costs(call, limit as usize);
+        let bytes = self
+            .conns
+            .answer_bytes_max(limit as usize * ROW_BYTES_GUESS);
+        let limit = clamped(bytes / ROW_BYTES_GUESS).max(1);
+        Ok((call.holding(limit as usize * ROW_BYTES_GUESS), limit))
     }
 
     pub(super) fn conversations(
@@ -101,14 +107,11 @@ impl Edge {
         fx: &mut Effects,
     ) -> Result<(), Refusal> {
         let after = check::optional(&request.after_conversation, check::conversation)?;
-        let limit = check::limit(
-            request.limit,
+        let (default, max) = (
             limits::CONVERSATIONS_PAGE_DEFAULT,
             limits::CONVERSATIONS_PAGE_MAX,
-        )?;
-        self.costs(call, limit as usize);
-        let limit = self.rows_of_a_page(limit);
-        let call = call.holding(limit as usize * ROW_BYTES_GUESS);
+        );
+        let (call, limit) = self.rows_of_a_page(call, request.limit, default, max)?;
         let (origin, user) = (self.origin(call), call.user);
         let inbox = ConversationId::of_inbox(user);
         self.ask(

@@ -48,7 +48,7 @@ impl Rate {
     }
 
     /// Takes tokens that the bucket may not have yet: the next take waits for them.
-    pub(super) fn owe(self, bucket: &mut Bucket, tokens: usize) {
+    fn owe(self, bucket: &mut Bucket, tokens: usize) {
         bucket.0 += tokens as u64 * self.interval_ns;
     }
 

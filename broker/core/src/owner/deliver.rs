@@ -47,7 +47,7 @@ impl Desk {
         let mut first = touched.first;
         let mut rest = &events[..];
         while !rest.is_empty() {
-            let mut count = fitting(rest, budget);
+            let mut count = fitting(rest, budget).count();
             // Whoever is put out may have the event that says so, and nothing that follows in the same entry.
             if let Some(seq) = touched
                 .ended
@@ -85,12 +85,16 @@ impl Desk {
     }
 }
 
-/// How many of the events fit, at least one.
-pub(super) fn fitting(events: &[Bytes], budget: usize) -> usize {
-    let mut bytes = 0;
-    let fits = events.iter().take_while(|event| {
-        bytes += frame::event_cost(event.len());
-        bytes <= budget
+/// The first of the events, as many as fit, and one in any case.
+pub(super) fn fitting<E: AsRef<[u8]>>(
+    events: impl IntoIterator<Item = E>,
+    budget: usize,
+) -> impl Iterator<Item = E> {
+    let (mut bytes, mut count) = (0, 0);
+    let fits = events.into_iter().take_while(move |event| {
+        bytes += frame::event_cost(event.as_ref().len());
+        count += 1;
+        count == 1 || bytes <= budget
     });
-    fits.take(DELIVER_EVENTS_MAX).count().max(1)
+    fits.take(DELIVER_EVENTS_MAX)
 }

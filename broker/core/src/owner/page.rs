@@ -3,11 +3,11 @@
 use bytes::Bytes;
 use rialto_protocol::{
     error::ErrorCode,
-    event, frame,
+    event,
     ids::{Epoch, Seq},
-    limits::DELIVER_EVENTS_MAX,
 };
 
+use super::deliver::fitting;
 use crate::io::Answer;
 
 /// Stored events as a reader who is behind gets them; the one to be verified is taken off.
@@ -36,17 +36,9 @@ pub(super) fn page_up(
     tombstones: &[(Seq, Seq)],
     budget: usize,
 ) -> Vec<Bytes> {
-    let mut bytes = 0;
-    let mut count = 0;
     // Deleted ones count as they are sent: what stands for a short message is longer than it.
-    let fits = events.into_iter().map(|event| redacted(event, tombstones));
-    fits.take_while(|event| {
-        bytes += frame::event_cost(event.len());
-        count += 1;
-        count == 1 || bytes <= budget
-    })
-    .take(DELIVER_EVENTS_MAX)
-    .collect()
+    let events = events.into_iter().map(|event| redacted(event, tombstones));
+    fitting(events, budget).collect()
 }
 
 /// The same down from the last of them; they rise all the same.
@@ -87,6 +79,7 @@ mod tests {
     use bytes::BytesMut;
     use rialto_protocol::{
         event::EventHead,
+        frame,
         ids::{ClientId, DeviceId, Ordinal, UserId},
         v1::{self, event::Content},
     };
