@@ -110,7 +110,47 @@ impl Preparation {
         store: Arc<dyn Store>,
         authenticator: Arc<dyn Authenticator>,
     ) -> Result<Broker, StartError> {
-        Broker::start_prepared(self, store, authenticator)
+        let Preparation {
+            config,
+            certificates,
+            ops,
+            ops_address,
+        } = self;
+        let mut sockets = Sockets::bind(&config, ops_address)?;
+        let topology = Topology {
+            shards: config.shards,
+            lanes: store.lanes(),
+        };
+        let node = Node {
+            clock: Clock::start(),
+            store,
+            authenticator,
+            admission: Admission::new(
+                config.connections_max,
+                config.connections_per_address_max,
+                config.connections_per_user_max,
+            ),
+            mailboxes: Mailbox::all(config.shards, config.forward_bytes_max),
+            fate: Fate::new(),
+            config: Arc::new(config),
+        };
+        let listeners = sockets.share_out(&node.config, certificates.as_ref())?;
+        let shared = Arc::new(Shared::new(
+            node.clone(),
+            topology,
+            sockets.addresses,
+            certificates,
+        ));
+        ops.tell(Arc::clone(&shared));
+        // From here on an early return drops what was started, which ends it.
+        let mut broker = Broker {
+            shared,
+            shards: Vec::new(),
+            ops: Some(ops),
+        };
+        broker.start_shards(&node, topology, listeners)?;
+        broker.shared.set_phase(Phase::Serving);
+        Ok(broker)
     }
 }
 
@@ -164,54 +204,6 @@ impl Broker {
             ops,
             ops_address,
         })
-    }
-
-    fn start_prepared(
-        preparation: Preparation,
-        store: Arc<dyn Store>,
-        authenticator: Arc<dyn Authenticator>,
-    ) -> Result<Self, StartError> {
-        let Preparation {
-            config,
-            certificates,
-            ops,
-            ops_address,
-        } = preparation;
-        let mut sockets = Sockets::bind(&config, ops_address)?;
-        let topology = Topology {
-            shards: config.shards,
-            lanes: store.lanes(),
-        };
-        let node = Node {
-            clock: Clock::start(),
-            store,
-            authenticator,
-            admission: Admission::new(
-                config.connections_max,
-                config.connections_per_address_max,
-                config.connections_per_user_max,
-            ),
-            mailboxes: Mailbox::all(config.shards, config.forward_bytes_max),
-            fate: Fate::new(),
-            config: Arc::new(config),
-        };
-        let listeners = sockets.share_out(&node.config, certificates.as_ref())?;
-        let shared = Arc::new(Shared::new(
-            node.clone(),
-            topology,
-            sockets.addresses,
-            certificates,
-        ));
-        ops.tell(Arc::clone(&shared));
-        // From here on an early return drops what was started, which ends it.
-        let mut broker = Self {
-            shared,
-            shards: Vec::new(),
-            ops: Some(ops),
-        };
-        broker.start_shards(&node, topology, listeners)?;
-        broker.shared.set_phase(Phase::Serving);
-        Ok(broker)
     }
 
     fn start_shards(

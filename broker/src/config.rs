@@ -9,6 +9,9 @@ use std::{
 use rialto_core::config::CoreConfig;
 use rialto_protocol::limits;
 
+/// What beginnings of frames may take of a shard's budget.
+pub(crate) const BEGUN_SHARE: usize = 4;
+
 /// Most shards of a node: one byte of a QUIC connection id names the shard.
 pub const SHARDS_MAX: u16 = 256;
 
@@ -122,6 +125,12 @@ impl BrokerConfig {
     pub fn shard_bytes_max(&self) -> usize {
         let part = self.node_bytes_max / usize::from(self.shards.max(1));
         self.core.shard_bytes_max.min(part)
+    }
+
+    /// What beginnings of frames may take of that. A frame that is longer may never come to its end.
+    #[must_use]
+    pub fn begun_bytes_max(&self) -> usize {
+        self.shard_bytes_max() / BEGUN_SHARE
     }
 
     /// What is wrong with it, all at once, as text for the operator; empty: nothing.

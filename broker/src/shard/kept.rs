@@ -3,8 +3,8 @@
 
 use std::cell::Cell;
 
-/// What beginnings of frames may take of the shard's budget.
-const BEGUN_SHARE: usize = 4;
+use crate::config::BEGUN_SHARE;
+
 /// What frames that wait for credit may take of it before little is read of each connection at once.
 const HELD_SHARE: usize = 8;
 /// A beginning of a frame that any connection may keep.

@@ -12,8 +12,6 @@ use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 use super::{Auth, Config, problem::Problem};
 use crate::files;
 
-/// Once beginnings of frames are more than this part of a shard's budget, none may be long (`broker/src/shard/kept.rs`).
-const BEGUN_SHARE: usize = 4;
 /// What one request adds to the records that its frame holds (the members of a new conversation), and the journal to an entry.
 const DECISION_BYTES: usize = 64 << 10;
 
@@ -131,7 +129,7 @@ fn check_room(config: &Config, problems: &mut Vec<Problem>) {
         node_bytes_max: config.broker.node_bytes_max,
         ..defaults
     };
-    let begun = broker.shard_bytes_max() / BEGUN_SHARE;
+    let begun = broker.begun_bytes_max();
     if limits.frame_bytes_max > begun {
         let text = format!(
             "{} is more than {begun}, a quarter of what each of {shards} shards may hold (limits.shard_bytes_max, and its part of \
@@ -179,17 +177,16 @@ fn check_data_dir(path: &Path, problems: &mut Vec<Problem>) {
         )));
         return;
     }
-    let probe = existing.join(format!(".rialto-probe-{}", std::process::id()));
-    match fs::File::create_new(&probe) {
-        Ok(_) => drop(fs::remove_file(&probe)),
-        Err(error) => problems.push(Problem::Unwritable {
+    // One without a name, which no other check and no end of the process can get into the way of.
+    if let Err(error) = tempfile::tempfile_in(&existing) {
+        problems.push(Problem::Unwritable {
             key: "data.dir",
             cause: format!(
                 "{} cannot be written: {error}; {}",
                 existing.display(),
                 files::advice(&error)
             ),
-        }),
+        });
     }
 }
 
