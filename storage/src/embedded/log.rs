@@ -323,6 +323,11 @@ impl Log {
         self.shared.poison(reason);
     }
 
+    /// Segments that the views do not hold yet.
+    pub(crate) fn views_lag_segments(&self) -> u64 {
+        self.shared.segments.lock().lag_segments()
+    }
+
     /// Figures since the log was opened.
     pub(crate) fn status(&self) -> JournalStatus {
         let counters = &self.shared.counters;

@@ -158,7 +158,7 @@ impl Work {
         let orders = self.lock();
         orders.stopping || !orders.waiting.is_empty() || {
             drop(orders);
-            self.log.status().views_lag_segments > HURRY_SEGMENTS
+            self.log.views_lag_segments() > HURRY_SEGMENTS
         }
     }
 
