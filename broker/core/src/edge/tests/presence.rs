@@ -7,7 +7,10 @@ use rialto_protocol::{
     v1::PresenceState as State,
 };
 
-use super::rig::{Rig, START_MS, decode, user};
+use super::{
+    handshake::identity,
+    rig::{Rig, START_MS, decode, user},
+};
 use crate::{
     io::{Answer, ConnId, Output, Query, Ticket, Transport},
     message::{Message, PresenceOf, ToEdge, ToHome},
@@ -187,13 +190,7 @@ fn what_could_not_be_read_is_learned_from_the_next_change() {
     rig.frames(bob);
     let ann = rig.accept(Transport::default());
     rig.send(ann, FrameKind::Hello, 1, &super::rig::hello());
-    let identity = crate::io::Identity {
-        user: user("ann"),
-        expires_ms: super::rig::TOKEN_ENDS_MS,
-        service: false,
-        key: None,
-    };
-    rig.authenticate(ann, Ok(identity));
+    rig.authenticate(ann, Ok(identity("ann")));
     assert_eq!(states(&rig.frame(bob)), one("ann", State::Online, 0));
     rig.close(ann);
     rig.pass_ms(PASS_MS);
@@ -226,13 +223,7 @@ fn a_change_during_the_read_is_in_the_answer() {
         generation: 1,
     };
     rig.send(ann, FrameKind::Hello, 1, &super::rig::hello());
-    let identity = crate::io::Identity {
-        user: user("ann"),
-        expires_ms: super::rig::TOKEN_ENDS_MS,
-        service: false,
-        key: None,
-    };
-    rig.authenticate(ann, Ok(identity));
+    rig.authenticate(ann, Ok(identity("ann")));
     loaded(&mut rig, ticket, Some(vec![Some(9)]));
     let frames = rig.frames(bob);
     assert_eq!(states(frames.last().unwrap()), one("ann", State::Online, 0));

@@ -296,21 +296,7 @@ fn a_read_that_fails_or_leaves_events_out_ends_the_subscription() {
         let conn = rig.connect("ann");
         let mut log = Log::new(1, 4);
         rig.follow(conn, &mut log, Some(Cursor::default()));
-        let ToOwner::CatchUp {
-            conn: reader,
-            conversation,
-            from,
-            ..
-        } = rig.ask()
-        else {
-            panic!("CatchUp")
-        };
-        rig.tell(ToEdge::CaughtUp {
-            conn: reader,
-            conversation,
-            from,
-            result: make(&log),
-        });
+        rig.answer_read(make(&log));
         let frames = rig.frames(conn);
         assert_eq!((ended(&frames), seqs(&frames)), (Some(code), vec![]));
         assert!(matches!(rig.ask(), ToOwner::Detach { .. }));

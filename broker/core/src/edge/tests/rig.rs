@@ -255,6 +255,25 @@ impl Rig {
         self.outputs.len() < before
     }
 
+    /// The next thing that an owner is asked is to read on for a subscription; answers it so.
+    pub(super) fn answer_read(&mut self, result: Result<Vec<Bytes>, ErrorCode>) {
+        let ToOwner::CatchUp {
+            conn,
+            conversation,
+            from,
+            ..
+        } = self.ask()
+        else {
+            panic!("CatchUp")
+        };
+        self.tell(ToEdge::CaughtUp {
+            conn,
+            conversation,
+            from,
+            result,
+        });
+    }
+
     /// The next thing that an owner was asked.
     pub(super) fn ask(&mut self) -> ToOwner {
         self.asked.pop_front().expect("an owner was asked")

@@ -117,21 +117,7 @@ fn a_subscription_that_is_refused_or_ends_for_now_comes_with_advice_when_to_try_
     let subscribed: v1::Subscribed = decode(&rig.frame(conn));
     let advice = subscribed.results[0].error.as_ref().unwrap();
     assert_eq!(advice.retry_after_ms, 1_000);
-    let ToOwner::CatchUp {
-        conn: reader,
-        conversation,
-        from,
-        ..
-    } = rig.ask()
-    else {
-        panic!("CatchUp")
-    };
-    rig.tell(ToEdge::CaughtUp {
-        conn: reader,
-        conversation,
-        from,
-        result: Err(ErrorCode::StorageUnavailable),
-    });
+    rig.answer_read(Err(ErrorCode::StorageUnavailable));
     let ended: v1::SubscriptionEnded = decode(&rig.frame(conn));
     assert_eq!(ended.error.unwrap().retry_after_ms, 2_000);
 }

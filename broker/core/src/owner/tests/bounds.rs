@@ -147,16 +147,20 @@ fn a_conversation_is_not_created_with_more_members_than_it_may_have() {
     );
 }
 
+/// A message a minute.
+fn slow_mode() -> Content {
+    Content::Settings(v1::Settings {
+        slow_mode_s: Some(60),
+        ..v1::Settings::default()
+    })
+}
+
 #[test]
 fn slow_mode_outlasts_a_restart() {
     let mut world = World::new();
     let (alice, bob) = (user("alice"), user("bob"));
     let group = world.create(alice, ConversationKind::Group, false, &[bob]);
-    let slow = Content::Settings(v1::Settings {
-        slow_mode_s: Some(60),
-        ..v1::Settings::default()
-    });
-    seq_of(world.publish(alice, group, slow));
+    seq_of(world.publish(alice, group, slow_mode()));
     seq_of(world.publish(bob, group, text("one")));
     let mut world = world.restart();
     let receipt = world.publish(bob, group, text("two"));
@@ -178,11 +182,7 @@ fn slow_mode_goes_on_as_before_once_a_clock_that_leapt_is_set_right() {
     let mut world = World::new();
     let (alice, bob) = (user("alice"), user("bob"));
     let group = world.create(alice, ConversationKind::Group, false, &[bob]);
-    let slow = Content::Settings(v1::Settings {
-        slow_mode_s: Some(60),
-        ..v1::Settings::default()
-    });
-    seq_of(world.publish(alice, group, slow));
+    seq_of(world.publish(alice, group, slow_mode()));
     world.now.unix_ms += DAY_MS;
     seq_of(world.publish(bob, group, text("one")));
     world.now.unix_ms -= DAY_MS;
