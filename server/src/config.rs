@@ -394,6 +394,19 @@ mod tests {
         assert_eq!(problems(&[segment]), [""; 0]);
     }
 
+    /// In a container every process has the number of the one before.
+    #[test]
+    fn what_a_process_that_was_killed_left_in_the_data_directory_stops_no_start() {
+        let directory = tempfile::tempdir().unwrap();
+        let left = format!(".rialto-probe-{}", std::process::id());
+        std::fs::write(directory.path().join(&left), "").unwrap();
+        let data = directory.path().display().to_string();
+        assert_eq!(problems(&[("data.dir", &data)]), [""; 0]);
+        let names = std::fs::read_dir(directory.path()).unwrap();
+        let names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names, [&*left]);
+    }
+
     /// Such as `--data "$UNSET"`, which would scatter files into the folder that we happen to be in.
     #[test]
     fn an_empty_data_directory_is_refused() {
