@@ -102,7 +102,8 @@ impl ClientBuilder {
     }
 
     /// Where access tokens come from: asked for each connection, some time before a token expires, and when the server says
-    /// that it has.
+    /// that it has. All of them are of one user: with a token of another one the client closes, and what it had to send is
+    /// not sent in that user's name.
     pub fn token_provider(mut self, provider: Arc<dyn TokenProvider>) -> Self {
         self.tokens = Some(TokenSource::Provider(provider));
         self

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use rialto_protocol::error::ErrorCode;
 use rialto_protocol::frame::Frame;
+use rialto_protocol::ids::UserId;
 use rialto_protocol::v1;
 use tokio::time::{Instant, Sleep};
 
@@ -124,6 +125,7 @@ impl Session {
 
     /// Until the client is closed.
     pub(crate) async fn run(mut self, first: Welcomed) {
+        let user = first.user;
         let mut welcomed = Some(first);
         let reason = loop {
             if let Some(welcomed) = welcomed.take() {
@@ -138,7 +140,7 @@ impl Session {
                 }
                 self.disconnected();
             }
-            match self.connect_again().await {
+            match self.connect_again(user).await {
                 Ok(next) => welcomed = next,
                 Err(reason) => break reason,
             }
@@ -339,8 +341,9 @@ impl Session {
         self.shared.purge_signals();
     }
 
-    /// The next attempt at a connection; none when it failed.
-    async fn connect_again(&mut self) -> Result<Option<Welcomed>, CloseReason> {
+    /// The next attempt at a connection; none when it failed. What waits was asked for in this user's name, and in no other it
+    /// is sent.
+    async fn connect_again(&mut self, user: UserId) -> Result<Option<Welcomed>, CloseReason> {
         let Some((at, endpoints, attempt)) = self.reconnect.next(Instant::now()) else {
             return Err(CloseReason::GaveUp(self.reconnect.failed()));
         };
@@ -374,6 +377,10 @@ impl Session {
             () = self.shared.close_due(is_idle) => return Err(CloseReason::Asked),
         };
         match result {
+            Ok(welcomed) if welcomed.user != user => {
+                let error = ErrorCode::TokenOfAnotherUser.to_proto(0);
+                Err(CloseReason::Refused(error.into()))
+            }
             Ok(welcomed) => Ok(Some(welcomed)),
             Err(ConnectError::Refused(error)) if self.is_final(&error) => {
                 Err(CloseReason::Refused(error))

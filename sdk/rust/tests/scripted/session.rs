@@ -197,6 +197,36 @@ async fn a_provider_that_does_not_answer_is_not_waited_for_without_end() {
 }
 
 #[tokio::test]
+async fn what_one_user_had_to_say_is_not_said_in_the_name_of_another() {
+    let server = Server::start().await;
+    let (client, mut events, mut peer) = server.client().await;
+    let open = client.publish(ROOM, "from ann").await.unwrap();
+    peer.drafts(1).await;
+    drop(peer);
+    // The next token is of somebody else, who has signed in meanwhile.
+    let mut peer = server.accept().await;
+    let other = v1::Welcome {
+        user: UserId::from_name("bob").to_proto(),
+        ..welcome()
+    };
+    peer.hello(other).await;
+    assert!(peer.next().await.is_none());
+    match open.await {
+        Err(PublishError::Closed {
+            reason: CloseReason::Refused(error),
+            retry: Retry::MaybeDuplicate,
+        }) => assert!(error.is(ErrorCode::TokenOfAnotherUser)),
+        other => panic!("{other:?}"),
+    }
+    assert!(matches!(
+        last(&mut events).await,
+        Some(Event::Connection(ConnectionState::Closed(
+            CloseReason::Refused(_)
+        )))
+    ));
+}
+
+#[tokio::test]
 async fn why_there_is_no_client_is_typed() {
     let refused = |code| async move {
         let server = Server::start().await;
