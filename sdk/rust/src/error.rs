@@ -192,7 +192,8 @@ pub enum RequestError {
         /// Whether it may have happened.
         retry: Retry,
     },
-    /// It breaks a limit of the protocol; nothing was sent.
+    /// It breaks a limit of the protocol, or does not fit into a frame. Nothing was sent; or, where the server lowered its limit
+    /// between two connections, it was sent on the earlier one and not answered.
     #[error("{0}")]
     Invalid(&'static str),
     /// The server's answer is not one to this request.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rialto_protocol::error::ErrorCode;
-use rialto_protocol::frame::Frame;
+use rialto_protocol::frame::{Frame, HEADER_BYTES};
 use rialto_protocol::ids::UserId;
 use rialto_protocol::v1;
 use tokio::time::{Instant, Sleep};
@@ -441,6 +441,11 @@ impl Drop for Session {
 }
 
 impl Link {
+    /// Whether the server takes a frame of this body. It ends the connection for a larger one, and would end the next.
+    fn carries(&self, body: &[u8]) -> bool {
+        HEADER_BYTES + body.len() <= self.limits.frame_bytes_max as usize
+    }
+
     /// Something came from the server.
     fn heard(&mut self) {
         self.keep_alive.heard(Instant::now());

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::{Link, OUT_BYTES_MAX, Session};
 use crate::command::{Command, Request, Subscribe, Unsubscribe, What};
+use crate::error::RequestError;
 use crate::publish::{self, Batch, Pending};
 use crate::requests::InFlight;
 use crate::wire;
@@ -77,6 +78,11 @@ impl Session {
     }
 
     fn request(&mut self, link: &mut Link, order: u64, request: Request) {
+        if !link.carries(&request.body) {
+            self.shared.release(request.cost);
+            let invalid = RequestError::Invalid("the request does not fit into a frame");
+            return request.answer.send(Err(invalid));
+        }
         self.standing.note(request.kind, &request.body);
         let (kind, body) = (request.kind, request.body.clone());
         self.ask(link, kind, &body, InFlight::Request(order, request));
@@ -123,7 +129,9 @@ impl Session {
             self.standing.has_room(now);
         }
         while let Some((kind, body)) = self.standing.take_due(now) {
-            self.ask(link, kind, &body, InFlight::Renewal(kind));
+            if link.carries(&body) {
+                self.ask(link, kind, &body, InFlight::Renewal(kind));
+            }
         }
         self.subscribe_again(link, now);
     }

@@ -614,6 +614,21 @@ async fn an_answer_of_another_kind_is_an_error_of_that_request_alone() {
 }
 
 #[tokio::test]
+async fn a_request_that_no_frame_carries_is_refused_here_and_disturbs_nothing() {
+    let server = Server::start().await;
+    let (client, _events, mut peer) = server.client().await;
+    let large = client.create(Create::group("x".repeat(256 * 1024)));
+    let refused = tokio::time::timeout(PATIENCE, large).await;
+    let error = refused.expect("an answer").unwrap_err();
+    assert!(matches!(error, RequestError::Invalid(_)), "{error}");
+    assert_eq!(error.retry(), Retry::Never);
+    let (_, ()) = tokio::join!(client.describe(ROOM), async {
+        let (id, _) = peer.expect::<v1::Describe>(FrameKind::Describe).await;
+        peer.refuse(id, ErrorCode::NotAMember).await;
+    });
+}
+
+#[tokio::test]
 async fn what_is_watched_is_watched_again_after_a_reconnect() {
     let server = Server::start().await;
     let (client, mut events, mut peer) = server.client().await;
