@@ -13,8 +13,9 @@ use rialto_protocol::v1;
 use tokio::sync::watch;
 
 use crate::builder::ClientBuilder;
-use crate::command::{CLOSE_PATIENCE, COST_MIN, Shared};
+use crate::command::{CLOSE_PATIENCE, Shared};
 use crate::content::Content;
+use crate::credit::COST_MIN;
 use crate::error::{CloseReason, PublishError, Retry};
 use crate::events::ConnectionState;
 use crate::publish::{self, FRAME_HEAD_BYTES, Pending, Publishing};

@@ -1,7 +1,6 @@
 //! What client handles and the session's task share: the queue of commands, byte credit, and the state for everybody to see.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -9,20 +8,16 @@ use bytes::{Bytes, BytesMut};
 use rialto_protocol::frame::FrameKind;
 use rialto_protocol::ids::{ClientId, ConversationId, UserId};
 use rialto_protocol::v1;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::client_id::{self, ClientIds};
+use crate::credit::Credit;
 use crate::error::{CloseReason, Retry};
 use crate::events::ConnectionState;
 use crate::publish::{Pending, Publishing};
 use crate::requests::{Answer, Resend};
 use crate::subscriptions::{Start, SubscribeAnswer};
-
-/// Least byte credit of anything that is sent: so its number is bounded too.
-pub(crate) const COST_MIN: usize = 64;
-/// Most byte credit of a client: with [`COST_MIN`], requests in flight stay below what request ids can tell apart.
-pub(crate) const CREDIT_MAX: usize = 48 << 20;
 
 /// Time for what is open when a client is closed, unless its caller names another.
 pub(crate) const CLOSE_PATIENCE: Duration = Duration::from_secs(30);
@@ -92,11 +87,7 @@ pub(crate) struct Shared {
     wake: Notify,
     /// Wakes a session that is between connections: for nothing but to close.
     close: Notify,
-    credit: Semaphore,
-    /// What the caller would have.
-    credit_wanted: usize,
-    /// What there is in all.
-    credit_max: AtomicU32,
+    credit: Credit,
     state: watch::Sender<ConnectionState>,
     limits: Mutex<v1::Limits>,
 }
@@ -108,7 +99,6 @@ impl Shared {
         in_flight_bytes: usize,
         random: [u8; 6],
     ) -> Self {
-        let credit = granted(in_flight_bytes, &limits);
         Self {
             queue: Mutex::new(Queue {
                 commands: VecDeque::new(),
@@ -121,9 +111,7 @@ impl Shared {
             }),
             wake: Notify::new(),
             close: Notify::new(),
-            credit: Semaphore::new(credit as usize),
-            credit_wanted: in_flight_bytes,
-            credit_max: AtomicU32::new(credit),
+            credit: Credit::new(in_flight_bytes, &limits),
             state: watch::Sender::new(state),
             limits: Mutex::new(limits),
         }
@@ -135,34 +123,17 @@ impl Shared {
 
     /// Waits until `bytes` more may be in flight. What was taken: to be given back with [`Shared::release`].
     pub(crate) async fn take_credit(&self, bytes: usize) -> Result<u32, CloseReason> {
-        if let Some(cost) = self.try_take_credit(bytes) {
-            return Ok(cost);
-        }
-        let cost = self.cost(bytes);
-        match self.credit.acquire_many(cost).await {
-            Ok(permit) => permit.forget(),
-            Err(_) => return Err(self.close_reason()),
-        }
-        Ok(cost)
+        let taken = self.credit.take(bytes).await;
+        taken.ok_or_else(|| self.close_reason())
     }
 
     /// As [`Shared::take_credit`], if there is enough.
     pub(crate) fn try_take_credit(&self, bytes: usize) -> Option<u32> {
-        let cost = self.cost(bytes);
-        self.credit.try_acquire_many(cost).ok()?.forget();
-        Some(cost)
-    }
-
-    fn cost(&self, bytes: usize) -> u32 {
-        u32::try_from(bytes.max(COST_MIN))
-            .unwrap_or(u32::MAX)
-            .min(self.credit_max.load(Ordering::Relaxed))
+        self.credit.try_take(bytes)
     }
 
     pub(crate) fn release(&self, cost: u32) {
-        if cost > 0 {
-            self.credit.add_permits(cost as usize);
-        }
+        self.credit.release(cost);
     }
 
     fn close_reason(&self) -> CloseReason {
@@ -328,12 +299,9 @@ impl Shared {
         self.state.subscribe()
     }
 
-    /// What a new connection says: its limits, and the server's time, which client ids are not before. A server that takes more
-    /// than the one before gives more credit; one that takes less reads as much as it likes.
+    /// What a new connection says: its limits, and the server's time, which client ids are not before.
     pub(crate) fn connected(&self, limits: v1::Limits, server_time_ms: u64) {
-        let credit = granted(self.credit_wanted, &limits);
-        let before = self.credit_max.fetch_max(credit, Ordering::Relaxed);
-        self.release(credit.saturating_sub(before));
+        self.credit.limit(&limits);
         *self.limits.lock().unwrap_or_else(PoisonError::into_inner) = limits;
         self.queue().client_ids.not_before(server_time_ms);
     }
@@ -341,14 +309,6 @@ impl Shared {
     pub(crate) fn limits(&self) -> v1::Limits {
         *self.limits.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The byte credit of a client that would have `wanted` bytes, under these limits.
-fn granted(wanted: usize, limits: &v1::Limits) -> u32 {
-    let bytes = wanted
-        .min(limits.in_flight_bytes_max as usize)
-        .clamp(COST_MIN, CREDIT_MAX);
-    u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
 impl Queue {
@@ -392,35 +352,14 @@ impl Command {
 mod tests {
     use super::*;
 
-    fn shared(in_flight_bytes: usize) -> Shared {
-        let state = ConnectionState::Closed(CloseReason::Asked);
-        Shared::new(state, limits(200), in_flight_bytes, [0; 6])
-    }
-
-    fn limits(in_flight_bytes_max: u32) -> v1::Limits {
-        v1::Limits {
-            in_flight_bytes_max,
-            ..v1::Limits::default()
-        }
-    }
-
-    #[test]
-    fn a_server_that_takes_more_gives_more_credit_as_far_as_the_caller_would_have_it() {
-        let shared = shared(1_000);
-        assert_eq!(shared.try_take_credit(5_000), Some(200));
-        assert_eq!(shared.try_take_credit(64), None);
-        shared.connected(limits(500), 0);
-        assert_eq!(shared.try_take_credit(300), Some(300));
-        assert_eq!(shared.try_take_credit(64), None);
-        shared.connected(limits(100), 0);
-        shared.connected(limits(u32::MAX), 0);
-        assert_eq!(shared.try_take_credit(500), Some(500));
-        assert_eq!(shared.try_take_credit(64), None);
-    }
-
     #[test]
     fn queued_signals_are_thrown_away_and_their_credit_is_free_again() {
-        let shared = shared(200);
+        let state = ConnectionState::Closed(CloseReason::Asked);
+        let limits = v1::Limits {
+            in_flight_bytes_max: 200,
+            ..v1::Limits::default()
+        };
+        let shared = Shared::new(state, limits, 200, [0; 6]);
         let cost = shared.try_take_credit(200).unwrap();
         let body = Bytes::new();
         shared.push(What::Signal { body, cost }).unwrap();

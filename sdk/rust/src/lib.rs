@@ -57,6 +57,7 @@ mod client;
 mod client_id;
 mod command;
 mod content;
+mod credit;
 mod endpoint;
 mod error;
 mod events;
