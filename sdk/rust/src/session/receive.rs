@@ -130,7 +130,10 @@ impl Session {
             },
             InFlight::Request(_, request) => {
                 self.shared.release(request.cost);
-                request.answer.send(self.judge(frame, now));
+                let answer = self.judge(frame, now);
+                let taken = answer.is_ok().then_some(&request.body);
+                self.standing.answered(request.kind, taken);
+                request.answer.send(answer);
             }
             InFlight::Unsubscribe(_, unsubscribe) => {
                 self.shared.release(unsubscribe.cost);

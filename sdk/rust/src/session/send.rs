@@ -83,7 +83,7 @@ impl Session {
             let invalid = RequestError::Invalid("the request does not fit into a frame");
             return request.answer.send(Err(invalid));
         }
-        self.standing.note(request.kind, &request.body);
+        self.standing.asked(request.kind);
         let (kind, body) = (request.kind, request.body.clone());
         self.ask(link, kind, &body, InFlight::Request(order, request));
     }

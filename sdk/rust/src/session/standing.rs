@@ -9,7 +9,7 @@ use tokio::time::Instant;
 /// Wait before one is told again that was refused, when the server gave no advice.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// The last Watch and the last SetPresence of the caller.
+/// The last Watch and the last SetPresence of the caller that the server took.
 #[derive(Debug)]
 pub(super) struct Standing([Wish; 2]);
 
@@ -19,6 +19,8 @@ struct Wish {
     body: Option<Bytes>,
     /// To be told then.
     due: Option<Instant>,
+    /// Requests of the caller's that are not answered: what they ask for holds, if any is taken.
+    asked: usize,
     /// What the server said to it was thrown away.
     missed: bool,
 }
@@ -29,6 +31,7 @@ impl Standing {
             kind,
             body: None,
             due: None,
+            asked: 0,
             missed: false,
         }))
     }
@@ -37,11 +40,21 @@ impl Standing {
         self.0.iter_mut().find(|wish| wish.kind == kind)
     }
 
-    /// Keeps a request of the caller's, if it is one of these.
-    pub(super) fn note(&mut self, kind: FrameKind, body: &Bytes) {
+    /// The caller asks for one of these, if it is one.
+    pub(super) fn asked(&mut self, kind: FrameKind) {
         if let Some(wish) = self.of(kind) {
-            wish.body = Some(body.clone());
-            wish.due = None;
+            wish.asked += 1;
+        }
+    }
+
+    /// The server has answered that, and taken `body`. What it refused changed nothing.
+    pub(super) fn answered(&mut self, kind: FrameKind, body: Option<&Bytes>) {
+        if let Some(wish) = self.of(kind) {
+            wish.asked = wish.asked.saturating_sub(1);
+            if let Some(body) = body {
+                wish.body = Some(body.clone());
+                wish.due = None;
+            }
         }
     }
 
@@ -49,6 +62,7 @@ impl Standing {
     pub(super) fn connected(&mut self, now: Instant) {
         for wish in &mut self.0 {
             wish.due = Some(now);
+            wish.asked = 0;
             wish.missed = false;
         }
     }
@@ -78,17 +92,23 @@ impl Standing {
 
     /// When [`Standing::take_due`] has something.
     pub(super) fn due(&self) -> Option<Instant> {
-        let told = self.0.iter().filter(|wish| wish.body.is_some());
-        told.filter_map(|wish| wish.due).min()
+        self.0.iter().filter_map(Wish::due).min()
     }
 
     /// One that is to be told now.
     pub(super) fn take_due(&mut self, now: Instant) -> Option<(FrameKind, Bytes)> {
         self.0.iter_mut().find_map(|wish| {
-            wish.due.filter(|due| *due <= now)?;
+            wish.due().filter(|due| *due <= now)?;
             let body = wish.body.clone()?;
             wish.due = None;
             Some((wish.kind, body))
         })
+    }
+}
+
+impl Wish {
+    /// When it is to be told: not while the caller asks for another one, which would be undone by that.
+    fn due(&self) -> Option<Instant> {
+        self.due.filter(|_| self.body.is_some() && self.asked == 0)
     }
 }

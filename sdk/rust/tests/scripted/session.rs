@@ -721,6 +721,30 @@ async fn what_was_not_told_because_the_server_refused_it_is_told_again() {
 }
 
 #[tokio::test]
+async fn what_the_server_refused_to_watch_is_not_watched_after_a_reconnect() {
+    let server = Server::start().await;
+    let (client, _events, mut peer) = server.client().await;
+    let (bob, zoe) = (UserId::from_name("bob"), UserId::from_name("zoe"));
+    let watched = [bob];
+    let (answer, ()) = tokio::join!(client.watch(&watched), async {
+        let (id, _) = peer.expect::<v1::Watch>(FrameKind::Watch).await;
+        let offline = presences(bob, v1::PresenceState::Offline);
+        peer.send(FrameKind::Presences, id, &offline).await;
+    });
+    answer.unwrap();
+    let other = [zoe];
+    let (refused, ()) = tokio::join!(client.watch(&other), async {
+        let (id, _) = peer.expect::<v1::Watch>(FrameKind::Watch).await;
+        peer.refuse(id, ErrorCode::RateLimited).await;
+    });
+    refused.unwrap_err();
+    drop(peer);
+    let mut peer = server.welcome().await;
+    let (_, watch) = peer.expect::<v1::Watch>(FrameKind::Watch).await;
+    assert_eq!(watch.users, [bob.to_proto()]);
+}
+
+#[tokio::test]
 async fn signals_go_both_ways_and_their_refusal_disturbs_nothing() {
     let server = Server::start().await;
     let (client, mut events, mut peer) = server
