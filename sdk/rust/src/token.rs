@@ -133,11 +133,19 @@ impl TokenRenewal {
         self.base_server_ms = server_time_ms;
         self.asked = None;
         self.given_up = false;
-        self.renewed(expires_ms, now);
+        self.ends(expires_ms, now);
     }
 
-    /// The session's token ends at `expires_ms` now; 0: never.
+    /// The server has taken another token, which ends at `expires_ms`; 0: never. Where it has ended already, the next one is not
+    /// asked for at once: the server takes them for a while yet, and would be asked as fast as it answers.
     pub(crate) fn renewed(&mut self, expires_ms: u64, now: Instant) {
+        self.ends(expires_ms, now);
+        if self.due == Some(now) {
+            self.due = Some(now + AGAIN);
+        }
+    }
+
+    fn ends(&mut self, expires_ms: u64, now: Instant) {
         let replaceable = expires_ms != 0 && !self.source.is_fixed();
         self.due = replaceable.then(|| {
             let passed_ms = u64::try_from((now - self.base).as_millis()).unwrap_or(u64::MAX);
@@ -212,6 +220,15 @@ mod tests {
         let later = now + Duration::from_secs(100);
         renewal.renewed(1_200_000, later);
         assert_eq!(renewal.due(), Some(later + Duration::from_secs(80)));
+    }
+
+    #[test]
+    fn a_provider_whose_tokens_have_ended_is_not_asked_as_fast_as_it_answers() {
+        let (mut renewal, now) = (renewal(), Instant::now());
+        renewal.began(1_000_000, 1_000_000, now);
+        assert_eq!(renewal.due(), Some(now));
+        renewal.renewed(1_000_000, now);
+        assert_eq!(renewal.due(), Some(now + AGAIN));
     }
 
     #[test]

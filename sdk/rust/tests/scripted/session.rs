@@ -87,7 +87,8 @@ async fn a_token_is_replaced_before_it_expires() {
     for number in 2..5 {
         let (id, refresh) = peer.expect::<v1::Refresh>(FrameKind::Refresh).await;
         assert_eq!(refresh.token, format!("token-{number}"));
-        let token_expires_ms = if number == 4 { u64::MAX } else { 1 };
+        let soon_ms = welcome().server_time_ms + 100 * number;
+        let token_expires_ms = if number == 4 { u64::MAX } else { soon_ms };
         peer.send(
             FrameKind::Refreshed,
             id,
