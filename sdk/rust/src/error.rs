@@ -318,7 +318,7 @@ pub enum ConnectError {
     /// The system gave no random bytes.
     #[error("the system gave no random bytes")]
     NoEntropy,
-    /// The provider gave no token.
+    /// The provider gave no token, or one that is too long.
     #[error("no access token: {0}")]
     Token(TokenError),
     /// The server was reached, and refused.

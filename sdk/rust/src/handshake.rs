@@ -57,7 +57,8 @@ pub(crate) async fn connect(
     endpoints: &[Endpoint],
 ) -> Result<Welcomed, ConnectError> {
     let attempt = async || {
-        let token = token(tokens, identity).await?;
+        let token = tokens.get(identity.connect_timeout).await;
+        let token = token.map_err(ConnectError::Token)?;
         try_all(connector, identity, &token, endpoints).await
     };
     match attempt().await {
@@ -68,16 +69,6 @@ pub(crate) async fn connect(
         }
         other => other,
     }
-}
-
-async fn token(tokens: &TokenSource, identity: &Identity) -> Result<String, ConnectError> {
-    let token = tokens.get(identity.connect_timeout).await;
-    let token = token.map_err(ConnectError::Token)?;
-    if token.len() > limits::TOKEN_BYTES_MAX {
-        let code = ErrorCode::TokenMalformed;
-        return Err(ConnectError::Refused(code.to_proto(0).into()));
-    }
-    Ok(token)
 }
 
 async fn try_all(

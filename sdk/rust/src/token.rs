@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use rialto_protocol::limits::TOKEN_BYTES_MAX;
 use tokio::time::Instant;
 
 use crate::error::Retry;
@@ -72,19 +73,20 @@ pub(crate) enum TokenSource {
 }
 
 impl TokenSource {
-    /// The next token; a provider has `patience` for it.
+    /// The next token, which a frame can carry; a provider has `patience` for it.
     pub(crate) fn get(&self, patience: Duration) -> BoxFuture<'static, Result<String, TokenError>> {
         match self {
-            Self::Fixed(token) => Box::pin(std::future::ready(Ok(token.clone()))),
+            Self::Fixed(token) => Box::pin(std::future::ready(checked(token.clone()))),
             Self::Provider(provider) => {
                 let token = tokio::time::timeout(patience, provider.token());
                 Box::pin(async move {
-                    token.await.unwrap_or_else(|_| {
+                    let token = token.await.unwrap_or_else(|_| {
                         let ms = patience.as_millis();
                         Err(TokenError::temporary(format!(
                             "the provider gave no token within {ms} ms"
                         )))
-                    })
+                    });
+                    token.and_then(checked)
                 })
             }
         }
@@ -93,6 +95,15 @@ impl TokenSource {
     pub(crate) const fn is_fixed(&self) -> bool {
         matches!(self, Self::Fixed(_))
     }
+}
+
+/// Refuses one that is longer than the protocol allows: a frame of it could be more than the server takes.
+fn checked(token: String) -> Result<String, TokenError> {
+    if token.len() > TOKEN_BYTES_MAX {
+        let text = format!("a token has at most {TOKEN_BYTES_MAX} bytes");
+        return Err(TokenError::permanent(text));
+    }
+    Ok(token)
 }
 
 /// Longest time before its expiry that a token is replaced.
@@ -220,6 +231,23 @@ mod tests {
         let later = now + Duration::from_secs(100);
         renewal.renewed(1_200_000, later);
         assert_eq!(renewal.due(), Some(later + Duration::from_secs(80)));
+    }
+
+    #[tokio::test]
+    async fn a_token_that_no_frame_carries_is_none() {
+        for (bytes, fits) in [(TOKEN_BYTES_MAX, true), (TOKEN_BYTES_MAX + 1, false)] {
+            let token = "x".repeat(bytes);
+            let fixed = TokenSource::Fixed(token.clone());
+            let provider = TokenSource::Provider(Arc::new(move || {
+                let token = token.clone();
+                async { Ok(token) }
+            }));
+            for source in [fixed, provider] {
+                let refused = source.get(PATIENCE).await.err();
+                let retry = refused.as_ref().map(TokenError::retry);
+                assert_eq!(retry, (!fits).then_some(Retry::Never));
+            }
+        }
     }
 
     #[test]
