@@ -41,7 +41,8 @@
 //!   process.
 //! - **Memory**: drafts and requests wait for byte credit, events for the caller. For a caller who does not take his events
 //!   the socket is not read, unless he waits for an answer: events that come ahead of it are left out then, and got again
-//!   from the server when he has taken half of what waits for him. A task of its own for the events saves that.
+//!   from the server when he has taken half of what waits for him. A task of its own for the events saves that. Over QUIC up
+//!   to 8 MiB more lie in the transport.
 //! - **Time**: an attempt to connect, an answer and closing have an end each ([`ClientBuilder::connect_timeout_ms`],
 //!   [`ClientBuilder::answer_timeout_ms`], [`Client::close_within`]). Waiting for a connection has none, unless
 //!   [`ReconnectPolicy::attempts_max`] says so: put a timeout around what must not wait.

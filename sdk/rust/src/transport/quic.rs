@@ -27,6 +27,10 @@ const SIDE_BATCHES_MAX: usize = 4;
 /// Streams that the server may have open at once; docs/PROTOCOL.md asks for 100 or more.
 const SIDE_STREAMS_MAX: u32 = 128;
 
+/// Bytes that lie here until they are read, of all streams together: as much as may wait for the caller. Each of them has a
+/// window of its own, of some 1.2 MiB, and all of these would be beyond 150 MiB when the caller takes no events.
+const RECEIVE_WINDOW_BYTES: u32 = 8 << 20;
+
 /// Silence after which the connection is dead, keep-alives included.
 const IDLE_TIMEOUT_MS: u32 = 30_000;
 const _: () = assert!(QUIC_KEEP_ALIVE_MS < IDLE_TIMEOUT_MS as u64);
@@ -78,6 +82,7 @@ pub(super) async fn connect(
     let mut config = ClientConfig::new(Arc::new(crypto));
     let mut transport = TransportConfig::default();
     transport
+        .receive_window(VarInt::from_u32(RECEIVE_WINDOW_BYTES))
         .keep_alive_interval(Some(connector.quic_keep_alive))
         .max_idle_timeout(Some(VarInt::from_u32(IDLE_TIMEOUT_MS).into()));
     if is_loopback(address) {

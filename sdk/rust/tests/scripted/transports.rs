@@ -236,6 +236,38 @@ async fn over_quic_catch_up_streams_and_the_main_stream_become_one_log() {
 }
 
 #[tokio::test]
+async fn over_quic_what_is_not_read_is_bounded_over_all_streams() {
+    const STREAMS: u32 = 64;
+    const STREAM_BYTES: usize = 512 * 1024;
+    let (pem, endpoint) = quic_server();
+    // What is told first, that there is a connection, is all that there is room for: nothing is read.
+    let small = builder().event_buffer(1);
+    let (_client, mut events, peer) = connect_quic(small, pem, &endpoint).await;
+    let mut writing = tokio::task::JoinSet::new();
+    for handle in 0..STREAMS {
+        let frame = deliver(handle, 1..=100);
+        let mut stream = peer.connection.open_uni().await.unwrap();
+        writing.spawn(async move {
+            for _ in 0..STREAM_BYTES / frame.len() {
+                stream.write_all(&frame).await.unwrap();
+            }
+            stream
+        });
+    }
+    // Time for a client that takes it all in to do so.
+    for _ in 0..200_000 {
+        tokio::task::yield_now().await;
+    }
+    let mut written = 0;
+    while writing.try_join_next().is_some() {
+        written += 1;
+    }
+    assert!(written < STREAMS, "all of it");
+    assert!(matches!(events.next().await, Some(Event::Connection(_))));
+    while writing.join_next().await.is_some() {}
+}
+
+#[tokio::test]
 async fn quic_is_kept_alive_as_often_as_asked_and_by_no_ping_of_the_protocol() {
     const KEEP_ALIVES: u64 = 3;
     let (pem, endpoint) = quic_server();
