@@ -213,7 +213,12 @@ impl Subscriptions {
     }
 
     /// At most `count_max` subscriptions to be asked for now, with their generations; from now on they are asked for.
-    pub(crate) fn due(&mut self, count_max: usize, now: Instant) -> Vec<(ConversationId, u64)> {
+    pub(crate) fn due(
+        &mut self,
+        count_max: usize,
+        sink: &EventSender,
+        now: Instant,
+    ) -> Vec<(ConversationId, u64)> {
         let mut due = Vec::new();
         while due.len() < count_max
             && let Some((at, conversation)) = self.deadlines.first().copied()
@@ -223,7 +228,7 @@ impl Subscriptions {
             let Some(subscription) = self.by_id.get_mut(&conversation) else {
                 continue;
             };
-            match subscription.look(now) {
+            match subscription.look(sink, now) {
                 Look::Ask => due.push((conversation, subscription.generation)),
                 Look::Later(at) => {
                     self.deadlines.insert((at, conversation));
@@ -403,7 +408,7 @@ impl Subscription {
     }
 
     /// What there is to do at its deadline.
-    fn look(&mut self, now: Instant) -> Look {
+    fn look(&mut self, sink: &EventSender, now: Instant) -> Look {
         match self.phase {
             Phase::Waiting => {
                 if self.ask_at.is_some_and(|at| at > now) {
@@ -413,6 +418,10 @@ impl Subscription {
             Phase::Asked | Phase::Starved => return Look::Nothing,
             Phase::Following => {
                 self.gap_watched = false;
+                if !sink.has_room() {
+                    // Nothing is read: what is missing may be there.
+                    self.gap_since = self.gap_since.map(|_| now);
+                }
                 let Some(since) = self.gap_since else {
                     return Look::Nothing;
                 };

@@ -143,9 +143,8 @@ impl Session {
             .deadline()
             .is_some_and(|deadline| deadline <= now)
         {
-            let due = self
-                .subscriptions
-                .due(limits::SUBSCRIPTIONS_PER_REQUEST_MAX, now);
+            let count_max = limits::SUBSCRIPTIONS_PER_REQUEST_MAX;
+            let due = self.subscriptions.due(count_max, &self.sink, now);
             if !due.is_empty() {
                 let body = self.subscribe_body(due.iter().map(|(conversation, _)| *conversation));
                 self.ask(

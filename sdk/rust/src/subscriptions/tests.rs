@@ -90,7 +90,7 @@ impl Bench {
     }
 
     fn due(&mut self) -> Vec<(ConversationId, u64)> {
-        self.subscriptions.due(1_000, self.now)
+        self.subscriptions.due(1_000, &self.sink, self.now)
     }
 
     fn cursor(&self) -> Option<Cursor> {
@@ -207,6 +207,22 @@ fn a_catch_up_that_takes_its_time_is_left_to_it() {
     }
     bench.now += GAP_PATIENCE;
     assert_eq!(bench.due().len(), 1);
+}
+
+#[test]
+fn what_lies_unread_because_the_caller_is_slow_is_not_missing() {
+    let mut bench = Bench::with_buffer(true, 2);
+    bench.follow(Start::Beginning, 7, 9);
+    bench.deliver(7, 9..=9);
+    bench.deliver(7, 1..=2);
+    for _ in 0..3 {
+        bench.now += GAP_PATIENCE;
+        assert!(bench.due().is_empty());
+    }
+    assert_eq!(bench.seen(), [1, 2]);
+    bench.deliver(7, 3..=8);
+    assert_eq!(bench.seen(), [3, 4, 5, 6, 7, 8, 9]);
+    assert!(bench.due().is_empty());
 }
 
 #[test]
