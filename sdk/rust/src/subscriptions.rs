@@ -279,8 +279,9 @@ impl Subscriptions {
         };
         match self.handles.get(&deliver.handle) {
             Some(conversation) => self.accept(*conversation, run, sink, now),
-            // The answer that announces the handle may come on another stream, and later.
-            None if self.asked > 0 => {
+            // The answer that announces the handle may come on another stream, and later. On one alone these are of a subscription
+            // that was ended, be it of the same handle.
+            None if self.streams && self.asked > 0 => {
                 let room = HOLD_BYTES_MAX - self.held_bytes.min(HOLD_BYTES_MAX);
                 self.held_bytes += self.orphans.hold(deliver.handle, run, room);
             }
