@@ -140,6 +140,11 @@ impl Shared {
         self.queue().closed.clone().unwrap_or(CloseReason::Gone)
     }
 
+    /// Refuses when the client is closed, or about to be.
+    pub(crate) fn check_open(&self) -> Result<(), CloseReason> {
+        self.queue().check_open()
+    }
+
     /// Queues a command, unless the client is closed.
     pub(crate) fn push(&self, what: What) -> Result<(), CloseReason> {
         let mut queue = self.queue();

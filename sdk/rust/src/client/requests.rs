@@ -177,12 +177,6 @@ impl Client {
         conversation: ConversationId,
         signal: Signal,
     ) -> Result<(), RequestError> {
-        if !matches!(
-            *self.shared().state().borrow(),
-            ConnectionState::Connected { .. }
-        ) {
-            return Ok(());
-        }
         let signal = match signal {
             Signal::Typing => v1::signal::Signal::Typing(v1::Typing { off: false }),
             Signal::NotTyping => v1::signal::Signal::Typing(v1::Typing { off: true }),
@@ -199,6 +193,11 @@ impl Client {
             conversation: conversation.to_proto(),
             signal: Some(signal),
         });
+        self.shared().check_open().map_err(closed)?;
+        let state = self.shared().state();
+        if !matches!(*state.borrow(), ConnectionState::Connected { .. }) {
+            return Ok(());
+        }
         // Waiting would make it untrue.
         match self.shared().try_take_credit(Self::cost_of(body.len())) {
             Some(cost) => self.push(What::Signal { body, cost }),
@@ -374,23 +373,20 @@ impl Client {
     }
 
     async fn request_credit(&self, bytes: usize) -> Result<u32, RequestError> {
-        let closed = |reason| RequestError::Closed {
-            reason,
-            retry: Retry::Safe,
-        };
-        self.shared()
-            .take_credit(Self::cost_of(bytes))
-            .await
-            .map_err(closed)
+        let cost = self.shared().take_credit(Self::cost_of(bytes));
+        cost.await.map_err(closed)
     }
 
     fn push(&self, what: What) -> Result<(), RequestError> {
-        self.shared()
-            .push(what)
-            .map_err(|reason| RequestError::Closed {
-                reason,
-                retry: Retry::Safe,
-            })
+        self.shared().push(what).map_err(closed)
+    }
+}
+
+/// The error of what was not sent.
+const fn closed(reason: CloseReason) -> RequestError {
+    RequestError::Closed {
+        reason,
+        retry: Retry::Safe,
     }
 }
 

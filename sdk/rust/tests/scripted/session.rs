@@ -13,7 +13,8 @@ use rialto_sdk::{
 };
 
 use crate::server::{
-    DEVICE, PATIENCE, ROOM, Server, Tokens, builder, deliver, presences, user, welcome,
+    DEVICE, PATIENCE, ROOM, Server, Tokens, builder, deliver, presences, reconnecting, user,
+    welcome,
 };
 
 /// What the client told at its very end.
@@ -797,8 +798,24 @@ async fn signals_go_both_ways_and_their_refusal_disturbs_nothing() {
         let (id, _) = peer.expect::<v1::Describe>(FrameKind::Describe).await;
         peer.refuse(id, ErrorCode::NotAMember).await;
     });
-    let long = client
-        .signal(ROOM, Signal::Custom(vec![0; 1025].into()))
-        .await;
-    assert!(matches!(long, Err(RequestError::Invalid(_))));
+}
+
+#[tokio::test]
+async fn a_signal_that_cannot_be_one_is_refused_with_a_connection_and_without() {
+    let server = Server::start().await;
+    let (client, _events, peer) = server.client().await;
+    let long = || Signal::Custom(vec![0; 1025].into());
+    let refused = client.signal(ROOM, long()).await;
+    assert!(matches!(refused, Err(RequestError::Invalid(_))));
+    drop(peer);
+    reconnecting(&client).await;
+    client.typing(ROOM).await.unwrap();
+    let refused = client.signal(ROOM, long()).await;
+    assert!(matches!(refused, Err(RequestError::Invalid(_))));
+    client.close().await;
+    let refused = client.typing(ROOM).await;
+    assert!(
+        matches!(refused, Err(RequestError::Closed { .. })),
+        "{refused:?}"
+    );
 }
