@@ -114,7 +114,7 @@ impl Session {
         Ok(())
     }
 
-    /// Takes an answer. Those that nobody waits for are refusals of signals, or late.
+    /// Takes an answer, unless nobody waits for it.
     fn answer(&mut self, frame: Frame, now: Instant) -> Result<(), End> {
         let Some(in_flight) = self.in_flight.remove(frame.request_id) else {
             return Ok(());

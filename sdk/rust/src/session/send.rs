@@ -1,7 +1,7 @@
 //! From commands to frames: as many as there are go into one buffer, which is written at once.
 
 use rialto_protocol::frame::FrameKind;
-use rialto_protocol::ids::ConversationId;
+use rialto_protocol::ids::{ConversationId, RequestId};
 use rialto_protocol::{limits, v1};
 use tokio::time::Instant;
 
@@ -28,7 +28,8 @@ impl Session {
                 What::Unsubscribe(unsubscribe) => self.unsubscribe(link, order, unsubscribe),
                 What::Signal { body, cost } => {
                     self.shared.release(cost);
-                    self.ask_in_vain(link, FrameKind::Signal, &body);
+                    let out = &mut link.connected.writer.out;
+                    wire::put_frame(out, FrameKind::Signal, RequestId::PUSH, &body);
                 }
             }
         }
