@@ -146,7 +146,8 @@ impl Events {
 
 impl Drop for Events {
     fn drop(&mut self) {
-        self.room.open();
+        // From now on there is room for everything.
+        self.receiver.close();
         self.shared.events_dropped();
     }
 }
@@ -190,12 +191,6 @@ impl Room {
         let was_half_full =
             count_before > self.count_max / 2 || bytes_before > BUFFER_BYTES_MAX / 2;
         was_full && self.is_left() || was_half_full && self.is_half_empty()
-    }
-
-    /// Nobody takes events any more.
-    fn open(&self) {
-        self.count.store(0, Ordering::Release);
-        self.bytes.store(0, Ordering::Release);
     }
 }
 
