@@ -44,12 +44,6 @@ pub enum BodyError {
     /// More than [`limits::BODY_DEPTH_MAX`].
     #[error("messages stand too deep in each other")]
     TooDeep,
-    /// More than [`limits::UNKNOWN_FIELDS_MAX`].
-    #[error("{message} has too many unknown fields")]
-    UnknownFields {
-        /// The message's name.
-        message: &'static str,
-    },
     /// A list is longer than its limit in [`limits::REPEATED`].
     #[error("{message}.{field} has more than {elements_max} elements")]
     TooManyElements {

@@ -28,8 +28,6 @@ limits! {
 
     /// How deep messages stand in each other, the body itself counted.
     BODY_DEPTH_MAX: usize = 8;
-    /// Fields of one message that the receiver does not know.
-    UNKNOWN_FIELDS_MAX: usize = 32;
     /// Elements of all repeated fields of one body together.
     ELEMENTS_PER_BODY_MAX: usize = 160 * 1024;
 
