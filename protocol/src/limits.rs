@@ -36,7 +36,7 @@ limits! {
     /// Bytes of the SDK's name and version.
     SDK_BYTES_MAX: usize = 128;
     /// Capabilities that one side names.
-    CAPABILITIES_MAX: usize = 16;
+    CAPABILITIES_MAX: usize = 64;
     /// Time from the connection to a valid Hello, unless configured otherwise.
     HANDSHAKE_MS_DEFAULT: u64 = 5_000;
     /// Silence after which a client sends Ping, unless configured otherwise.
