@@ -146,12 +146,12 @@ impl Reconnect {
         }
         let plan = self.go_away.take();
         let advised = std::mem::take(&mut self.advised);
+        let backoff = jitter(self.policy.ceiling_ms(self.failed));
         let at = match &plan {
-            Some(plan) => plan.at.max(now),
-            None => {
-                let wait = advised + jitter(self.policy.ceiling_ms(self.failed));
-                now + wait.min(Duration::from_millis(self.policy.max_ms))
-            }
+            Some(plan) if self.failed == 0 => plan.at.max(now),
+            // It sends away whoever comes.
+            Some(plan) => plan.at.max(now) + backoff,
+            None => now + (advised + backoff).min(Duration::from_millis(self.policy.max_ms)),
         };
         self.failed = self.failed.saturating_add(1);
         let mut endpoints = plan.map(|plan| plan.endpoints).unwrap_or_default();
@@ -248,6 +248,21 @@ mod tests {
         reconnect.disconnected(now + STABLE);
         assert_eq!(reconnect.failed(), 0);
         assert_eq!((0..4).map_while(|_| reconnect.next(now)).count(), 3);
+    }
+
+    #[test]
+    fn a_server_that_sends_everybody_away_is_not_come_back_to_as_fast_as_it_does() {
+        let (mut reconnect, now) = (reconnect("tcp://h:1", None), Instant::now());
+        let mut waits = [Duration::ZERO; 100];
+        for wait in &mut waits {
+            reconnect.go_away(&v1::GoAway::default(), now);
+            *wait = reconnect.next(now).unwrap().0 - now;
+            reconnect.connected(now);
+            reconnect.disconnected(now + STABLE / 2);
+        }
+        assert!(waits[0].is_zero(), "the first is believed");
+        let sum: Duration = waits.iter().sum();
+        assert!(sum > Duration::from_secs(10), "{sum:?}");
     }
 
     #[test]
