@@ -239,22 +239,19 @@ impl Subscriptions {
         due
     }
 
-    /// Has it asked for again, from the cursor.
+    /// Has it asked for again, from the cursor: at once, or in a random time after what the server advises, if it was asked for
+    /// in vain. Others that follow the conversation may have been told the same at the same moment.
     fn again(&mut self, conversation: ConversationId, after: Option<Duration>, now: Instant) {
         let Some(subscription) = self.by_id.get_mut(&conversation) else {
             return;
         };
         subscription.phase = Phase::Waiting;
         subscription.overflowed = false;
-        let wait = match (after, subscription.tries) {
-            (Some(after), _) => after,
-            (None, 0) => Duration::ZERO,
-            (None, tries) => reconnect::jitter(
-                AGAIN_MS
-                    .saturating_mul(1 << tries.min(20))
-                    .min(AGAIN_MS_MAX),
-            ),
+        let backoff = match subscription.tries {
+            0 => Duration::ZERO,
+            tries => reconnect::jitter((AGAIN_MS << tries.min(20)).min(AGAIN_MS_MAX)),
         };
+        let wait = after.unwrap_or_default() + backoff;
         subscription.tries += 1;
         subscription.ask_at = Some(now + wait);
         self.deadlines.insert((now + wait, conversation));

@@ -380,8 +380,9 @@ fn a_refusal_that_passes_is_waited_out_and_another_ends_the_subscription() {
     bench
         .subscriptions
         .ended(push(ErrorCode::Overloaded, 50), &bench.sink, bench.now);
+    bench.now += Duration::from_millis(49);
     assert!(bench.due().is_empty());
-    bench.now += Duration::from_millis(50);
+    bench.now += Duration::from_millis(1 + 2 * AGAIN_MS);
     let due = bench.due();
     assert_eq!(due.len(), 1);
     bench.subscriptions.asked();
@@ -400,6 +401,26 @@ fn a_refusal_that_passes_is_waited_out_and_another_ends_the_subscription() {
     }
     bench.subscriptions.connected(false, bench.now);
     assert!(bench.due().is_empty());
+}
+
+#[test]
+fn readers_that_are_told_to_come_back_later_do_not_come_all_at_once() {
+    let ended = v1::SubscriptionEnded {
+        conversation: ROOM.to_proto(),
+        handle: 7,
+        error: Some(ErrorCode::Overloaded.to_proto(1_000)),
+    };
+    let now = Instant::now();
+    let waits: BTreeSet<_> = (0..50)
+        .map(|_| {
+            let mut bench = Bench::new(false);
+            bench.follow(Start::Beginning, 7, 0);
+            bench.subscriptions.ended(ended.clone(), &bench.sink, now);
+            bench.subscriptions.deadline().unwrap() - now
+        })
+        .collect();
+    assert!(waits.first() >= Some(&Duration::from_secs(1)));
+    assert!(waits.len() > 1, "{waits:?}");
 }
 
 #[test]
