@@ -87,7 +87,7 @@ pub enum ConnectionState {
     },
     /// Broken; another one is being made.
     Reconnecting {
-        /// Attempts since it broke, this one included.
+        /// Attempts since a connection last held for 10 s, this one included.
         attempt: u32,
         /// Why the connection broke, or why the attempt before this one failed.
         cause: DisconnectCause,

@@ -8,8 +8,8 @@
 //!
 //! # async fn example(room: ConversationId) -> Result<(), Box<dyn std::error::Error>> {
 //! let (client, mut events) = Client::builder()
-//!     .endpoint("quic://broker.example:4433")
-//!     .endpoint("tls://broker.example:4434")
+//!     .endpoint("quic://broker.example:4400")
+//!     .endpoint("tls://broker.example:4401")
 //!     .roots(Roots::File("ca.pem".into()))
 //!     .token(std::env::var("RIALTO_TOKEN")?)
 //!     .connect()
@@ -43,9 +43,10 @@
 //!   the socket is not read, unless he waits for an answer: events that come ahead of it are left out then, and got again
 //!   from the server when he has taken half of what waits for him. A task of its own for the events saves that. Over QUIC up
 //!   to 8 MiB more lie in the transport.
-//! - **Time**: an attempt to connect, an answer and closing have an end each ([`ClientBuilder::connect_timeout_ms`],
-//!   [`ClientBuilder::answer_timeout_ms`], [`Client::close_within`]). Waiting for a connection has none, unless
-//!   [`ReconnectPolicy::attempts_max`] says so: put a timeout around what must not wait.
+//! - **Time**: an attempt to connect and closing have an end each ([`ClientBuilder::connect_timeout_ms`],
+//!   [`Client::close_within`]). What is not answered in time is asked again on another connection
+//!   ([`ClientBuilder::answer_timeout_ms`]), and waiting for one has no end, unless [`ReconnectPolicy::attempts_max`] says so:
+//!   put a timeout around what must not wait.
 //! - **Cancelling**: every future may be dropped. [`Client::publish`] and its like have then sent nothing, unless they have
 //!   returned; a [`Publishing`] that is dropped changes nothing. A request may have been queued, and is then sent and done
 //!   although nobody takes its answer. [`Events::next`] loses nothing.

@@ -140,7 +140,7 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
         self.out.is_empty() && !self.unflushed
     }
 
-    /// Writes as much as the connection takes now; ready when some of it was taken or all is flushed. Cancel safe.
+    /// Writes everything, as the connection takes it; ready when all is flushed. Cancel safe.
     pub(crate) async fn write(&mut self) -> io::Result<()> {
         std::future::poll_fn(|context| self.poll_write(context)).await
     }
