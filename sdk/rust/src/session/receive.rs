@@ -126,7 +126,11 @@ impl Session {
                     self.shared.release(freed);
                     self.renew_if_expired(now);
                 }
-                None => return Err(unexpected(&frame)),
+                None => {
+                    // On the next connection they are sent again.
+                    self.in_flight.insert(InFlight::Publish(batch));
+                    return Err(unexpected(&frame));
+                }
             },
             InFlight::Request(_, request) => {
                 self.shared.release(request.cost);

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use rialto_sdk::protocol::frame::FrameKind;
 use rialto_sdk::{
     Client, ClientId, CloseReason, Content, Cursor, Epoch, ErrorCode, Events, PublishError,
     Publishing, Receipt, Retry, Seq, UserId, v1,
@@ -332,6 +333,20 @@ async fn refusals_are_typed_and_say_whether_to_try_again() {
         ),
         "{large:?}"
     );
+}
+
+#[tokio::test]
+async fn drafts_whose_request_gets_an_answer_of_another_kind_are_sent_again_elsewhere() {
+    let server = Server::start().await;
+    let (client, _events, mut peer) = server.client().await;
+    let open = client.publish(ROOM, "a").await.unwrap();
+    let first = peer.drafts(1).await;
+    peer.send(FrameKind::Done, first[0].id, &v1::Done {}).await;
+    let mut peer = server.welcome().await;
+    let again = peer.drafts(1).await;
+    assert_eq!(again[0].draft, first[0].draft);
+    peer.acknowledge(&again[0], 1).await;
+    assert_eq!(open.await.unwrap().seq, Seq(1));
 }
 
 #[tokio::test]
