@@ -4,6 +4,7 @@ use bytes::Bytes;
 use prost::Message as _;
 use rialto_protocol::{
     ids::{ClientId, ConversationId, DeviceId, Ordinal, Position, Seq, UserId},
+    limits,
     v1::{self, MemberState, Role},
 };
 use smallvec::SmallVec;
@@ -13,7 +14,7 @@ use crate::io::StoredSent;
 use super::profile::Profile;
 
 /// Unread mentions that are kept of one member; beyond it the count stands still.
-pub(super) const MENTIONS_KEPT: usize = 100;
+pub(super) const MENTIONS_KEPT: usize = limits::UNREAD_MENTIONS_MAX;
 /// Devices of one member of which the newest `client_id` is kept in memory; others are looked up.
 const DEVICES_KEPT: usize = 16;
 
