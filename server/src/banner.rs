@@ -84,8 +84,8 @@ impl Banner<'_> {
         let program = quoted(&self.short(self.program).display().to_string());
         if let Some(ops) = self.addresses.ops {
             lines.push(format!("curl http://{ops}/health/ready"));
+            lines.push(format!("{program} status --data {data}"));
         }
-        lines.push(format!("{program} status --data {data}"));
         // Where other keys are trusted, a token from here is not.
         if self.auth.keys.is_none() {
             let policy = self.token_policy();
@@ -208,6 +208,15 @@ mod tests {
             3,
             "no examples where there is no source: {next:?}"
         );
+    }
+
+    #[test]
+    fn nobody_is_told_to_ask_a_port_that_is_off() {
+        let mut addresses = addresses();
+        addresses.ops = None;
+        let next = banner(&addresses, Path::new("data"), &auth()).next();
+        assert_eq!(next.len(), 1, "{next:?}");
+        assert!(next[0].contains(" token "), "{next:?}");
     }
 
     #[test]
