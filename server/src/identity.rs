@@ -18,7 +18,7 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     /// A file or directory cannot be read or written.
-    #[error("{}: {cause}; the data directory must belong to the user that runs rialto", path.display())]
+    #[error("{} in the data directory: {cause}; {}", path.display(), files::advice(cause))]
     Io {
         /// Which.
         path: PathBuf,
@@ -216,6 +216,15 @@ mod tests {
             kept.files().check().is_err(),
             "that is for somebody to look at"
         );
+    }
+
+    #[test]
+    fn what_to_do_depends_on_what_is_in_the_way_of_a_file() {
+        let full = IdentityError::Io {
+            path: "data/tls/key.pem".into(),
+            cause: io::ErrorKind::StorageFull.into(),
+        };
+        assert!(full.to_string().contains("free space"), "{full}");
     }
 
     #[test]

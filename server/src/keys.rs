@@ -18,7 +18,7 @@ const SET: &str = "jwks.json";
 #[derive(Debug, thiserror::Error)]
 pub enum KeysError {
     /// A file or directory cannot be read or written.
-    #[error("{}: {cause}; the data directory must belong to the user that runs rialto", path.display())]
+    #[error("{} in the data directory: {cause}; {}", path.display(), files::advice(cause))]
     Io {
         /// Which.
         path: PathBuf,
@@ -203,6 +203,12 @@ mod tests {
                 & 0o777,
             0o600
         );
+    }
+
+    #[test]
+    fn what_to_do_depends_on_what_is_in_the_way_of_a_file() {
+        let full = failed(Path::new("data/keys"))(io::ErrorKind::StorageFull.into());
+        assert!(full.to_string().contains("free space"), "{full}");
     }
 
     #[test]
