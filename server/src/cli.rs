@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -119,7 +119,7 @@ pub struct StatusArgs {
 impl ConfigArgs {
     /// These flags over this environment.
     #[must_use]
-    pub fn layers(&self, environment: Vec<(String, String)>) -> Layers {
+    pub fn layers(&self, environment: Vec<(String, OsString)>) -> Layers {
         let named = [
             ("--data", "data.dir", &self.data),
             ("--tcp", "listen.tcp", &self.tcp),

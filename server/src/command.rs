@@ -1,7 +1,7 @@
 //! Does what the command line says, and turns what comes of it into an exit status: 0 done, 1 failed, 2 the command line or
 //! the configuration is wrong.
 
-use std::{fmt::Write as _, process::ExitCode};
+use std::{ffi::OsString, fmt::Write as _, process::ExitCode};
 
 use clap::Parser as _;
 
@@ -97,9 +97,9 @@ fn say(text: &str) -> ExitCode {
     }
 }
 
-/// The one place that reads the environment. Variables that are not Unicode are none of ours.
-fn environment() -> Vec<(String, String)> {
+/// The one place that reads the environment. Names that are not Unicode are none of ours.
+fn environment() -> Vec<(String, OsString)> {
     std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
         .collect()
 }

@@ -2,6 +2,7 @@
 //! layer is found in one go.
 
 use std::{
+    ffi::{OsStr, OsString},
     fmt,
     path::{Path, PathBuf},
 };
@@ -46,7 +47,7 @@ pub struct Layers {
     /// The configuration file.
     pub file: Option<PathBuf>,
     /// Variables of the environment; those that are not Rialto's are passed over.
-    pub environment: Vec<(String, String)>,
+    pub environment: Vec<(String, OsString)>,
     /// Flags, each with the key that it sets and the value.
     pub flags: Vec<Flag>,
 }
@@ -167,11 +168,12 @@ fn apply_file(path: &Path, settings: &mut [Setting], problems: &mut Vec<Problem>
 /// others belong to other programs.
 fn apply_variable(
     variable: &str,
-    text: &str,
+    value: &OsStr,
     settings: &mut [Setting],
     problems: &mut Vec<Problem>,
 ) {
     let origin = Origin::Environment(variable.to_owned());
+    let text = value.to_string_lossy();
     let Some(rest) = variable.strip_prefix(VARIABLE_PREFIX) else {
         return;
     };
@@ -179,10 +181,14 @@ fn apply_variable(
         return;
     }
     if let Some(key) = TABLE.iter().find(|key| key.variable() == variable) {
-        set(key, key.kind.parse(text), text, origin, settings, problems);
+        let parsed = match value.to_str() {
+            Some(text) => key.kind.parse(text),
+            None => Err(format!("{}, in UTF-8", key.kind.allowed())),
+        };
+        set(key, parsed, &text, origin, settings, problems);
         return;
     }
-    if is_of_a_service(rest, text) {
+    if is_of_a_service(rest, &text) {
         return;
     }
     let names: Vec<String> = TABLE
@@ -269,8 +275,8 @@ mod tests {
             .clone()
     }
 
-    fn variable(name: &str, value: &str) -> (String, String) {
-        (name.to_owned(), value.to_owned())
+    fn variable(name: &str, value: &str) -> (String, OsString) {
+        (name.to_owned(), value.into())
     }
 
     #[test]
@@ -344,6 +350,24 @@ mod tests {
             );
         }
         assert_eq!(problems.len(), 7, "{problems:#?}");
+    }
+
+    /// Else the data would lie where it lies by default, and nobody would know.
+    #[test]
+    fn a_value_that_is_no_text_is_not_passed_over() {
+        use std::os::unix::ffi::OsStringExt as _;
+
+        let layers = Layers {
+            environment: vec![(
+                "RIALTO_DATA_DIR".to_owned(),
+                OsString::from_vec(vec![b'/', 0xff]),
+            )],
+            ..Layers::default()
+        };
+        let (_, problems) = resolved(&layers);
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(problems[0].contains("RIALTO_DATA_DIR"), "{problems:?}");
+        assert!(problems[0].contains("UTF-8"), "{problems:?}");
     }
 
     /// Of services called `rialto`, `rialto-tls` and `rialto-broker`.
