@@ -12,7 +12,10 @@ use rialto_broker::{
     Authenticator, Broker, BrokerConfig, StopError, StopReason,
     auth::{DevelopmentTokens, KeyFile, LoopbackOnly, Reload},
 };
-use rialto_storage::embedded::{DirectoryLock, EmbeddedOptions, EmbeddedStore};
+use rialto_storage::{
+    embedded::{DirectoryLock, EmbeddedOptions, EmbeddedStore},
+    journal::Journal as _,
+};
 
 use crate::{
     addresses,
@@ -71,6 +74,13 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
         EmbeddedStore::open_locked(lock, options)
     });
     let store = opened.await??;
+    if store.lanes() != config.storage.lanes {
+        tracing::warn!(
+            lanes = store.lanes(),
+            configured = config.storage.lanes,
+            "the data directory keeps the lanes that it was made with: storage.lanes changes nothing of it"
+        );
+    }
     if stops.asked {
         return close(store, &mut stops, "stopped before it served").await;
     }

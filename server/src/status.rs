@@ -64,7 +64,8 @@ fn address_of(config: &Config) -> anyhow::Result<SocketAddr> {
     let path = addresses::path(&config.data_dir);
     let addresses = addresses::read(&config.data_dir).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => anyhow::anyhow!(
-            "no broker uses {} ({} is missing); start one with `rialto serve`, or name another with --data or --ops",
+            "no broker serves from {} ({} is missing): it may still be opening its data, which --ops ADDR shows; otherwise start one \
+             with `rialto serve`, or name another with --data or --ops",
             config.data_dir.display(),
             path.display()
         ),

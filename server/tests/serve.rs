@@ -77,6 +77,21 @@ fn a_second_broker_is_told_who_has_the_data_directory() {
 }
 
 #[test]
+fn lanes_that_the_data_directory_was_not_made_with_are_told_to_change_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = |more: &[&str]| {
+        let serving = Serving::start(directory.path(), more);
+        serving.signal(Signal::TERM);
+        serving.wait().1
+    };
+    let few = ["--set", "storage.lanes=8"];
+    for (more, told) in [(&few[..], false), (&[], true), (&few, false)] {
+        let log = log(more);
+        assert_eq!(log.contains("storage.lanes changes nothing"), told, "{log}");
+    }
+}
+
+#[test]
 fn data_of_a_newer_version_is_left_alone() {
     let directory = tempfile::tempdir().unwrap();
     let serving = Serving::start(directory.path(), &[]);
