@@ -36,6 +36,9 @@ define needs
 	fi
 endef
 
+# What is built to be run is looked for there, wherever else cargo is told to build.
+run replay faults faults-planted soak peers: export CARGO_TARGET_DIR := $(CURDIR)/target
+
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
@@ -113,6 +116,6 @@ toolchain:
 	@wanted=$$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml); \
 	found=$$(rustc --version | awk '{ print $$2 }'); \
 	if [ "$$(printf '%s\n' "$$wanted" "$$found" | sort -V | head -n 1)" != "$$wanted" ]; then \
-		echo "make: Rust $$found is too old, $$wanted is needed: rustup update stable" >&2; exit 1; fi
+		echo "make: Rust $$found is too old, $$wanted is needed: rustup update stable, or install it as https://rustup.rs says" >&2; exit 1; fi
 
 .PHONY: help run test replay faults faults-planted soak lint fmt docs bench peers fuzz toolchain

@@ -55,15 +55,18 @@ fn folder(programs: &[(&str, &str)]) -> TempDir {
 }
 
 fn make(folder: &TempDir, target: &str) -> Output {
-    Command::new(find("make"))
-        .arg(target)
+    command(folder, target).output().unwrap()
+}
+
+fn command(folder: &TempDir, target: &str) -> Command {
+    let mut make = Command::new(find("make"));
+    make.arg(target)
         .current_dir(folder.path())
         // Nothing of a `make` that this test runs under.
         .env_clear()
         .env("PATH", folder.path().join("bin"))
-        .env("HOME", folder.path())
-        .output()
-        .unwrap()
+        .env("HOME", folder.path());
+    make
 }
 
 fn words(bytes: &[u8]) -> String {
@@ -88,6 +91,22 @@ exit 101"#;
         "failed: it_breaks\nNOT TESTED, power: root is needed\n\n\
          1 passed, 1 failed, 2 ignored; the whole output is in target/test.log\n"
     );
+}
+
+#[test]
+fn what_is_run_is_what_was_built_wherever_cargo_is_told_to_build() {
+    let cargo = r#"mkdir -p "$CARGO_TARGET_DIR/release"
+printf '#!/bin/sh\necho built\n' >"$CARGO_TARGET_DIR/release/rialto"
+chmod +x "$CARGO_TARGET_DIR/release/rialto""#;
+    let folder = folder(&[("cargo", cargo)]);
+    program(
+        &folder.path().join("target/release/rialto"),
+        "echo left from another build",
+    );
+    let elsewhere = folder.path().join("elsewhere");
+    let mut run = command(&folder, "run");
+    let output = run.env("CARGO_TARGET_DIR", elsewhere).output().unwrap();
+    assert_eq!(words(&output.stdout), "built\n", "{output:?}");
 }
 
 /// Where the peers are compared, were they there.
