@@ -8,7 +8,7 @@ use rialto_protocol::ids::{ClientId, Seq, UserId};
 use rialto_protocol::v1;
 use rialto_protocol::v1::event::Content;
 
-use super::ledger::{Book, Line};
+use super::ledger::{Book, Line, Words};
 use crate::findings::Findings;
 
 /// Whether what one device sent has to stand in the order of its sending.
@@ -56,6 +56,8 @@ pub(super) fn judge(
     }
     findings.add_verdict(&verdict);
     receipts(book, log, findings);
+    refusals(book, log, findings);
+    deletions(book, log, findings);
     if turns_count == Turns::Count {
         turns(book, findings);
     }
@@ -63,7 +65,7 @@ pub(super) fn judge(
 
 /// Edits of messages that were deleted later: their text goes with the message. Nothing but what was sent as no message may.
 fn faded(book: &Book, log: &[v1::Event]) -> HashSet<Seq> {
-    let messages = book.entries.iter().filter(|line| line.said.is_some());
+    let messages = book.entries.iter().filter(|line| line.said().is_some());
     let messages: HashSet<ClientId> = messages.map(|line| line.client_id).collect();
     log.iter()
         .filter(|event| matches!(event.content, Some(Content::Redacted(_))))
@@ -100,7 +102,7 @@ fn script(book: &Book, log: &[v1::Event], deleted: &HashSet<Seq>) -> Script {
 }
 
 fn sent(line: &Line, deleted: bool) -> Option<Sent> {
-    let said = line.said.clone()?;
+    let said = line.said().cloned()?;
     Some(Sent {
         client_id: Some(line.client_id),
         said: if deleted { blacked_out() } else { said },
@@ -147,7 +149,7 @@ fn receipts(book: &Book, log: &[v1::Event], findings: &mut Findings) {
         };
         let name = &book.name;
         let Some(event) = by_seq.get(&receipt.seq.0) else {
-            if line.said.is_none() {
+            if line.said().is_none() {
                 findings.add(
                     "lost",
                     format!("{name}: an event acknowledged at {receipt:?}"),
@@ -156,21 +158,60 @@ fn receipts(book: &Book, log: &[v1::Event], findings: &mut Findings) {
             continue;
         };
         let same = ClientId::from_slice(&event.client_id).ok() == Some(line.client_id);
-        if line.said.is_none() && !same {
-            findings.add(
-                "misacknowledged",
-                format!(
-                    "{name}: {} was acknowledged at {receipt:?}, where {event:?} stands",
-                    line.client_id
-                ),
-            );
-        } else if same && event.time_ms != receipt.time_ms {
+        if let Words::Change(change) = &line.words {
+            if !same || event.epoch != receipt.epoch.0 {
+                findings.add(
+                    "misacknowledged",
+                    format!(
+                        "{name}: {} was acknowledged at {receipt:?}, where {event:?} stands",
+                        line.client_id
+                    ),
+                );
+            } else if !change.is_in(event) {
+                findings.add("altered", format!("{name}: sent {change:?}, got {event:?}"));
+            }
+        }
+        if same && event.time_ms != receipt.time_ms {
             findings.add(
                 "other time",
                 format!(
                     "{name}: seq {} has {} ms, its receipt {} ms",
                     event.seq, event.time_ms, receipt.time_ms
                 ),
+            );
+        }
+    }
+}
+
+/// What the rules refused for good does not stand in the log.
+fn refusals(book: &Book, log: &[v1::Event], findings: &mut Findings) {
+    let void: HashSet<ClientId> = book
+        .entries
+        .iter()
+        .filter(|line| line.is_void)
+        .map(|line| line.client_id)
+        .collect();
+    for event in log {
+        if ClientId::from_slice(&event.client_id).is_ok_and(|id| void.contains(&id)) {
+            findings.add("refused and appended", format!("{}: {event:?}", book.name));
+        }
+    }
+}
+
+/// What was deleted is not served any more.
+fn deletions(book: &Book, log: &[v1::Event], findings: &mut Findings) {
+    let messages: HashSet<u64> = log
+        .iter()
+        .filter(|event| matches!(event.content, Some(Content::Message(_))))
+        .map(|event| event.seq)
+        .collect();
+    for event in log {
+        if let Some(Content::Delete(delete)) = &event.content
+            && messages.contains(&delete.target)
+        {
+            findings.add(
+                "deleted and served",
+                format!("{}: seq {}", book.name, delete.target),
             );
         }
     }
@@ -202,6 +243,7 @@ mod tests {
     use rialto_protocol::ids::{ConversationId, Epoch};
     use rialto_sdk::Receipt;
 
+    use super::super::ledger::Change;
     use super::*;
 
     const ANN: UserId = UserId::from_bytes([3; 16]);
@@ -214,7 +256,7 @@ mod tests {
         Line {
             client_id: client_id(number),
             author: 0,
-            said: Some(Said {
+            words: Words::Said(Said {
                 sender: ANN,
                 body: Fingerprint::of(&[number]),
                 reply_to: Box::default(),
@@ -226,6 +268,7 @@ mod tests {
                 duplicate: false,
             }),
             in_turn: true,
+            is_void: false,
         }
     }
 
@@ -303,23 +346,78 @@ mod tests {
 
     #[test]
     fn a_deleted_message_is_the_same_to_those_who_read_it_before() {
-        let mut deletion = line(9, 2);
-        deletion.said = None;
-        let delete = v1::Event {
-            ordinal: 1,
-            content: Some(Content::Delete(v1::Delete {
-                target: 1,
-                reason: String::new(),
-            })),
-            ..event(9, 2)
-        };
         let redacted = v1::Event {
             content: None,
             ..event(1, 1)
         };
+        let lines = || vec![line(1, 1), change(9, 2, Change::Delete(Seq(1)))];
+        let delete = change_event(9, 2, Change::Delete(Seq(1)));
+        assert_eq!(found(lines(), &[redacted, delete.clone()]), [""; 0]);
+        let served = found(lines(), &[event(1, 1), delete]);
+        assert_eq!(served, ["deleted and served"]);
+    }
+
+    /// Something that is done to a message, acknowledged at this seq.
+    fn change(number: u8, seq: u64, change: Change) -> Line {
+        Line {
+            words: Words::Change(change),
+            ..line(number, seq)
+        }
+    }
+
+    /// The event that it becomes, behind one message.
+    fn change_event(number: u8, seq: u64, change: Change) -> v1::Event {
+        let content = match change {
+            Change::Edit(target, text) => Content::Edit(v1::Edit {
+                target: target.0,
+                body: text.into(),
+                ..v1::Edit::default()
+            }),
+            Change::React(target, emoji) => Content::Reaction(v1::Reaction {
+                target: target.0,
+                emoji,
+                off: false,
+            }),
+            Change::Delete(target) => Content::Delete(v1::Delete {
+                target: target.0,
+                reason: String::new(),
+            }),
+        };
+        v1::Event {
+            ordinal: 1,
+            content: Some(content),
+            ..event(number, seq)
+        }
+    }
+
+    #[test]
+    fn an_edit_that_says_something_else_than_was_sent_is_found() {
+        let edit = |text: &str| Change::Edit(Seq(1), text.to_owned());
+        let judged = |sent: Change, stands: Change| {
+            let log = [event(1, 1), change_event(2, 2, stands)];
+            found(vec![line(1, 1), change(2, 2, sent)], &log)
+        };
+        assert_eq!(judged(edit("new"), edit("new")), [""; 0]);
+        assert_eq!(judged(edit("new"), edit("old")), ["altered"]);
+        let elsewhere = Change::React(Seq(2), "👍".to_owned());
+        let here = Change::React(Seq(1), "👍".to_owned());
+        assert_eq!(judged(here.clone(), here.clone()), [""; 0]);
+        assert_eq!(judged(here, elsewhere), ["altered"]);
+    }
+
+    #[test]
+    fn what_the_rules_refused_must_not_stand_in_the_log() {
+        let refused = || {
+            let mut refused = change(2, 2, Change::React(Seq(1), "👍".to_owned()));
+            refused.receipt = None;
+            refused.is_void = true;
+            vec![line(1, 1), refused]
+        };
+        assert_eq!(found(refused(), &[event(1, 1)]), [""; 0]);
+        let there = change_event(2, 2, Change::React(Seq(1), "👍".to_owned()));
         assert_eq!(
-            found(vec![line(1, 1), deletion], &[redacted, delete]),
-            [""; 0]
+            found(refused(), &[event(1, 1), there]),
+            ["refused and appended"]
         );
     }
 }

@@ -3,8 +3,10 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rialto_loadgen::checker::Said;
-use rialto_protocol::ids::{ClientId, ConversationId};
-use rialto_sdk::Receipt;
+use rialto_protocol::ids::{ClientId, ConversationId, Seq};
+use rialto_protocol::v1;
+use rialto_protocol::v1::event;
+use rialto_sdk::{Content, Receipt};
 
 use crate::findings::{Figures, Findings};
 use crate::random::Dice;
@@ -44,12 +46,72 @@ pub(super) struct Line {
     pub(super) client_id: ClientId,
     /// Number of the client that sent it.
     pub(super) author: usize,
-    /// What it says, when it is a message.
-    pub(super) said: Option<Said>,
+    /// What it says.
+    pub(super) words: Words,
     /// Where it stands, once that was acknowledged.
     pub(super) receipt: Option<Receipt>,
     /// Acknowledged at the first sending, so that it keeps its place among its author's.
     pub(super) in_turn: bool,
+    /// Refused for good, as the rules have it: it must not stand in the log.
+    pub(super) is_void: bool,
+}
+
+impl Line {
+    /// What it says, when it is a message.
+    pub(super) fn said(&self) -> Option<&Said> {
+        match &self.words {
+            Words::Said(said) => Some(said),
+            Words::Change(_) => None,
+        }
+    }
+}
+
+/// What is sent.
+#[derive(Debug)]
+pub(super) enum Words {
+    /// A message.
+    Said(Said),
+    /// Something that is done to one.
+    Change(Change),
+}
+
+/// What somebody does to a message that stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    /// It gets another text.
+    Edit(Seq, String),
+    /// It gets an emoji.
+    React(Seq, String),
+    /// It is taken away.
+    Delete(Seq),
+}
+
+impl Change {
+    /// As it is sent.
+    pub(super) fn content(&self) -> Content {
+        match self {
+            Self::Edit(target, text) => Content::edit(*target, text.as_str()),
+            Self::React(target, emoji) => Content::react(*target, emoji.as_str()),
+            Self::Delete(target) => Content::delete(*target),
+        }
+    }
+
+    /// Whether an event says this. An edit has no text any more once its message was deleted.
+    pub(super) fn is_in(&self, event: &v1::Event) -> bool {
+        match (self, &event.content) {
+            (Self::Edit(target, text), Some(event::Content::Edit(edit))) => {
+                edit.target == target.0 && edit.body == text.as_bytes()
+            }
+            (Self::Edit(..), Some(event::Content::Redacted(_))) => true,
+            (Self::React(target, emoji), Some(event::Content::Reaction(reaction))) => {
+                reaction.target == target.0 && reaction.emoji == *emoji && !reaction.off
+            }
+            (Self::Delete(target), Some(event::Content::Delete(delete))) => {
+                delete.target == target.0
+            }
+            _ => false,
+        }
+    }
 }
 
 /// Names a line: its book and its number there.
@@ -131,11 +193,24 @@ impl Ledger {
         pages.figures.add("refused for now", 1);
     }
 
-    /// Takes a line out of judgement that was refused for good, as the rules have it: it must not stand in the log.
+    /// Writes down that the rules refuse it for good. What was acknowledged before must not be refused when it is sent again.
     pub(super) fn void(&self, place: Place) {
         let mut pages = self.pages();
-        pages.books[place.book].entries[place.line].in_turn = false;
-        pages.figures.add("refused by the rules", 1);
+        let book = &mut pages.books[place.book];
+        let line = &mut book.entries[place.line];
+        line.in_turn = false;
+        line.is_void = line.receipt.is_none();
+        let before = line.receipt.map(|receipt| {
+            let (client_id, name) = (line.client_id, &book.name);
+            format!(
+                "{name}: {client_id} stood at {:?}, a retry was refused",
+                at(receipt)
+            )
+        });
+        match before {
+            None => pages.figures.add("refused by the rules", 1),
+            Some(words) => pages.findings.add("retry answered otherwise", words),
+        }
     }
 
     /// Counts a violation.
@@ -157,22 +232,26 @@ fn at(receipt: Receipt) -> (u64, u64, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rialto_protocol::ids::{Epoch, Seq};
+    use rialto_protocol::ids::Epoch;
+
+    fn ledger_with_a_line() -> (Ledger, Place) {
+        let ledger = Ledger::default();
+        ledger.open("room".into(), ConversationId::from_bytes([1; 16]), false);
+        let line = Line {
+            client_id: ClientId::from_bytes([2; 16]),
+            author: 0,
+            words: Words::Change(Change::Delete(Seq(3))),
+            receipt: None,
+            in_turn: true,
+            is_void: false,
+        };
+        let place = ledger.sent(0, line);
+        (ledger, place)
+    }
 
     #[test]
     fn a_retry_that_is_answered_otherwise_is_a_violation() {
-        let ledger = Ledger::default();
-        ledger.open("room".into(), ConversationId::from_bytes([1; 16]), false);
-        let place = ledger.sent(
-            0,
-            Line {
-                client_id: ClientId::from_bytes([2; 16]),
-                author: 0,
-                said: None,
-                receipt: None,
-                in_turn: true,
-            },
-        );
+        let (ledger, place) = ledger_with_a_line();
         let receipt = |seq, duplicate| Receipt {
             epoch: Epoch(1),
             seq: Seq(seq),
@@ -185,5 +264,25 @@ mod tests {
         ledger.acknowledged(place, receipt(8, false));
         assert!(!ledger.pages().findings.is_clean());
         assert_eq!(ledger.acknowledged_count(), 1);
+    }
+
+    #[test]
+    fn the_rules_may_refuse_what_is_new_and_no_retry_of_what_was_acknowledged() {
+        let (ledger, place) = ledger_with_a_line();
+        ledger.void(place);
+        assert!(ledger.pages().findings.is_clean());
+        assert!(ledger.pages().books[0].entries[0].is_void);
+        let (ledger, place) = ledger_with_a_line();
+        let receipt = Receipt {
+            epoch: Epoch(1),
+            seq: Seq(7),
+            time_ms: 5,
+            duplicate: false,
+        };
+        ledger.acknowledged(place, receipt);
+        ledger.void(place);
+        let pages = ledger.pages();
+        assert_eq!(pages.findings.violations["retry answered otherwise"], 1);
+        assert!(!pages.books[0].entries[0].is_void);
     }
 }

@@ -13,7 +13,7 @@ use rialto_sdk::{Client, Content, ErrorCode, PublishError, Publishing, Receipt, 
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use super::ledger::{Ledger, Line, Place};
+use super::ledger::{Change, Ledger, Line, Place, Words};
 use crate::random::Dice;
 
 /// Wait before something is sent again when the broker gave no advice, and the longest one whatever it says.
@@ -96,15 +96,15 @@ impl Publisher {
             (0..2, Some(old)) => self.say_again(&old).await,
             (2..5, Some(old)) if old.letter.is_message => {
                 let text = format!("edited {}", self.dice.between(0, 1 << 40));
-                self.answer_to(&old, Content::edit(old.receipt.seq, text))
-                    .await
+                self.change(&old, Change::Edit(old.receipt.seq, text)).await
             }
             (5..7, Some(old)) if old.letter.is_message => {
-                self.answer_to(&old, Content::react(old.receipt.seq, "👍"))
+                let emoji = "👍".to_owned();
+                self.change(&old, Change::React(old.receipt.seq, emoji))
                     .await
             }
             (7..8, Some(old)) if old.letter.is_message && self.is_moderated(&old) => {
-                self.answer_to(&old, Content::delete(old.receipt.seq)).await
+                self.change(&old, Change::Delete(old.receipt.seq)).await
             }
             _ => self.say().await,
         }
@@ -123,7 +123,7 @@ impl Publisher {
             body: Fingerprint::of(body.as_bytes()),
             reply_to: Box::default(),
         };
-        self.publish(book, conversation, Content::text(body), Some(said))
+        self.publish(book, conversation, Content::text(body), Words::Said(said))
             .await
     }
 
@@ -141,13 +141,18 @@ impl Publisher {
         body
     }
 
-    /// Something about a message that has arrived.
-    async fn answer_to(&mut self, old: &Kept, content: Content) -> Option<Answer> {
+    /// Does something to a message that has arrived.
+    async fn change(&mut self, old: &Kept, change: Change) -> Option<Answer> {
+        let Letter {
+            place,
+            conversation,
+            ..
+        } = old.letter;
         self.publish(
-            old.letter.place.book,
-            old.letter.conversation,
-            content,
-            None,
+            place.book,
+            conversation,
+            change.content(),
+            Words::Change(change),
         )
         .await
     }
@@ -164,7 +169,7 @@ impl Publisher {
         book: usize,
         conversation: ConversationId,
         content: Content,
-        said: Option<Said>,
+        words: Words,
     ) -> Option<Answer> {
         let publishing = match self.client.publish(conversation, content.clone()).await {
             Ok(publishing) => publishing,
@@ -174,13 +179,14 @@ impl Publisher {
             }
         };
         let client_id = publishing.client_id();
-        let is_message = said.is_some();
+        let is_message = matches!(words, Words::Said(_));
         let line = Line {
             client_id,
             author: self.number,
-            said,
+            words,
             receipt: None,
             in_turn: true,
+            is_void: false,
         };
         let place = self.ledger.sent(book, line);
         let letter = Letter {

@@ -21,7 +21,7 @@ use super::Plan;
 use super::dial::{connect, dial_as, user};
 use super::founding::found;
 use super::judge::{Turns, judge};
-use super::ledger::{Ledger, Line};
+use super::ledger::{Ledger, Line, Words};
 use super::reader::{self, Follower};
 use crate::findings::{Figures, Findings};
 use crate::patience::Patience;
@@ -326,9 +326,10 @@ impl Talker {
             Line {
                 client_id,
                 author: self.number,
-                said: Some(said),
+                words: Words::Said(said),
                 receipt: None,
                 in_turn: true,
+                is_void: false,
             },
         );
         loop {
