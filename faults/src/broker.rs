@@ -133,7 +133,7 @@ impl Ending {
     }
 }
 
-/// A process that serves; killed when it is dropped. How it ended is judged then.
+/// A process that serves; killed when it is dropped. How it ended is judged when that is noticed.
 #[derive(Debug)]
 pub struct Broker {
     child: Child,
@@ -227,7 +227,9 @@ impl Broker {
             let status = self.child.try_wait().ok().flatten()?;
             // Now: the next one writes into the same file.
             let log = self.log();
-            self.ending = Some(Box::new(Ending { status, log }));
+            let ending = Ending { status, log };
+            self.launch.lives.over(&ending, self.asked);
+            self.ending = Some(Box::new(ending));
         }
         self.ending.as_deref().cloned()
     }
@@ -283,9 +285,7 @@ impl Drop for Broker {
                 self.asked = Asked::ToDie;
             }
         }
-        if let Some(ending) = self.ended() {
-            self.launch.lives.over(&ending, self.asked);
-        }
+        self.ended();
         let _ = fs::remove_file(addresses(&self.launch.data));
     }
 }
@@ -355,6 +355,7 @@ fn last_lines(text: &str, count: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lives::OwnEnd;
 
     fn ending(code: i32, log: &str) -> Ending {
         Ending {
@@ -424,6 +425,17 @@ mod tests {
         assert_eq!(findings.violations["ended by itself"], 1);
         let words = &findings.examples[0];
         assert!(words.contains("exit status: 1") && words.contains("no room"));
+    }
+
+    #[tokio::test]
+    async fn an_end_is_judged_by_what_held_when_it_was_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let launch = scripted(folder.path(), "echo 'rialto: no room' >&2; exit 1");
+        let (mut broker, _) = Broker::must_start(&launch).await.unwrap();
+        assert!(broker.wait(LONG).await.is_some());
+        launch.lives.judge_own_ends(OwnEnd::HasToSayWhy);
+        broker.kill();
+        assert_eq!(judged(&launch), ["ended by itself"]);
     }
 
     #[tokio::test]

@@ -31,11 +31,13 @@ pub(super) async fn run(stage: &mut Stage) -> anyhow::Result<()> {
     stage.launch.settings.push(keep);
     let mut broker = stage.start().await?;
     let mut town = stage.town(busy(stage.plan())).await?;
-    stage.judge_own_ends(OwnEnd::HasToSayWhy);
     while let Some(round) = stage.next_round() {
         let era;
         (broker, era) = serving(stage, broker, town.begin()).await?;
         let era = era?;
+        // What ended before the disk was full for the first time is judged as such.
+        broker.ended();
+        stage.judge_own_ends(OwnEnd::HasToSayWhy);
         stage.at(&format!("round {}, while the disk is full", round + 1));
         disk.fill()?;
         stage.figures.add("times full", 1);
@@ -97,7 +99,16 @@ async fn fill_up(
     } else {
         stage.figures.add("times refused for now", 1);
     }
-    if let Err(error) = town.can_read(era).await {
+    let read = tokio::select! {
+        biased;
+        read = town.can_read(era) => read,
+        // Nobody answers any more.
+        _ = broker.wait(Duration::MAX) => return Ok(None),
+    };
+    if broker.ended().is_some() {
+        return Ok(None);
+    }
+    if let Err(error) = read {
         stage
             .findings
             .add("no reading while full", format!("{error:#}"));

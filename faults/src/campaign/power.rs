@@ -34,6 +34,8 @@ pub(super) async fn run(stage: &mut Stage) -> anyhow::Result<()> {
     while let Some(round) = stage.next_round() {
         let life = stage.dice.millis(10, LIFE_MS_MAX);
         sleep(life).await;
+        // What ended while there was power is judged as such.
+        broker.ended();
         stage.judge_own_ends(OwnEnd::HasToSayWhy);
         disk.cut()?;
         let without_power = stage.dice.millis(0, WITHOUT_POWER_MS_MAX);
