@@ -161,6 +161,13 @@ impl Shim {
         Ok(u64::from_ne_bytes(injected) > 0)
     }
 
+    /// Whether anybody reached a file through the library.
+    pub(crate) fn is_met(&self) -> io::Result<bool> {
+        let mut used = [0; 4];
+        self.page.read_exact_at(&mut used, USED_AT as u64)?;
+        Ok(u32::from_ne_bytes(used) > 0)
+    }
+
     /// Every site that was met, in the order of the first meeting.
     pub(crate) fn sites(&self) -> io::Result<Vec<Site>> {
         let mut page = vec![0; HEADER_BYTES + SITES_MAX * SITE_BYTES];
@@ -239,11 +246,12 @@ mod tests {
         fs::create_dir(&root).unwrap();
         let shim = Shim::lay(folder.path()).unwrap();
         let script = format!("echo hello > {}/file12", root.display());
+        assert!(!shim.is_met().unwrap());
         assert!(shell(&shim, &root, &script).1);
         let sites = shim.sites().unwrap();
         let opening = sites.iter().find(|site| site.call == "open").unwrap();
         assert_eq!(opening.class, "file#");
-        assert!(!shim.has_struck().unwrap());
+        assert!(shim.is_met().unwrap() && !shim.has_struck().unwrap());
         shim.aim(opening, 1, Wrong::EIO).unwrap();
         assert!(!shell(&shim, &root, &script).1);
         assert!(shim.has_struck().unwrap());

@@ -97,14 +97,10 @@ fn an_interrupted_campaign_judges_what_it_did_and_leaves_nothing() {
     assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0);
 }
 
-/// A broker as it is built, which says beforehand what is said when a task panics.
-fn panicking(folder: &Path) -> PathBuf {
+/// A broker as it is built, before whose start this is done.
+fn after(folder: &Path, line: &str) -> PathBuf {
     let path = folder.join("rialto");
-    let words = "thread 'shard' panicked at shard.rs:7:";
-    let script = format!(
-        "#!/bin/sh\necho \"{words}\" >&2\nexec '{}' \"$@\"\n",
-        binary().display()
-    );
+    let script = format!("#!/bin/sh\n{line}\nexec '{}' \"$@\"\n", binary().display());
     // Not by ourselves: no child of another test may have it open when it is run.
     let write = Command::new("sh")
         .args(["-c", "printf %s \"$1\" > \"$0\" && chmod +x \"$0\""])
@@ -119,12 +115,24 @@ fn panicking(folder: &Path) -> PathBuf {
 fn a_panic_of_one_task_is_found_though_all_goes_on() {
     for campaign in [Campaign::Kill, Campaign::Overload] {
         let scratch = tempfile::tempdir().unwrap();
-        let mut options = options(campaign, &panicking(scratch.path()), scratch.path());
+        let panicked = "echo \"thread 'shard' panicked at shard.rs:7:\" >&2";
+        let mut options = options(campaign, &after(scratch.path(), panicked), scratch.path());
         options.rounds = 1;
         let report = play(campaign, &options, false);
         let found: Vec<&String> = report.findings.violations.keys().collect();
         assert_eq!(found, ["panicked"], "{}", report.text());
     }
+}
+
+/// As where the folder of the library may hold no programs, or a broker is linked statically.
+#[test]
+fn a_campaign_whose_library_the_broker_does_not_load_cannot_run() {
+    let scratch = tempfile::tempdir().unwrap();
+    let binary = after(scratch.path(), "unset LD_PRELOAD");
+    let options = options(Campaign::Clock, &binary, scratch.path());
+    let report = play(Campaign::Clock, &options, false);
+    let cannot_run = matches!(report.outcome, Outcome::CannotRun(_));
+    assert!(cannot_run, "{}", report.text());
 }
 
 #[test]

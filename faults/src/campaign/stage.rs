@@ -6,11 +6,11 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use tempfile::TempDir;
 use tokio::sync::watch;
 
-use super::{Campaign, Options, Outcome, Report};
+use super::{Campaign, CannotRun, Options, Outcome, Report};
 use crate::broker::{Broker, Launch, Ports, Started};
 use crate::findings::{Figures, Findings};
 use crate::lives::{Lives, OwnEnd};
@@ -57,10 +57,14 @@ impl Stage {
         progress: Progress,
         interrupted: watch::Receiver<bool>,
     ) -> anyhow::Result<Self> {
-        let folder = tempfile::Builder::new()
-            .prefix("rialto-faults-")
-            .tempdir_in(&options.scratch)
-            .with_context(|| format!("{} cannot be written", options.scratch.display()))?;
+        // By the path that the kernel has for it too: the shim knows an open file by that alone.
+        let folder = options.scratch.canonicalize().and_then(|scratch| {
+            tempfile::Builder::new()
+                .prefix("rialto-faults-")
+                .tempdir_in(scratch)
+        });
+        let folder =
+            folder.with_context(|| format!("{} cannot be written", options.scratch.display()))?;
         let dice = Dice::new(options.seed);
         let launch = Launch {
             binary: options.binary.clone(),
@@ -159,6 +163,15 @@ impl Stage {
                 return Err(error);
             }
         };
+        if let Some(shim) = &self.shim
+            && !shim.is_met()?
+        {
+            bail!(CannotRun(format!(
+                "{} does not load the library that is put before libc: name a --scratch on a file system that is not mounted with \
+                 noexec, and a broker that is linked to libc at its start",
+                self.launch.binary.display()
+            )));
+        }
         self.figures.add("starts", 1);
         let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         self.figures.add("start ms, sum", took_ms);
@@ -293,4 +306,30 @@ fn entropy(folder: &Path) -> u64 {
     name.bytes().fold(0, |sum: u64, byte| {
         sum.wrapping_mul(31).wrapping_add(byte.into())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_campaign_plays_where_the_kernel_says_that_it_does() {
+        let scratch = tempfile::tempdir().unwrap();
+        let (folder, link) = (scratch.path().join("folder"), scratch.path().join("link"));
+        std::fs::create_dir(&folder).unwrap();
+        std::os::unix::fs::symlink(&folder, &link).unwrap();
+        let options = Options {
+            binary: PathBuf::new(),
+            scratch: link,
+            rounds: 1,
+            seed: 1,
+            short: true,
+            planted: None,
+        };
+        let progress = Progress::show("kill", 1);
+        let (_, interrupted) = watch::channel(false);
+        let stage = Stage::set(Campaign::Kill, &options, progress, interrupted).unwrap();
+        let data = &stage.launch.data;
+        assert!(data.starts_with(folder.canonicalize().unwrap()), "{data:?}");
+    }
 }
