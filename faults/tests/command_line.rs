@@ -43,6 +43,34 @@ fn a_mistake_that_the_broker_cannot_make_is_not_looked_for() {
     assert!(!said.contains("VIOLATION"), "{said}");
 }
 
+/// It would not start, and that would pass for the mistake that was looked for.
+#[test]
+fn a_mistake_that_no_broker_knows_is_not_looked_for() {
+    let scratch = tempfile::tempdir().unwrap();
+    let broker = scratch.path().join("rialto-planted");
+    let script = r#"#!/bin/sh
+case "$RIALTO_PLANTED" in "" | known) echo "rialto 1 (makes mistakes on purpose)" ;; *) echo "no such mistake" >&2; exit 1 ;; esac
+"#;
+    let write = Command::new("sh")
+        .args(["-c", r#"printf %s "$1" >"$0" && chmod +x "$0""#])
+        .arg(&broker)
+        .arg(script)
+        .status();
+    assert!(write.unwrap().success());
+    let output = Command::new(env!("CARGO_BIN_EXE_faults"))
+        .args(["kill", "--short", "--rounds", "1", "--planted", "unknown"])
+        .arg("--scratch")
+        .arg(scratch.path())
+        .arg("--rialto")
+        .arg(&broker)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = words(&output.stdout);
+    assert!(said.contains("no such mistake"), "{said}");
+    assert!(!said.contains("VIOLATION"), "{said}");
+}
+
 #[test]
 fn a_report_that_cannot_be_written_ends_it_before_anything_is_tried() {
     let scratch = tempfile::tempdir().unwrap();

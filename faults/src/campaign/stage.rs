@@ -29,6 +29,8 @@ const RESTART_BOUND: Duration = Duration::from_secs(2);
 const SEGMENT_BYTES: u32 = 1 << 20;
 /// The planted mistake that is the disk's and not the broker's.
 const LYING_DISK: &str = "lying-disk";
+/// The variable by which a broker is told which mistake to make.
+const PLANTED: &str = "RIALTO_PLANTED";
 /// What a broker that makes mistakes says of itself.
 const ON_PURPOSE: &str = "makes mistakes on purpose";
 /// Rounds that are judged together.
@@ -102,17 +104,24 @@ impl Stage {
             Some(mistake) if mistake == LYING_DISK => self.shim()?.lie_about_syncs()?,
             Some(mistake) => {
                 let binary = &self.launch.binary;
-                let version = Command::new(binary).arg("--version").output();
-                let version = version
-                    .with_context(|| binary.display().to_string())?
-                    .stdout;
-                // Of a broker that makes none it would be said that none is found.
+                let mut version = Command::new(binary);
+                version.arg("--version").env(PLANTED, &mistake);
+                let output = version.output();
+                let output = output.with_context(|| binary.display().to_string())?;
+                // Of a broker that does not know it, it would be said that it is found: it would not start.
                 ensure!(
-                    String::from_utf8_lossy(&version).contains(ON_PURPOSE),
+                    output.status.success(),
+                    "{} --version: {}",
+                    binary.display(),
+                    String::from_utf8_lossy(&output.stderr).trim()
+                );
+                // Of one that makes none, that none is found.
+                ensure!(
+                    String::from_utf8_lossy(&output.stdout).contains(ON_PURPOSE),
                     "{} makes no mistakes on purpose: name one that does with --rialto, as `make faults-planted` builds it",
                     binary.display()
                 );
-                let planted = ("RIALTO_PLANTED".to_owned(), mistake.into());
+                let planted = (PLANTED.to_owned(), mistake.into());
                 self.launch.environment.extend([planted]);
             }
         }
