@@ -13,6 +13,9 @@ finds() { # CAMPAIGN MISTAKE ROUNDS
   "$faults" "$1" --short --seed 1 --rounds "$3" --planted "$2" --rialto "$broker" --scratch "$work" >"$work/log" 2>&1 || status=$?
   if [ "$status" = 1 ] && grep -q VIOLATION "$work/log"; then
     echo "$1 finds $2:$(grep VIOLATION "$work/log" | sed 's/^ *VIOLATION//' | paste -sd,)"
+  elif [ "$status" = 130 ]; then
+    echo "interrupted" >&2
+    exit 130
   elif [ "$status" = 3 ]; then
     echo "$1 cannot run here, so nobody looked for $2" >&2
     [ "$missed" = 1 ] || missed=3

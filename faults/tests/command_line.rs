@@ -85,19 +85,32 @@ fn a_report_that_cannot_be_written_ends_it_before_anything_is_tried() {
     assert!(said.contains("report.json cannot be written"), "{said}");
 }
 
-/// The script, with campaigns that only pretend: `kill` finds nothing, `power` cannot run.
-#[test]
-fn a_mistake_that_was_missed_is_told_though_another_campaign_could_not_run() {
+/// The script, with campaigns that only pretend.
+fn planted(campaigns: &str) -> Output {
     let folder = tempfile::tempdir().unwrap();
     let pretend = r#"mkdir -p "$0/faults" "$0/target/release" && printf %s "$1" >"$0/faults/planted.sh" &&
-printf '#!/bin/sh\ncase "$1" in power) exit 3 ;; esac\n' >"$0/target/release/faults" &&
+printf '#!/bin/sh\n%s\n' "$2" >"$0/target/release/faults" &&
 chmod +x "$0/target/release/faults" && exec bash "$0/faults/planted.sh" broker"#;
-    let output = Command::new("sh")
+    Command::new("sh")
         .args(["-c", pretend])
         .arg(folder.path())
         .arg(include_str!("../planted.sh"))
+        .arg(campaigns)
         .output()
-        .unwrap();
+        .unwrap()
+}
+
+#[test]
+fn planting_ends_with_the_campaign_that_is_interrupted() {
+    let output = planted("exit 130");
+    assert_eq!(output.status.code(), Some(130), "{output:?}");
+    assert_eq!(words(&output.stderr), "interrupted\n");
+}
+
+/// `kill` finds nothing, `power` cannot run.
+#[test]
+fn a_mistake_that_was_missed_is_told_though_another_campaign_could_not_run() {
+    let output = planted("case \"$1\" in power) exit 3 ;; esac");
     let said = words(&output.stderr);
     assert!(said.contains("kill does NOT find"), "{said}");
     assert!(said.contains("power cannot run here"), "{said}");
