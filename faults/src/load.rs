@@ -213,8 +213,14 @@ impl Town {
     /// Founds conversations, lets readers follow them and everybody talk.
     ///
     /// # Errors
-    /// When the broker refuses for good.
+    /// When the broker refuses for good, or for longer than anybody waits.
     pub async fn begin(&mut self) -> anyhow::Result<Era> {
+        let mut patience = Patience::of(4 * self.plan.patience);
+        let era = patience.with(self.set_out()).await;
+        era.context("the broker lets nobody begin")?
+    }
+
+    async fn set_out(&mut self) -> anyhow::Result<Era> {
         self.eras += 1;
         let name = format!("era {}", self.eras);
         let dice = self.dice.of(self.eras as u64);
