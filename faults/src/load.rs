@@ -34,7 +34,8 @@ pub use judge::Turns;
 use ledger::Ledger;
 pub use publisher::Pace;
 use publisher::Publisher;
-use reader::{Follower, Read};
+use reader::Follower;
+pub(crate) use reader::{Read, read};
 pub use steady::{Measured, Phase, Steady};
 
 /// Long enough that what comes before them is in other sectors.
@@ -349,7 +350,7 @@ impl Town {
                 refused_max,
                 ..
             } = self.plan;
-            let read = reader::read(&self.keeper, archived.conversation, patience, refused_max);
+            let read = read(&self.keeper, archived.conversation, patience, refused_max);
             (archived, read.await)
         });
         let mut reads = Box::pin(reads.buffered(READ_AT_ONCE));

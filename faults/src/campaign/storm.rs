@@ -6,11 +6,11 @@ use futures_util::stream::{self, StreamExt as _};
 use rialto_loadgen::open_files;
 use rialto_loadgen::tokens::Tokens;
 use rialto_protocol::ids::{ConversationId, UserId};
-use rialto_sdk::{Client, Create, HistoryQuery, ReconnectPolicy, RequestError, Roots, Start};
+use rialto_sdk::{Client, Create, ReconnectPolicy, Roots, Start};
 use tokio::time::sleep;
 
 use super::stage::Stage;
-use crate::patience::Patience;
+use crate::load::{Read, read};
 
 /// Clients of the crowd, in full and in the short form.
 const CROWD: usize = 1_200;
@@ -86,11 +86,11 @@ impl Crowd {
     async fn is_served(&self, stage: &mut Stage) {
         let patience = stage.patience();
         let asked = stream::iter(&self.clients).map(|client| async move {
-            let page = client.history(self.room, HistoryQuery::latest());
-            match Patience::of(patience).with(page).await {
-                Some(Ok(_) | Err(RequestError::Refused(_))) => None,
-                Some(Err(error)) => Some(error.to_string()),
-                None => Some(format!("no answer: {:?}", *client.state().borrow())),
+            // What is refused for now is asked for again.
+            match read(client, self.room, patience, patience).await {
+                Read::Whole(_) => None,
+                Read::Refused(error) | Read::Denied(error) => Some(error.to_string()),
+                Read::Unanswered => Some(format!("no answer: {:?}", *client.state().borrow())),
             }
         });
         let answers: Vec<Option<String>> = asked.buffer_unordered(AT_ONCE).collect().await;

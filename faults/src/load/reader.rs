@@ -262,7 +262,7 @@ pub(super) async fn history(
 
 /// What came of reading a whole log within some time.
 #[derive(Debug)]
-pub(super) enum Read {
+pub(crate) enum Read {
     /// All of it.
     Whole(Vec<v1::Event>),
     /// It was refused for now, until the time was over.
@@ -274,7 +274,7 @@ pub(super) enum Read {
 }
 
 /// As [`history`], not longer than `patience`; one that is refused for now is given up after `refused_max`.
-pub(super) async fn read(
+pub(crate) async fn read(
     client: &Client,
     conversation: ConversationId,
     patience: Duration,
