@@ -10,6 +10,7 @@ use rialto_loadgen::tokens::Tokens;
 use rialto_protocol::ids::UserId;
 use rialto_sdk::{Client, ConnectionState, Roots};
 use rustix::process::Signal;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
 use super::stage::Stage;
@@ -85,7 +86,10 @@ pub(super) async fn run(stage: &mut Stage) -> anyhow::Result<()> {
         for endpoint in endpoints(stage) {
             sees(stage, &endpoint, &old, &new).await;
         }
-        for (client, session) in &standing {
+        for Probe {
+            client, session, ..
+        } in &standing
+        {
             if client.state().borrow().clone() != *session {
                 let words = format!("{session:?} did not outlive a new certificate");
                 stage.findings.add("connection lost", words);
@@ -126,7 +130,20 @@ async fn sees(stage: &mut Stage, endpoint: &str, old: &Pair, new: &Pair) {
     stage.figures.add("connections that saw the new one", 1);
 }
 
-async fn connect(endpoint: &str, roots: &Pair) -> anyhow::Result<(Client, ConnectionState)> {
+/// A connection that ends when it is dropped.
+struct Probe {
+    client: Client,
+    session: ConnectionState,
+    events: JoinHandle<()>,
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        self.events.abort();
+    }
+}
+
+async fn connect(endpoint: &str, roots: &Pair) -> anyhow::Result<Probe> {
     let (client, mut events) = Box::pin(
         Client::builder()
             .endpoint(endpoint)
@@ -135,7 +152,11 @@ async fn connect(endpoint: &str, roots: &Pair) -> anyhow::Result<(Client, Connec
             .connect(),
     )
     .await?;
-    tokio::spawn(async move { while events.next().await.is_some() {} });
+    let events = tokio::spawn(async move { while events.next().await.is_some() {} });
     let session = client.state().borrow().clone();
-    Ok((client, session))
+    Ok(Probe {
+        client,
+        session,
+        events,
+    })
 }
