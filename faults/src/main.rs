@@ -2,6 +2,7 @@
 //! line is wrong, 3 a campaign cannot run on this machine, 130 it was interrupted and
 //! had found nothing until then.
 
+use std::cell::Cell;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -86,10 +87,14 @@ fn start(cli: &Cli) -> anyhow::Result<ExitCode> {
             interrupt.send_replace(true);
             stops().await;
         };
+        let failed = Cell::new(false);
         // Whatever is given up here ends its broker, and takes its mounts and folders away.
         tokio::select! {
-            code = play(cli, &binary, &interrupted) => code,
-            () = stopped_twice => Ok(ExitCode::from(INTERRUPTED)),
+            code = play(cli, &binary, &interrupted, &failed) => code,
+            () = stopped_twice => {
+                let code = if failed.get() { FAILED } else { INTERRUPTED };
+                Ok(ExitCode::from(code))
+            }
         }
     })
 }
@@ -129,10 +134,12 @@ fn print(text: &str) {
     let _ = io::stdout().write_all(text.as_bytes());
 }
 
+/// Plays one campaign after the other; `failed` says at any time whether one of them has.
 async fn play(
     cli: &Cli,
     binary: &Path,
     interrupted: &watch::Receiver<bool>,
+    failed: &Cell<bool>,
 ) -> anyhow::Result<ExitCode> {
     let mut reports: Vec<Report> = Vec::new();
     // A file that cannot be written is known before hours have gone, and that of another run is not taken for this one's.
@@ -155,6 +162,9 @@ async fn play(
         };
         let report = Box::pin(campaign::run(campaign, &options, interrupted.clone())).await;
         print(&format!("{}\n", report.text()));
+        if matches!(report.outcome, Outcome::Failed | Outcome::BrokeOff(_)) {
+            failed.set(true);
+        }
         reports.push(report);
         write_report(cli.report.as_deref(), &reports)?;
         if *interrupted.borrow() {
@@ -162,12 +172,12 @@ async fn play(
         }
     }
     print(&campaign::summary(&reports));
-    let any = |found: fn(&Outcome) -> bool| reports.iter().any(|report| found(&report.outcome));
-    let code = if any(|outcome| matches!(outcome, Outcome::Failed | Outcome::BrokeOff(_))) {
+    let cannot_run = |report: &Report| matches!(report.outcome, Outcome::CannotRun(_));
+    let code = if failed.get() {
         FAILED
     } else if *interrupted.borrow() {
         INTERRUPTED
-    } else if any(|outcome| matches!(outcome, Outcome::CannotRun(_))) {
+    } else if reports.iter().any(cannot_run) {
         CANNOT_RUN
     } else {
         0

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // as in every test
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -92,6 +93,41 @@ fn a_terminal_that_goes_ends_the_campaign_in_order() {
         let left = fs::read_dir(running.scratch.path()).unwrap().count();
         assert_eq!(left, 0, "{signal:?}");
     }
+}
+
+/// The broker does not start at first, and then neither serves nor ends.
+#[test]
+fn what_one_campaign_found_is_told_though_the_next_one_is_given_up() {
+    let scratch = tempfile::tempdir().unwrap();
+    let broker = scratch.path().join("rialto");
+    let script = "#!/bin/sh\ntest -e \"$0.once\" || { touch \"$0.once\"; exit 1; }\n\
+                  touch \"$0.twice\"; exec sleep 1000\n";
+    let write = Command::new("sh")
+        .args(["-c", r#"printf %s "$1" >"$0" && chmod +x "$0""#])
+        .arg(&broker)
+        .arg(script)
+        .status();
+    assert!(write.unwrap().success());
+    let mut faults = Command::new(env!("CARGO_BIN_EXE_faults"))
+        .args(["kill", "clock", "--short", "--scratch"])
+        .arg(scratch.path())
+        .arg("--rialto")
+        .arg(&broker)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(faults.stderr.take().unwrap()).lines();
+    let pid = Pid::from_raw(faults.id().try_into().unwrap()).unwrap();
+    wait_for(|| scratch.path().join("rialto.twice").exists().then_some(()));
+    kill_process(pid, Signal::TERM).unwrap();
+    // Or both would be one.
+    let heard = said.find(|line| line.as_ref().unwrap().contains("once more"));
+    assert!(heard.is_some());
+    kill_process(pid, Signal::TERM).unwrap();
+    let status = wait_for(|| faults.try_wait().unwrap());
+    assert_eq!(status.code(), Some(1));
 }
 
 #[test]
