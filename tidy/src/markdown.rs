@@ -47,6 +47,26 @@ pub fn paths(page: &str) -> Vec<String> {
         .collect()
 }
 
+/// Rows of tables that have more or fewer cells than their head: the number of the line, from 1 on, and the line.
+#[must_use]
+pub fn uneven_rows(page: &str) -> Vec<(usize, &str)> {
+    let mut uneven = Vec::new();
+    let mut head = None;
+    let mut is_code = false;
+    for (number, line) in (1..).zip(page.lines()) {
+        is_code ^= line.starts_with("```");
+        if is_code || !line.starts_with('|') {
+            head = None;
+            continue;
+        }
+        let cells = line.replace(r"\|", "").matches('|').count();
+        if *head.get_or_insert(cells) != cells {
+            uneven.push((number, line));
+        }
+    }
+    uneven
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -66,5 +86,11 @@ mod tests {
     fn paths_are_told_from_commands_and_addresses() {
         let page = "see [x](docs/A.md#part), [y](https://example.org), `broker/core/`, `make run`, `/metrics`, `a/*.rs`, `tcp://a/b`";
         assert_eq!(paths(page), ["docs/A.md", "broker/core"]);
+    }
+
+    #[test]
+    fn a_row_of_another_table_is_told_from_those_beside_it() {
+        let page = "| a | b |\n| --- | --- |\n| 1 | 2 |\n| x | y | z |\n\n| c |\n| --- |\n| a \\| b |\n```\n| 1 |\n| 1 | 2 |\n```\n";
+        assert_eq!(uneven_rows(page), [(4, "| x | y | z |")]);
     }
 }

@@ -95,6 +95,43 @@ fn paths_that_pages_name_exist() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// Pages that speak of data directories as well name paths that are not here; what begins with a folder of ours is.
+#[test]
+fn paths_of_our_folders_exist_whatever_page_names_them() {
+    let root = tree::root();
+    let mut wrong = Vec::new();
+    for page in pages() {
+        for path in markdown::paths(&page.text) {
+            let folder = path.split('/').next().unwrap_or_default();
+            let ours = path.contains('/') && folder != "target" && root.join(folder).is_dir();
+            if ours && !folder.starts_with('.') && !root.join(&path).exists() {
+                wrong.push(format!("{} names {path}", page.path));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// Every page of the documentation.
+#[allow(clippy::unwrap_used)]
+fn pages() -> Vec<tree::TextFile> {
+    let mut pages = tree::text_files(&tree::root()).unwrap();
+    pages.retain(|file| file.path.ends_with(".md"));
+    assert!(pages.len() > 10, "the pages were found");
+    pages
+}
+
+/// A row that came from another table says something else than its place does.
+#[test]
+fn rows_of_a_table_have_the_cells_of_its_head() {
+    let mut wrong = Vec::new();
+    for page in pages() {
+        let uneven = markdown::uneven_rows(&page.text).into_iter();
+        wrong.extend(uneven.map(|(number, row)| format!("{}:{number}: {row}", page.path)));
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
 #[test]
 fn every_crate_is_in_the_architecture() {
     let text = fs::read_to_string(tree::root().join("docs/ARCHITECTURE.md")).unwrap();
@@ -156,12 +193,11 @@ fn every_decision_has_its_four_parts() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// Commands that the README tells people to type.
+/// Commands that pages tell people to type.
 #[test]
 fn every_make_target_that_is_named_exists() {
     let makefile = fs::read_to_string(tree::root().join("Makefile")).unwrap();
-    for page in ["README.md", "docs/ARCHITECTURE.md", "docs/OPERATIONS.md"] {
-        let text = fs::read_to_string(tree::root().join(page)).unwrap();
+    for tree::TextFile { path, text } in pages() {
         for (_, rest) in text
             .match_indices("make ")
             .map(|(at, word)| (at, &text[at + word.len()..]))
@@ -171,12 +207,12 @@ fn every_make_target_that_is_named_exists() {
                 .next_back();
             let target: String = rest
                 .chars()
-                .take_while(char::is_ascii_alphanumeric)
+                .take_while(|letter| letter.is_ascii_alphanumeric() || *letter == '-')
                 .collect();
             if before.is_none_or(|letter| letter == '`' || letter == '\n') && !target.is_empty() {
                 assert!(
                     makefile.contains(&format!("\n{target}:")),
-                    "{page}: make {target}"
+                    "{path}: make {target}"
                 );
             }
         }
