@@ -1,12 +1,12 @@
 //! Who runs when: cases in order, those that take part in turn, the order turned by one with each repeat.
 
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::path::Path;
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use serde::Serialize;
 
 use crate::case::Case;
@@ -106,7 +106,7 @@ impl Contest {
     /// Runs everything, with data in folders below `data`.
     ///
     /// # Errors
-    /// When the disk cannot be used. A run that fails is noted in its entry.
+    /// When the disk cannot be used, or another contest uses the folder. A run that fails is noted in its entry.
     pub(crate) fn run(
         &mut self,
         pace: Pace,
@@ -114,6 +114,7 @@ impl Contest {
         watch: &mut dyn Watch,
     ) -> anyhow::Result<()> {
         let cases: Vec<Case> = self.entries.iter().map(|entry| entry.case).collect();
+        let _alone = lock(data)?;
         remove_left_over(data)?;
         watch.begins(pace.repeats * cases.len());
         for repeat in 0..pace.repeats {
@@ -158,6 +159,21 @@ impl Contest {
             warm_up: pace.warm_up,
         };
         self.peers[entry.peer].measure(&entry.case, &entry.setting, run)
+    }
+}
+
+/// Keeps other contests away from a folder for as long as what comes back lives: their runs would be taken for left over.
+fn lock(data: &Path) -> anyhow::Result<File> {
+    let folder = File::open(data)?;
+    match folder.try_lock() {
+        Ok(()) => Ok(folder),
+        Err(TryLockError::WouldBlock) => bail!(
+            "another contest is under way in {}: wait for its end, for two at once measure each other",
+            data.display()
+        ),
+        Err(TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("{} cannot be locked", data.display()))
+        }
     }
 }
 
@@ -266,21 +282,40 @@ mod tests {
         }
     }
 
+    const TWICE: Pace = Pace {
+        repeats: 2,
+        measure: Duration::ZERO,
+        warm_up: Duration::ZERO,
+        settle: Duration::ZERO,
+    };
+
+    fn flaky() -> Contest {
+        let peers: Vec<Box<dyn Peer>> = vec![Box::new(Flaky(0.into()))];
+        Contest::new(&CASES[..1], peers, Settings::All)
+    }
+
+    #[test]
+    fn a_second_contest_leaves_alone_what_the_first_one_has_in_its_folder() {
+        let data = tempfile::tempdir().unwrap();
+        let first = lock(data.path()).unwrap();
+        let run = fresh_folder(data.path()).unwrap();
+        let mut heard = Heard::default();
+        let second = flaky().run(TWICE, data.path(), &mut heard).unwrap_err();
+        assert!(second.to_string().contains("another contest"), "{second}");
+        assert!(run.path().exists());
+        drop(first);
+        flaky().run(TWICE, data.path(), &mut heard).unwrap();
+        assert!(!run.path().exists(), "nobody has it any more");
+    }
+
     #[test]
     fn a_failed_run_is_noted_and_the_others_go_on_in_empty_folders() {
         let data = tempfile::tempdir().unwrap();
         let left_over = data.path().join(format!("{RUN_PREFIX}killed"));
         fs::create_dir(&left_over).unwrap();
-        let pace = Pace {
-            repeats: 2,
-            measure: Duration::ZERO,
-            warm_up: Duration::ZERO,
-            settle: Duration::ZERO,
-        };
-        let peers: Vec<Box<dyn Peer>> = vec![Box::new(Flaky(0.into()))];
-        let mut contest = Contest::new(&CASES[..1], peers, Settings::All);
+        let mut contest = flaky();
         let mut heard = Heard::default();
-        contest.run(pace, data.path(), &mut heard).unwrap();
+        contest.run(TWICE, data.path(), &mut heard).unwrap();
         let samples: Vec<_> = contest
             .entries
             .iter()
