@@ -20,10 +20,11 @@ rate_max=${SOAK_RATE_MAX:-}
 # keeps beside them.
 message_bytes=350
 journal_kib=$((2 << 20))
-work=$(mktemp -d)
+mkdir -p "$out"
+# Beside the reports, unless TMPDIR says where: what there is for temporary files is memory on many machines.
+work=$(mktemp -d "${TMPDIR:-$out}/soak.XXXXXX")
 broker=
 trap '[ -z "$broker" ] || kill -9 "$broker" 2>/dev/null || true; rm -rf "$work"' EXIT
-mkdir -p "$out"
 
 # Everything is kept: no more than four fifths of what the disk has room for.
 free_kib=$(df -k --output=avail "$work" | tail -n 1)
