@@ -413,7 +413,7 @@ fn compare_publishing(publish: &Publish) -> Result<()> {
         conversations: 1000,
         ..large.shape().clone()
     });
-    let stores = [
+    let mut stores = [
         (
             open(&folder.path().join("store"), EmbeddedOptions::default())?,
             &mut fresh,
@@ -423,13 +423,12 @@ fn compare_publishing(publish: &Publish) -> Result<()> {
             &mut large,
         ),
     ];
+    for (store, set) in &mut stores {
+        claim(store, set)?;
+    }
     let mut rates = [Vec::new(), Vec::new()];
-    let mut stores = stores.map(|(store, set)| claim(&store, set).map(|()| (store, set)));
     for _ in 0..publish.turns {
-        for (which, turn) in stores.iter_mut().enumerate() {
-            let (store, set) = turn
-                .as_mut()
-                .map_err(|error| anyhow::anyhow!("{error:#}"))?;
+        for (which, (store, set)) in stores.iter_mut().enumerate() {
             wait(store.settle())?;
             let until = Instant::now() + Duration::from_secs(publish.seconds);
             let begun = Instant::now();
@@ -448,9 +447,8 @@ fn compare_publishing(publish: &Publish) -> Result<()> {
         median[1] / median[0],
         process::memory_mib("VmRSS"),
     );
-    for (store, set) in stores.into_iter().flatten() {
+    for (store, _) in stores {
         store.close();
-        let _ = set;
     }
     let state = serde_json::to_vec_pretty(&(large.shape().clone(), large.written()))?;
     std::fs::write(publish.place.dir.join("dataset.json"), state)?;
