@@ -66,16 +66,20 @@ impl Edge {
         }
         if first == next_live {
             self.fan_out(key, (first, last), frame, fx);
+            self.topics.at_mut(key).next_live = last.next();
         } else {
-            // Not what they wait for: they find it in the log.
-            while let Some(reader) = self.topics.at(key).live.last().copied() {
-                self.fall_behind(reader.sub, reader.conn, next_live, fx);
-            }
+            self.leave_out(key, last.next(), fx);
         }
-        self.topics.at_mut(key).next_live = last.next();
-        if first != next_live {
-            self.pump_behind(key, fx);
+    }
+
+    /// Events before `next` became durable, and are not what the live readers wait for: they find them in the log.
+    pub(super) fn leave_out(&mut self, key: TopicKey, next: Seq, fx: &mut Effects) {
+        let next_live = self.topics.at(key).next_live;
+        while let Some(reader) = self.topics.at(key).live.last().copied() {
+            self.fall_behind(reader.sub, reader.conn, next_live, fx);
         }
+        self.topics.at_mut(key).next_live = next;
+        self.pump_behind(key, fx);
     }
 
     fn fan_out(

@@ -233,7 +233,14 @@ impl Edge {
         let topic = self.topics.at_mut(key);
         topic.asked = topic.asked.saturating_sub(1);
         match &result {
-            Ok(standing) => self.topics.attach(key, standing),
+            Ok(standing) => {
+                self.topics.attach(key, standing);
+                // It may have overtaken word of events that were left out on the way.
+                let next = standing.head.seq.next();
+                if next > self.topics.at(key).next_live {
+                    self.leave_out(key, next, fx);
+                }
+            }
             Err(code) => self.note_refusals(origin.conn, *code, 1),
         }
         if let Some((start, serial)) = self.settle(origin, slot, conversation, cursor, result) {

@@ -346,6 +346,40 @@ fn events_that_come_before_the_answer_are_read_after_it() {
 }
 
 #[test]
+fn an_answer_that_overtakes_word_of_events_that_were_left_out_stands() {
+    let mut rig = Rig::new();
+    let mut log = Log::new(1, 3);
+    let (live, later) = (rig.connect("ann"), rig.connect("bob"));
+    let cursors = [None, cursor(3, 6), cursor(3, 4)];
+    let others = cursors.map(|cursor| (rig.connect("eve"), cursor));
+    rig.follow(live, &mut log, None);
+    // A shard that has no room leaves them out, and says so after all else that it has to say.
+    log.append(3, 5);
+    let left_out = ToEdge::missed(log.conversation, log.head().seq);
+    for (conn, cursor) in others {
+        rig.follow_later(conn, &mut log, cursor);
+        while let Some(read) = rig.asked.pop_front() {
+            rig.tell(log.answer(read).unwrap());
+        }
+        let frames = rig.frames(conn);
+        assert_eq!(ended(&frames), None, "{cursor:?}");
+        let missing: &[u64] = if cursor == self::cursor(3, 4) {
+            &[5, 6]
+        } else {
+            &[]
+        };
+        assert_eq!(seqs(&frames), missing);
+    }
+    rig.follow_later(later, &mut log, None);
+    rig.tell(left_out);
+    assert!(rig.asked.is_empty());
+    let batch = log.append(1, 5);
+    rig.tell(batch);
+    assert_eq!(seqs(&rig.frames(live)), [4, 5, 6, 7]);
+    assert_eq!(seqs(&rig.frames(later)), [7]);
+}
+
+#[test]
 fn a_repeated_subscribe_replaces_the_cursor() {
     let mut rig = Rig::new();
     let conn = rig.connect("ann");
