@@ -28,6 +28,9 @@ const TOKEN_GRACE_MS: u64 = 60_000;
 const REFRESH_GRACE_MS: u64 = 10_000;
 /// From the end of one session whose key was withdrawn to that of the next: a shard shakes hands with a thousand clients a second.
 const WITHDRAWN_EVERY_MS: u64 = 1;
+/// A deadline that is farther away is looked at again after so long, microseconds: what the timers hold of a connection that is
+/// gone stays for as long at most, and not until its token would have ended.
+const LOOK_AGAIN_US: u64 = 600_000_000;
 /// Bytes of messages that take about as long as a short message as such.
 const MESSAGE_WORK_BYTES: usize = 512;
 /// Bytes of a request that do: naming one more conversation takes 20, and as long as seven short messages.
@@ -222,6 +225,7 @@ impl Edge {
         let Some(due_us) = self.due_us(now, session) else {
             return;
         };
+        let due_us = due_us.min(now.mono_us + LOOK_AGAIN_US);
         if let Some(session) = self.conns.get_mut(conn)
             && due_us < session.timer_us
         {

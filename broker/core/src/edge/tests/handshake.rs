@@ -378,6 +378,22 @@ fn frames_do_not_add_to_the_timers() {
 }
 
 #[test]
+fn nothing_is_kept_of_a_connection_that_is_gone_until_its_token_would_have_ended() {
+    let mut rig = Rig::new();
+    let transport = Transport {
+        keeps_alive: true,
+        ..Transport::default()
+    };
+    let conn = rig.connect_as("ann", transport, &[], false);
+    let handshake_ms = limits::HANDSHAKE_MS_DEFAULT;
+    rig.pass_ms(handshake_ms);
+    rig.close(conn);
+    assert_eq!(rig.edge.timers.len(), 1);
+    rig.pass_ms((TOKEN_ENDS_MS - START_MS) / 2);
+    assert_eq!(rig.edge.timers.len(), 0);
+}
+
+#[test]
 fn an_idle_session_with_five_subscriptions_is_small() {
     // A slot, a session, and for each subscription its record, its entry in the session and its entry in the topic.
     let bytes =
