@@ -277,7 +277,7 @@ impl Desk {
 
     /// Refuses at once.
     pub(super) fn refuse(&mut self, work: &Work, code: ErrorCode, fx: &mut Effects) {
-        if let Some((shard, message)) = work.refusal(code, retry_hint_ms(code)) {
+        if let Some((shard, message)) = work.refusal(code) {
             fx.send(shard, message);
         }
     }
@@ -290,7 +290,7 @@ impl Desk {
         code: ErrorCode,
         fx: &mut Effects,
     ) {
-        if let Some((shard, message)) = work.refusal(code, retry_hint_ms(code)) {
+        if let Some((shard, message)) = work.refusal(code) {
             self.reply(conversation, shard, message, fx);
         }
     }
@@ -439,7 +439,7 @@ impl Desk {
             .into_iter()
             .map(|work| {
                 self.unpark(&work);
-                Work::new(work.ask)
+                work.anew()
             })
             .collect()
     }

@@ -3,11 +3,13 @@
 use rialto_protocol::{
     error::ErrorCode,
     ids::{ClientId, ConversationId, DeviceId, Ordinal, Seq, UserId},
+    v1::Retry,
 };
 use smallvec::SmallVec;
 
 use super::read::ReadJob;
 use crate::{
+    advice::retry_hint_ms,
     io::SentEvent,
     message::{Origin, Receipt, ToOwner},
     topology::ShardId,
@@ -93,6 +95,8 @@ pub(super) struct Work {
     pub(super) outstanding: u32,
     /// One of them failed.
     pub(super) failed: bool,
+    /// It is done from its start again, and some of its drafts may have been kept the first time.
+    pub(super) begun_before: bool,
 }
 
 /// How a run of a piece of work ended.
@@ -112,6 +116,15 @@ impl Work {
             known: Known::default(),
             outstanding: 0,
             failed: false,
+            begun_before: false,
+        }
+    }
+
+    /// The same from its start.
+    pub(super) fn anew(self) -> Self {
+        Self {
+            begun_before: self.begun_before || !self.receipts.is_empty(),
+            ..Self::new(self.ask)
         }
     }
 
@@ -164,13 +177,16 @@ impl Work {
         size_of::<Self>() + self.ask.payload_bytes()
     }
 
-    /// To whom a refusal goes.
-    pub(super) fn refusal(
-        &self,
-        code: ErrorCode,
-        retry_after_ms: u32,
-    ) -> Option<(ShardId, crate::message::Message)> {
+    /// A refusal, and to whom it goes.
+    pub(super) fn refusal(&self, code: ErrorCode) -> Option<(ShardId, crate::message::Message)> {
         use crate::message::{Message, ToEdge};
+        // What may have been kept may not be said to have had no effect.
+        let code = if self.begun_before && code.retry() == Retry::Safe {
+            ErrorCode::StorageUnavailable
+        } else {
+            code
+        };
+        let retry_after_ms = retry_hint_ms(code);
         let refused = |origin: Origin| {
             (
                 origin.edge,

@@ -36,6 +36,49 @@ fn drafts_of_an_entry_that_was_lost_are_judged_anew() {
 }
 
 #[test]
+fn what_may_have_been_kept_is_not_said_to_have_had_no_effect() {
+    let mut world = World::with(
+        CoreConfig {
+            shard_bytes_max: 1 << 20,
+            ..CoreConfig::default()
+        },
+        MapStore::default(),
+    );
+    let (alice, bob, group, early) = group_and_early_id(&mut world);
+    let lane = TOPOLOGY.lane_of(&group);
+    let other = loop {
+        let other = world.create(alice, ConversationKind::Group, false, &[]);
+        if TOPOLOGY.lane_of(&other) != lane {
+            break other;
+        }
+    };
+    let (fresh, lost) = (world.id(), world.id());
+    world.hold_loads = true;
+    world.publish_all(alice, group, &[fresh, early]);
+    world.hold = true;
+    world.publish_as(bob, group, lost, text("lost"));
+    world.fail_lane(lane);
+    world.said.clear();
+    let long = "long ".repeat(10_000);
+    while world.receipts().is_empty() {
+        let id = world.id();
+        world.publish_as(alice, other, id, text(&long));
+    }
+    world.said.clear();
+    world.read();
+    let maybe_kept = |receipt: &Receipt| match *receipt {
+        Receipt::Refused { code, .. } => code == ErrorCode::StorageUnavailable,
+        Receipt::Kept { .. } => false,
+    };
+    let receipts = world.receipts();
+    assert_eq!(receipts.len(), 2);
+    assert!(receipts.iter().all(maybe_kept), "{receipts:?}");
+    world.sync();
+    let kept = |event: &v1::Event| event.client_id == fresh.to_proto();
+    assert!(world.history(bob, group).iter().any(kept));
+}
+
+#[test]
 fn a_page_that_cannot_be_read_comes_with_advice_when_to_try_again() {
     let mut world = World::new();
     let (alice, _, group, _) = group_and_early_id(&mut world);
