@@ -273,7 +273,7 @@ impl Desk {
         known: &Known,
     ) -> Result<Receipt, Refusal> {
         let (profile, member) = conversation.parties(&author.user)?;
-        rules::has_role(profile, member, v1::Role::Member)?;
+        rules::may_delete(profile, member)?;
         let moderates = member.role() >= v1::Role::Moderator;
         let target = find(conversation, known, Seq(delete.target))?;
         let target = rules::is_message(target.as_ref())?;

@@ -82,10 +82,15 @@ pub(super) fn wait_to_return_ms(member: &Member, now_ms: u64) -> Option<u32> {
     wait_ms(now_ms, member.row.left_ms, RETURN_PACE_MS)
 }
 
-/// May react to, vote on or answer others' messages.
-pub(super) fn may_take_part(profile: &Profile, member: &Member) -> Result<(), ErrorCode> {
+/// May delete what he himself wrote.
+pub(super) fn may_delete(profile: &Profile, member: &Member) -> Result<(), ErrorCode> {
     is_for_users(profile, member)?;
-    has_role(profile, member, Role::Member)?;
+    has_role(profile, member, Role::Member)
+}
+
+/// May edit what he himself wrote, react to others' messages and vote on them.
+pub(super) fn may_take_part(profile: &Profile, member: &Member) -> Result<(), ErrorCode> {
+    may_delete(profile, member)?;
     if profile.locked && member.role() < Role::Admin {
         Err(ErrorCode::ConversationLocked)
     } else {
