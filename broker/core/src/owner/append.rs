@@ -138,7 +138,7 @@ impl Desk {
                     DraftContent::Pin(_) => rules::may_pin(profile, member)?,
                     _ => rules::may_take_part(profile, member)?,
                 }
-                rules::is_message(find(conversation, known, Seq(*target))?.as_ref())?;
+                find(conversation, known, Seq(*target))?;
                 Ok(self.log(
                     now,
                     conversation,
@@ -239,7 +239,6 @@ impl Desk {
         let (profile, member) = conversation.parties(&author.user)?;
         rules::may_take_part(profile, member)?;
         let target = find(conversation, known, Seq(edit.target))?;
-        let target = rules::is_message(target.as_ref())?;
         if target.sender != author.user {
             return Err(ErrorCode::NotTheAuthor.into());
         }
@@ -276,7 +275,6 @@ impl Desk {
         rules::may_delete(profile, member)?;
         let moderates = member.role() >= v1::Role::Moderator;
         let target = find(conversation, known, Seq(delete.target))?;
-        let target = rules::is_message(target.as_ref())?;
         if target.sender != author.user && !moderates {
             return Err(ErrorCode::NotTheAuthor.into());
         }
@@ -389,28 +387,22 @@ fn notices_of(content: &DraftContent) -> usize {
     }
 }
 
-/// The event that another refers to: one of the newest, or as it was read.
-fn find(conversation: &Conversation, known: &Known, seq: Seq) -> Result<Option<Target>, Stop> {
+/// The message that another event refers to: one of the newest, or as it was read.
+fn find(conversation: &Conversation, known: &Known, seq: Seq) -> Result<Target, Stop> {
     if seq.0 == 0 || seq > conversation.head.cursor.seq {
-        return Ok(None);
+        return Err(ErrorCode::TargetNotFound.into());
     }
-    match known.target(seq) {
-        Some(Some(target)) => {
-            let deleted = target.deleted
-                || conversation
-                    .recent(seq)
-                    .is_some_and(|recent| recent.deleted);
-            Ok(Some(Target {
-                deleted,
-                ..target.clone()
-            }))
-        }
-        Some(None) => Ok(None),
+    if conversation.is_deleted(seq) || known.deleted.contains(&seq) {
+        return Err(ErrorCode::TargetDeleted.into());
+    }
+    let target = match known.target(seq) {
+        Some(target) => target.clone(),
         None => match conversation.recent(seq) {
-            Some(target) => Ok(Some(target)),
-            None => Err(Need::Target(seq).into()),
+            Some(target) => Some(target),
+            None => return Err(Need::Target(seq).into()),
         },
-    }
+    };
+    Ok(rules::is_message(target)?)
 }
 
 /// Those of the mentioned who are in, each once, without the author. All of them must be in memory.

@@ -1,7 +1,7 @@
 //! A conversation in memory: the end of its log, its profile, the members that were needed lately, and work that waits.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     sync::LazyLock,
 };
 
@@ -70,6 +70,8 @@ pub(super) struct Conversation {
     /// How many members there must be before some are looked for that may be forgotten.
     trim_at: usize,
     recent: VecDeque<Recent>,
+    /// Messages whose deletion storage may not know of, each with the seq of the delete event.
+    deleted: BTreeMap<Seq, Seq>,
     queues: HashMap<UserId, VecDeque<Work>, ahash::RandomState>,
 }
 
@@ -122,6 +124,7 @@ impl Conversation {
             members: HashMap::with_hasher(hasher.clone()),
             trim_at: TRIM_LEAST,
             recent: VecDeque::new(),
+            deleted: BTreeMap::new(),
             queues: HashMap::with_hasher(hasher),
         }
     }
@@ -239,10 +242,23 @@ impl Conversation {
             })
     }
 
+    /// Takes in that the event that was just numbered deletes a message.
     pub(super) fn note_deleted(&mut self, seq: Seq) {
         if let Some(place) = self.place(seq) {
             self.recent[place].deleted = true;
         }
+        let durable = self.durable.cursor.seq;
+        self.deleted.retain(|_, by| *by > durable);
+        self.deleted.insert(seq, self.head.cursor.seq);
+        let first = self.queues.values_mut().filter_map(VecDeque::front_mut);
+        for work in first.filter(|work| work.outstanding > 0) {
+            work.known.deleted.push(seq);
+        }
+    }
+
+    /// Whether the message is deleted, be it that storage does not know of it yet.
+    pub(super) fn is_deleted(&self, seq: Seq) -> bool {
+        self.deleted.contains_key(&seq)
     }
 
     /// An event of the newest, without its mentions.

@@ -99,7 +99,7 @@ pub(super) fn may_take_part(profile: &Profile, member: &Member) -> Result<(), Er
 }
 
 /// The event can be referred to: it is a message that is still there.
-pub(super) fn is_message(target: Option<&Target>) -> Result<&Target, ErrorCode> {
+pub(super) fn is_message(target: Option<Target>) -> Result<Target, ErrorCode> {
     match target {
         Some(target) if target.deleted => Err(ErrorCode::TargetDeleted),
         Some(target) if target.is_message => Ok(target),

@@ -70,6 +70,8 @@ pub(super) struct Known {
     pub(super) targets: SmallVec<[(Seq, Option<Target>); 1]>,
     /// Members that were asked for: they stay in memory until the draft is decided.
     pub(super) wanted: SmallVec<[UserId; 1]>,
+    /// Messages that were deleted while reads were under way, which may have found them as they were before.
+    pub(super) deleted: Vec<Seq>,
 }
 
 impl Known {

@@ -265,6 +265,57 @@ fn only_the_author_edits_and_deleted_text_is_not_served() {
     );
 }
 
+/// A group with a message of alice's that has left memory, seq 2, and a moderator.
+fn group_with_an_old_message() -> (World, UserId, UserId, ConversationId) {
+    let config = CoreConfig {
+        recent_events_max: 1,
+        ..CoreConfig::default()
+    };
+    let mut world = World::with(config, MapStore::default());
+    let (alice, bob, conversation) = group(&mut world);
+    seq_of(world.publish(alice, conversation, text("old")));
+    let rises = membership(
+        v1::MembershipAction::SetRole,
+        Some(bob),
+        v1::Role::Moderator,
+    );
+    seq_of(world.publish(alice, conversation, rises));
+    world.said.clear();
+    (world, alice, bob, conversation)
+}
+
+#[test]
+fn nothing_refers_to_a_message_whose_deletion_is_not_durable_yet() {
+    let (mut world, alice, bob, conversation) = group_with_an_old_message();
+    world.hold = true;
+    let (first, second, third) = (world.id(), world.id(), world.id());
+    world.publish_as(bob, conversation, first, delete(2));
+    world.publish_as(alice, conversation, second, edit(2));
+    world.publish_as(alice, conversation, third, delete(2));
+    world.sync();
+    let receipts = world.receipts();
+    assert_eq!(seq_of(receipts[0]), 4);
+    assert_eq!(receipts[1..], [refused(ErrorCode::TargetDeleted); 2]);
+}
+
+#[test]
+fn nothing_refers_to_a_message_that_is_deleted_while_it_is_read() {
+    let (mut world, alice, bob, conversation) = group_with_an_old_message();
+    world.hold_loads = true;
+    let (first, second) = (world.id(), world.id());
+    world.publish_as(alice, conversation, first, edit(2));
+    let (ticket, query) = world.held_loads.remove(0);
+    let as_it_was = Some(world.store.read(&query));
+    world.publish_as(bob, conversation, second, delete(2));
+    world.read();
+    assert_eq!(seq_of(world.receipt()), 4);
+    world
+        .owner
+        .handle_loaded(world.now, ticket, as_it_was, &mut world.fx);
+    world.settle();
+    assert_eq!(world.receipt(), refused(ErrorCode::TargetDeleted));
+}
+
 #[test]
 fn conversations_leave_memory_and_come_back_as_they_were() {
     let config = CoreConfig {
