@@ -32,6 +32,8 @@ const TRIM_LEAST: usize = 16;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Recent {
     pub(super) head: EventHead,
+    /// The sender's event before it; 0: none.
+    pub(super) before: Seq,
     pub(super) is_message: bool,
     pub(super) deleted: bool,
 }
@@ -226,20 +228,24 @@ impl Conversation {
         (self.head.cursor.seq.0, oldest, member)
     }
 
-    /// The event that this `client_id` became, if it is one of the newest.
+    /// The event that this `client_id` became, if it is one of the newest. Only the author's own are looked at: while the disk
+    /// stands still there may be very many, and all are sent again by who reconnects.
     pub(super) fn sent_lately(&self, author: Author, client_id: ClientId) -> Option<SentEvent> {
-        let mut newest_first = self.recent.iter().rev().map(|recent| &recent.head);
-        newest_first
-            .find(|head| {
-                head.client_id == client_id
-                    && head.device == author.device
-                    && head.sender == author.user
-            })
+        self.recent_of(&author.user)
+            .map(|recent| &recent.head)
+            .find(|head| head.client_id == client_id && head.device == author.device)
             .map(|head| SentEvent {
                 epoch: head.epoch,
                 seq: head.seq,
                 time_ms: head.time_ms,
             })
+    }
+
+    /// A user's events among the newest, the last first.
+    pub(super) fn recent_of(&self, user: &UserId) -> impl Iterator<Item = &Recent> {
+        let at = |seq| self.place(seq).map(|place| &self.recent[place]);
+        let last = self.member(user).and_then(|member| at(member.last_sent.0));
+        std::iter::successors(last, move |recent| at(recent.before))
     }
 
     /// Takes in that the event that was just numbered deletes a message.
@@ -268,6 +274,7 @@ impl Conversation {
                 ref head,
                 is_message,
                 deleted,
+                ..
             } = self.recent[place];
             Target {
                 seq,

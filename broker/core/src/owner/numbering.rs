@@ -93,20 +93,22 @@ impl Desk {
             time_ms,
         };
         conversation.last_position = position;
-        let recent = Recent {
-            head,
-            is_message,
-            deleted: false,
-        };
-        conversation.note_event(recent, self.config.recent_events_max);
+        let mut before = Seq(0);
         if let Some(member) = conversation.member_mut(&sender) {
-            member.last_sent = (seq, ordinal);
+            (before, _) = std::mem::replace(&mut member.last_sent, (seq, ordinal));
             member.note_device(device, client_id);
             member.position = position;
             if is_message {
                 member.row.last_message_ms = now.unix_ms;
             }
         }
+        let recent = Recent {
+            head,
+            before,
+            is_message,
+            deleted: false,
+        };
+        conversation.note_event(recent, self.config.recent_events_max);
         Receipt::Kept {
             epoch,
             seq,

@@ -1,6 +1,7 @@
 //! Appending, acknowledging, deduplicating, failing.
 
 use super::*;
+use crate::owner::conversation::Slot;
 
 fn group(world: &mut World) -> (UserId, UserId, ConversationId) {
     let (alice, bob) = (user("alice"), user("bob"));
@@ -100,6 +101,36 @@ fn a_retry_gets_the_first_answer_while_in_flight_later_and_after_a_restart() {
     world.publish_as(alice, conversation, id, text("once"));
     assert_eq!(world.receipt(), again);
     assert_eq!(world.history(bob, conversation).len(), 3);
+}
+
+#[test]
+fn a_retry_is_looked_for_among_the_events_of_its_sender_alone() {
+    let mut world = World::new();
+    let (alice, bob, conversation) = group(&mut world);
+    let ids: Vec<ClientId> = (0..200).map(|_| world.id()).collect();
+    world.hold = true;
+    for (sender, id) in [alice, bob].into_iter().cycle().zip(&ids) {
+        world.publish_as(sender, conversation, *id, text("not durable"));
+    }
+    let Some(Slot::Present(slot)) = world.owner.conversations.peek(&conversation) else {
+        panic!("in memory")
+    };
+    let looked_at = slot.recent_of(&alice).map(|recent| recent.head.seq.0);
+    let own = (2..=200).rev().step_by(2);
+    assert!(looked_at.eq(own), "the creation is durable and has left");
+    world.said.clear();
+    world.publish_as(alice, conversation, ids[0], text("not durable"));
+    world.sync();
+    let again = world.receipts().into_iter().rev().find(|receipt| {
+        matches!(
+            receipt,
+            Receipt::Kept {
+                duplicate: true,
+                ..
+            }
+        )
+    });
+    assert_eq!(again.map(seq_of), Some(2));
 }
 
 #[test]
