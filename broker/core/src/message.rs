@@ -136,7 +136,7 @@ pub enum ToOwner {
         author: Author,
         /// Which.
         conversation: ConversationId,
-        /// What it is to be; form checked, `conversation` filled in.
+        /// What it is to be; form checked, `conversation` filled in, members named once and the author not among them.
         create: v1::Create,
         /// A service asks: what inboxes are told of it is on nobody's account.
         service: bool,

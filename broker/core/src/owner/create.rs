@@ -93,13 +93,10 @@ impl Desk {
     ) -> Result<(), ErrorCode> {
         let client_id =
             ClientId::from_slice(&create.client_id).map_err(|_| ErrorCode::ClientIdInvalid)?;
-        let mut others = Vec::new();
-        for member in &create.members {
-            let user = UserId::from_slice(member).map_err(|_| ErrorCode::InvalidField)?;
-            if user != author.user && !others.contains(&user) {
-                others.push(user);
-            }
-        }
+        let others = create.members.iter().map(|user| UserId::from_slice(user));
+        let others = others
+            .collect::<Result<Vec<UserId>, _>>()
+            .map_err(|_| ErrorCode::InvalidField)?;
         let direct = create.kind() == ConversationKind::Direct;
         let first_role = if direct { Role::Member } else { Role::Owner };
         let mut members = vec![(author.user, first_role)];
