@@ -160,7 +160,7 @@ impl BrokerConfig {
             self.tls_identity.is_some() || (self.tls.is_none() && self.quic.is_none()),
             "tls and quic need a certificate and its key".to_owned(),
         );
-        let frames = limits::FRAME_BYTES_MAX_UNAUTHENTICATED..=limits::FRAME_BYTES_MAX_CEILING;
+        let frames = limits::FRAME_BYTES_MAX_FLOOR..=limits::FRAME_BYTES_MAX_CEILING;
         check(
             frames.contains(&self.core.frame_bytes_max),
             format!(

@@ -15,6 +15,8 @@ limits! {
     FRAME_BYTES_MAX_UNAUTHENTICATED: usize = 4 * 1024;
     /// Bytes of a frame, header included, unless configured otherwise.
     FRAME_BYTES_MAX_DEFAULT: usize = 256 * 1024;
+    /// Least that a node may be configured to: every answer fits into a frame.
+    FRAME_BYTES_MAX_FLOOR: usize = 192 * 1024;
     /// Most that a node may be configured to.
     FRAME_BYTES_MAX_CEILING: usize = 1024 * 1024;
     /// Bytes of a message's body, unless configured otherwise.
@@ -197,7 +199,8 @@ const HELLO_BYTES: usize =
 
 const _: () = {
     assert!(
-        FRAME_BYTES_MAX_UNAUTHENTICATED < FRAME_BYTES_MAX_DEFAULT
+        FRAME_BYTES_MAX_UNAUTHENTICATED < FRAME_BYTES_MAX_FLOOR
+            && FRAME_BYTES_MAX_FLOOR <= FRAME_BYTES_MAX_DEFAULT
             && FRAME_BYTES_MAX_DEFAULT <= FRAME_BYTES_MAX_CEILING
     );
     assert!(
@@ -209,23 +212,27 @@ const _: () = {
         "a frame holds more than one of the largest events"
     );
     assert!(
-        SUBSCRIPTIONS_PER_REQUEST_MAX * (PREFIX + ID_FIELD + CURSOR_BYTES)
-            < FRAME_BYTES_MAX_DEFAULT
+        EVENT_HEAD_BYTES_MAX + FRAME_BYTES_MAX_FLOOR / 2 + MESSAGE_OVERHEAD_BYTES_MAX + 4 * PREFIX
+            < FRAME_BYTES_MAX_FLOOR,
+        "a frame holds an event whose text has half of it, which is the most that may be configured"
     );
     assert!(
-        SUBSCRIPTIONS_PER_REQUEST_MAX * RESULT_BYTES < FRAME_BYTES_MAX_DEFAULT,
+        SUBSCRIPTIONS_PER_REQUEST_MAX * (PREFIX + ID_FIELD + CURSOR_BYTES) < FRAME_BYTES_MAX_FLOOR
+    );
+    assert!(
+        SUBSCRIPTIONS_PER_REQUEST_MAX * RESULT_BYTES < FRAME_BYTES_MAX_FLOOR,
         "every Subscribe can be answered"
     );
     assert!(
-        DRAFTS_MAX * (RESULT_BYTES + 3 * NUMBER_FIELD) < FRAME_BYTES_MAX_DEFAULT,
+        DRAFTS_MAX * (RESULT_BYTES + 3 * NUMBER_FIELD) < FRAME_BYTES_MAX_FLOOR,
         "every Publish can be answered"
     );
-    assert!(CONVERSATIONS_PAGE_MAX * LISTING_BYTES < FRAME_BYTES_MAX_DEFAULT);
-    assert!(MEMBERS_PAGE_MAX * MEMBER_BYTES < FRAME_BYTES_MAX_DEFAULT);
-    assert!(WATCHED_USERS_MAX * (PREFIX + ID_FIELD + 2 * NUMBER_FIELD) < FRAME_BYTES_MAX_DEFAULT);
+    assert!(CONVERSATIONS_PAGE_MAX * LISTING_BYTES < FRAME_BYTES_MAX_FLOOR);
+    assert!(MEMBERS_PAGE_MAX * MEMBER_BYTES < FRAME_BYTES_MAX_FLOOR);
+    assert!(WATCHED_USERS_MAX * (PREFIX + ID_FIELD + 2 * NUMBER_FIELD) < FRAME_BYTES_MAX_FLOOR);
     assert!(
         MEMBERS_PER_CREATE_MAX * ID_FIELD + TITLE_BYTES_MAX + EVENT_HEAD_BYTES_MAX
-            < FRAME_BYTES_MAX_DEFAULT / 2
+            < FRAME_BYTES_MAX_FLOOR / 2
     );
     assert!(DRAFTS_MAX <= RECEIPTS_MAX && HISTORY_EVENTS_MAX <= DELIVER_EVENTS_MAX);
     assert!(HISTORY_EVENTS_DEFAULT <= HISTORY_EVENTS_MAX);

@@ -357,7 +357,7 @@ mod tests {
             ("listen.tcp", "0.0.0.0:4400"),
             ("listen.tls", "127.0.0.1:5000"),
             ("listen.ops", "127.0.0.1:5000"),
-            ("limits.frame_bytes_max", "65536"),
+            ("limits.body_bytes_max", "131073"),
             ("tls.key", "missing.pem"),
         ]);
         for part in [

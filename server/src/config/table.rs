@@ -1,6 +1,8 @@
 //! The one table of configuration keys. Names, environment variables, ranges, help and the table in docs/OPERATIONS.md
 //! all come from here.
 
+use rialto_protocol::limits::{FRAME_BYTES_MAX_CEILING, FRAME_BYTES_MAX_FLOOR};
+
 /// A configuration key.
 #[derive(Clone, Copy, Debug)]
 pub struct Key {
@@ -250,7 +252,7 @@ pub const TABLE: &[Key] = &[
     number(
         "limits.frame_bytes_max",
         "262144",
-        (16 * KIB, MIB),
+        (FRAME_BYTES_MAX_FLOOR as u64, FRAME_BYTES_MAX_CEILING as u64),
         "bytes",
         "Largest frame after authentication.",
     ),
