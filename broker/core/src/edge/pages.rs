@@ -15,7 +15,8 @@ use crate::{effects::Effects, message::ToOwner};
 
 /// Bytes that a page leaves for what stands beside its events.
 const PAGE_HEAD_BYTES: usize = 256;
-/// What an event of a page is taken to have, for the credit that the answer holds.
+/// What an event of a page is taken to have, for the credit that the answer holds. However short the page is, it may be one of the
+/// longest.
 const EVENT_BYTES_GUESS: usize = 1024;
 /// The same of a member, and of a listing.
 const ROW_BYTES_GUESS: usize = 256;
@@ -41,7 +42,8 @@ impl Edge {
         self.costs(call, limit as usize);
         let frame_bytes_max = self.conns.answer_bytes_max(self.config.frame_bytes_max);
         let bytes_max = frame_bytes_max.saturating_sub(PAGE_HEAD_BYTES);
-        let call = call.holding(bytes_max.min(limit as usize * EVENT_BYTES_GUESS));
+        let guessed = (limit as usize * EVENT_BYTES_GUESS).max(self.config.body_bytes_max);
+        let call = call.holding(bytes_max.min(guessed));
         let (origin, user, from) = (self.origin(call), call.user, Seq(request.from_seq));
         let ask = ToOwner::History {
             origin,

@@ -75,6 +75,27 @@ fn a_small_request_for_a_large_page_takes_credit_for_the_page() {
 }
 
 #[test]
+fn a_request_for_one_event_takes_credit_for_a_long_one() {
+    let mut rig = Rig::with(CoreConfig {
+        in_flight_bytes_max: 1 << 20,
+        ..config()
+    });
+    let conn = rig.connect("ann");
+    let history = v1::History {
+        conversation: conversation(1).to_proto(),
+        from_seq: 0,
+        direction: v1::Direction::Backward as i32,
+        limit: 1,
+    };
+    let mut sent = 0;
+    while rig.edge.may_read(conn) {
+        rig.send(conn, FrameKind::History, 2, &history);
+        sent += 1;
+    }
+    assert_eq!(sent, 16, "events of 64 KiB against 1 MiB");
+}
+
+#[test]
 fn a_watch_takes_credit_for_all_that_is_kept_until_it_is_answered() {
     let mut rig = Rig::with(CoreConfig {
         in_flight_bytes_max: 1 << 20,
