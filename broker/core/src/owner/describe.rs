@@ -98,11 +98,7 @@ pub(super) fn describe(
         oldest_seq: conversation.oldest.0,
         member_count: profile.members,
         me,
-        unread: if member.is_joined() {
-            member.unread(conversation.durable.ordinal)
-        } else {
-            0
-        },
+        unread: member.unread(conversation.durable.ordinal),
         unread_mentions: member.unread_mentions(),
     })
 }

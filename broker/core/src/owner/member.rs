@@ -155,12 +155,20 @@ impl Member {
         }
     }
 
-    /// Messages beyond the marker, the head's ordinal given.
+    /// Messages beyond the marker, the head's ordinal given; none of one who is not in.
     pub(super) fn unread(&self, head: Ordinal) -> u64 {
-        head.0.saturating_sub(self.read().1.0)
+        if self.is_joined() {
+            head.0.saturating_sub(self.read().1.0)
+        } else {
+            0
+        }
     }
 
+    /// Mentions beyond the marker; none of one who is not in.
     pub(super) fn unread_mentions(&self) -> u32 {
+        if !self.is_joined() {
+            return 0;
+        }
         let read = self.read().0.0;
         let count = self.row.mentions.iter().filter(|seq| **seq > read).count();
         u32::try_from(count).unwrap_or(u32::MAX)
@@ -267,12 +275,15 @@ mod tests {
     }
 
     #[test]
-    fn read_mentions_do_not_count() {
+    fn neither_read_mentions_count_nor_those_of_one_who_is_not_in() {
         let mut member = Member::default();
+        member.row.set_state(MemberState::Joined);
         member.mention(Seq(3));
         member.mention(Seq(5));
         assert_eq!(member.unread_mentions(), 2);
         member.row.read_seq = 3;
         assert_eq!(member.unread_mentions(), 1);
+        member.row.set_state(MemberState::Removed);
+        assert_eq!(member.unread_mentions(), 0);
     }
 }

@@ -129,11 +129,7 @@ impl Desk {
                     ordinal: conversation.durable.ordinal,
                     oldest: conversation.oldest,
                     marker: member.marker(),
-                    unread: if member.is_joined() {
-                        member.unread(conversation.durable.ordinal)
-                    } else {
-                        0
-                    },
+                    unread: member.unread(conversation.durable.ordinal),
                     unread_mentions: member.unread_mentions(),
                     role: member.role(),
                 })
