@@ -1,14 +1,14 @@
 //! What a shard has for another one until that one's mailbox takes it.
 //!
 //! A mailbox that refuses stops its sender's reading, but what the disk, storage and other shards bring goes on making messages.
-//! Past the limit of bytes news is left out then: its readers there find it in the log, as whoever falls behind does. Signals and
-//! presence are dropped. What is left are answers, of which there are no more than requests that the other shard has sent and
-//! holds credit for, and notices, which have a limit of their own.
+//! Past the limit of bytes news is left out then: its readers there find it in the log, as whoever falls behind does. Of users
+//! whose presence changes only the newest state is kept, and signals are dropped. What is left are answers, of which there are no
+//! more than requests that the other shard has sent and holds credit for, and notices, which have a limit of their own.
 
 use std::collections::HashMap;
 
-use rialto_core::message::{Message, ToEdge};
-use rialto_protocol::ids::{ConversationId, Seq};
+use rialto_core::message::{Message, PresenceOf, ToEdge};
+use rialto_protocol::ids::{ConversationId, Seq, UserId};
 
 /// See the module.
 #[derive(Debug)]
@@ -20,6 +20,8 @@ pub(crate) struct Outgoing {
     refused: bool,
     /// Conversations with news that was left out, and the last event of it.
     missed: HashMap<ConversationId, Seq, ahash::RandomState>,
+    /// Users whose presence has changed meanwhile, which the other shard watches, as they are by now.
+    presences: HashMap<UserId, PresenceOf, ahash::RandomState>,
 }
 
 /// What was left out, or dropped, since there was no room.
@@ -29,7 +31,7 @@ pub(crate) enum LeftOut {
     News,
     /// A signal.
     Signal,
-    /// A change of presence.
+    /// A change of presence, unless it is the user's newest.
     Presence,
 }
 
@@ -53,11 +55,12 @@ impl Outgoing {
             bytes: 0,
             refused: false,
             missed: HashMap::default(),
+            presences: HashMap::default(),
         }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.messages.is_empty() && self.missed.is_empty()
+        self.messages.is_empty() && self.missed.is_empty() && self.presences.is_empty()
     }
 
     /// Adds a message, or as much of it as there is room for.
@@ -85,7 +88,16 @@ impl Outgoing {
                 Some(LeftOut::News)
             }
             Message::ToEdge(ToEdge::Signalled { .. }) => Some(LeftOut::Signal),
-            Message::ToEdge(ToEdge::Presence { origin: None, .. }) => Some(LeftOut::Presence),
+            Message::ToEdge(ToEdge::Presence {
+                origin: None,
+                presences,
+            }) => {
+                let by_user = presences
+                    .into_iter()
+                    .map(|presence| (presence.user, presence));
+                self.presences.extend(by_user);
+                Some(LeftOut::Presence)
+            }
             message => {
                 self.add(message);
                 None
@@ -108,12 +120,14 @@ impl Outgoing {
         post.append(&mut self.messages);
         let mut bytes = std::mem::take(&mut self.bytes);
         self.refused = false;
-        if !self.missed.is_empty() {
-            for (conversation, last) in std::mem::take(&mut self.missed) {
-                let message = Message::ToEdge(ToEdge::missed(conversation, last));
-                bytes += weight(&message);
-                post.push(message);
-            }
+        let missed = std::mem::take(&mut self.missed).into_iter();
+        let missed = missed.map(|(conversation, last)| ToEdge::missed(conversation, last));
+        let presences: Vec<_> = std::mem::take(&mut self.presences).into_values().collect();
+        let origin = None;
+        let presence = (!presences.is_empty()).then_some(ToEdge::Presence { origin, presences });
+        for message in missed.chain(presence).map(Message::ToEdge) {
+            bytes += weight(&message);
+            post.push(message);
         }
         bytes
     }
@@ -131,13 +145,13 @@ mod tests {
     use super::*;
     use rialto_core::{
         io::ConnId,
-        message::{Author, Origin, PresenceOf, ToOwner},
+        message::{Author, Origin, ToOwner},
         topology::ShardId,
     };
     use rialto_protocol::{
         error::ErrorCode,
         frame::FrameKind,
-        ids::{DeviceId, RequestId, UserId},
+        ids::{DeviceId, RequestId},
         v1,
     };
 
@@ -181,10 +195,10 @@ mod tests {
         })
     }
 
-    fn presence(origin: Option<Origin>) -> Message {
+    fn presence(origin: Option<Origin>, name: &str, state: v1::PresenceState) -> Message {
         let presences = vec![PresenceOf {
-            user: UserId::SYSTEM,
-            state: v1::PresenceState::Online,
+            user: UserId::from_name(name),
+            state,
             last_seen_ms: Some(0),
         }];
         Message::ToEdge(ToEdge::Presence { origin, presences })
@@ -277,15 +291,47 @@ mod tests {
     }
 
     #[test]
-    fn signals_and_presence_are_dropped_and_what_was_asked_for_is_kept() {
+    fn signals_are_dropped_and_what_was_asked_for_is_kept() {
         let mut outgoing = full();
         assert_eq!(outgoing.push(signal()), Some(LeftOut::Signal));
-        assert_eq!(outgoing.push(presence(None)), Some(LeftOut::Presence));
-        assert_eq!(outgoing.push(presence(Some(origin()))), None);
+        let answer_to_a_watch = presence(Some(origin()), "ann", v1::PresenceState::Online);
+        assert_eq!(outgoing.push(answer_to_a_watch), None);
         assert_eq!(outgoing.push(answer()), None);
         let mut post = Vec::new();
         outgoing.move_to(&mut post);
         assert_eq!(post.len(), 3);
+    }
+
+    #[test]
+    fn of_users_who_come_and_go_meanwhile_the_newest_state_is_told_after_all_else() {
+        use v1::PresenceState::{Away, Offline, Online};
+        let mut outgoing = full();
+        for (name, state) in [
+            ("ann", Online),
+            ("bob", Online),
+            ("ann", Away),
+            ("ann", Offline),
+        ] {
+            let left_out = outgoing.push(presence(None, name, state));
+            assert_eq!(left_out, Some(LeftOut::Presence));
+        }
+        assert_eq!(outgoing.push(answer()), None);
+        let mut post = Vec::new();
+        outgoing.move_to(&mut post);
+        assert!(outgoing.is_empty() && post.len() == 3);
+        let Message::ToEdge(ToEdge::Presence {
+            origin: None,
+            presences,
+        }) = &post[2]
+        else {
+            panic!("{post:?}")
+        };
+        let told = |name| {
+            let told = |presence: &&PresenceOf| presence.user == UserId::from_name(name);
+            presences.iter().find(told).map(|presence| presence.state)
+        };
+        assert_eq!((told("ann"), told("bob")), (Some(Offline), Some(Online)));
+        assert_eq!(presences.len(), 2);
     }
 
     #[test]
