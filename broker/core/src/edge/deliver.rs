@@ -1,13 +1,10 @@
 //! What an owner tells all readers of a conversation: events, which nobody may miss, and signals, which may be dropped.
 
-use bytes::{Buf, Bytes};
-use prost::{
-    Message as _,
-    encoding::{WireType, decode_key, decode_varint},
-};
+use bytes::Bytes;
+use prost::Message as _;
 use rialto_protocol::{
     error::ErrorCode,
-    frame::{self, HEADER_BYTES},
+    frame::HEADER_BYTES,
     ids::{ConversationId, Seq, UserId},
     v1,
 };
@@ -37,7 +34,7 @@ impl Edge {
         conversation: ConversationId,
         (first, last): (Seq, Seq),
         frame: &Bytes,
-        ended: &[(UserId, Seq, ErrorCode)],
+        ended: &[(UserId, ErrorCode)],
         fx: &mut Effects,
     ) {
         let Some(key) = self
@@ -51,14 +48,14 @@ impl Edge {
         if last < next_live {
             return;
         }
-        // Those who may not have all of it are served, and ended, before the others.
-        let leaving: SmallVec<[(SubKey, Seq, ErrorCode); 2]> = if ended.is_empty() {
+        // Those who may have no more than this are served, and ended, before the others.
+        let leaving: SmallVec<[(SubKey, ErrorCode); 2]> = if ended.is_empty() {
             SmallVec::new()
         } else {
             self.subs_of_users(key, ended)
         };
-        for (sub, until, code) in leaving {
-            self.part(sub, (first, last), until, code, frame, fx);
+        for (sub, code) in leaving {
+            self.part(sub, (first, last), code, frame, fx);
         }
         // The last of them may have been the last of all.
         if self.topics.key(conversation) != Some(key) {
@@ -143,47 +140,37 @@ impl Edge {
     fn subs_of_users(
         &self,
         key: TopicKey,
-        ended: &[(UserId, Seq, ErrorCode)],
-    ) -> SmallVec<[(SubKey, Seq, ErrorCode); 2]> {
+        ended: &[(UserId, ErrorCode)],
+    ) -> SmallVec<[(SubKey, ErrorCode); 2]> {
         let topic = self.topics.at(key);
         let live = topic.live.iter().map(|reader| reader.sub);
         live.chain(topic.behind.iter().copied())
             .filter_map(|sub| {
                 let user = self.conns.open(self.subs[sub.0 as usize].conn)?.user;
-                let (_, until, code) = ended.iter().find(|(ended, _, _)| *ended == user)?;
-                Some((sub, *until, *code))
+                let (_, code) = ended.iter().find(|(ended, _)| *ended == user)?;
+                Some((sub, *code))
             })
             .collect()
     }
 
-    /// The last events of a subscription whose reader may not have what comes after `until`.
+    /// The last events of a subscription whose reader may not have what comes after them.
     fn part(
         &mut self,
         key: SubKey,
         (first, last): (Seq, Seq),
-        until: Seq,
         code: ErrorCode,
         frame: &Bytes,
         fx: &mut Effects,
     ) {
         let sub = &mut self.subs[key.0 as usize];
-        let topic = self.topics.at(sub.topic);
         match &mut sub.state {
             SubState::Behind(behind) if behind.held != 0 => {
                 behind.ended = Some(code);
                 return;
             }
-            SubState::Live if topic.next_live == first && until >= first => {
-                let events = until.min(last).0 - first.0 + 1;
-                let frame = if until >= last {
-                    Some(frame.clone())
-                } else {
-                    cut(frame, events)
-                };
-                if let Some(frame) = frame
-                    && self.conns.offer(sub.conn, &frame, Via::Main, fx)
-                {
-                    fx.counters.events_delivered += events;
+            SubState::Live if self.topics.at(sub.topic).next_live == first => {
+                if self.conns.offer(sub.conn, frame, Via::Main, fx) {
+                    fx.counters.events_delivered += last.0 - first.0 + 1;
                 }
             }
             SubState::Live | SubState::Behind(_) => {}
@@ -255,29 +242,4 @@ impl Edge {
             fx.counters.shed("signals", "queue_full");
         }
     }
-}
-
-/// The first `events` of a Deliver frame; `None`: it is none.
-fn cut(frame: &Bytes, events: u64) -> Option<Bytes> {
-    let mut rest = frame.slice(frame.len().min(HEADER_BYTES)..);
-    let mut handle = 0;
-    let mut kept: Vec<Bytes> = Vec::new();
-    while rest.has_remaining() && (kept.len() as u64) < events {
-        let (field, wire_type) = decode_key(&mut rest).ok()?;
-        let value = decode_varint(&mut rest).ok()?;
-        match (field, wire_type) {
-            (1, WireType::Varint) => handle = u32::try_from(value).ok()?,
-            (2, WireType::LengthDelimited) => {
-                let bytes = usize::try_from(value)
-                    .ok()
-                    .filter(|bytes| *bytes <= rest.len())?;
-                kept.push(rest.split_to(bytes));
-            }
-            _ => return None,
-        }
-    }
-    Some(frame::deliver(
-        rialto_protocol::ids::Handle(handle),
-        kept.iter(),
-    ))
 }

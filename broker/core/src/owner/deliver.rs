@@ -61,12 +61,8 @@ impl Desk {
             rest = later;
             let last = rialto_protocol::ids::Seq(first.0 + count as u64 - 1);
             let frame = frame::deliver(attachment.handle, chunk.iter());
-            let ended: SmallVec<_> = touched
-                .ended
-                .iter()
-                .filter(|(_, seq, _)| (first..=last).contains(seq))
-                .copied()
-                .collect();
+            let ended = touched.ended.iter().filter(|(_, seq, _)| *seq == last);
+            let ended: SmallVec<_> = ended.map(|(user, _, code)| (*user, *code)).collect();
             for edge in &attachment.edges {
                 let (conversation, frame, ended) = (conversation.id, frame.clone(), ended.clone());
                 fx.send(

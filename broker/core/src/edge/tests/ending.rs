@@ -16,6 +16,14 @@ fn cursor(epoch: u64, seq: u64) -> Option<Cursor> {
     })
 }
 
+/// Events of which the last ends a user's reading.
+fn ending(mut batch: ToEdge, name: &str, code: ErrorCode) -> ToEdge {
+    if let ToEdge::Deliver { ended, .. } = &mut batch {
+        ended.push((user(name), code));
+    }
+    batch
+}
+
 #[test]
 fn a_removed_reader_gets_the_removal_and_nothing_after_it() {
     let mut rig = Rig::new();
@@ -23,32 +31,16 @@ fn a_removed_reader_gets_the_removal_and_nothing_after_it() {
     let mut log = Log::new(1, 3);
     rig.follow(ann, &mut log, None);
     rig.follow(bob, &mut log, None);
-    let ToEdge::Deliver {
-        conversation,
-        first,
-        last,
-        frame,
-        ..
-    } = log.append(4, 5)
-    else {
-        panic!("Deliver")
-    };
-    let ended_now = smallvec::smallvec![(user("bob"), Seq(5), ErrorCode::NotAMember)];
-    rig.tell(ToEdge::Deliver {
-        conversation,
-        first,
-        last,
-        frame,
-        ended: ended_now,
-    });
-    assert_eq!(seqs(&rig.frames(ann)), [4, 5, 6, 7]);
+    let batch = ending(log.append(2, 5), "bob", ErrorCode::NotAMember);
+    rig.tell(batch);
+    assert_eq!(seqs(&rig.frames(ann)), [4, 5]);
     let frames = rig.frames(bob);
     assert_eq!(seqs(&frames), [4, 5]);
     assert_eq!(ended(&frames), Some(ErrorCode::NotAMember));
     let batch = log.append(1, 5);
     rig.tell(batch);
     assert!(rig.frames(bob).is_empty());
-    assert_eq!(seqs(&rig.frames(ann)), [8]);
+    assert_eq!(seqs(&rig.frames(ann)), [6]);
 }
 
 #[test]
@@ -57,24 +49,8 @@ fn a_removed_reader_who_is_the_only_one_detaches_the_edge() {
     let bob = rig.connect("bob");
     let mut log = Log::new(1, 3);
     rig.follow(bob, &mut log, None);
-    let ToEdge::Deliver {
-        conversation,
-        first,
-        last,
-        frame,
-        ..
-    } = log.append(1, 5)
-    else {
-        panic!("Deliver")
-    };
-    let ended_now = smallvec::smallvec![(user("bob"), Seq(4), ErrorCode::Banned)];
-    rig.tell(ToEdge::Deliver {
-        conversation,
-        first,
-        last,
-        frame,
-        ended: ended_now,
-    });
+    let batch = ending(log.append(1, 5), "bob", ErrorCode::Banned);
+    rig.tell(batch);
     let frames = rig.frames(bob);
     assert_eq!(
         (seqs(&frames), ended(&frames)),
@@ -99,24 +75,8 @@ fn a_removed_reader_who_is_behind_or_not_yet_answered_is_ended_too() {
     );
     let (first_ask, second_ask) = (rig.ask(), rig.ask());
     rig.tell(log.answer(first_ask).unwrap());
-    let ToEdge::Deliver {
-        conversation,
-        first,
-        last,
-        frame,
-        ..
-    } = log.append(1, 5)
-    else {
-        panic!("Deliver")
-    };
-    let ended_now = smallvec::smallvec![(user("bob"), Seq(4), ErrorCode::Banned)];
-    rig.tell(ToEdge::Deliver {
-        conversation,
-        first,
-        last,
-        frame,
-        ended: ended_now,
-    });
+    let batch = ending(log.append(1, 5), "bob", ErrorCode::Banned);
+    rig.tell(batch);
     assert_eq!(ended(&rig.frames(behind)), Some(ErrorCode::Banned));
     rig.tell(log.answer(read).unwrap());
     assert!(

@@ -36,7 +36,7 @@ fn the_one_removed_receives_nothing_after_it() {
         } if *conversation == group => Some(ended.clone()),
         _ => None,
     });
-    assert_eq!(&ended.unwrap()[..], [(bob, Seq(2), ErrorCode::NotAMember)]);
+    assert_eq!(&ended.unwrap()[..], [(bob, ErrorCode::NotAMember)]);
     assert_eq!(world.subscribe(bob, group), Err(ErrorCode::NotAMember));
     assert_eq!(
         world.publish(bob, group, text("still here?")),
@@ -56,6 +56,40 @@ fn the_one_removed_receives_nothing_after_it() {
     };
     world.send(catch_up);
     assert_eq!(world.refusal(), Some(ErrorCode::NotAMember));
+}
+
+#[test]
+fn what_follows_a_removal_in_the_same_entry_is_told_apart_from_it() {
+    let mut world = World::new();
+    let (alice, bob) = (user("alice"), user("bob"));
+    let group = world.create(alice, ConversationKind::Group, false, &[bob]);
+    world.subscribe(bob, group).unwrap();
+    world.said.clear();
+    let removal = membership(Action::Remove, Some(bob), Role::Unspecified);
+    let drafts = [text("before"), removal, text("after"), text("and more")];
+    let drafts = drafts.map(|content| Draft {
+        client_id: world.id(),
+        content,
+    });
+    let origin = world.origin();
+    world.send(ToOwner::Append {
+        origin,
+        author: author(alice),
+        conversation: group,
+        first: 0,
+        drafts: drafts.into(),
+    });
+    let told = world.said.iter().filter_map(|said| match said {
+        ToEdge::Deliver {
+            conversation,
+            first,
+            last,
+            ended,
+            ..
+        } if *conversation == group => Some((first.0, last.0, ended.len())),
+        _ => None,
+    });
+    assert_eq!(told.collect::<Vec<_>>(), [(2, 3, 1), (4, 5, 0)]);
 }
 
 #[test]
