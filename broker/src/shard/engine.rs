@@ -281,9 +281,11 @@ impl Engine {
         }
     }
 
-    /// Where connections read into. What they leave in it they take out again.
+    /// Where connections read into, empty. What they leave in it they take out again.
     pub(crate) fn read_buffer(&self) -> RefMut<'_, BytesMut> {
         let mut buffer = self.read_buffer.borrow_mut();
+        // One that has panicked has not: nobody is to be taken for having said it.
+        buffer.clear();
         if buffer.capacity() - buffer.len() < READ_ROOM_MIN {
             buffer.reserve(READ_BUFFER_BYTES);
         }

@@ -327,7 +327,10 @@ impl<W: Wire> Connection<W> {
 
 #[cfg(test)]
 mod tests {
-    use std::task::Waker;
+    use std::{
+        panic::{AssertUnwindSafe, catch_unwind},
+        task::Waker,
+    };
 
     use bytes::Bytes;
     use rialto_core::{
@@ -425,5 +428,44 @@ mod tests {
         engine.turns().call();
         poll(&mut connection);
         assert!(connection.wire.taken == 0 && may_read());
+    }
+
+    /// Breaks in the middle of what has come.
+    struct Broken;
+
+    impl Wire for Broken {
+        fn poll_read(
+            &mut self,
+            _: &mut Context<'_>,
+            buf: &mut BytesMut,
+            _: usize,
+        ) -> Poll<io::Result<usize>> {
+            buf.extend_from_slice(b"what somebody said");
+            panic!("a planted mistake");
+        }
+
+        fn poll_write(&mut self, _: &mut Context<'_>, _: &mut Outbox) -> Poll<io::Result<usize>> {
+            Poll::Pending
+        }
+
+        fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_close(&mut self, _: &mut Context<'_>) -> Poll<()> {
+            Poll::Ready(())
+        }
+    }
+
+    #[test]
+    fn what_a_connection_that_panics_has_read_is_not_taken_for_what_the_next_one_says() {
+        let engine = engine();
+        let registration = engine.open(Carrier::Tls, admitted(&engine), Transport::default(), None);
+        let panicked = catch_unwind(AssertUnwindSafe(move || {
+            let mut cx = Context::from_waker(Waker::noop());
+            let _ = Pin::new(&mut Connection::new(registration, Broken)).poll(&mut cx);
+        }));
+        assert!(panicked.is_err() && engine.open_count() == 0);
+        assert!(engine.read_buffer().is_empty());
     }
 }
