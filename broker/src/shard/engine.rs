@@ -210,6 +210,10 @@ impl Engine {
         let conn = ConnId { index, generation };
         let link = Rc::clone(entry.insert(Rc::new(Link::new(conn, catch_ups, stranger))));
         drop(links);
+        // Nobody reads what it says: it would only be waited for.
+        if self.stopping.get() {
+            link.close();
+        }
         let mut figures = self.figures.borrow_mut();
         figures.open[carrier as usize] += 1;
         figures.opened[carrier as usize] += 1;
@@ -595,6 +599,15 @@ pub(crate) mod tests {
         assert!(engine.unsettled.borrow().contains_key(&conn));
         engine.forget(conn);
         assert!(engine.unsettled.borrow().is_empty());
+    }
+
+    #[test]
+    fn a_connection_whose_handshake_ends_while_the_broker_stops_is_closed_at_once() {
+        let engine = engine();
+        engine.stop_reading();
+        engine.close_all();
+        let late = engine.open(Carrier::Tls, admitted(&engine), Transport::default(), None);
+        assert!(late.link().is_closing());
     }
 
     #[test]
