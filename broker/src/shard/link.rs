@@ -209,10 +209,13 @@ impl Link {
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     frames: VecDeque<Bytes>,
+    /// What is left of them to be written.
+    bytes: usize,
 }
 
 impl Outbox {
     pub(crate) fn push(&mut self, frame: Bytes) {
+        self.bytes += frame.len();
         self.frames.push_back(frame);
     }
 
@@ -222,7 +225,7 @@ impl Outbox {
 
     /// What is left to be written.
     pub(crate) fn bytes(&self) -> usize {
-        self.frames.iter().map(Bytes::len).sum()
+        self.bytes
     }
 
     /// Fills the slices from the front and tells how many it filled.
@@ -248,6 +251,7 @@ impl Outbox {
 
     /// Forgets so many bytes from the front, which were written.
     pub(crate) fn consume(&mut self, mut bytes: usize) {
+        self.bytes -= bytes;
         while let Some(frame) = self.frames.front_mut() {
             if frame.len() > bytes {
                 frame.advance(bytes);
@@ -267,8 +271,9 @@ impl Outbox {
         }
     }
 
-    /// Forgets what such a writer has emptied.
-    pub(crate) fn remove_written(&mut self) {
+    /// Forgets what such a writer has emptied, so many bytes together.
+    pub(crate) fn remove_written(&mut self, bytes: usize) {
+        self.bytes -= bytes;
         while self.frames.front().is_some_and(Bytes::is_empty) {
             self.frames.pop_front();
         }
@@ -311,6 +316,7 @@ mod tests {
             outbox.consume(bytes);
             assert_eq!(left(&outbox), b"abcdef"[bytes..]);
             assert_eq!(outbox.is_empty(), bytes == 6);
+            assert_eq!(outbox.bytes(), 6 - bytes);
         }
     }
 
@@ -320,7 +326,8 @@ mod tests {
         let chunks = outbox.front_chunks();
         chunks[0].clear();
         chunks[1].advance(1);
-        outbox.remove_written();
+        outbox.remove_written(3);
         assert_eq!(left(&outbox), b"de");
+        assert_eq!(outbox.bytes(), 2);
     }
 }

@@ -257,7 +257,7 @@ fn poll_write_chunks(
 ) -> Poll<io::Result<usize>> {
     // The future keeps nothing between polls.
     let written = ready!(pin!(send.write_chunks(outbox.front_chunks())).poll(cx))?;
-    outbox.remove_written();
+    outbox.remove_written(written.bytes);
     Poll::Ready(Ok(written.bytes))
 }
 
