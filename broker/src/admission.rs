@@ -141,10 +141,29 @@ impl Drop for UserPermit {
     }
 }
 
-/// How many connections of a shard have not shown who they are: handshakes, and those whose token has not been accepted.
-///
-/// Whoever fills the places that are for all leaves as many as half of them to other addresses: there an address may have a
-/// thirty-second of what is free, one at least, so that hundreds of addresses do not fill them either.
+/// Whether there is a place for one more of an address, when there are `count` in all. Whoever fills the `places` that are for all
+/// leaves as many as half of them to other addresses: there an address may have a thirty-second of what is free, one at least, so
+/// that hundreds of addresses do not fill them either.
+pub(crate) fn find_place(
+    count: usize,
+    of_address: usize,
+    places: usize,
+) -> Result<(), StrangerRefusal> {
+    if count < places {
+        return Ok(());
+    }
+    let free = (places + places / 2).saturating_sub(count);
+    if free == 0 {
+        Err(StrangerRefusal::Pending)
+    } else if of_address > free / ADDRESS_PART {
+        Err(StrangerRefusal::Address)
+    } else {
+        Ok(())
+    }
+}
+
+/// How many connections of a shard have not shown who they are: handshakes, and those whose token has not been accepted. See
+/// [`find_place`].
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Strangers(Rc<RefCell<Crowd>>);
 
@@ -178,7 +197,7 @@ impl Strangers {
         self.0.borrow().count
     }
 
-    /// One more from the address. `places` are for all, and half as many beside them for addresses that have few.
+    /// One more from the address, if there is a place.
     pub(crate) fn admit(
         &self,
         address: IpAddr,
@@ -187,15 +206,7 @@ impl Strangers {
         let address = network(address);
         let mut crowd = self.0.borrow_mut();
         let of_address = crowd.by_address.get(&address) as usize;
-        if crowd.count >= places {
-            let free = (places + places / 2).saturating_sub(crowd.count);
-            if free == 0 {
-                return Err(StrangerRefusal::Pending);
-            }
-            if of_address > free / ADDRESS_PART {
-                return Err(StrangerRefusal::Address);
-            }
-        }
+        find_place(crowd.count, of_address, places)?;
         crowd.count += 1;
         crowd.by_address.add(address);
         drop(crowd);
@@ -222,7 +233,7 @@ impl Drop for Stranger {
 }
 
 /// Who has one IPv6 address usually has the other 2^64 - 1 of its network too.
-fn network(address: IpAddr) -> IpAddr {
+pub(crate) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => IpAddr::V4(address),
         IpAddr::V6(address) => {

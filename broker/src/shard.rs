@@ -268,11 +268,10 @@ impl Open {
             let listener = tokio::net::TcpListener::from_std(listener)?;
             open.spawn(engine, tls::serve(Rc::clone(engine), listener, config));
         }
-        if let Some((socket, config)) = listeners.quic {
-            let loopback = Arc::clone(&config.loopback);
-            let endpoint = quic::endpoint(socket, config, engine.id(), shards)?;
+        if let Some((socket, shared)) = listeners.quic {
+            let endpoint = quic::endpoint(socket, shared.clone(), engine.id(), shards)?;
             // Never aborted: without a listener clients would wait for an answer until they gave up.
-            let accept = quic::serve(Rc::clone(engine), endpoint.clone(), loopback);
+            let accept = quic::serve(Rc::clone(engine), endpoint.clone(), shared);
             tokio::task::spawn_local(guarded(Rc::clone(engine), accept));
             open.endpoint = Some(endpoint);
         }

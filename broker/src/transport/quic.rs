@@ -3,6 +3,7 @@
 
 mod catch_up;
 mod datagrams;
+mod parting;
 mod settings;
 
 use std::{
@@ -20,7 +21,7 @@ use tokio::io::AsyncReadExt;
 
 use super::{Wire, connection::Connection, pace::Pace, steering::ShardIds};
 use crate::{
-    admission::{Permit, Stranger},
+    admission::{Permit, Stranger, find_place},
     shard::{
         engine::Engine,
         figures::{Carrier, Stage},
@@ -29,6 +30,7 @@ use crate::{
 };
 
 use datagrams::OneByOne;
+use parting::{Addresses, Parting, Served};
 
 pub(crate) use catch_up::CatchUps;
 pub(crate) use settings::{RECEIVE_WINDOW, Shared};
@@ -53,50 +55,36 @@ pub(crate) fn endpoint(
 }
 
 /// Accepts and serves connections until the endpoint is closed.
-pub(crate) async fn serve(
-    engine: Rc<Engine>,
-    endpoint: Endpoint,
-    loopback: Arc<quinn::ServerConfig>,
-) {
+pub(crate) async fn serve(engine: Rc<Engine>, endpoint: Endpoint, shared: Shared) {
     let mut pace = Pace::default();
-    let served = Served::default();
+    let mut addresses = Addresses::new(Arc::new(shared.server), shared.loopback);
     while let Some(incoming) = endpoint.accept().await {
-        let parting = endpoint.open_connections().saturating_sub(served.count());
-        if let Some((incoming, admitted)) = admit(&engine, incoming, parting) {
-            let from = incoming.remote_address().ip().to_canonical();
-            let near = from.is_loopback().then(|| Arc::clone(&loopback));
-            let handshake =
-                shake_hands(Rc::clone(&engine), incoming, near, admitted, served.clone());
+        let (open, address) = (endpoint.open_connections(), incoming.remote_address().ip());
+        if let Some((incoming, admitted)) =
+            admit(&engine, incoming, addresses.parting(open, address))
+        {
+            let (settings, served) = addresses.serve(open, address);
+            let handshake = shake_hands(Rc::clone(&engine), incoming, settings, admitted, served);
             tokio::task::spawn_local(handshake);
         }
         pace.keep().await;
     }
 }
 
-/// Connections of an endpoint that have a task: each has a clone. quinn has those beside them that are closed, and which it
-/// keeps until their clients can have noticed.
-#[derive(Clone, Default)]
-struct Served(Rc<()>);
-
-impl Served {
-    fn count(&self) -> usize {
-        Rc::strong_count(&self.0) - 1
-    }
-}
-
-/// Before any cryptography: is there room, and is the address that of the sender? `parting` connections are closed and kept.
+/// Before any cryptography: is there room, and is the address that of the sender?
 fn admit(
     engine: &Rc<Engine>,
     incoming: Incoming,
-    parting: usize,
+    parting: Parting,
 ) -> Option<(Incoming, (Permit, Stranger))> {
     if engine.refuses_connections() {
         engine.shed(Stage::Accept, "stopping");
         incoming.refuse();
         return None;
     }
-    // How long they are kept, their clients say: 49 s at most, and less than a second if they mean it well.
-    if parting >= engine.node().config.handshakes_max {
+    // How long they are kept, their clients say: minutes if they like, and less than a second if they mean it well.
+    let places = engine.node().config.handshakes_max;
+    if find_place(parting.all, parting.of_address, places).is_err() {
         engine.shed(Stage::Handshake, "parting");
         incoming.refuse();
         return None;
@@ -126,16 +114,12 @@ fn admit(
 async fn shake_hands(
     engine: Rc<Engine>,
     incoming: Incoming,
-    settings: Option<Arc<quinn::ServerConfig>>,
+    settings: Arc<quinn::ServerConfig>,
     admitted: (Permit, Stranger),
     served: Served,
 ) {
     let handshake = async {
-        let connecting = match settings {
-            Some(settings) => incoming.accept_with(settings)?,
-            None => incoming.accept()?,
-        };
-        let connection = connecting.await?;
+        let connection = incoming.accept_with(settings)?.await?;
         let (send, recv) = connection.accept_bi().await?;
         Ok::<_, quinn::ConnectionError>((connection, send, recv))
     };
