@@ -85,6 +85,12 @@ impl<E: End> TlsStream<E> {
         self.session.alpn_protocol()
     }
 
+    /// Whether the handshake is still to be done, its end not to be sent any more.
+    #[must_use]
+    pub fn is_handshaking(&self) -> bool {
+        self.session.is_handshaking()
+    }
+
     /// Bytes in memory that wait for the rest of a record or handshake message.
     #[must_use]
     pub const fn received_bytes(&self) -> usize {

@@ -266,6 +266,13 @@ impl Engine {
         &self.turns
     }
 
+    /// Resolves when it is the turn of a handshake to be read.
+    pub(crate) async fn handshake_turn(&self) {
+        self.turns.handshake().await;
+        // The next round is for those who wait.
+        self.turn.ring();
+    }
+
     /// What connections keep between their turns.
     pub(crate) fn kept(&self) -> &KeptBytes {
         &self.kept

@@ -1,6 +1,6 @@
 //! Who may wait while others have their turn: connections with more to say than a turn is for, readers of what a crowd is
-//! told, and those who leave. The pump calls the next of them once a round, so that who says little waits for a short round
-//! at most. When thousands say a little at the same moment, those for whom the round has no time wait for the next.
+//! told, handshakes, and those who leave. The pump calls the next of them once a round, so that who says little waits for a
+//! short round at most. When thousands say a little at the same moment, those for whom the round has no time wait for the next.
 
 use std::{
     cell::{Cell, RefCell},
@@ -9,6 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use tokio::sync::Semaphore;
 
 use super::link::Link;
 
@@ -18,6 +19,8 @@ const ROUND_WORK: usize = 2_048;
 const TURN_WORK: (usize, usize) = (16, 512);
 /// What it takes to look whether a connection has something to say.
 const LOOK_WORK: usize = 4;
+/// Closing a connection takes as long as so many short messages.
+pub(crate) const CLOSE_WORK: usize = 32;
 /// Bytes that are written in the time that a short message takes.
 const WRITE_WORK_BYTES: usize = 1_024;
 /// Those of a crowd that write in a round, and what they have to write together, about: some 0.5 ms.
@@ -25,9 +28,10 @@ const CROWD_CALLED_MAX: usize = 48;
 const CROWD_BYTES_MAX: usize = 1 << 20;
 /// Those who leave in a round: some 0.5 ms.
 const LEAVING_CALLED_MAX: usize = 16;
+/// Reads of TLS handshakes in a round, as many as connections are accepted. Each may take a key exchange and a signature.
+const HANDSHAKES_CALLED_MAX: usize = 8;
 
 /// See the module.
-#[derive(Default)]
 pub(crate) struct Turns {
     /// Connections that have more to say.
     eager: RefCell<VecDeque<Rc<Link>>>,
@@ -37,8 +41,23 @@ pub(crate) struct Turns {
     crowd_frames: Cell<usize>,
     /// Connections whose clients are gone.
     leaving: RefCell<VecDeque<Rc<Link>>>,
+    /// Reads of handshakes that the round has time for; those who wait have them in the order in which they came.
+    handshakes: Semaphore,
     /// What was done in this round for connections that did not wait for their turn.
     uncalled_work: Cell<usize>,
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self {
+            eager: RefCell::default(),
+            crowd: RefCell::default(),
+            crowd_frames: Cell::default(),
+            leaving: RefCell::default(),
+            handshakes: Semaphore::new(HANDSHAKES_CALLED_MAX),
+            uncalled_work: Cell::default(),
+        }
+    }
 }
 
 /// A connection's turn.
@@ -64,7 +83,8 @@ impl Turns {
             Some(Turn::Uncalled)
         } else {
             let unwritten = link.outbox().bytes().min(ROUND_WORK * WRITE_WORK_BYTES);
-            self.wait(link, LOOK_WORK + unwritten / WRITE_WORK_BYTES);
+            let close = if link.is_closing() { CLOSE_WORK } else { 0 };
+            self.wait(link, LOOK_WORK + close + unwritten / WRITE_WORK_BYTES);
             None
         }
     }
@@ -93,6 +113,13 @@ impl Turns {
         link.may_leave()
     }
 
+    /// Resolves when the round has time for a read of a handshake.
+    pub(crate) async fn handshake(&self) {
+        if let Ok(turn) = self.handshakes.acquire().await {
+            turn.forget();
+        }
+    }
+
     /// Puts a connection, whose turn took so much work, behind all others that have more to say.
     pub(crate) fn wait(&self, link: &Rc<Link>, work: usize) {
         if link.wait_for_turn(work) {
@@ -111,7 +138,15 @@ impl Turns {
     /// Begins a round and lets the next go on; whether there are more.
     pub(crate) fn call(&self) -> bool {
         self.uncalled_work.set(0);
+        self.call_handshakes();
         self.call_crowd() | self.call_eager() | self.call_leaving()
+    }
+
+    /// Whoever has its turn by this has the pump begin another round.
+    fn call_handshakes(&self) {
+        let left = self.handshakes.available_permits();
+        let more = HANDSHAKES_CALLED_MAX.saturating_sub(left);
+        self.handshakes.add_permits(more);
     }
 
     fn call_leaving(&self) -> bool {
@@ -156,6 +191,8 @@ impl Turns {
 
 #[cfg(test)]
 mod tests {
+    use std::task::{Context, Waker};
+
     use rialto_core::io::ConnId;
 
     use super::*;
@@ -251,6 +288,39 @@ mod tests {
         }
         assert!(turns.call());
         assert_eq!(waiting(&turns.eager), [2, 3, 4]);
+    }
+
+    #[test]
+    fn many_that_are_to_be_closed_are_not_called_at_once() {
+        let (turns, links) = (Turns::default(), links(100));
+        turns.was_read(Turn::Uncalled, ROUND_WORK);
+        for link in &links {
+            link.close();
+            assert_eq!(turns.begin(link), None);
+        }
+        assert!(turns.call());
+        assert_eq!(turns.eager.borrow().len(), 100 - 57);
+    }
+
+    #[test]
+    fn handshakes_that_a_round_has_no_time_for_have_the_next_in_the_order_in_which_they_came() {
+        let turns = Turns::default();
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut handshakes: Vec<_> = (0..20).map(|_| Box::pin(turns.handshake())).collect();
+        handshakes.retain_mut(|turn| turn.as_mut().poll(&mut cx).is_pending());
+        assert_eq!(handshakes.len(), 20 - HANDSHAKES_CALLED_MAX);
+        turns.call();
+        let last = handshakes.split_off(HANDSHAKES_CALLED_MAX);
+        // Whoever gives up gives his turn back.
+        drop(handshakes.drain(1..));
+        assert!(handshakes[0].as_mut().poll(&mut cx).is_ready());
+        for mut turn in last {
+            assert!(turn.as_mut().poll(&mut cx).is_ready());
+        }
+        turns.call();
+        assert_eq!(turns.handshakes.available_permits(), HANDSHAKES_CALLED_MAX);
+        turns.call();
+        assert_eq!(turns.handshakes.available_permits(), HANDSHAKES_CALLED_MAX);
     }
 
     #[test]

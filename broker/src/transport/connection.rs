@@ -22,15 +22,13 @@ use crate::shard::{
     engine::Registration,
     figures::Stage,
     kept::{Kept, SMALL_BYTES},
-    turns::Turn,
+    turns::{CLOSE_WORK, Turn},
 };
 
 /// Read of one connection before others have their turn, however little they want.
 const READ_TURN_BYTES: usize = 64 << 10;
 /// Bytes that are read in the time that a short message takes.
 const READ_WORK_BYTES: usize = 512;
-/// Closing a connection takes as long as so many short messages.
-const CLOSE_WORK: usize = 32;
 /// Written to one connection before others have their turn.
 const WRITE_TURN_BYTES: usize = 1 << 20;
 /// A frame's beginning up to this size is copied back into the shared buffer; a longer one is read on in its own.

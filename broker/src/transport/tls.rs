@@ -28,6 +28,9 @@ use crate::{
 /// A fatal alert, "internal error" (RFC 8446, sections 5.1 and 6): a client fails at once, with a reason that is not its own.
 const REFUSED: [u8; 7] = [21, 3, 3, 0, 2, 2, 80];
 
+/// A record that says little takes as long as so many bytes of those that say much.
+const RECORD_BYTES: usize = 256;
+
 /// Accepts and serves connections for as long as it is polled.
 pub(crate) async fn serve(engine: Rc<Engine>, listener: TcpListener, config: Arc<ServerConfig>) {
     let buffers = Rc::default();
@@ -52,7 +55,7 @@ pub(crate) async fn serve(engine: Rc<Engine>, listener: TcpListener, config: Arc
 }
 
 async fn shake_hands(engine: Rc<Engine>, mut wire: Encrypted, admitted: (Permit, Stranger)) {
-    let handshake = poll_fn(|cx| wire.poll_handshake(cx));
+    let handshake = wire.shake_hands(&engine);
     match tokio::time::timeout(engine.handshake_timeout(), handshake).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
@@ -91,17 +94,40 @@ impl Encrypted {
         }
     }
 
-    /// Ready once the handshake is done and the client has been sent its end of it.
-    fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Returns once the handshake is done and the client has been sent its end of it. Thousands may begin at the same moment:
+    /// nothing is read before there is time for it.
+    async fn shake_hands(&mut self, engine: &Engine) -> io::Result<()> {
+        while self.stream.is_handshaking() {
+            poll_fn(|cx| self.poll_heard(cx)).await?;
+            engine.handshake_turn().await;
+            poll_fn(|cx| self.take_heard(cx)).await?;
+        }
+        poll_fn(|cx| self.stream.poll_flush(cx)).await
+    }
+
+    /// Ready once something has come; what is held back is sent on meanwhile.
+    fn poll_heard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Poll::Ready(Err(error)) = self.stream.poll_flush(cx) {
+            return Poll::Ready(Err(error));
+        }
+        self.stream.socket().poll_read_ready(cx)
+    }
+
+    /// Ready at once: goes on as far as it gets with what has come.
+    fn take_heard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Self {
             stream,
             buffers,
             early,
             ..
         } = self;
-        stream.poll_handshake(cx, &mut buffers.borrow_mut(), |plain| {
+        let handshake = stream.poll_handshake(cx, &mut buffers.borrow_mut(), |plain| {
             early.extend_from_slice(plain);
-        })
+        });
+        match handshake {
+            Poll::Ready(done) => Poll::Ready(done),
+            Poll::Pending => Poll::Ready(Ok(())),
+        }
     }
 }
 
@@ -118,8 +144,13 @@ impl Wire for Encrypted {
             return Poll::Ready(Ok(early.len()));
         }
         let buffers = &mut self.buffers.borrow_mut();
-        self.stream
-            .poll_receive(cx, buffers, bytes_max, |plain| buf.extend_from_slice(plain))
+        let mut records = 0;
+        let received = self.stream.poll_receive(cx, buffers, bytes_max, |plain| {
+            records += 1;
+            buf.extend_from_slice(plain);
+        });
+        let count = ready!(received)?;
+        Poll::Ready(Ok(count + records * RECORD_BYTES))
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, outbox: &mut Outbox) -> Poll<io::Result<usize>> {
@@ -150,5 +181,93 @@ impl Wire for Encrypted {
             return Poll::Ready(());
         }
         self.parting.poll(self.stream.socket(), cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use rustls::{ClientConfig, RootCertStore};
+    use rustls_pki_types::ServerName;
+    use tokio::{io::AsyncWriteExt, net::TcpStream};
+    use tokio_rustls::TlsConnector;
+
+    use super::*;
+    use crate::{
+        config::TlsIdentity, shard::engine::tests::engine, transport::certificates::Certificates,
+    };
+
+    /// A client that has not said anything, and the broker's end.
+    async fn connected() -> (TlsConnector, TcpStream, Encrypted) {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let identity = TlsIdentity::Pem {
+            certificates: made.cert.pem().into(),
+            key: made.signing_key.serialize_pem().into(),
+        };
+        let config = Certificates::load(identity)
+            .unwrap()
+            .server_config()
+            .unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(made.cert.der().clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let client = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let session = UnbufferedServerConnection::new(Arc::new(config)).unwrap();
+        let stream = TlsStream::new(far.unwrap().0, session);
+        let wire = Encrypted::new(stream, &Rc::default());
+        (TlsConnector::from(Arc::new(client)), near.unwrap(), wire)
+    }
+
+    fn name() -> ServerName<'static> {
+        ServerName::try_from("localhost").unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_handshake_is_not_read_before_the_round_has_time_for_it() {
+        let engine = engine();
+        while engine.turns().handshake().now_or_never().is_some() {}
+        let (connector, near, mut wire) = connected().await;
+        let mut connecting = std::pin::pin!(connector.connect(name(), near));
+        for _ in 0..2 {
+            let mut hello = [0; 5];
+            // What the client has said lies in the socket, and is not answered.
+            tokio::select! {
+                connected = &mut connecting => panic!("{connected:?}"),
+                peeked = wire.stream.socket().peek(&mut hello) => assert_eq!(peeked.unwrap(), 5),
+            }
+            assert!(wire.shake_hands(&engine).now_or_never().is_none());
+        }
+        engine.turns().call();
+        let (connected, shaken) = tokio::join!(connecting, wire.shake_hands(&engine));
+        assert!(connected.is_ok() && shaken.is_ok());
+    }
+
+    #[tokio::test]
+    async fn records_that_say_little_count_as_more_than_they_say() {
+        const RECORDS: usize = 100;
+        let engine = engine();
+        let (connector, near, mut wire) = connected().await;
+        let (client, shaken) =
+            tokio::join!(connector.connect(name(), near), wire.shake_hands(&engine));
+        let mut client = client.unwrap();
+        shaken.unwrap();
+        for _ in 0..RECORDS {
+            client.write_all(&[7]).await.unwrap();
+        }
+        client.flush().await.unwrap();
+        let (mut buf, mut counted) = (BytesMut::new(), 0);
+        while buf.len() < RECORDS {
+            counted += poll_fn(|cx| wire.poll_read(cx, &mut buf, 4 << 10))
+                .await
+                .unwrap();
+        }
+        assert!(counted >= RECORDS * RECORD_BYTES, "{counted}");
     }
 }
