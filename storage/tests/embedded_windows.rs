@@ -10,7 +10,10 @@ mod writer;
 use std::path::Path;
 
 use bytes::Bytes;
-use rialto_protocol::{ids::Seq, record::Table};
+use rialto_protocol::{
+    ids::{ConversationId, LaneId, Seq},
+    record::Table,
+};
 use rialto_storage::{
     embedded::{EmbeddedOptions, EmbeddedStore},
     journal::Journal,
@@ -172,4 +175,64 @@ fn ids_are_found_though_their_events_are_not_kept_any_more() {
     for seq in 13..=20 {
         assert_eq!(find(&store, seq), Some(Seq(seq)), "day {seq} of 20");
     }
+}
+
+/// A conversation of another lane.
+fn elsewhere(than: ConversationId) -> ConversationId {
+    let lane = |whose: &ConversationId| LaneId::of(whose, 4);
+    let mut others = (2..=u8::MAX).map(conversation);
+    others.find(|other| lane(other) != lane(&than)).unwrap()
+}
+
+#[test]
+fn what_is_said_after_a_clock_leapt_and_was_set_right_stays_as_long_as_anything() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("data");
+    let store = open_keeping(&path, 3);
+    let (leapt, other) = (conversation(1), elsewhere(conversation(1)));
+    let mut writer = Writer::claim(&store);
+    writer.say(leapt, 1, START_MS + 100 * DAY_MS);
+    wait(store.settle()).unwrap();
+    // The other lane has not seen that time.
+    writer.say(other, 1, START_MS);
+    wait(store.settle()).unwrap();
+    writer.say(other, 2, START_MS + DAY_MS);
+    wait(store.settle()).unwrap();
+    let check = |store: &EmbeddedStore| {
+        assert_eq!(numbers(store, other), [1, 2]);
+        let head = wait(store.head(other)).unwrap().unwrap();
+        assert_eq!((head.seq, head.oldest), (Seq(2), Seq(1)));
+        for seq in 1..=2 {
+            let found = wait(store.find_sent(other, user(), device(), client_id(seq))).unwrap();
+            assert_eq!(found.map(|sent| sent.seq), Some(Seq(seq)), "id {seq}");
+        }
+    };
+    check(&store);
+    store.close();
+    let store = open_keeping(&path, 3);
+    check(&store);
+    // Time comes to where it had leapt, and goes on: what was said behind it is in one row with what comes then.
+    let mut writer = Writer::claim(&store);
+    for day in 98..=102 {
+        writer.say(other, day - 95, START_MS + day * DAY_MS);
+        wait(store.settle()).unwrap();
+    }
+    let head = wait(store.head(other)).unwrap().unwrap();
+    assert_eq!(
+        numbers(&store, other),
+        (head.oldest.0..=7).collect::<Vec<_>>()
+    );
+    let backward = Range {
+        conversation: other,
+        from: Seq(1),
+        to: Seq(7),
+        bytes_max: usize::MAX,
+        order: Order::Backward,
+    };
+    assert_eq!(
+        wait(store.events(backward)).unwrap().len() as u64,
+        8 - head.oldest.0
+    );
+    // And what is old goes.
+    assert_eq!(head.oldest, Seq(4));
 }

@@ -151,6 +151,12 @@ fn window(time_ms: u64, width_ms: u64) -> u32 {
     u32::try_from(time_ms / width_ms.max(1)).unwrap_or(u32::MAX)
 }
 
+/// Whether sent ids of this window may be needed, by journal time.
+fn sent_is_kept(window: u32, width_ms: u64, newest_time_ms: u64) -> bool {
+    let end_ms = (u64::from(window) + 1).saturating_mul(width_ms);
+    end_ms.saturating_add(SENT_KEEP_MS) >= newest_time_ms
+}
+
 fn numbered(name: &str, prefix: &str) -> Option<u32> {
     name.strip_prefix(prefix)?.parse().ok()
 }
@@ -266,7 +272,7 @@ impl ViewStore {
         self.with_partitions(|partitions| {
             let windows = partitions.sent.keys().copied();
             windows
-                .filter(|window| self.sent_is_kept(*window, newest_time_ms))
+                .filter(|window| sent_is_kept(*window, self.sent_window_ms, newest_time_ms))
                 .collect()
         })
     }
@@ -351,12 +357,6 @@ impl ViewStore {
         ))
     }
 
-    /// Whether sent ids of this window may be needed, by journal time.
-    fn sent_is_kept(&self, window: u32, newest_time_ms: u64) -> bool {
-        let end_ms = (u64::from(window) + 1).saturating_mul(self.sent_window_ms);
-        end_ms.saturating_add(SENT_KEEP_MS) >= newest_time_ms
-    }
-
     /// From now on events before this window are not read; [`ViewStore::drop_windows`] removes them.
     pub(super) fn keep_from(&self, window: u32) {
         self.events_from.fetch_max(window, Relaxed);
@@ -373,7 +373,7 @@ impl ViewStore {
                 .unwrap_or_else(PoisonError::into_inner);
             let kept = partitions.events.split_off(&first);
             dropped.extend(std::mem::replace(&mut partitions.events, kept).into_values());
-            let old = |window: &u32| !self.sent_is_kept(*window, newest_time_ms);
+            let old = |window: &u32| !sent_is_kept(*window, self.sent_window_ms, newest_time_ms);
             let old: Vec<u32> = partitions.sent.keys().copied().filter(old).collect();
             dropped.extend(
                 old.iter()

@@ -21,6 +21,7 @@ use super::{
         row_key, row_value, run_key, sent_key, window_key,
     },
     gather::{Gathered, Place, RowRef},
+    sent_is_kept,
     sink::Sink,
     trickle::sync_names,
     window,
@@ -53,12 +54,23 @@ pub(super) struct Known {
     conversations: HashSet<ConversationId, RandomState>,
 }
 
+/// Which windows events and sent ids go into. Lanes have times of their own: what comes in after another lane's clock had leapt ahead
+/// may be older, by journal time, than anything that is kept, and was said a moment ago all the same.
+#[derive(Clone, Copy)]
+struct Windowing {
+    /// First window of events that is kept.
+    events_from: u32,
+    newest_time_ms: u64,
+    events_window_ms: u64,
+    sent_window_ms: u64,
+}
+
 /// An event and its head.
 struct Event {
     head: EventHead,
     /// In the segment.
     bytes: Range<usize>,
-    time_ms: u64,
+    window: u32,
     sent_window: u32,
 }
 
@@ -76,6 +88,15 @@ fn sinks(keyspaces: &BTreeMap<u32, Keyspace>, step_bytes: usize) -> BTreeMap<u32
         .iter()
         .map(|(window, keyspace)| (*window, Sink::of_long_values(keyspace, step_bytes)))
         .collect()
+}
+
+/// The sink of a window, all of which were made before.
+fn sink_of<'s, 'k>(
+    sinks: &'s mut BTreeMap<u32, Sink<'k>>,
+    window: u32,
+) -> Result<&'s mut Sink<'k>, Fault> {
+    let missing = || Fault::Damaged(format!("window {window} of the views was not opened"));
+    sinks.get_mut(&window).ok_or_else(missing)
 }
 
 impl Known {
@@ -101,7 +122,8 @@ impl ViewStore {
         known: &mut Known,
         pace: &mut dyn Pace,
     ) -> Result<(), Fault> {
-        let (events, sent) = self.windows_of(gathered, newest_time_ms);
+        let windowing = self.windowing(newest_time_ms);
+        let (events, sent) = windowing.of(gathered);
         let (events, sent) = self.open_windows(&events, &sent)?;
         let step_bytes = SYNCED_STEPS * pace.step_bytes();
         let mut sinks = Sinks {
@@ -115,8 +137,9 @@ impl ViewStore {
         for said in &gathered.conversations {
             let places = &gathered.events[said.events.clone()];
             let (conversation, segment) = (said.conversation, gathered.segment);
-            self.read_heads(conversation, segment, places, &mut buffers.events, pace)?;
-            self.apply_conversation(conversation, segment, &mut buffers, &mut sinks, known, pace)?;
+            let events = &mut buffers.events;
+            windowing.read_heads(conversation, segment, places, events, pace)?;
+            apply_conversation(conversation, segment, &mut buffers, &mut sinks, known, pace)?;
         }
         // Windows and heads last: what they name is there.
         sinks.events.into_values().try_for_each(Sink::finish)?;
@@ -131,108 +154,13 @@ impl ViewStore {
         self.persist()
     }
 
-    fn windows_of(
-        &self,
-        gathered: &Gathered<'_>,
-        newest_time_ms: u64,
-    ) -> (BTreeSet<u32>, BTreeSet<u32>) {
-        let (mut events, mut sent) = (BTreeSet::new(), BTreeSet::new());
-        let mut last = None;
-        for Place { time_ms, .. } in gathered.events {
-            if last.replace(*time_ms) != Some(*time_ms) {
-                events.insert(window(*time_ms, self.events_window_ms));
-                sent.insert(window(*time_ms, self.sent_window_ms));
-            }
+    fn windowing(&self, newest_time_ms: u64) -> Windowing {
+        Windowing {
+            events_from: self.events_from(),
+            newest_time_ms,
+            events_window_ms: self.events_window_ms,
+            sent_window_ms: self.sent_window_ms,
         }
-        events.retain(|window| *window >= self.events_from());
-        sent.retain(|window| self.sent_is_kept(*window, newest_time_ms));
-        (events, sent)
-    }
-
-    fn read_heads(
-        &self,
-        conversation: ConversationId,
-        segment: &[u8],
-        places: &[Place],
-        events: &mut Vec<Event>,
-        pace: &mut dyn Pace,
-    ) -> Result<(), Fault> {
-        events.clear();
-        for places in places.chunks(NEAR) {
-            bring_near(segment, places);
-            for place in places {
-                let bytes = place.range();
-                let head = event::peek(&segment[bytes.clone()]).map_err(|cause| {
-                    let text =
-                        format!("an event of conversation {conversation} cannot be read: {cause}");
-                    Fault::Damaged(text)
-                })?;
-                events.push(Event {
-                    head,
-                    bytes,
-                    time_ms: place.time_ms,
-                    sent_window: window(place.time_ms, self.sent_window_ms),
-                });
-            }
-            pace.worked(places.len());
-        }
-        // The owner numbers them without gaps; whatever else this may be, runs rise.
-        if !events.is_sorted_by(|a, b| a.head.seq < b.head.seq) {
-            events.sort_by_key(|event| event.head.seq);
-            events.dedup_by_key(|event| event.head.seq);
-        }
-        Ok(())
-    }
-
-    fn apply_conversation(
-        &self,
-        conversation: ConversationId,
-        segment: &[u8],
-        buffers: &mut Buffers,
-        sinks: &mut Sinks<'_>,
-        known: &mut Known,
-        pace: &mut dyn Pace,
-    ) -> Result<(), Fault> {
-        let Buffers {
-            events,
-            by_sender,
-            run,
-            list,
-        } = buffers;
-        let Some(last) = events.last() else {
-            return Ok(());
-        };
-        let EventHead {
-            seq,
-            epoch,
-            ordinal,
-            time_ms,
-            ..
-        } = last.head;
-        sinks.heads.put(
-            conversation.as_bytes(),
-            &HeadValue {
-                seq,
-                epoch,
-                ordinal,
-                time_ms,
-            }
-            .encode(),
-        )?;
-        let window_of = |event: &Event| window(event.time_ms, self.events_window_ms);
-        let same = |a: &Event, b: &Event| a.time_ms == b.time_ms || window_of(a) == window_of(b);
-        for events in events.chunk_by(same) {
-            let window = window_of(&events[0]);
-            // A window that is not kept any more has no sink.
-            let Some(sink) = sinks.events.get_mut(&window) else {
-                continue;
-            };
-            apply_runs(conversation, events, segment, sink, run, pace)?;
-            if known.is_new(conversation, window) {
-                sinks.windows.put(&window_key(conversation, window), &[])?;
-            }
-        }
-        apply_sent(conversation, events, by_sender, list, sinks)
     }
 
     fn apply_rows(
@@ -253,6 +181,116 @@ impl ViewStore {
         }
         sink.finish()
     }
+}
+
+impl Windowing {
+    /// Into which windows what a segment brings goes.
+    fn of(self, gathered: &Gathered<'_>) -> (BTreeSet<u32>, BTreeSet<u32>) {
+        let (mut events, mut sent) = (BTreeSet::new(), BTreeSet::new());
+        let mut last = None;
+        for Place { time_ms, .. } in gathered.events {
+            if last.replace(*time_ms) != Some(*time_ms) {
+                events.insert(self.of_event(*time_ms));
+                sent.insert(self.of_sent(*time_ms));
+            }
+        }
+        (events, sent)
+    }
+
+    /// The window of an event, which is one that is kept. Those of a conversation do not go back, as time in its lane does not.
+    fn of_event(self, time_ms: u64) -> u32 {
+        window(time_ms, self.events_window_ms).max(self.events_from)
+    }
+
+    /// The window of a sent id, which is one that is kept.
+    fn of_sent(self, time_ms: u64) -> u32 {
+        let own = window(time_ms, self.sent_window_ms);
+        if sent_is_kept(own, self.sent_window_ms, self.newest_time_ms) {
+            own
+        } else {
+            window(self.newest_time_ms, self.sent_window_ms)
+        }
+    }
+
+    fn read_heads(
+        self,
+        conversation: ConversationId,
+        segment: &[u8],
+        places: &[Place],
+        events: &mut Vec<Event>,
+        pace: &mut dyn Pace,
+    ) -> Result<(), Fault> {
+        events.clear();
+        for places in places.chunks(NEAR) {
+            bring_near(segment, places);
+            for place in places {
+                let bytes = place.range();
+                let head = event::peek(&segment[bytes.clone()]).map_err(|cause| {
+                    let text =
+                        format!("an event of conversation {conversation} cannot be read: {cause}");
+                    Fault::Damaged(text)
+                })?;
+                events.push(Event {
+                    head,
+                    bytes,
+                    window: self.of_event(place.time_ms),
+                    sent_window: self.of_sent(place.time_ms),
+                });
+            }
+            pace.worked(places.len());
+        }
+        // The owner numbers them without gaps; whatever else this may be, runs rise.
+        if !events.is_sorted_by(|a, b| a.head.seq < b.head.seq) {
+            events.sort_by_key(|event| event.head.seq);
+            events.dedup_by_key(|event| event.head.seq);
+        }
+        Ok(())
+    }
+}
+
+fn apply_conversation(
+    conversation: ConversationId,
+    segment: &[u8],
+    buffers: &mut Buffers,
+    sinks: &mut Sinks<'_>,
+    known: &mut Known,
+    pace: &mut dyn Pace,
+) -> Result<(), Fault> {
+    let Buffers {
+        events,
+        by_sender,
+        run,
+        list,
+    } = buffers;
+    let Some(last) = events.last() else {
+        return Ok(());
+    };
+    let EventHead {
+        seq,
+        epoch,
+        ordinal,
+        time_ms,
+        ..
+    } = last.head;
+    sinks.heads.put(
+        conversation.as_bytes(),
+        &HeadValue {
+            seq,
+            epoch,
+            ordinal,
+            time_ms,
+        }
+        .encode(),
+    )?;
+    for events in events.chunk_by(|a, b| a.window == b.window) {
+        let window = events[0].window;
+        let sink = sink_of(&mut sinks.events, window)?;
+        apply_runs(conversation, events, segment, sink, run, pace)?;
+        if known.is_new(conversation, window) {
+            sinks.windows.put(&window_key(conversation, window), &[])?;
+        }
+    }
+    apply_sent(conversation, events, by_sender, list, sinks)
 }
 
 /// Looks at these events once, so that the processor fetches them side by side: they stand all over the segment.
@@ -322,9 +360,7 @@ fn apply_sent(
         let (sender, on) = device(&sent[0]);
         let key = device_key(conversation, sender, on);
         for sent in sent.chunk_by(|a, b| at(a).sent_window == at(b).sent_window) {
-            let Some(sink) = sinks.sent.get_mut(&at(&sent[0]).sent_window) else {
-                continue;
-            };
+            let sink = sink_of(&mut sinks.sent, at(&sent[0]).sent_window)?;
             list.clear();
             put_sent(list, sent.iter().map(|number| sent_event(&at(number).head)));
             let newest = at(&sent[sent.len() - 1]).head.client_id;
