@@ -11,7 +11,7 @@ use rialto_protocol::{
 };
 
 use super::{
-    Doing, Fault, ViewStore,
+    Doing, Fault, Partitions, ViewStore,
     codec::{
         DeviceValue, HeadValue, Run, device_key, find_in_list, parse_row, row_key, run_first,
         run_key, sent_key, window_key, window_of,
@@ -61,30 +61,28 @@ impl ViewStore {
 
     /// The oldest event that is in and kept; `None`: none is.
     pub(super) fn oldest(&self, conversation: ConversationId) -> Result<Option<Seq>, Fault> {
-        for window in self.windows(conversation)? {
-            // Those that were dropped since are as if they had been before.
-            if let Some(keyspace) = self.events_window(window)
-                && let Some(first) = first_run(&keyspace, conversation)?
-            {
+        for window in &self.windows(conversation)? {
+            if let Some(first) = first_run(window, conversation)? {
                 return Ok(Some(first));
             }
         }
         Ok(None)
     }
 
-    /// The kept windows in which the conversation has events, oldest first.
-    fn windows(&self, conversation: ConversationId) -> Result<Vec<u32>, Fault> {
+    /// The kept windows in which the conversation has events, oldest first. All of them as they are at one moment: those that are dropped
+    /// meanwhile are the oldest, and what is read from these has no gap.
+    fn windows(&self, conversation: ConversationId) -> Result<Vec<Keyspace>, Fault> {
         let kept =
             window_key(conversation, self.events_from())..=window_key(conversation, u32::MAX);
         let windows = self.windows.range(kept).map(|guard| {
             let key = guard.key().doing("reading a conversation's windows")?;
             window_of(&key).ok_or_else(|| unreadable("a window", conversation))
         });
-        windows.collect()
-    }
-
-    fn events_window(&self, window: u32) -> Option<Keyspace> {
-        self.with_partitions(|partitions| partitions.events.get(&window).cloned())
+        let windows = windows.collect::<Result<Vec<u32>, Fault>>()?;
+        Ok(self.with_partitions(|Partitions { events, .. }| {
+            let windows = windows.iter().filter_map(|window| events.get(window));
+            windows.cloned().collect()
+        }))
     }
 
     /// Events from `from` on, at most `to`, as many as the views hold and the page takes. Returns the seq after the last
@@ -103,13 +101,8 @@ impl ViewStore {
         let mut next = from;
         let mut from_run = Seq(0);
         for (place, window) in windows.iter().enumerate().rev() {
-            let Some(keyspace) = self.events_window(*window) else {
-                // Dropped since, as those before it: as if they had been before.
-                begin = place + 1;
-                break;
-            };
             let before = run_key(conversation, Seq(0))..=run_key(conversation, from);
-            if let Some(guard) = keyspace.range(before).next_back() {
+            if let Some(guard) = window.range(before).next_back() {
                 let key = guard.key().doing("reading events")?;
                 from_run = run_first(&key).ok_or_else(|| unreadable("a run", conversation))?;
                 begin = place;
@@ -117,20 +110,14 @@ impl ViewStore {
             }
         }
         for window in &windows[begin..] {
-            let Some(keyspace) = self.events_window(*window) else {
-                // Dropped since, with what stood in it at `from`.
-                from_run = Seq(0);
-                continue;
-            };
             if from_run == Seq(0) {
                 // Nothing is kept at `from` or below it.
-                let Some(oldest) = first_run(&keyspace, conversation)? else {
+                let Some(oldest) = first_run(window, conversation)? else {
                     continue;
                 };
                 (from_run, next) = (oldest, next.max(oldest));
             }
-            for guard in keyspace.range(run_key(conversation, from_run)..=run_key(conversation, to))
-            {
+            for guard in window.range(run_key(conversation, from_run)..=run_key(conversation, to)) {
                 let run = open_run(conversation, guard)?;
                 if forward_run(conversation, &run, &mut next, to, page, events)? {
                     return Ok((next, true));
@@ -155,11 +142,8 @@ impl ViewStore {
     ) -> Result<(), Fault> {
         let mut last = to;
         for window in self.windows(conversation)?.into_iter().rev() {
-            let Some(keyspace) = self.events_window(window) else {
-                return Ok(());
-            };
             let below = run_key(conversation, Seq(0))..=run_key(conversation, last);
-            for guard in keyspace.range(below).rev() {
+            for guard in window.range(below).rev() {
                 if backward_run(conversation, guard, from, &mut last, page, events)? {
                     return Ok(());
                 }
