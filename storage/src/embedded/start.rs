@@ -126,6 +126,7 @@ fn open_views(
             what: format!("making views in {}", path.display()),
             cause: fault.to_string(),
         })?;
+    sync_directory(&dir.join("views"))?;
     checkpoint.store(dir)?;
     Ok((views, checkpoint))
 }

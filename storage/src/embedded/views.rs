@@ -235,6 +235,8 @@ impl ViewStore {
             events_window_ms: fixed.events_window_ms,
             sent_window_ms: fixed.sent_window_ms,
         };
+        // Those that were just made, and what a process made that was killed before it came to this.
+        trickle::sync_folder_of(&store.devices)?;
         store.drop_windows(checkpoint.newest_time_ms)?;
         Ok(store)
     }
@@ -316,7 +318,6 @@ impl ViewStore {
         events: &BTreeSet<u32>,
         sent: &BTreeSet<u32>,
     ) -> Result<(Windows, Windows), Fault> {
-        let known = self.db.keyspace_count();
         let make = |prefix: &str, windows: &BTreeSet<u32>| {
             windows
                 .iter()
@@ -329,7 +330,11 @@ impl ViewStore {
                 .doing("making a window of the views")
         };
         let (events, sent) = (make(EVENTS, events)?, make(SENT, sent)?);
-        if self.db.keyspace_count() > known {
+        let are_known = self.with_partitions(|partitions| {
+            let events_are = events.keys().all(|own| partitions.events.contains_key(own));
+            events_are && sent.keys().all(|own| partitions.sent.contains_key(own))
+        });
+        if !are_known {
             trickle::sync_folder_of(&self.devices)?;
         }
         let mut partitions = self

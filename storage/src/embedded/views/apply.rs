@@ -23,7 +23,6 @@ use super::{
     gather::{Gathered, Place, RowRef},
     sent_is_kept,
     sink::Sink,
-    trickle::sync_names,
     window,
 };
 use crate::views::SentEvent;
@@ -143,10 +142,8 @@ impl ViewStore {
         }
         // Windows and heads last: what they name is there.
         sinks.events.into_values().try_for_each(Sink::finish)?;
-        sync_names(&events)?;
         pace.reached(Step::Events)?;
         sinks.sent.into_values().try_for_each(Sink::finish)?;
-        sync_names(&sent)?;
         sinks.devices.finish()?;
         sinks.windows.finish()?;
         sinks.heads.finish()?;

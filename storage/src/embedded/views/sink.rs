@@ -79,6 +79,12 @@ impl<'k> Sink<'k> {
 
     /// Makes all of it durable, then visible.
     pub(super) fn finish(mut self) -> Result<(), Fault> {
+        if let Some(values) = &self.values {
+            // fjall syncs these files and not their folder, and then names them where a start looks for them: without one of them
+            // the keyspace would not open.
+            let synced = values.sync_names().map_err(fjall::Error::from);
+            synced.doing("syncing the names of values")?;
+        }
         (self.write)(Item::Finish).doing("ending an ingestion into the views")
     }
 }

@@ -2,7 +2,6 @@
 //! at once, behind which an append of the journal would wait for tens of milliseconds.
 
 use std::{
-    collections::BTreeMap,
     fs::{self, File},
     io,
     path::{Path, PathBuf},
@@ -22,24 +21,17 @@ pub(super) fn values_of(keyspace: &Keyspace) -> PathBuf {
     keyspace.path().join("blobs")
 }
 
-/// Makes the names of values' files durable: fjall syncs the files and not their folder.
-pub(super) fn sync_names(windows: &BTreeMap<u32, Keyspace>) -> Result<(), Fault> {
-    for keyspace in windows.values() {
-        sync_folder(&values_of(keyspace))?;
-    }
-    Ok(())
-}
-
 /// Makes the names of the keyspaces' folders durable, which stand beside this one's.
 pub(super) fn sync_folder_of(keyspace: &Keyspace) -> Result<(), Fault> {
-    keyspace.path().parent().map_or(Ok(()), sync_folder)
+    let folder = keyspace.path().parent();
+    folder
+        .map_or(Ok(()), sync_folder)
+        .map_err(fjall::Error::from)
+        .doing("syncing the folder of the views' keyspaces")
 }
 
-fn sync_folder(folder: &Path) -> Result<(), Fault> {
-    File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .map_err(fjall::Error::from)
-        .doing("syncing a folder of the views")
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
 }
 
 /// Sends what is written into a folder to the disk a little at a time. Handing it over takes a processor for 3 µs a page.
@@ -79,6 +71,11 @@ impl Trickle {
     /// Something may have been written.
     pub(super) fn may_have_grown(&mut self) -> io::Result<()> {
         self.look(self.step_bytes)
+    }
+
+    /// Makes the names of the files durable.
+    pub(super) fn sync_names(&self) -> io::Result<()> {
+        sync_folder(&self.folder)
     }
 
     /// Syncs the newest file if it has grown by so many bytes: files are numbered as they are made, and the one that is being
