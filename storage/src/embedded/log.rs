@@ -268,12 +268,17 @@ impl Log {
         Some(SealedSegment::new(sealed, Arc::clone(&self.shared)))
     }
 
-    /// Waits until there is a sealed segment that the views do not hold; false: there is none, after `timeout` or because
-    /// the log was closed.
-    pub(crate) fn wait_for_sealed(&self, timeout: Duration) -> bool {
+    /// Waits until there is a sealed segment that the views do not hold; false: there is none, after `timeout`, because the log
+    /// was closed, or because `called` says that something else is to be done ([`Log::call_who_waits`]).
+    pub(crate) fn wait_for_sealed(&self, timeout: Duration, called: impl Fn() -> bool) -> bool {
         self.shared
             .segments
-            .wait_for_sealed(Instant::now() + timeout)
+            .wait_for_sealed(Instant::now() + timeout, called)
+    }
+
+    /// Has whoever waits for a segment look whether something else is to be done.
+    pub(crate) fn call_who_waits(&self) {
+        self.shared.segments.change(|_| ());
     }
 
     /// The views hold every segment up to and including this one, and their checkpoint says so durably.

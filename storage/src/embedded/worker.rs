@@ -140,6 +140,7 @@ impl Work {
     pub(super) fn flush_seen(&self) {
         self.lock().flush_seen = true;
         self.bell.notify_all();
+        self.log.call_who_waits();
     }
 
     /// Ends the worker after the segment that it is at.
@@ -164,12 +165,13 @@ impl Work {
 
     /// Waits for an order, not longer than this.
     fn rest(&self, time: Duration) {
-        self.rest_unless(time, |_| false);
+        self.rest_unless(time, |orders| orders.flush_seen);
     }
 
+    /// Waits until something is said, not longer than this; not at all where the worker is to stop or `anything` is there already.
     fn rest_unless(&self, time: Duration, anything: impl Fn(&Orders) -> bool) {
         let orders = self.lock();
-        if !orders.stopping && !orders.flush_seen && !anything(&orders) {
+        if !orders.stopping && !anything(&orders) {
             drop(
                 self.bell
                     .wait_timeout(orders, time)
@@ -208,7 +210,9 @@ impl Work {
                 Some(_) if self.views.is_crowded() => self.rest(CROWDED),
                 Some(segment) if failures.short_of_room && !self.has_room_again() => {
                     self.refuse(&segment, "there is no room on the disk");
-                    self.rest_unless(RETRY, |orders| !orders.waiting.is_empty());
+                    self.rest_unless(RETRY, |orders| {
+                        orders.flush_seen || !orders.waiting.is_empty()
+                    });
                 }
                 Some(segment) => {
                     match self.bring_in(&segment, &mut memory, &mut checkpoint) {
@@ -234,7 +238,8 @@ impl Work {
     /// Waits for a segment, not longer than this; false: there is none.
     fn wait(&self, time: Duration) -> bool {
         let begun = Instant::now();
-        let found = self.log.wait_for_sealed(time);
+        let called = || self.lock().flush_seen;
+        let found = self.log.wait_for_sealed(time, called);
         if !found {
             // A closed or poisoned log does not wait.
             self.rest(time.saturating_sub(begun.elapsed()));
@@ -375,7 +380,8 @@ struct Pacer<'a> {
 impl Pacer<'_> {
     fn rest(&mut self, time: Duration) {
         if !time.is_zero() && !self.work.hurry() {
-            self.work.rest(time);
+            // Other orders come behind the segment, and are no reason to do without rests.
+            self.work.rest_unless(time, |_| false);
         }
         self.since = Instant::now();
     }
@@ -431,8 +437,12 @@ impl Pace for Pacer<'_> {
 
 #[cfg(test)]
 mod tests {
+    use rialto_protocol::ids::UserId;
+
     use super::{super::format::Fixed, super::log::tests::sealed_on_a_small_disk, *};
-    use crate::{promise::promise, wait};
+    use crate::{directory::Seen, promise::promise, wait};
+
+    const PATIENCE: Duration = Duration::from_secs(60);
 
     #[test]
     fn whoever_waits_for_views_without_room_is_told_at_once_and_they_go_on_when_there_is() {
@@ -473,6 +483,17 @@ mod tests {
         set_room(None);
         // One answer may be on its way still.
         while settle().is_err() {}
+        // Times that should be written at once are, though nothing else happens.
+        for time_ms in 1..=5 {
+            let user = UserId::from_bytes([7; 16]);
+            work.seen.record(&[Seen { user, time_ms }]);
+            work.flush_seen();
+            let begun = Instant::now();
+            while work.views.read_seen(user).unwrap() != Some(time_ms) {
+                assert!(begun.elapsed() < PATIENCE, "they are written");
+                std::thread::yield_now();
+            }
+        }
         work.stop();
         work.log.close();
         worker.join().unwrap();

@@ -346,10 +346,10 @@ impl Segments {
         });
     }
 
-    pub(super) fn wait_for_sealed(&self, deadline: Instant) -> bool {
+    pub(super) fn wait_for_sealed(&self, deadline: Instant, called: impl Fn() -> bool) -> bool {
         let mut states = self.lock();
         let mut in_time = true;
-        while states.sealed.is_empty() && in_time && !states.closing {
+        while states.sealed.is_empty() && in_time && !states.closing && !called() {
             (states, in_time) = self.wait_until(states, deadline);
         }
         !states.sealed.is_empty()

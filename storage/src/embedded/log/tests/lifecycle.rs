@@ -14,7 +14,7 @@ fn sealing_ends_the_active_segment_and_costs_nothing_when_it_is_empty() {
     append(&log, vec![owner.row(0, 1, 10)]).unwrap();
     assert!(log.sealed_unviewed().is_none());
     assert_eq!((seal(&log), seal(&log)), (1, 1));
-    assert!(log.wait_for_sealed(Duration::from_secs(3600)));
+    assert!(log.wait_for_sealed(Duration::from_secs(3600), || false));
     let sealed = log.sealed_unviewed().unwrap();
     assert_eq!(sealed.number(), 1);
     assert_eq!(entries_of(&sealed).len(), 1);
@@ -31,7 +31,7 @@ fn sealing_ends_the_active_segment_and_costs_nothing_when_it_is_empty() {
         (0, 0)
     );
     assert_eq!(log.tail().scan_rows(&everything()).unwrap(), []);
-    assert!(!log.wait_for_sealed(Duration::ZERO));
+    assert!(!log.wait_for_sealed(Duration::ZERO, || false));
 }
 
 fn everything() -> crate::views::Scan {
@@ -386,7 +386,7 @@ fn publishers_are_slowed_while_the_views_lag_and_the_lag_is_bounded() {
         let mut answered = 0;
         while answered < 40 {
             assert!(log.shared.segments.lock().sealed.len() <= 5);
-            if log.wait_for_sealed(Duration::from_millis(1)) {
+            if log.wait_for_sealed(Duration::from_millis(1), || false) {
                 let segment = log.sealed_unviewed().unwrap();
                 checkpoint = segment.checkpoint();
                 log.viewed(segment.number());
