@@ -19,12 +19,12 @@ use std::{
     time::Duration,
 };
 
-use rialto_protocol::ids::UserId;
+use rialto_protocol::ids::{Seq, UserId};
 use rialto_storage::{
     directory::{Directory, Seen},
     embedded::{EmbeddedOptions, EmbeddedStore, Step, StepHook},
     journal::{AppendError, Journal, JournalError},
-    views::{Views, ViewsError},
+    views::{Order, Range, Views, ViewsError},
     wait,
 };
 use writer::{START_MS, Writer, check, conversation};
@@ -217,6 +217,39 @@ fn views_that_lost_a_window_of_events_or_of_sent_ids_are_made_again() {
             store.close();
             assert!(!generations[0].exists(), "it was not used");
         }
+    }
+}
+
+#[test]
+fn events_that_the_views_have_lost_are_an_error_and_not_left_out_before_those_of_the_journal() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("data");
+    let store = open(&path);
+    say(&store, 1, 10);
+    wait(store.settle()).unwrap();
+    store.close();
+    let views = fjall::Database::builder(path.join("views").join("1"))
+        .open()
+        .unwrap();
+    let windows = views.keyspace("windows", Default::default).unwrap();
+    let keys: Vec<_> = windows.iter().map(|row| row.key().unwrap()).collect();
+    assert_eq!(keys.len(), 2);
+    for key in keys {
+        windows.remove(key).unwrap();
+    }
+    drop((windows, views));
+    let store = open(&path);
+    say(&store, 11, 12);
+    for order in [Order::Forward, Order::Backward] {
+        let range = Range {
+            conversation: conversation(1),
+            from: Seq(1),
+            to: Seq(u64::MAX),
+            bytes_max: usize::MAX,
+            order,
+        };
+        let read = wait(store.events(range));
+        assert!(matches!(read, Err(ViewsError::Damaged(_))), "{read:?}");
     }
 }
 

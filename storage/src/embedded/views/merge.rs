@@ -84,7 +84,9 @@ fn forward(work: &Work, range: &Range) -> Result<Vec<Bytes>, ViewsError> {
         if full {
             return Ok(events);
         }
-        if tail.first.is_some() && !events.is_empty() && next <= last_in_views {
+        // Below the tail nothing but what was dropped may be missing, and that from the oldest on.
+        let begun = !events.is_empty() || work.views.events_from() == 0;
+        if tail.first.is_some() && begun && next <= last_in_views {
             return Err(ViewsError::Damaged(format!(
                 "event {next} of conversation {} is missing in the views",
                 range.conversation
