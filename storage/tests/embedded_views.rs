@@ -183,6 +183,18 @@ fn views_that_are_gone_or_broken_are_made_again_from_the_journal() {
     let store = open(&path);
     wait(store.settle()).unwrap();
     check_both(&store, 12, "a keyspace is gone");
+    store.close();
+
+    // A database without this file is taken for one that is to be made, among files that are there.
+    let generation = fs::read_dir(path.join("views")).unwrap().next().unwrap();
+    fs::remove_file(generation.unwrap().path().join("version")).unwrap();
+    let store = open(&path);
+    wait(store.settle()).unwrap();
+    check_both(
+        &store,
+        12,
+        "the file that says that there is a database is gone",
+    );
 }
 
 #[test]

@@ -33,10 +33,16 @@ impl Fault {
         let first: &dyn Error = cause;
         let mut causes = std::iter::successors(Some(first), |error| (*error).source());
         let io = causes.find_map(|error| error.downcast_ref::<io::Error>());
-        // Bytes that are bad end too soon, are no text, or name files and places that are not there.
+        // Bytes that are bad end too soon, are no text, or name files and places that are not there; a file that is there and
+        // should not be will not go by itself either.
         let of_bytes = |kind| {
-            use io::ErrorKind::{InvalidData, InvalidInput, NotFound, UnexpectedEof};
-            matches!(kind, InvalidData | InvalidInput | NotFound | UnexpectedEof)
+            use io::ErrorKind::{
+                AlreadyExists, InvalidData, InvalidInput, NotFound, UnexpectedEof,
+            };
+            matches!(
+                kind,
+                AlreadyExists | InvalidData | InvalidInput | NotFound | UnexpectedEof
+            )
         };
         matches!(cause, fjall::Error::Locked) || io.is_some_and(|error| !of_bytes(error.kind()))
     }
