@@ -266,6 +266,33 @@ fn events_that_the_views_have_lost_are_an_error_and_not_left_out_before_those_of
 }
 
 #[test]
+fn views_are_not_given_up_for_a_journal_that_they_cannot_be_made_from() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("data");
+    let store = open(&path);
+    say(&store, 1, 10);
+    wait(store.settle()).unwrap();
+    say(&store, 11, 20);
+    wait(store.settle()).unwrap();
+    store.close();
+    // Nothing but making the views again needs this segment.
+    let second = path.join("journal").join("0000000002.seg");
+    let file = File::options().write(true).open(second).unwrap();
+    file.write_all_at(&[0xff; 64], 4096).unwrap();
+    let (keyspace, aside) = (path.join("views/1/keyspaces/3"), dir.path().join("aside"));
+    fs::rename(&keyspace, &aside).unwrap();
+    for _ in 0..2 {
+        let refused = EmbeddedStore::open(&path, options()).err();
+        assert!(
+            matches!(refused, Some(JournalError::Damaged(_))),
+            "{refused:?}"
+        );
+    }
+    fs::rename(&aside, &keyspace).unwrap();
+    check_both(&open(&path), 20, "what was missing is back");
+}
+
+#[test]
 fn views_that_cannot_be_opened_for_now_are_neither_made_again_nor_given_up() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("data");

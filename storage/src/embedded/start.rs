@@ -31,7 +31,7 @@ pub(super) fn open(
     options.check()?;
     let dir = lock.dir();
     let format = Format::load_or_create(dir, &options.fixed(), random_id()?, now_ms())?;
-    let (views, checkpoint) = open_views(dir, options.cache_bytes, &format.fixed())?;
+    let (views, checkpoint, made) = open_views(dir, options.cache_bytes, &format.fixed())?;
     let lanes = format.fixed().lanes;
     let (log, recovered) = Log::open(
         dir,
@@ -40,6 +40,10 @@ pub(super) fn open(
     )?;
     // Or a power cut might take the folders away that were just made.
     sync_directory(dir)?;
+    if made == Made::Now {
+        // Not before the journal has been read that they are made from: without it the former ones may be worth something yet.
+        checkpoint.store(dir)?;
+    }
     let Checkpoint {
         generation,
         segment,
@@ -79,18 +83,26 @@ pub(super) fn open(
     })))
 }
 
+/// When the views were made that are used.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Made {
+    Before,
+    /// They are empty, and no checkpoint says so yet.
+    Now,
+}
+
 /// The views as the checkpoint describes them, or an empty generation where they have to be made again.
 fn open_views(
     dir: &Path,
     cache_bytes: u64,
     fixed: &Fixed,
-) -> Result<(ViewStore, Checkpoint), JournalError> {
+) -> Result<(ViewStore, Checkpoint, Made), JournalError> {
     let loaded = Checkpoint::load(dir);
     let made = generations(dir)?;
     let noted = !matches!(loaded, Ok(None));
     let why = match loaded {
         Ok(Some(checkpoint)) => match existing(dir, cache_bytes, fixed, &checkpoint)? {
-            Ok(views) => return Ok((views, checkpoint)),
+            Ok(views) => return Ok((views, checkpoint, Made::Before)),
             Err(why) => why,
         },
         Ok(None) if made.is_empty() => "there are none yet".to_owned(),
@@ -127,8 +139,7 @@ fn open_views(
             cause: fault.to_string(),
         })?;
     sync_directory(&dir.join("views"))?;
-    checkpoint.store(dir)?;
-    Ok((views, checkpoint))
+    Ok((views, checkpoint, Made::Now))
 }
 
 /// The views that the checkpoint describes, or why they cannot be used.
