@@ -9,7 +9,7 @@ use crate::StoreFuture;
 /// Look-ups and changes of users.
 pub trait Directory: Send + Sync + 'static {
     /// Notes that a user was connected until `time_ms`. Later times win. Durable within seconds, not at once:
-    /// losing the last ones in a crash makes "last seen" a little older, never newer.
+    /// losing the last ones in a crash makes "last seen" a little older, never newer, and so do those of a call that fails.
     ///
     /// # Errors
     /// [`DirectoryError`], as with every method here.
@@ -39,7 +39,7 @@ pub enum DirectoryError {
         /// Why it failed.
         cause: String,
     },
-    /// More reads wait than may. Safe to try again.
-    #[error("too many reads are waiting")]
+    /// More reads wait than may, or more times to be written. Safe to try again.
+    #[error("too much is waiting")]
     Busy,
 }

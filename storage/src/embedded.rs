@@ -38,17 +38,18 @@ use rialto_protocol::{
     record::Table,
 };
 
+use self::{
+    directory::Waiting,
+    readers::{Readers, Refused},
+    views::merge,
+    worker::Work,
+};
 pub use self::{
     lock::DirectoryLock,
     options::EmbeddedOptions,
     threads::{StoreThread, ThreadHook},
     views::Step,
     worker::StepHook,
-};
-use self::{
-    readers::{Readers, Refused},
-    views::merge,
-    worker::Work,
 };
 use crate::{
     StoreFuture,
@@ -255,10 +256,15 @@ impl Views for EmbeddedStore {
 
 impl Directory for EmbeddedStore {
     fn record_seen(&self, seen: Vec<Seen>) -> StoreFuture<(), DirectoryError> {
-        if self.0.work.seen.record(&seen) {
+        let waiting = self.0.work.seen.record(&seen);
+        if waiting != Waiting::Few {
             self.0.work.flush_seen();
         }
-        Box::pin(std::future::ready(Ok(())))
+        let recorded = match waiting {
+            Waiting::Few | Waiting::Many => Ok(()),
+            Waiting::TooMany => Err(DirectoryError::Busy),
+        };
+        Box::pin(std::future::ready(recorded))
     }
 
     fn last_seen(&self, users: Vec<UserId>) -> StoreFuture<Vec<Option<u64>>, DirectoryError> {
