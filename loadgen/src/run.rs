@@ -6,7 +6,7 @@
 //! | `shape`, `plan`, `choice` | conversations: who publishes where, and who follows what |
 //! | `body` | what stands in a message |
 //! | `publisher`, `window`, `entrance`, `patience` | a connection that publishes |
-//! | `reader`, `followed`, `ledger` | a connection that reads, and what is judged |
+//! | `reader`, `followed`, `ledger`, `numbers` | a connection that reads, and what is judged |
 //! | `crew`, `worker`, `local` | threads, led through the same stages |
 //! | `remote` | threads of other processes |
 //! | `lead`, `interval`, `samples`, `growth`, `report` | the coordinator, and what it tells |
@@ -22,6 +22,7 @@ mod interval;
 pub(crate) mod lead;
 pub(crate) mod ledger;
 mod local;
+mod numbers;
 mod patience;
 mod plan;
 mod publisher;

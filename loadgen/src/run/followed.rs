@@ -3,7 +3,8 @@
 use ahash::AHashMap;
 
 use super::body::{Bodies, Mark};
-use super::ledger::{Entry, fingerprint};
+use super::ledger::{Account, Entry, fingerprint};
+use super::numbers::Numbers;
 use crate::checker::Violations;
 use crate::wire::walk::Event;
 use rialto_protocol::ids::UserId;
@@ -54,7 +55,7 @@ pub(super) enum News {
 struct Track {
     publisher: u32,
     next: u64,
-    missing: Vec<u64>,
+    missing: Numbers,
     /// Those that came behind later ones, and do not say why.
     late: Vec<u64>,
 }
@@ -86,7 +87,7 @@ impl Tracks {
         self.list.push(Track {
             publisher,
             next: 1,
-            missing: Vec::new(),
+            missing: Numbers::default(),
             late: Vec::new(),
         });
         self.by_publisher.insert(publisher, place);
@@ -194,10 +195,9 @@ impl Followed {
             if mark.number - track.next > MISSING_MAX {
                 return None;
             }
-            track.missing.extend(track.next..mark.number);
+            track.missing.insert_row(track.next, mark.number - 1);
             track.next = mark.number + 1;
-        } else if let Some(place) = track.missing.iter().position(|one| *one == mark.number) {
-            track.missing.swap_remove(place);
+        } else if track.missing.remove(mark.number) {
             // A message that was refused before stands behind those that were not.
             if mark.refusals == 0 {
                 track.late.push(mark.number);
@@ -216,9 +216,8 @@ impl Followed {
     /// Compares with what was acknowledged, once no more is to come; gives what is wrong in all.
     pub(super) fn judge(&mut self, entry: &Entry) -> Violations {
         let mut violations = self.violations;
-        let sent = |account: &super::ledger::Account| {
-            account.numbers - (account.refused.len() + account.unanswered.len()) as u64
-        };
+        let sent =
+            |account: &Account| account.numbers - account.refused.len() - account.unanswered.len();
         if self.depth != Depth::Full {
             if self.depth == Depth::Seqs {
                 let expected: u64 = entry.accounts.iter().map(sent).sum();
@@ -229,9 +228,9 @@ impl Followed {
         for account in &entry.accounts {
             let track = self.tracks.of(account.publisher);
             let tail = track.next..=account.numbers;
-            let missing = track.missing.iter().copied().chain(tail);
+            let missing = track.missing.iter().chain(tail);
             let lost = missing.filter(|number| {
-                !account.refused.contains(number) && !account.unanswered.contains(number)
+                !account.refused.contains(*number) && !account.unanswered.contains(*number)
             });
             violations.lost += lost.count() as u64;
             violations.foreign += (track.next - 1).saturating_sub(account.numbers);
@@ -250,7 +249,7 @@ impl Followed {
 
 #[cfg(test)]
 mod tests {
-    use super::super::ledger::{Account, Ledger};
+    use super::super::ledger::Ledger;
     use super::*;
 
     const BODIES: Bodies = Bodies::of(77);
@@ -271,6 +270,12 @@ mod tests {
             number,
             refusals: 0,
         }
+    }
+
+    fn numbers(all: impl IntoIterator<Item = u64>) -> Numbers {
+        let mut numbers = Numbers::default();
+        all.into_iter().for_each(|one| numbers.insert(one));
+        numbers
     }
 
     fn senders() -> Vec<UserId> {
@@ -319,8 +324,8 @@ mod tests {
                 conversation: 0,
                 publisher,
                 numbers: 10,
-                refused: Vec::new(),
-                unanswered: Vec::new(),
+                refused: Numbers::default(),
+                unanswered: Numbers::default(),
                 repeated: Vec::new(),
                 seq_max: mine.clone().map(|said| said.seq).max().unwrap(),
                 digest: mine
@@ -473,8 +478,8 @@ mod tests {
                 conversation: 0,
                 publisher: 0,
                 numbers: 5,
-                refused: vec![4],
-                unanswered: vec![5],
+                refused: numbers([4]),
+                unanswered: numbers([5]),
                 repeated: Vec::new(),
                 seq_max: 3,
                 digest: 0,
@@ -482,6 +487,25 @@ mod tests {
         )
         .entries
         .remove(0);
+        assert_eq!(followed.judge(&entry), Violations::default());
+    }
+
+    #[test]
+    fn a_load_that_is_refused_as_a_whole_is_judged_at_once() {
+        let mut followed = Followed::new(0, Depth::Full);
+        followed.begins_behind(1, 0);
+        // One by one these would be looked for in a list of as many: for hours.
+        let account = Account {
+            conversation: 0,
+            publisher: 0,
+            numbers: 3_000_000,
+            refused: numbers(1..=1_500_000),
+            unanswered: numbers(1_500_001..=3_000_000),
+            repeated: Vec::new(),
+            seq_max: 0,
+            digest: 0,
+        };
+        let entry = Ledger::new(1, [account]).entries.remove(0);
         assert_eq!(followed.judge(&entry), Violations::default());
     }
 
@@ -497,8 +521,8 @@ mod tests {
                 conversation: 0,
                 publisher: 0,
                 numbers: 3,
-                refused: Vec::new(),
-                unanswered: Vec::new(),
+                refused: Numbers::default(),
+                unanswered: Numbers::default(),
                 repeated,
                 seq_max: 3,
                 digest: [(1, 2), (2, 3), (3, 1)]

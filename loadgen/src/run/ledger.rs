@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::body::mix;
+use super::numbers::Numbers;
 
 /// What one publisher sent to one conversation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,9 +14,9 @@ pub(crate) struct Account {
     /// Its messages have the numbers from 1 to this.
     pub(super) numbers: u64,
     /// Of these, the ones that were refused for good.
-    pub(super) refused: Vec<u64>,
+    pub(super) refused: Numbers,
     /// And those that were never answered: they may be there or not.
-    pub(super) unanswered: Vec<u64>,
+    pub(super) unanswered: Numbers,
     /// Those that were refused, though they may be there, and sent again as they were: they may stand later.
     pub(super) repeated: Vec<u64>,
     /// The greatest seq that was acknowledged.
@@ -59,7 +60,7 @@ impl Ledger {
             let entry = &mut entries[account.conversation];
             entry.seq_max = entry.seq_max.max(account.seq_max);
             entry.digest = entry.digest.wrapping_add(account.digest);
-            entry.complete &= account.unanswered.is_empty();
+            entry.complete &= account.unanswered.len() == 0;
             entry.accounts.push(account);
         }
         Self { entries }

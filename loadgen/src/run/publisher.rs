@@ -17,6 +17,7 @@ use super::clock::micros;
 use super::entrance;
 use super::ledger::{Account, fingerprint};
 use super::local::{Local, Person, random};
+use super::numbers::Numbers;
 use super::patience::Patience;
 use super::plan::publisher_user;
 use super::schedule::{Now, Pacing};
@@ -51,7 +52,6 @@ pub(super) struct Publisher {
     answered_us: u64,
     /// With answers, once nothing more will be due.
     patience: Patience,
-    unanswered: Vec<(u32, u64)>,
     pub(super) problems: Vec<String>,
 }
 
@@ -60,7 +60,8 @@ struct Outlet {
     id: ConversationId,
     conversation: usize,
     numbers: u64,
-    refused: Vec<u64>,
+    refused: Numbers,
+    unanswered: Numbers,
     repeated: Vec<u64>,
     seq_max: u64,
     digest: u64,
@@ -93,7 +94,8 @@ impl Publisher {
             id: plan.id(conversation),
             conversation,
             numbers: 0,
-            refused: Vec::new(),
+            refused: Numbers::default(),
+            unanswered: Numbers::default(),
             repeated: Vec::new(),
             seq_max: 0,
             digest: 0,
@@ -112,7 +114,6 @@ impl Publisher {
             paused_until_us: 0,
             answered_us: 0,
             patience: Patience::new(local.shared.spec.settle),
-            unanswered: Vec::new(),
             problems: Vec::new(),
         })
     }
@@ -230,13 +231,15 @@ impl Publisher {
         if self.patience.lasts(now_us, self.answered_us) {
             return Wait::Until(self.patience.next_us());
         }
+        let mut count = 0;
         for state in [State::UnderWay, State::Refused] {
-            let left = self.window.in_state(state);
-            self.unanswered
-                .extend(left.map(|(_, sent)| (sent.outlet, sent.number)));
+            for (_, sent) in self.window.in_state(state) {
+                let outlet = &mut self.outlets[sent.outlet as usize];
+                outlet.unanswered.insert(sent.number);
+                count += 1;
+            }
         }
-        let count = self.unanswered.len();
-        self.local.tally.current().failed += count as u64;
+        self.local.tally.current().failed += count;
         self.problem(|| format!("{count} messages were not answered"));
         Wait::Nothing
     }
@@ -357,7 +360,7 @@ impl Publisher {
             sent.state = State::Done;
             let sent = *sent;
             self.window.close(sent.body_bytes);
-            self.outlets[sent.outlet as usize].refused.push(sent.number);
+            self.outlets[sent.outlet as usize].refused.insert(sent.number);
             self.local.tally.current().failed += 1;
             self.problem(|| format!("refused with {} ({})", error.code, error.text));
             return;
@@ -381,17 +384,12 @@ impl Publisher {
     }
 
     fn accounts(&mut self) -> Vec<Account> {
-        let unanswered = std::mem::take(&mut self.unanswered);
-        let accounts = (0..).zip(&mut self.outlets).map(|(place, outlet)| Account {
+        let accounts = self.outlets.iter_mut().map(|outlet| Account {
             conversation: outlet.conversation,
             publisher: self.index,
             numbers: outlet.numbers,
             refused: std::mem::take(&mut outlet.refused),
-            unanswered: unanswered
-                .iter()
-                .filter(|(of, _)| *of == place)
-                .map(|(_, number)| *number)
-                .collect(),
+            unanswered: std::mem::take(&mut outlet.unanswered),
             repeated: std::mem::take(&mut outlet.repeated),
             seq_max: outlet.seq_max,
             digest: outlet.digest,
@@ -463,7 +461,8 @@ mod tests {
             publisher.refused(request_id, &code.to_proto(0), 5);
         }
         let account = publisher.accounts().remove(0);
-        assert_eq!((account.repeated, account.refused), (vec![2], vec![3]));
+        assert_eq!(account.repeated, [2]);
+        assert_eq!(account.refused.iter().collect::<Vec<_>>(), [3]);
         let waiting = publisher.window.in_state(State::Refused);
         let unsure: Vec<bool> = waiting.map(|(_, sent)| sent.unsure).collect();
         assert_eq!(unsure, [false, true]);
