@@ -56,8 +56,8 @@ struct Track {
     publisher: u32,
     next: u64,
     missing: Numbers,
-    /// Those that came behind later ones, and do not say why.
-    late: Vec<u64>,
+    /// Those that came behind later ones and do not say why, each with the greatest number that it came behind.
+    late: Vec<(u64, u64)>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -200,7 +200,7 @@ impl Followed {
         } else if track.missing.remove(mark.number) {
             // A message that was refused before stands behind those that were not.
             if mark.refusals == 0 {
-                track.late.push(mark.number);
+                track.late.push((mark.number, track.next - 1));
             }
         } else {
             self.violations.duplicated += 1;
@@ -234,8 +234,10 @@ impl Followed {
             });
             violations.lost += lost.count() as u64;
             violations.foreign += (track.next - 1).saturating_sub(account.numbers);
-            let late = track.late.iter();
-            let reordered = late.filter(|number| !account.repeated.contains(number));
+            let reordered = track.late.iter().filter(|(number, behind)| {
+                let allowed = account.repeated.get(number);
+                allowed.is_none_or(|allowed| behind > allowed)
+            });
             violations.reordered += reordered.count() as u64;
         }
         // The sum does not tell which message it is, and what is wrong already explains a difference.
@@ -249,6 +251,8 @@ impl Followed {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::super::ledger::Ledger;
     use super::*;
 
@@ -326,7 +330,7 @@ mod tests {
                 numbers: 10,
                 refused: Numbers::default(),
                 unanswered: Numbers::default(),
-                repeated: Vec::new(),
+                repeated: BTreeMap::new(),
                 seq_max: mine.clone().map(|said| said.seq).max().unwrap(),
                 digest: mine
                     .map(|said| fingerprint(said.seq, said.publisher, said.number))
@@ -480,7 +484,7 @@ mod tests {
                 numbers: 5,
                 refused: numbers([4]),
                 unanswered: numbers([5]),
-                repeated: Vec::new(),
+                repeated: BTreeMap::new(),
                 seq_max: 3,
                 digest: 0,
             }],
@@ -501,7 +505,7 @@ mod tests {
             numbers: 3_000_000,
             refused: numbers(1..=1_500_000),
             unanswered: numbers(1_500_001..=3_000_000),
-            repeated: Vec::new(),
+            repeated: BTreeMap::new(),
             seq_max: 0,
             digest: 0,
         };
@@ -511,7 +515,13 @@ mod tests {
 
     #[test]
     fn a_message_that_was_repeated_as_it_was_may_stand_behind_later_ones() {
-        for (repeated, reordered) in [(vec![1], 0), (vec![], 1), (vec![2], 1)] {
+        for (repeated, reordered) in [
+            (vec![(1, 3)], 0),
+            (vec![], 1),
+            (vec![(2, 3)], 1),
+            // The third was sent only after the first was sent again, on the same connection.
+            (vec![(1, 2)], 1),
+        ] {
             let mut followed = Followed::new(0, Depth::Full);
             followed.begins_behind(1, 0);
             for said in [said(1, 0, 2), said(2, 0, 3), said(3, 0, 1)] {
@@ -523,7 +533,7 @@ mod tests {
                 numbers: 3,
                 refused: Numbers::default(),
                 unanswered: Numbers::default(),
-                repeated,
+                repeated: repeated.into_iter().collect(),
                 seq_max: 3,
                 digest: [(1, 2), (2, 3), (3, 1)]
                     .map(|(seq, number)| fingerprint(seq, 0, number))

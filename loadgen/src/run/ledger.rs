@@ -1,5 +1,7 @@
 //! What publishers say was acknowledged, by conversation: what readers are judged by at the end.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::body::mix;
@@ -17,8 +19,8 @@ pub(crate) struct Account {
     pub(super) refused: Numbers,
     /// And those that were never answered: they may be there or not.
     pub(super) unanswered: Numbers,
-    /// Those that were refused, though they may be there, and sent again as they were: they may stand later.
-    pub(super) repeated: Vec<u64>,
+    /// Those that were sent again as they were and may stand later, each with the number up to which it may stand behind.
+    pub(super) repeated: BTreeMap<u64, u64>,
     /// The greatest seq that was acknowledged.
     pub(super) seq_max: u64,
     /// [`fingerprint`]s of all acknowledged ones, added up.

@@ -1,5 +1,6 @@
 //! One connection that publishes: each message a request of its own, pipelined.
 
+use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -62,9 +63,19 @@ struct Outlet {
     numbers: u64,
     refused: Numbers,
     unanswered: Numbers,
-    repeated: Vec<u64>,
+    repeated: BTreeMap<u64, u64>,
     seq_max: u64,
     digest: u64,
+}
+
+impl Outlet {
+    /// The account tells of a message whose body does not change that it may stand later.
+    #[inline]
+    fn late(&mut self, sent: &Sent, duplicate: bool) {
+        if let Some(behind) = sent.stands_behind(duplicate) {
+            self.repeated.insert(sent.number, behind);
+        }
+    }
 }
 
 /// What to wait for.
@@ -96,7 +107,7 @@ impl Publisher {
             numbers: 0,
             refused: Numbers::default(),
             unanswered: Numbers::default(),
-            repeated: Vec::new(),
+            repeated: BTreeMap::new(),
             seq_max: 0,
             digest: 0,
         };
@@ -236,6 +247,7 @@ impl Publisher {
             for (_, sent) in self.window.in_state(state) {
                 let outlet = &mut self.outlets[sent.outlet as usize];
                 outlet.unanswered.insert(sent.number);
+                outlet.late(sent, false);
                 count += 1;
             }
         }
@@ -259,6 +271,8 @@ impl Publisher {
             client_id: self.ids.next(shared.clock.unix_ms(now_us)),
             refusals: 0,
             unsure: false,
+            repeats: 0,
+            repeated_at: 0,
             state: State::UnderWay,
         };
         if self.window.open() == 0 {
@@ -279,8 +293,8 @@ impl Publisher {
     fn send_again(&mut self, connection: &mut Connection) {
         self.answered_us = self.local.shared.clock.now_us();
         for (request_id, sent) in self.window.in_state(State::UnderWay) {
-            sent.unsure = true;
             let outlet = &self.outlets[sent.outlet as usize];
+            sent.repeat(outlet.numbers);
             put(
                 &self.local,
                 self.index,
@@ -295,8 +309,10 @@ impl Publisher {
     /// What was refused for now, once the broker may be asked again.
     fn send_refused(&mut self, connection: &mut Connection, now_us: u64) {
         for (request_id, sent) in self.window.in_state(State::Refused) {
-            sent.again(|| self.ids.next(self.local.shared.clock.unix_ms(now_us)));
             let outlet = &self.outlets[sent.outlet as usize];
+            sent.again(outlet.numbers, || {
+                self.ids.next(self.local.shared.clock.unix_ms(now_us))
+            });
             put(
                 &self.local,
                 self.index,
@@ -340,6 +356,7 @@ impl Publisher {
             outlet.seq_max = outlet.seq_max.max(receipt.seq);
             let print = fingerprint(receipt.seq, self.index, sent.number);
             outlet.digest = outlet.digest.wrapping_add(print);
+            outlet.late(&sent, receipt.duplicate);
             let phase = self.local.phase_of(sent.due_us);
             tally.acknowledge(phase, now_us.saturating_sub(sent.due_us));
         });
@@ -366,11 +383,6 @@ impl Publisher {
             return;
         }
         sent.refuse(error.retry());
-        if sent.unsure {
-            // Its body may not change, so its account tells that those behind it may stand before it.
-            let outlet = &mut self.outlets[sent.outlet as usize];
-            outlet.repeated.push(sent.number);
-        }
         self.local.tally.current().refused += 1;
         let asked = Duration::from_millis(error.retry_after_ms.into());
         let until_us = now_us + micros(asked.max(PAUSE_MIN));
@@ -433,13 +445,46 @@ fn put(
 
 #[cfg(test)]
 mod tests {
+    use prost::Message as _;
     use rialto_protocol::error::ErrorCode;
 
     use super::super::Spec;
     use super::*;
 
+    /// Sends so many messages to its first conversation; their request ids.
+    fn under_way(publisher: &mut Publisher, messages: u64) -> Vec<u32> {
+        let first = publisher.outlets[0].numbers + 1;
+        publisher.outlets[0].numbers += messages;
+        let numbers = first..first + messages;
+        let sent = numbers.map(|number| Sent {
+            due_us: 0,
+            number,
+            outlet: 0,
+            body_bytes: 100,
+            client_id: ClientId::v7(number, [0; 10]),
+            refusals: 0,
+            unsure: false,
+            repeats: 0,
+            repeated_at: 0,
+            state: State::UnderWay,
+        });
+        sent.map(|sent| publisher.window.push(sent)).collect()
+    }
+
+    /// Acknowledges requests, as appended now or before.
+    fn acknowledge(publisher: &mut Publisher, receipts: &[(u32, bool)]) {
+        let receipt = |(request_id, duplicate): &(u32, bool)| v1::Receipt {
+            request_id: *request_id,
+            duplicate: *duplicate,
+            ..v1::Receipt::default()
+        };
+        let receipts = receipts.iter().map(receipt).collect();
+        let body = v1::Published { receipts }.encode_to_vec();
+        publisher.receipts(&body, 5).unwrap();
+    }
+
     #[tokio::test]
-    async fn the_account_names_what_was_repeated_as_it_was() {
+    async fn the_account_names_what_was_refused_for_good() {
         let local = Local::unconnected(Spec::now().unwrap()).await;
         let mut publisher = Publisher::new(&local, 0, 0).unwrap();
         let codes = [
@@ -447,24 +492,45 @@ mod tests {
             ErrorCode::StorageUnavailable,
             ErrorCode::NotAMember,
         ];
-        for (number, code) in (1..).zip(codes) {
-            let request_id = publisher.window.push(Sent {
-                due_us: 0,
-                number,
-                outlet: 0,
-                body_bytes: 100,
-                client_id: ClientId::v7(number, [0; 10]),
-                refusals: 0,
-                unsure: false,
-                state: State::UnderWay,
-            });
-            publisher.refused(request_id, &code.to_proto(0), 5);
+        let ids = under_way(&mut publisher, 3);
+        for (id, code) in ids.into_iter().zip(codes) {
+            publisher.refused(id, &code.to_proto(0), 5);
         }
-        let account = publisher.accounts().remove(0);
-        assert_eq!(account.repeated, [2]);
-        assert_eq!(account.refused.iter().collect::<Vec<_>>(), [3]);
         let waiting = publisher.window.in_state(State::Refused);
         let unsure: Vec<bool> = waiting.map(|(_, sent)| sent.unsure).collect();
         assert_eq!(unsure, [false, true]);
+        let account = publisher.accounts().remove(0);
+        assert_eq!(account.refused.iter().collect::<Vec<_>>(), [3]);
+    }
+
+    #[tokio::test]
+    async fn the_account_names_what_may_have_been_refused_on_a_connection_that_was_lost() {
+        let local = Local::unconnected(Spec::now().unwrap()).await;
+        let mut publisher = Publisher::new(&local, 0, 0).unwrap();
+        let ids = under_way(&mut publisher, 5);
+        acknowledge(&mut publisher, &[(ids[0], false)]);
+        let repeat = |publisher: &mut Publisher| {
+            let number = publisher.outlets[0].numbers;
+            let again = publisher.window.in_state(State::UnderWay);
+            again.for_each(|(_, sent)| sent.repeat(number));
+        };
+        // The connection is lost; what was taken on it before is acknowledged as that, the third message is taken now.
+        repeat(&mut publisher);
+        under_way(&mut publisher, 1);
+        acknowledge(&mut publisher, &[(ids[1], true), (ids[2], false)]);
+        // It is lost again; nobody knows which attempt it was that came first.
+        repeat(&mut publisher);
+        acknowledge(&mut publisher, &[(ids[3], true)]);
+        // The others are never answered, and may be there.
+        let mut now_us = 0;
+        while !matches!(publisher.end(now_us), Wait::Nothing) {
+            now_us += 1_000_000;
+        }
+        let account = publisher.accounts().remove(0);
+        assert_eq!(
+            account.repeated.into_iter().collect::<Vec<_>>(),
+            [(3, 5), (4, 6), (5, 6), (6, 6)]
+        );
+        assert_eq!(account.unanswered.iter().collect::<Vec<_>>(), [5, 6]);
     }
 }

@@ -21,6 +21,10 @@ pub(super) struct Sent {
     pub(super) refusals: u8,
     /// An attempt may have appended it: it has to stay the same draft.
     pub(super) unsure: bool,
+    /// How often it was sent again as it was.
+    pub(super) repeats: u8,
+    /// The greatest number that its conversation had from the publisher when it was last sent again as it was.
+    pub(super) repeated_at: u64,
     pub(super) state: State,
 }
 
@@ -45,13 +49,34 @@ impl Sent {
         self.unsure |= retry != v1::Retry::Safe;
     }
 
-    /// It is sent again. What was surely not appended becomes another draft, which says in its body that it comes late.
-    pub(super) fn again(&mut self, client_id: impl FnOnce() -> ClientId) {
-        self.state = State::UnderWay;
-        if !self.unsure {
+    /// It is sent again, when its conversation has messages up to this number. What was surely not appended becomes another
+    /// draft, which says in its body that it comes late.
+    pub(super) fn again(&mut self, number: u64, client_id: impl FnOnce() -> ClientId) {
+        if self.unsure {
+            self.repeat(number);
+        } else {
+            self.state = State::UnderWay;
             self.refusals = (self.refusals + 1).min(REFUSALS_MAX);
             self.client_id = client_id();
         }
+    }
+
+    /// It is sent again as it was, when its conversation has messages up to this number.
+    pub(super) fn repeat(&mut self, number: u64) {
+        self.state = State::UnderWay;
+        self.unsure = true;
+        self.repeats = self.repeats.saturating_add(1);
+        self.repeated_at = number;
+    }
+
+    /// Up to which number it may stand behind later ones, though its body does not say so; none: it has to be in its place.
+    ///
+    /// What was appended by the first attempt is, and a receipt that says `duplicate` is of an earlier attempt. One that does
+    /// not is of the last: the first did not come through, or was refused and the word of it lost, while what was sent behind
+    /// it was taken.
+    pub(super) fn stands_behind(&self, duplicate: bool) -> Option<u64> {
+        let in_place = self.repeats == 0 || self.repeats == 1 && duplicate;
+        (!in_place).then_some(self.repeated_at)
     }
 }
 
@@ -143,6 +168,8 @@ mod tests {
             client_id: ClientId::v7(1, [0; 10]),
             refusals: 0,
             unsure: false,
+            repeats: 0,
+            repeated_at: 0,
             state: State::UnderWay,
         }
     }
@@ -183,13 +210,29 @@ mod tests {
             for retry in retries {
                 sent.refuse(retry);
                 assert_eq!(sent.state, State::Refused);
-                sent.again(|| other);
+                sent.again(9, || other);
             }
             assert_eq!(
                 (sent.refusals, sent.client_id, sent.state),
                 (refusals, client_id, State::UnderWay)
             );
         }
+    }
+
+    #[test]
+    fn only_what_an_attempt_behind_the_first_appended_may_stand_later() {
+        let mut message = sent(3);
+        let behind = |sent: &Sent| [true, false].map(|duplicate| sent.stands_behind(duplicate));
+        assert_eq!(behind(&message), [None, None]);
+        // Another draft says by itself that it is late.
+        message.refuse(v1::Retry::Safe);
+        message.again(5, || ClientId::v7(2, [0; 10]));
+        assert_eq!(behind(&message), [None, None]);
+        message.repeat(7);
+        assert_eq!(behind(&message), [None, Some(7)]);
+        message.refuse(v1::Retry::MaybeDuplicate);
+        message.again(9, || ClientId::v7(3, [0; 10]));
+        assert_eq!(behind(&message), [Some(9), Some(9)]);
     }
 
     #[test]
