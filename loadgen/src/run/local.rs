@@ -42,6 +42,18 @@ impl Local {
             .get_or_init(|| Ends::of(&self.shared.phases, start_us));
     }
 
+    /// Wakes all publishers when the load is over: those that wait for answers look from then on whether any come.
+    pub(super) async fn over(&self) {
+        let (clock, over_us) = (
+            self.shared.clock,
+            self.ends.get().map_or(0, Ends::over_us),
+        );
+        while clock.now_us() < over_us {
+            tokio::time::sleep(clock.until(over_us)).await;
+        }
+        self.ticker.wake_all();
+    }
+
     /// Place of the phase in which something was due at this time.
     #[inline]
     pub(super) fn phase_of(&self, due_us: u64) -> usize {

@@ -50,8 +50,8 @@ pub(super) struct Publisher {
     choice: Choice,
     window: Window,
     paused_until_us: u64,
-    answered_us: u64,
-    /// With answers, once nothing more will be due.
+    acknowledged_us: u64,
+    /// With acknowledgements, once nothing more will be due.
     patience: Patience,
     pub(super) problems: Vec<String>,
 }
@@ -82,9 +82,9 @@ impl Outlet {
 enum Wait {
     /// A time, or an answer.
     Until(u64),
-    /// An answer.
+    /// An answer, or the end of the load.
     Answer,
-    /// Nothing more: all is sent and answered.
+    /// Nothing more: all is sent and answered, or given up.
     Nothing,
 }
 
@@ -123,7 +123,7 @@ impl Publisher {
             choice,
             window: Window::default(),
             paused_until_us: 0,
-            answered_us: 0,
+            acknowledged_us: 0,
             patience: Patience::new(local.shared.spec.settle),
             problems: Vec::new(),
         })
@@ -152,8 +152,8 @@ impl Publisher {
         }
     }
 
-    /// Waits for the load; publishes until its last phase has ended and everything is answered, or no answer has come for
-    /// too long.
+    /// Waits for the load; publishes until its last phase has ended and everything is answered, or nothing has been acknowledged
+    /// for too long.
     pub(super) async fn publish(
         mut self,
         mut connection: Connection,
@@ -197,14 +197,14 @@ impl Publisher {
             let read = connection.poll_frames(context, |frame| self.answer(frame))?;
             let wait = self.fill(connection, pacing);
             connection.poll_write(context)?;
-            if let Wait::Nothing = wait {
-                return Poll::Ready(Ok(()));
-            }
+            let until_us = match wait {
+                Wait::Until(at_us) => Some(at_us),
+                Wait::Answer => None,
+                Wait::Nothing => return Poll::Ready(Ok(())),
+            };
             if read.is_pending() {
-                if let Wait::Until(at_us) = wait {
-                    let ticker = &self.local.ticker;
-                    ticker.wake_at(self.place, at_us, context.waker())?;
-                }
+                let ticker = &self.local.ticker;
+                ticker.wake(self.place, until_us, context.waker())?;
                 return Poll::Pending;
             }
         }
@@ -213,8 +213,20 @@ impl Publisher {
     /// Sends all that can be sent.
     fn fill(&mut self, connection: &mut Connection, pacing: &mut Pacing) -> Wait {
         let now_us = self.local.shared.clock.now_us();
+        let over_us = pacing.over_us();
+        match self.send_due(connection, pacing, now_us) {
+            Now::Wait(at_us) if now_us < over_us => Wait::Until(at_us),
+            // That nothing comes is looked at when nothing more will be due.
+            Now::Answer if now_us < over_us => Wait::Answer,
+            Now::Wait(paused_until_us) => self.end(pacing, now_us, paused_until_us),
+            _ => self.end(pacing, now_us, u64::MAX),
+        }
+    }
+
+    /// Sends what is due, as far as it can be sent; what to wait for then.
+    fn send_due(&mut self, connection: &mut Connection, pacing: &mut Pacing, now_us: u64) -> Now {
         if now_us < self.paused_until_us {
-            return Wait::Until(self.paused_until_us);
+            return Now::Wait(self.paused_until_us);
         }
         if self.paused_until_us > 0 {
             self.paused_until_us = 0;
@@ -223,24 +235,23 @@ impl Publisher {
         let credit = connection.in_flight_bytes_max();
         loop {
             if self.window.frame_bytes() >= credit || connection.unwritten() >= UNWRITTEN_MAX {
-                return Wait::Answer;
+                return Now::Answer;
             }
             match pacing.next(now_us, self.window.open()) {
                 Now::Send(due_us) => self.send(connection, due_us, now_us),
-                Now::Wait(at_us) => return Wait::Until(at_us),
-                Now::Answer => return Wait::Answer,
-                Now::End => return self.end(now_us),
+                other => return other,
             }
         }
     }
 
-    /// When nothing more will be due: what is not answered in time is given up.
-    fn end(&mut self, now_us: u64) -> Wait {
+    /// When nothing more will be due: what is not acknowledged in time is given up, be it refused again and again, and with it
+    /// what could not even be sent.
+    fn end(&mut self, pacing: &mut Pacing, now_us: u64, paused_until_us: u64) -> Wait {
         if self.window.open() == 0 {
             return Wait::Nothing;
         }
-        if self.patience.lasts(now_us, self.answered_us) {
-            return Wait::Until(self.patience.next_us());
+        if self.patience.lasts(now_us, self.acknowledged_us) {
+            return Wait::Until(self.patience.next_us().min(paused_until_us));
         }
         let mut count = 0;
         for state in [State::UnderWay, State::Refused] {
@@ -251,8 +262,11 @@ impl Publisher {
                 count += 1;
             }
         }
-        self.local.tally.current().failed += count;
-        self.problem(|| format!("{count} messages were not answered"));
+        let unsent = pacing.give_up();
+        self.local.tally.current().failed += count + unsent;
+        self.problem(|| {
+            format!("{count} messages were not acknowledged, and {unsent} could not be sent")
+        });
         Wait::Nothing
     }
 
@@ -276,7 +290,7 @@ impl Publisher {
             state: State::UnderWay,
         };
         if self.window.open() == 0 {
-            self.answered_us = now_us;
+            self.acknowledged_us = now_us;
         }
         let request_id = self.window.push(sent);
         put(
@@ -291,7 +305,7 @@ impl Publisher {
 
     /// On a new connection: everything that is not answered, under the same client ids, oldest first.
     fn send_again(&mut self, connection: &mut Connection) {
-        self.answered_us = self.local.shared.clock.now_us();
+        self.acknowledged_us = self.local.shared.clock.now_us();
         for (request_id, sent) in self.window.in_state(State::UnderWay) {
             let outlet = &self.outlets[sent.outlet as usize];
             sent.repeat(outlet.numbers);
@@ -337,7 +351,6 @@ impl Publisher {
     }
 
     fn receipts(&mut self, body: &[u8], now_us: u64) -> Result<(), Lost> {
-        self.answered_us = now_us;
         let mut refusals: Vec<(u32, &[u8])> = Vec::new();
         let tally = self.local.tally.clone();
         let mut tally = tally.current();
@@ -352,6 +365,7 @@ impl Publisher {
             sent.state = State::Done;
             let sent = *sent;
             self.window.close(sent.body_bytes);
+            self.acknowledged_us = now_us;
             let outlet = &mut self.outlets[sent.outlet as usize];
             outlet.seq_max = outlet.seq_max.max(receipt.seq);
             let print = fingerprint(receipt.seq, self.index, sent.number);
@@ -448,6 +462,7 @@ mod tests {
     use prost::Message as _;
     use rialto_protocol::error::ErrorCode;
 
+    use super::super::schedule::{Pace, Phase, PhaseKind};
     use super::super::Spec;
     use super::*;
 
@@ -504,6 +519,42 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_refused_for_now_again_and_again_is_given_up() {
+        let local = Local::unconnected(Spec::now().unwrap()).await;
+        let mut publisher = Publisher::new(&local, 0, 0).unwrap();
+        let ids = under_way(&mut publisher, 2);
+        let rate = Pace::Rate {
+            from: 1.0,
+            to: 1.0,
+        };
+        let phase = Phase {
+            name: "load".into(),
+            kind: PhaseKind::Steady,
+            pace: rate,
+            duration: Duration::from_secs(3),
+            measured: true,
+        };
+        let mut pacing = Pacing::new([phase].into(), 0, (0, 1), 1);
+        let given_up = (4..100).map(|second| second * 1_000_000).find(|now_us| {
+            let receipt = |request_id: &u32| v1::Receipt {
+                request_id: *request_id,
+                error: Some(ErrorCode::Overloaded.to_proto(1)),
+                ..v1::Receipt::default()
+            };
+            let receipts = ids.iter().map(receipt).collect();
+            let body = v1::Published { receipts }.encode_to_vec();
+            publisher.receipts(&body, *now_us).unwrap();
+            matches!(publisher.end(&mut pacing, *now_us, 0), Wait::Nothing)
+        });
+        assert!(given_up.is_some());
+        assert_eq!(publisher.local.tally.current().failed, 2 + 3);
+        assert_eq!(
+            publisher.problems,
+            ["2 messages were not acknowledged, and 3 could not be sent"]
+        );
+    }
+
+    #[tokio::test]
     async fn the_account_names_what_may_have_been_refused_on_a_connection_that_was_lost() {
         let local = Local::unconnected(Spec::now().unwrap()).await;
         let mut publisher = Publisher::new(&local, 0, 0).unwrap();
@@ -523,7 +574,8 @@ mod tests {
         acknowledge(&mut publisher, &[(ids[3], true)]);
         // The others are never answered, and may be there.
         let mut now_us = 0;
-        while !matches!(publisher.end(now_us), Wait::Nothing) {
+        let mut pacing = Pacing::new([].into(), 0, (0, 1), 1);
+        while let Wait::Until(_) = publisher.end(&mut pacing, now_us, u64::MAX) {
             now_us += 1_000_000;
         }
         let account = publisher.accounts().remove(0);

@@ -38,6 +38,8 @@ pub(super) struct Reader {
     wanted: Vec<usize>,
     /// Subscriptions that are not answered.
     asked: usize,
+    /// Events and answers that have come: what it waits for, unlike an answer to Ping.
+    heard: u64,
 }
 
 impl Reader {
@@ -61,6 +63,7 @@ impl Reader {
             last: (0, usize::MAX),
             wanted: Vec::new(),
             asked: 0,
+            heard: 0,
         })
     }
 
@@ -126,7 +129,8 @@ impl Reader {
         let step = self.local.shared.spec.settle / STEPS;
         let mut left = STEPS;
         while left > 0 && !self.is_complete(&ledger) {
-            let more = poll_fn(|context| self.poll_once(&mut connection, context));
+            let before = self.heard;
+            let more = poll_fn(|context| self.poll_until(before, &mut connection, context));
             match timeout(step, more).await {
                 Ok(Ok(())) => left = STEPS,
                 Ok(Err(lost)) => self.again(&mut connection, lost).await?,
@@ -177,6 +181,19 @@ impl Reader {
         Poll::Ready(Ok(()))
     }
 
+    /// Reads until something has been heard.
+    fn poll_until(
+        &mut self,
+        before: u64,
+        connection: &mut Connection,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<(), Lost>> {
+        while self.heard == before {
+            ready!(self.poll_once(connection, context))?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// Reads something.
     fn poll_once(
         &mut self,
@@ -220,6 +237,7 @@ impl Reader {
                 ));
             };
             self.asked = self.asked.saturating_sub(1);
+            self.heard += 1;
             if result.status() == v1::SubscriptionStatus::Diverged {
                 self.diverged(place)?;
                 continue;
@@ -273,6 +291,7 @@ impl Reader {
                     }
                 }
             }
+            self.heard += 1;
             let followed = &mut self.followed[self.last.1];
             match followed.take(&event, shared.bodies, &shared.senders) {
                 News::Message(due_us) => {

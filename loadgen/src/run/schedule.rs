@@ -78,6 +78,8 @@ pub struct Phase {
 #[derive(Clone, Debug)]
 pub(super) struct Pacing {
     phases: Arc<[Phase]>,
+    /// When the last phase ends.
+    over_us: u64,
     /// The phase, when it begins, and the next message in it.
     at: usize,
     start_us: u64,
@@ -112,7 +114,9 @@ impl Pacing {
     ) -> Self {
         let burst = burst as u64;
         let first = index as u64 * burst;
+        let ends = Ends::of(&phases, start_us);
         Self {
+            over_us: ends.over_us().max(start_us),
             phases,
             at: 0,
             start_us,
@@ -155,12 +159,52 @@ impl Pacing {
                     }
                 }
             }
-            self.at += 1;
-            self.start_us += duration_us;
-            self.next = self.first;
-            self.left = self.burst;
+            self.move_on(duration_us);
         }
         Now::End
+    }
+
+    /// To the next phase, from one that lasted so long.
+    const fn move_on(&mut self, duration_us: u64) {
+        self.at += 1;
+        self.start_us += duration_us;
+        self.next = self.first;
+        self.left = self.burst;
+    }
+
+    /// When nothing more will be due.
+    pub(super) const fn over_us(&self) -> u64 {
+        self.over_us
+    }
+
+    /// Gives up the messages that were or will be due and are not sent; how many they are.
+    pub(super) fn give_up(&mut self) -> u64 {
+        let mut messages = 0;
+        while let Some(phase) = self.phases.get(self.at) {
+            let duration_us = super::clock::micros(phase.duration);
+            if let Pace::Rate { from, to } = phase.pace {
+                let due = |turn: u64| {
+                    let number = self.next + turn * self.stride;
+                    offset_us(from, to, phase.duration, number)
+                        .is_some_and(|offset_us| offset_us < duration_us)
+                };
+                let area = (from + to) / 2.0 * phase.duration.as_secs_f64();
+                // Not negative, and a saturating cast.
+                #[allow(clippy::cast_possible_truncation)]
+                let (mut turns, mut beyond) = (0, area as u64 / self.stride + 2);
+                while turns < beyond {
+                    let middle = turns + (beyond - turns) / 2;
+                    if due(middle) {
+                        turns = middle + 1;
+                    } else {
+                        beyond = middle;
+                    }
+                }
+                messages += (turns * self.burst).saturating_sub(self.burst - self.left);
+            }
+            self.move_on(duration_us);
+        }
+        messages
     }
 }
 
@@ -176,6 +220,11 @@ impl Ends {
             Some(*end_us)
         });
         Self(ends.collect())
+    }
+
+    /// When the last of them does.
+    pub(super) fn over_us(&self) -> u64 {
+        self.0.last().copied().unwrap_or(0)
     }
 
     /// Place of the phase in which something was due at this time: the first one before the load, the last one behind it.
@@ -314,6 +363,34 @@ mod tests {
         assert_eq!(found, [vec![0; 10], vec![1; 60]].concat());
         assert_eq!((ends.phase_of(0), ends.phase_of(u64::MAX)), (0, 1));
         assert_eq!(Ends::of(&[], 0).phase_of(5), 0);
+    }
+
+    #[test]
+    fn what_is_given_up_is_what_was_not_sent() {
+        let rate = |from, to| Pace::Rate { from, to };
+        let phases: Arc<[Phase]> = [
+            phase(rate(100.0, 100.0), 1),
+            phase(rate(0.0, 0.0), 1),
+            phase(rate(0.0, 300.0), 2),
+            // Nothing is due here.
+            phase(Pace::Max { in_flight: 3 }, 1),
+        ]
+        .into();
+        for burst in [1, 3] {
+            for publisher in 0..7 {
+                let whole = times_in_turns(&phases[..3], (publisher, 7), burst).len() as u64;
+                let mut pacing = Pacing::new(phases.clone(), 1_000_000, (publisher, 7), burst);
+                assert_eq!(pacing.over_us(), 6_000_000);
+                let mut sent = 0;
+                while sent < 5
+                    && let Now::Send(_) = pacing.next(1_500_000, 0)
+                {
+                    sent += 1;
+                }
+                assert_eq!(sent + pacing.give_up(), whole);
+                assert_eq!(pacing.next(9_000_000, 0), Now::End);
+            }
+        }
     }
 
     #[test]

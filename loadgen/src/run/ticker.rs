@@ -59,8 +59,8 @@ impl Ticker {
         })
     }
 
-    /// Wakes this place at this time, and no more at an earlier one.
-    pub(super) fn wake_at(&self, place: usize, at_us: u64, waker: &Waker) -> io::Result<()> {
+    /// Wakes this place at this time, and no more at an earlier one; in any case when all are woken.
+    pub(super) fn wake(&self, place: usize, at_us: Option<u64>, waker: &Waker) -> io::Result<()> {
         let mut waiting = self.waiting.borrow_mut();
         let (planned_us, planned) = &mut waiting.places[place];
         if !planned
@@ -69,6 +69,7 @@ impl Ticker {
         {
             *planned = Some(waker.clone());
         }
+        let Some(at_us) = at_us else { return Ok(()) };
         if std::mem::replace(planned_us, at_us) != at_us {
             waiting.queue.push(Reverse((at_us, place)));
         }
@@ -108,14 +109,21 @@ impl Ticker {
                 Err(_not_yet) => continue,
             }
             self.armed_us.set(NEVER);
-            if let Some(next_us) = self.wake() {
+            if let Some(next_us) = self.wake_due() {
                 self.arm(next_us)?;
             }
         }
     }
 
+    /// Wakes everybody who waits.
+    pub(super) fn wake_all(&self) {
+        let waiting = self.waiting.borrow();
+        let wakers = waiting.places.iter().filter_map(|(_, waker)| waker.as_ref());
+        wakers.for_each(Waker::wake_by_ref);
+    }
+
     /// Wakes everybody whose time has come; the time of the next one.
-    fn wake(&self) -> Option<u64> {
+    fn wake_due(&self) -> Option<u64> {
         let now_us = self.clock.now_us();
         let mut waiting = self.waiting.borrow_mut();
         while let Some(Reverse((at_us, place))) = waiting.queue.peek().copied() {

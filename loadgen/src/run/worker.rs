@@ -93,6 +93,8 @@ async fn stages(mut task: Task) -> Result<Violations, RunError> {
     local.begin(start_us.unwrap_or_default());
     let ticking = local.clone();
     let ticker = tokio::task::spawn_local(async move { ticking.ticker.run().await });
+    let ending = local.clone();
+    let over = tokio::task::spawn_local(async move { ending.over().await });
     let (mut accounts, mut problems) = (Vec::new(), Vec::new());
     for published in publishing {
         let published = published.await.map_err(|error| failed(&error))??;
@@ -100,6 +102,7 @@ async fn stages(mut task: Task) -> Result<Violations, RunError> {
         problems.extend(published.problems);
     }
     ticker.abort();
+    over.abort();
     let _ = task.reports.send(Ok(Done::Published(accounts, problems)));
     let mut violations = Violations::default();
     for reader in reading {
