@@ -88,13 +88,12 @@ impl Usage {
         }
     }
 
-    /// What was used in this stretch and in the one before it: the sum of times, the memory of now.
+    /// What was used in a stretch and in the one behind it: the sum of times, and the memory that was seen last.
     #[must_use]
-    pub fn after(self, before: Option<Self>) -> Self {
-        Self {
-            cpu_s: self.cpu_s + before.map_or(0.0, |before| before.cpu_s),
-            ..self
-        }
+    pub fn both(before: Option<Self>, behind: Option<Self>) -> Option<Self> {
+        let last = behind.or(before)?;
+        let cpu_s = [before, behind].iter().flatten().map(|one| one.cpu_s).sum();
+        Some(Self { cpu_s, ..last })
     }
 }
 
@@ -127,6 +126,20 @@ mod tests {
         let stat = "7 (a) b) c) S 1 7 7 0 -1 4194560 100 0 0 0 250 50 0 0 20 0 3 0 99 1 2";
         assert_eq!(cpu_s(stat), Some(3.0));
         assert_eq!(cpu_s("7 (cut"), None);
+    }
+
+    #[test]
+    fn a_stretch_without_a_process_takes_nothing_away() {
+        let used = |cpu_s, resident_bytes| Usage {
+            cpu_s,
+            resident_bytes,
+            open_files: 1,
+        };
+        let (first, second) = (Some(used(1.0, 10)), Some(used(2.0, 20)));
+        assert_eq!(Usage::both(first, second), Some(used(3.0, 20)));
+        assert_eq!(Usage::both(first, None), first);
+        assert_eq!(Usage::both(None, second), second);
+        assert_eq!(Usage::both(None, None), None);
     }
 
     #[test]

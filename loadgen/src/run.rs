@@ -58,6 +58,7 @@ use plan::Plan;
 
 pub use body::{BODY_BYTES_MIN, Size, SizeError};
 pub use growth::Growth;
+pub use lead::Interrupts;
 pub use remote::serve;
 pub use report::{PhaseReport, Report};
 pub use samples::{BrokerSample, Sample};
@@ -84,6 +85,8 @@ pub struct Options {
     pub workers: Vec<SocketAddr>,
     /// What is told while it lasts.
     pub watch: Watch,
+    /// Whether it is to end sooner.
+    pub interrupts: Interrupts,
 }
 
 /// How much of what readers get is examined.
@@ -234,6 +237,9 @@ pub enum RunError {
     /// The broker's process is gone.
     #[error(transparent)]
     Broker(#[from] BrokerProcessError),
+    /// Somebody wanted it to end before the load had begun, or did not want to wait for its end.
+    #[error("interrupted")]
+    Interrupted,
     /// The operating system gave no thread, socket or random bytes.
     #[error("{0}")]
     System(String),
@@ -250,6 +256,11 @@ pub(crate) enum Stage {
     Follow,
     /// Load, whose phases begin at this time.
     Load(u64),
+    /// The end of a load that began at one time, of which nothing more is published than was due up to the other.
+    Stop {
+        start_us: u64,
+        over_us: u64,
+    },
     /// Readers wait for what is still missing, and judge.
     Drain(Arc<Ledger>),
 }
@@ -258,7 +269,8 @@ impl Stage {
     const JOIN: u8 = 1;
     const FOLLOW: u8 = 2;
     const LOAD: u8 = 3;
-    const DRAIN: u8 = 4;
+    const STOP: u8 = 4;
+    const DRAIN: u8 = 5;
 
     /// Its place in the order.
     const fn order(&self) -> u8 {
@@ -267,6 +279,7 @@ impl Stage {
             Self::Join => Self::JOIN,
             Self::Follow => Self::FOLLOW,
             Self::Load(_) => Self::LOAD,
+            Self::Stop { .. } => Self::STOP,
             Self::Drain(_) => Self::DRAIN,
         }
     }
@@ -274,7 +287,7 @@ impl Stage {
     /// When the load begins, once that is known. Without any load there is none.
     const fn load_start_us(&self) -> Option<u64> {
         match self {
-            Self::Load(start_us) => Some(*start_us),
+            Self::Load(start_us) | Self::Stop { start_us, .. } => Some(*start_us),
             Self::Drain(_) => Some(0),
             _ => None,
         }
@@ -327,10 +340,10 @@ impl Shared {
     }
 }
 
-/// Runs the load and measures it.
+/// Runs the load and measures it. What ends it once it has begun stands in the report.
 ///
 /// # Errors
-/// When the load cannot be built up, or the broker goes away for good.
+/// When the load cannot be built up.
 pub async fn run(options: Options) -> Result<Report, RunError> {
     let Options {
         target,
@@ -340,12 +353,13 @@ pub async fn run(options: Options) -> Result<Report, RunError> {
         mut spec,
         workers,
         watch,
+        interrupts,
     } = options;
     spec.processes = 1 + workers.len();
     spec.check()?;
     make_room(&spec, &target)?;
     let shared = Arc::new(Shared::new(target, tokens, roots, spec, 0));
-    let measured = lead::lead(&shared, broker.as_ref(), &workers, watch).await?;
+    let measured = lead::lead(&shared, broker, &workers, interrupts, watch).await?;
     Ok(report::report(&shared, measured))
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use broker::Broker;
 use rialto_loadgen::broker_process::BrokerProcess;
 use rialto_loadgen::run::{
-    Check, Options, Pace, Part, Phase, PhaseKind, Report, RunError, Shape, Spec, run,
+    Check, Interrupts, Options, Pace, Part, Phase, PhaseKind, Report, RunError, Shape, Spec, run,
 };
 use rialto_loadgen::tokens::Tokens;
 use rialto_loadgen::watch::Watch;
@@ -54,6 +54,7 @@ fn options(target: &str) -> Options {
         },
         workers: Vec::new(),
         watch: Watch::silent(),
+        interrupts: Interrupts::never(),
     }
 }
 

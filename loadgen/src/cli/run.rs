@@ -12,12 +12,14 @@ use clap::Args;
 use rialto_loadgen::broker_process::BrokerProcess;
 use rialto_loadgen::page::page;
 use rialto_loadgen::run::{
-    self, Check, Options, Pace, Part, Phase, PhaseKind, Report, Shape, Size, Spec,
+    self, Check, Interrupts, Options, Pace, Part, Phase, PhaseKind, Report, Shape, Size, Spec,
 };
 use rialto_loadgen::scenario::{IN_FLIGHT_DEFAULT, Scenario};
 use rialto_loadgen::threshold::Threshold;
 use rialto_loadgen::watch::Watch;
 use tokio::runtime::Builder;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 
 use super::target::{TargetArgs, duration};
 use super::telling::{check_report, tell_findings, tell_latencies, write};
@@ -173,10 +175,10 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<bool> {
         spec,
         workers: [workers.addresses(), args.coordinate.as_slice()].concat(),
         watch: Watch::fitting(),
+        interrupts: runtime.block_on(async { interrupts() })?,
         target: args.to.target,
     };
     let mut report = runtime.block_on(run::run(options))?;
-    workers.join()?;
     let mut untold = None;
     for threshold in &fail_if {
         match threshold.broken_by(&report) {
@@ -191,10 +193,26 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<bool> {
     }
     tell(&report);
     // The load was made, so what was measured is told before what cannot be judged.
+    if let Some(reason) = &report.ended_early {
+        bail!("{reason}: the report tells what was measured until then");
+    }
     if let Some(error) = untold {
         return Err(error.into());
     }
+    workers.join()?;
     Ok(report.clean && report.passed_thresholds.is_empty())
+}
+
+/// Ctrl-C, and the signal by which others end a process; within a runtime.
+fn interrupts() -> std::io::Result<Interrupts> {
+    let (sender, receiver) = mpsc::channel(1);
+    for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
+        let (mut signals, sender) = (signal(kind)?, sender.clone());
+        tokio::spawn(async move {
+            while signals.recv().await.is_some() && sender.send(()).await.is_ok() {}
+        });
+    }
+    Ok(Interrupts::from(receiver))
 }
 
 /// Flags and scenario as one load.

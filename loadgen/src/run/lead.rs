@@ -1,8 +1,11 @@
 //! The coordinator: leads the crew through the stages, and takes samples while the load lasts.
 
+use std::future::pending;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::sync::mpsc;
 
 use super::clock::micros;
 use super::crew::{Crew, Done};
@@ -10,6 +13,7 @@ use super::interval::Interval;
 use super::ledger::Ledger;
 use super::remote::Link;
 use super::samples::Sample;
+use super::schedule::Phase;
 use super::{RunError, Shared, Stage};
 use crate::broker_process::{BrokerProcess, Usage};
 use crate::checker::Violations;
@@ -27,13 +31,17 @@ const SAMPLE: Duration = Duration::from_secs(1);
 /// What was measured.
 #[derive(Debug, Default)]
 pub(super) struct Measured {
+    /// Those that have begun.
     pub(super) phases: Vec<MeasuredPhase>,
     pub(super) samples: Vec<Sample>,
     /// Over the whole run, the wait for the last answers included.
     pub(super) total: Interval,
-    pub(super) violations: Violations,
+    /// None: the run ended before readers had judged.
+    pub(super) violations: Option<Violations>,
     pub(super) problems: Vec<String>,
     pub(super) client: Option<Usage>,
+    /// Why the run did not come to its end.
+    pub(super) ended_early: Option<String>,
 }
 
 /// A phase, in the order of [`super::Spec::phases`].
@@ -44,25 +52,91 @@ pub(super) struct MeasuredPhase {
     pub(super) broker: Option<Usage>,
 }
 
-/// Leads a run to its end.
+/// The wish that a run should end sooner, such as by Ctrl-C: the first time what is under way is still waited for and judged, the
+/// second time it is not.
+#[derive(Debug)]
+pub struct Interrupts(mpsc::Receiver<()>);
+
+impl Interrupts {
+    /// One for each that is received.
+    #[must_use]
+    pub const fn from(receiver: mpsc::Receiver<()>) -> Self {
+        Self(receiver)
+    }
+
+    /// None.
+    #[must_use]
+    pub fn never() -> Self {
+        Self(mpsc::channel(1).1)
+    }
+
+    /// The next one.
+    async fn next(&mut self) {
+        if self.0.recv().await.is_none() {
+            pending().await
+        }
+    }
+}
+
+/// Leads a run to its end. Once the load has begun what was measured is given in any case.
 pub(super) async fn lead(
     shared: &Arc<Shared>,
-    broker: Option<&BrokerProcess>,
+    broker: Option<BrokerProcess>,
     workers: &[SocketAddr],
-    mut watch: Watch,
+    mut interrupts: Interrupts,
+    watch: Watch,
 ) -> Result<Measured, RunError> {
+    let mut total = Interval::default();
+    let crew = tokio::select! {
+        crew = build_up(shared, workers, &mut total, &watch) => crew?,
+        () = interrupts.next() => return Err(RunError::Interrupted),
+    };
+    let lead_time = if workers.is_empty() {
+        LEAD_TIME
+    } else {
+        LEAD_TIME_AFAR
+    };
+    let mut load = Load {
+        shared,
+        crew,
+        interrupts,
+        watch,
+        watched: Watched::new(broker),
+        start_us: shared.clock.now_us() + micros(lead_time),
+        said: Vec::new(),
+        measured: Measured {
+            total,
+            ..Measured::default()
+        },
+    };
+    let ended = load.run().await;
+    let mut measured = load.measured;
+    measured.total.add(&load.crew.take());
+    if let Err(error) = ended {
+        measured.ended_early.get_or_insert(error.to_string());
+    }
+    Ok(measured)
+}
+
+/// Everybody connects, and conversations are opened and followed.
+async fn build_up(
+    shared: &Arc<Shared>,
+    workers: &[SocketAddr],
+    total: &mut Interval,
+    watch: &Watch,
+) -> Result<Crew, RunError> {
     let spec = &shared.spec;
     let mut links = Vec::new();
     for (process, worker) in (1..).zip(workers) {
         links.push(Link::open(*worker, spec, process).await?);
     }
     let mut crew = Crew::start(shared, links)?;
-    let conversations = shared.plan.conversations();
     watch.stage(&format!(
-        "{conversations} conversations for {} publishers",
+        "{} conversations for {} publishers",
+        shared.plan.conversations(),
         spec.publishers
     ));
-    crew.all().await?;
+    connected(&mut crew, total, spec.publishers, watch).await?;
     crew.begin(Stage::Join);
     crew.all().await?;
     watch.stage(&format!(
@@ -70,45 +144,8 @@ pub(super) async fn lead(
         spec.readers, spec.connections
     ));
     crew.begin(Stage::Follow);
-    let mut total = crew.take();
-    connected(&mut crew, &mut total, spec.connections, &watch).await?;
-    let mut measured = Measured {
-        total,
-        ..Measured::default()
-    };
-    let lead_time = if workers.is_empty() {
-        LEAD_TIME
-    } else {
-        LEAD_TIME_AFAR
-    };
-    let start_us = shared.clock.now_us() + micros(lead_time);
-    crew.begin(Stage::Load(start_us));
-    let sampling = Sampling {
-        shared,
-        broker,
-        start_us,
-    };
-    let mut published = sampling.run(&mut crew, &mut watch, &mut measured).await?;
-    watch.stage("waiting for what is under way");
-    while published.len() < crew.len() {
-        published.push(crew.next().await?);
-    }
-    let mut accounts = Vec::new();
-    for done in published {
-        if let Done::Published(more, problems) = done {
-            accounts.extend(more);
-            measured.problems.extend(problems);
-        }
-    }
-    let ledger = Ledger::new(conversations, accounts);
-    crew.begin(Stage::Drain(Arc::new(ledger)));
-    for done in crew.all().await? {
-        if let Done::Judged(violations) = done {
-            measured.violations.add(&violations);
-        }
-    }
-    measured.total.add(&crew.take());
-    Ok(measured)
+    connected(&mut crew, total, spec.connections, watch).await?;
+    Ok(crew)
 }
 
 /// Waits until all threads have their connections, and tells how many there are.
@@ -137,72 +174,168 @@ pub(crate) async fn connected(
     Ok(())
 }
 
-/// Taking of samples.
-struct Sampling<'a> {
-    shared: &'a Shared,
-    broker: Option<&'a BrokerProcess>,
-    start_us: u64,
+/// The broker's process, as long as there is one.
+struct Watched {
+    process: Option<BrokerProcess>,
+    before: Option<Usage>,
 }
 
-impl Sampling<'_> {
-    /// Until the last phase has ended; gives what threads said meanwhile.
-    async fn run(
-        &self,
-        crew: &mut Crew,
-        watch: &mut Watch,
-        measured: &mut Measured,
-    ) -> Result<Vec<Done>, RunError> {
-        let usage = || self.broker.map(BrokerProcess::usage).transpose();
-        let clock = self.shared.clock;
-        let mut said = Vec::new();
-        self.wait_until(self.start_us, crew, &mut said).await?;
-        let own = BrokerProcess::of(std::process::id()).ok();
-        let own_usage = || own.as_ref().and_then(|own| own.usage().ok());
-        let own_before = own_usage();
-        let (mut before, mut from_us) = (usage()?, clock.now_us());
-        let mut phase_start_us = self.start_us;
-        for (index, phase) in self.shared.spec.phases.iter().enumerate() {
-            let phase_end_us = phase_start_us + micros(phase.duration);
-            let mut whole = MeasuredPhase::default();
-            let mut next_us = phase_start_us;
-            while next_us < phase_end_us {
-                next_us = (next_us + micros(SAMPLE)).min(phase_end_us);
-                self.wait_until(next_us, crew, &mut said).await?;
-                let (interval, now_us, after) = (crew.take(), clock.now_us(), usage()?);
-                let used = after.zip(before).map(|(after, before)| after.since(before));
-                let seconds = (now_us - from_us) as f64 / 1e6;
-                let at_s = (now_us - self.start_us) as f64 / 1e6;
-                let sample = Sample::of(&interval, phase, at_s, seconds, used);
-                watch.sample(&self.shared.spec.phases, index, &sample);
-                measured.samples.push(sample);
-                whole.interval.add(&interval);
-                whole.seconds += seconds;
-                whole.broker = used.map(|used| used.after(whole.broker));
-                (before, from_us) = (after, now_us);
-            }
-            measured.total.add(&whole.interval);
-            measured.phases.push(whole);
-            phase_start_us = phase_end_us;
+impl Watched {
+    fn new(process: Option<BrokerProcess>) -> Self {
+        Self {
+            process,
+            before: None,
         }
-        measured.client = own_usage()
-            .zip(own_before)
-            .map(|(after, before)| after.since(before));
-        Ok(said)
     }
 
-    /// Waits for a time; what threads say meanwhile is kept, and a failure ends the wait.
-    async fn wait_until(
-        &self,
-        at_us: u64,
-        crew: &mut Crew,
-        said: &mut Vec<Done>,
-    ) -> Result<(), RunError> {
+    /// What it has used since the last time; none the first time, and once it is gone, which `problems` hears.
+    fn used(&mut self, problems: &mut Vec<String>) -> Option<Usage> {
+        let now = self.process.as_ref()?.usage();
+        let now = now
+            .inspect_err(|error| {
+                problems.push(format!("the broker was watched no longer: {error}"));
+                self.process = None;
+            })
+            .ok()?;
+        let before = self.before.replace(now)?;
+        Some(now.since(before))
+    }
+}
+
+/// The load, and what is measured of it.
+struct Load<'a> {
+    shared: &'a Shared,
+    crew: Crew,
+    interrupts: Interrupts,
+    watch: Watch,
+    watched: Watched,
+    start_us: u64,
+    /// What threads have said meanwhile.
+    said: Vec<Done>,
+    measured: Measured,
+}
+
+impl Load<'_> {
+    /// From the first message to the verdict.
+    async fn run(&mut self) -> Result<(), RunError> {
+        let own = BrokerProcess::of(std::process::id()).ok();
+        let own_usage = || own.as_ref().and_then(|own| own.usage().ok());
+        let before = own_usage();
+        self.crew.begin(Stage::Load(self.start_us));
+        let sampled = self.samples().await;
+        self.measured.client = own_usage()
+            .zip(before)
+            .map(|(after, before)| after.since(before));
+        sampled?;
+        while self.said.len() < self.crew.len() {
+            self.hear().await?;
+        }
+        let mut accounts = Vec::new();
+        for done in self.said.drain(..) {
+            if let Done::Published(more, problems) = done {
+                accounts.extend(more);
+                self.measured.problems.extend(problems);
+            }
+        }
+        let ledger = Ledger::new(self.shared.plan.conversations(), accounts);
+        self.crew.begin(Stage::Drain(Arc::new(ledger)));
+        while self.said.len() < self.crew.len() {
+            self.hear().await?;
+        }
+        let mut violations = Violations::default();
+        for done in &self.said {
+            if let Done::Judged(more) = done {
+                violations.add(more);
+            }
+        }
+        self.measured.violations = Some(violations);
+        Ok(())
+    }
+
+    /// Waits for what a thread says next.
+    async fn hear(&mut self) -> Result<(), RunError> {
+        tokio::select! {
+            done = self.crew.next() => self.said.push(done?),
+            () = self.interrupts.next() => return Err(RunError::Interrupted),
+        }
+        Ok(())
+    }
+
+    /// Takes samples until the last phase has ended.
+    async fn samples(&mut self) -> Result<(), RunError> {
+        let shared = self.shared;
+        let phases = &shared.spec.phases;
+        let mut goes_on = self.wait_until(self.start_us).await?;
+        let _ = self.watched.used(&mut self.measured.problems);
+        let mut from_us = shared.clock.now_us();
+        let mut end_us = self.start_us;
+        for (index, phase) in phases.iter().enumerate() {
+            if !goes_on {
+                break;
+            }
+            let mut next_us = end_us;
+            end_us += micros(phase.duration);
+            self.measured.phases.push(MeasuredPhase::default());
+            while goes_on && next_us < end_us {
+                next_us = (next_us + micros(SAMPLE)).min(end_us);
+                let waited = self.wait_until(next_us).await;
+                // Also of what came until something went wrong.
+                from_us = self.sample(index, phase, from_us);
+                goes_on = waited?;
+            }
+        }
+        if goes_on {
+            self.watch.stage("waiting for what is under way");
+        } else {
+            self.stop(end_us);
+        }
+        Ok(())
+    }
+
+    /// What has happened in this phase since `from_us`; when that ended.
+    fn sample(&mut self, index: usize, phase: &Phase, from_us: u64) -> u64 {
+        let (interval, now_us) = (self.crew.take(), self.shared.clock.now_us());
+        let measured = &mut self.measured;
+        let used = self.watched.used(&mut measured.problems);
+        let seconds = (now_us - from_us) as f64 / 1e6;
+        let at_s = (now_us - self.start_us) as f64 / 1e6;
+        let sample = Sample::of(&interval, phase, at_s, seconds, used);
+        self.watch.sample(&self.shared.spec.phases, index, &sample);
+        measured.samples.push(sample);
+        measured.total.add(&interval);
+        if let Some(whole) = measured.phases.last_mut() {
+            whole.interval.add(&interval);
+            whole.seconds += seconds;
+            whole.broker = Usage::both(whole.broker, used);
+        }
+        now_us
+    }
+
+    /// Nothing more is published than was due up to now.
+    fn stop(&mut self, end_us: u64) {
+        let over_us = self.shared.clock.now_us();
+        let second = |at_us: u64| at_us.saturating_sub(self.start_us) as f64 / 1e6;
+        self.measured.ended_early = Some(format!(
+            "interrupted after {:.1} s of load",
+            second(over_us.min(end_us))
+        ));
+        self.watch
+            .stage("interrupted: waiting for what is under way; once more to end at once");
+        self.crew.begin(Stage::Stop {
+            start_us: self.start_us,
+            over_us,
+        });
+    }
+
+    /// Waits for a time; whether nobody has interrupted. What threads say meanwhile is kept, and a failure ends the wait.
+    async fn wait_until(&mut self, at_us: u64) -> Result<bool, RunError> {
         let sleep = tokio::time::sleep(self.shared.clock.until(at_us));
         tokio::pin!(sleep);
         loop {
             tokio::select! {
-                () = &mut sleep => return Ok(()),
-                done = crew.next() => said.push(done?),
+                () = &mut sleep => return Ok(true),
+                () = self.interrupts.next() => return Ok(false),
+                done = self.crew.next() => self.said.push(done?),
             }
         }
     }

@@ -1,15 +1,16 @@
 //! What the connections of a thread share, and how each of them comes about and comes back.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rialto_protocol::ids::{DeviceId, UserId};
+use tokio::sync::watch;
 
 use super::interval::Tally;
 use super::schedule::Ends;
 use super::ticker::Ticker;
-use super::{RunError, Shared};
+use super::{RunError, Shared, Stage};
 use crate::wire::connection::{Connection, Identity, Scratch};
 use crate::wire::dial::Dialer;
 use crate::wire::lost::Lost;
@@ -26,6 +27,8 @@ pub(super) struct Local {
     pub(super) ticker: Ticker,
     /// Of the load's phases, once it is known when they begin.
     pub(super) ends: OnceCell<Ends>,
+    /// When nothing more will be due, once that is known.
+    pub(super) over_us: Cell<u64>,
 }
 
 /// A user on a device, who comes back as the same.
@@ -38,18 +41,27 @@ pub(super) struct Person {
 impl Local {
     /// The phases of the load begin at this time.
     pub(super) fn begin(&self, start_us: u64) {
-        self.ends
-            .get_or_init(|| Ends::of(&self.shared.phases, start_us));
+        let ends = Ends::of(&self.shared.phases, start_us);
+        self.over_us.set(ends.over_us());
+        self.ends.get_or_init(|| ends);
     }
 
-    /// Wakes all publishers when the load is over: those that wait for answers look from then on whether any come.
-    pub(super) async fn over(&self) {
-        let (clock, over_us) = (
-            self.shared.clock,
-            self.ends.get().map_or(0, Ends::over_us),
-        );
-        while clock.now_us() < over_us {
-            tokio::time::sleep(clock.until(over_us)).await;
+    /// Wakes all publishers when the load is over, by its phases or because it is stopped: those that wait for answers look from
+    /// then on whether any come.
+    pub(super) async fn over(&self, mut stage: watch::Receiver<Stage>) {
+        let clock = self.shared.clock;
+        let by_phases = async {
+            while clock.now_us() < self.over_us.get() {
+                tokio::time::sleep(clock.until(self.over_us.get())).await;
+            }
+        };
+        tokio::select! {
+            () = by_phases => {}
+            stopped = stage.wait_for(|stage| matches!(stage, Stage::Stop { .. })) => {
+                if let Ok(Stage::Stop { over_us, .. }) = stopped.as_deref() {
+                    self.over_us.set(self.over_us.get().min(*over_us));
+                }
+            }
         }
         self.ticker.wake_all();
     }
@@ -127,6 +139,7 @@ impl Local {
             tally: Tally::default(),
             ticker: Ticker::new(shared.clock, 0).unwrap(),
             ends: OnceCell::new(),
+            over_us: Cell::new(u64::MAX),
             shared,
         })
     }

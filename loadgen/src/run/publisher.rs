@@ -213,7 +213,7 @@ impl Publisher {
     /// Sends all that can be sent.
     fn fill(&mut self, connection: &mut Connection, pacing: &mut Pacing) -> Wait {
         let now_us = self.local.shared.clock.now_us();
-        let over_us = pacing.over_us();
+        let over_us = self.local.over_us.get();
         match self.send_due(connection, pacing, now_us) {
             Now::Wait(at_us) if now_us < over_us => Wait::Until(at_us),
             // That nothing comes is looked at when nothing more will be due.
@@ -232,14 +232,16 @@ impl Publisher {
             self.paused_until_us = 0;
             self.send_refused(connection, now_us);
         }
-        let credit = connection.in_flight_bytes_max();
+        let (credit, over_us) = (connection.in_flight_bytes_max(), self.local.over_us.get());
         loop {
             if self.window.frame_bytes() >= credit || connection.unwritten() >= UNWRITTEN_MAX {
                 return Now::Answer;
             }
             match pacing.next(now_us, self.window.open()) {
-                Now::Send(due_us) => self.send(connection, due_us, now_us),
-                other => return other,
+                Now::Send(due_us) if due_us < over_us => self.send(connection, due_us, now_us),
+                Now::Wait(at_us) if at_us < over_us => return Now::Wait(at_us),
+                Now::Answer => return Now::Answer,
+                Now::Send(_) | Now::Wait(_) | Now::End => return Now::End,
             }
         }
     }
@@ -262,7 +264,7 @@ impl Publisher {
                 count += 1;
             }
         }
-        let unsent = pacing.give_up();
+        let unsent = pacing.give_up(self.local.over_us.get());
         self.local.tally.current().failed += count + unsent;
         self.problem(|| {
             format!("{count} messages were not acknowledged, and {unsent} could not be sent")

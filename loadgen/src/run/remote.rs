@@ -42,6 +42,10 @@ enum Order {
     Join,
     Follow,
     Load(u64),
+    Stop {
+        start_us: u64,
+        over_us: u64,
+    },
     Drain(Ledger),
 }
 
@@ -159,6 +163,10 @@ pub(super) fn lead(link: Link, mut stage: watch::Receiver<Stage>, tally: Tally, 
                         Stage::Join => Order::Join,
                         Stage::Follow => Order::Follow,
                         Stage::Load(start_us) => Order::Load(*start_us),
+                        Stage::Stop { start_us, over_us } => Order::Stop {
+                            start_us: *start_us,
+                            over_us: *over_us,
+                        },
                         Stage::Drain(ledger) => Order::Drain(ledger.as_ref().clone()),
                     };
                     if let Err(problem) = say(&mut writer, &order).await {
@@ -239,6 +247,7 @@ async fn carry(
                 Order::Join => Stage::Join,
                 Order::Follow => Stage::Follow,
                 Order::Load(start_us) => Stage::Load(start_us),
+                Order::Stop { start_us, over_us } => Stage::Stop { start_us, over_us },
                 Order::Drain(ledger) => Stage::Drain(Arc::new(ledger)),
             }),
             done = crew.next() => {

@@ -16,6 +16,8 @@ use crate::latency::Percentiles;
 const PROBLEMS_MAX: usize = 10;
 /// What is checked when nobody reads.
 const ACKNOWLEDGEMENTS: &str = "acknowledgements";
+/// What is checked when readers have not come to judge.
+const UNFINISHED: &str = "unfinished";
 
 /// The report, as it is written in JSON. Counts and latencies at its top are those of all measured phases together: of the
 /// messages that were due in them, whenever they came. Rates are of what came while they lasted.
@@ -44,7 +46,7 @@ pub struct Report {
     pub burst: usize,
     /// Bytes of a body.
     pub size: String,
-    /// How much was examined: full, sampled=N or off; acknowledgements when nobody read.
+    /// How much was examined: full, sampled=N or off; acknowledgements when nobody read, unfinished when nobody has judged.
     pub check: String,
     /// Measured time, seconds.
     pub duration_s: f64,
@@ -78,7 +80,10 @@ pub struct Report {
     pub client: Option<Usage>,
     /// What grew while the load lasted; none when it lasted less than 4 seconds.
     pub growth: Option<Growth>,
-    /// No violation, and nothing failed.
+    /// Why it ended before its time, in words: there is no verdict then.
+    #[serde(default)]
+    pub ended_early: Option<String>,
+    /// No violation, nothing failed, and it came to its end.
     pub clean: bool,
     /// Thresholds that were passed, in words.
     pub passed_thresholds: Vec<String>,
@@ -138,12 +143,21 @@ impl Stretch {
         }
     }
 
+    /// So many a second; 0 when it did not last.
+    fn per_s(&self, count: u64) -> f64 {
+        if self.seconds > 0.0 {
+            count as f64 / self.seconds
+        } else {
+            0.0
+        }
+    }
+
     fn add(&mut self, other: &Self) {
         self.seconds += other.seconds;
         self.published += other.published;
         self.delivered += other.delivered;
         self.due.add(&other.due);
-        self.broker = other.broker.map(|used| used.after(self.broker));
+        self.broker = Usage::both(self.broker, other.broker);
     }
 }
 
@@ -162,7 +176,8 @@ pub(super) fn report(shared: &Shared, mut measured: Measured) -> Report {
         .map(|(of, stretch)| phase_report(of, stretch))
         .collect();
     measured.problems.truncate(PROBLEMS_MAX);
-    let violations_total = measured.violations.total();
+    let violations = measured.violations.unwrap_or_default();
+    let violations_total = violations.total();
     Report {
         target: shared.target.to_string(),
         connections: spec.connections,
@@ -185,15 +200,15 @@ pub(super) fn report(shared: &Shared, mut measured: Measured) -> Report {
         }),
         burst: spec.burst,
         size: spec.size.to_string(),
-        check: checked(spec),
+        check: checked(spec, measured.violations.is_some()),
         duration_s: all.seconds,
         published: all.due.published,
-        published_per_s: all.published as f64 / all.seconds,
+        published_per_s: all.per_s(all.published),
         delivered: all.due.delivered,
-        delivered_per_s: all.delivered as f64 / all.seconds,
+        delivered_per_s: all.per_s(all.delivered),
         ack_ms: all.due.acks.percentiles(),
         delivery_ms: all.due.deliveries.percentiles(),
-        violations: measured.violations,
+        violations,
         violations_total,
         failed: measured.total.failed,
         refused: measured.total.refused,
@@ -202,7 +217,10 @@ pub(super) fn report(shared: &Shared, mut measured: Measured) -> Report {
         broker: all.broker,
         client: measured.client,
         growth: growth(&spec.phases, &measured.samples),
-        clean: violations_total == 0 && measured.total.failed == 0,
+        clean: violations_total == 0
+            && measured.total.failed == 0
+            && measured.ended_early.is_none(),
+        ended_early: measured.ended_early,
         passed_thresholds: Vec::new(),
         phases,
         samples: measured.samples,
@@ -216,9 +234,9 @@ fn phase_report(phase: &Phase, stretch: &Stretch) -> PhaseReport {
         pace: phase.pace.to_string(),
         duration_s: stretch.seconds,
         published: stretch.due.published,
-        published_per_s: stretch.published as f64 / stretch.seconds,
+        published_per_s: stretch.per_s(stretch.published),
         delivered: stretch.due.delivered,
-        delivered_per_s: stretch.delivered as f64 / stretch.seconds,
+        delivered_per_s: stretch.per_s(stretch.delivered),
         ack_ms: stretch.due.acks.percentiles(),
         delivery_ms: stretch.due.deliveries.percentiles(),
         broker: stretch.broker,
@@ -240,9 +258,10 @@ fn growth(phases: &[Phase], samples: &[Sample]) -> Option<Growth> {
 }
 
 /// What was examined. Without readers nobody looks at a message, and all that is known is that each was acknowledged.
-fn checked(spec: &Spec) -> String {
-    match spec.readers {
-        0 => ACKNOWLEDGEMENTS.to_owned(),
+fn checked(spec: &Spec, judged: bool) -> String {
+    match (spec.readers, judged) {
+        (_, false) => UNFINISHED.to_owned(),
+        (0, true) => ACKNOWLEDGEMENTS.to_owned(),
         _ => spec.check.to_string(),
     }
 }
@@ -318,7 +337,10 @@ mod tests {
 
     /// What came in each phase, a second long, and behind the last one.
     fn measured(phases: Vec<Interval>, behind: &Interval) -> Measured {
-        let mut measured = Measured::default();
+        let mut measured = Measured {
+            violations: Some(Violations::default()),
+            ..Measured::default()
+        };
         for interval in phases {
             measured.total.add(&interval);
             measured.phases.push(MeasuredPhase {
@@ -382,6 +404,22 @@ mod tests {
         );
         let by_phase: Vec<u64> = report.phases.iter().map(|phase| phase.published).collect();
         assert_eq!(by_phase, [100, 100, 100]);
+    }
+
+    #[test]
+    fn what_ended_early_tells_what_was_measured_and_gives_no_verdict() {
+        let shared = shared(vec![phase("load", true), phase("end", true)], 1);
+        let mut measured = measured(vec![came(0, 60, 1)], &came(0, 40, 1));
+        measured.violations = None;
+        measured.ended_early = Some("the broker is gone".into());
+        let found = report(&shared, measured);
+        assert_eq!((found.published, found.phases.len()), (100, 1));
+        assert_eq!((found.check.as_str(), found.clean), ("unfinished", false));
+        assert_eq!(found.ended_early.as_deref(), Some("the broker is gone"));
+        let nothing = report(&shared, Measured::default());
+        let text = serde_json::to_string(&nothing).unwrap();
+        let again: Report = serde_json::from_str(&text).unwrap();
+        assert_eq!(again.published_per_s, 0.0, "a number, not null");
     }
 
     #[test]

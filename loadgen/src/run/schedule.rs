@@ -78,8 +78,6 @@ pub struct Phase {
 #[derive(Clone, Debug)]
 pub(super) struct Pacing {
     phases: Arc<[Phase]>,
-    /// When the last phase ends.
-    over_us: u64,
     /// The phase, when it begins, and the next message in it.
     at: usize,
     start_us: u64,
@@ -114,9 +112,7 @@ impl Pacing {
     ) -> Self {
         let burst = burst as u64;
         let first = index as u64 * burst;
-        let ends = Ends::of(&phases, start_us);
         Self {
-            over_us: ends.over_us().max(start_us),
             phases,
             at: 0,
             start_us,
@@ -172,21 +168,17 @@ impl Pacing {
         self.left = self.burst;
     }
 
-    /// When nothing more will be due.
-    pub(super) const fn over_us(&self) -> u64 {
-        self.over_us
-    }
-
-    /// Gives up the messages that were or will be due and are not sent; how many they are.
-    pub(super) fn give_up(&mut self) -> u64 {
+    /// Gives up the messages that are due before `over_us` and are not sent; how many they are.
+    pub(super) fn give_up(&mut self, over_us: u64) -> u64 {
         let mut messages = 0;
         while let Some(phase) = self.phases.get(self.at) {
             let duration_us = super::clock::micros(phase.duration);
             if let Pace::Rate { from, to } = phase.pace {
+                let end_us = duration_us.min(over_us.saturating_sub(self.start_us));
                 let due = |turn: u64| {
                     let number = self.next + turn * self.stride;
                     offset_us(from, to, phase.duration, number)
-                        .is_some_and(|offset_us| offset_us < duration_us)
+                        .is_some_and(|offset_us| offset_us < end_us)
                 };
                 let area = (from + to) / 2.0 * phase.duration.as_secs_f64();
                 // Not negative, and a saturating cast.
@@ -380,17 +372,18 @@ mod tests {
             for publisher in 0..7 {
                 let whole = times_in_turns(&phases[..3], (publisher, 7), burst).len() as u64;
                 let mut pacing = Pacing::new(phases.clone(), 1_000_000, (publisher, 7), burst);
-                assert_eq!(pacing.over_us(), 6_000_000);
                 let mut sent = 0;
                 while sent < 5
                     && let Now::Send(_) = pacing.next(1_500_000, 0)
                 {
                     sent += 1;
                 }
-                assert_eq!(sent + pacing.give_up(), whole);
+                assert_eq!(sent + pacing.give_up(u64::MAX), whole);
                 assert_eq!(pacing.next(9_000_000, 0), Now::End);
             }
         }
+        let mut stopped = Pacing::new(phases, 1_000_000, (0, 1), 1);
+        assert_eq!(stopped.give_up(1_500_000), 50);
     }
 
     #[test]

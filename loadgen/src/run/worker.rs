@@ -1,6 +1,6 @@
 //! One thread of the load: a runtime of its own, its connections, and its way through the stages.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -61,6 +61,7 @@ async fn stages(mut task: Task) -> Result<Violations, RunError> {
             .map_err(|error| RunError::System(format!("no timer: {error}")))?,
         shared: task.shared.clone(),
         ends: OnceCell::new(),
+        over_us: Cell::new(u64::MAX),
     });
     let publishers = open(&local, &task.publishers).await?;
     task.next(Stage::JOIN).await?;
@@ -94,7 +95,8 @@ async fn stages(mut task: Task) -> Result<Violations, RunError> {
     let ticking = local.clone();
     let ticker = tokio::task::spawn_local(async move { ticking.ticker.run().await });
     let ending = local.clone();
-    let over = tokio::task::spawn_local(async move { ending.over().await });
+    let stage = task.stage.clone();
+    let over = tokio::task::spawn_local(async move { ending.over(stage).await });
     let (mut accounts, mut problems) = (Vec::new(), Vec::new());
     for published in publishing {
         let published = published.await.map_err(|error| failed(&error))??;

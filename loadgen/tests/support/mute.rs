@@ -4,15 +4,28 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
 use std::thread;
 
+use bytes::Bytes;
 use prost::Message;
 use rialto_protocol::frame::{self, FrameKind, HEADER_BYTES, LENGTH_BYTES};
 use rialto_protocol::ids::RequestId;
 use rialto_protocol::v1;
 
-/// What is answered to the Publish with this request id.
-pub(crate) type Answer = fn(u32) -> Option<v1::Receipt>;
+/// The frame that answers the Publish with this request id; none: nothing does.
+pub(crate) type Answer = Arc<dyn Fn(u32) -> Option<Bytes> + Send + Sync>;
+
+/// A frame with one receipt.
+pub(crate) fn receipt(request_id: u32, receipt: v1::Receipt) -> Option<Bytes> {
+    let receipts = vec![v1::Receipt {
+        request_id,
+        ..receipt
+    }];
+    let published = v1::Published { receipts };
+    let id = RequestId(request_id);
+    Some(frame::encode(FrameKind::Published, id, &published))
+}
 
 /// Serves for as long as the test lasts, with these words of welcome; the target.
 pub(crate) fn serve(welcome: v1::Welcome, answer: Answer) -> String {
@@ -20,15 +33,15 @@ pub(crate) fn serve(welcome: v1::Welcome, answer: Answer) -> String {
     let target = format!("tcp://{}", listener.local_addr().unwrap());
     thread::spawn(move || {
         for stream in listener.incoming() {
-            let welcome = welcome.clone();
+            let (welcome, answer) = (welcome.clone(), answer.clone());
             // The client goes away as it likes.
-            thread::spawn(move || drop(speak(stream.unwrap(), &welcome, answer)));
+            thread::spawn(move || drop(speak(stream.unwrap(), &welcome, &answer)));
         }
     });
     target
 }
 
-fn speak(mut stream: TcpStream, welcome: &v1::Welcome, answer: Answer) -> std::io::Result<()> {
+fn speak(mut stream: TcpStream, welcome: &v1::Welcome, answer: &Answer) -> std::io::Result<()> {
     loop {
         let mut header = [0; HEADER_BYTES];
         stream.read_exact(&mut header)?;
@@ -58,14 +71,10 @@ fn speak(mut stream: TcpStream, welcome: &v1::Welcome, answer: Answer) -> std::i
                 frame::encode(FrameKind::Subscribed, id, &v1::Subscribed { results })
             }
             FrameKind::Publish => {
-                let Some(receipt) = answer(request_id) else {
+                let Some(reply) = answer(request_id) else {
                     continue;
                 };
-                let receipts = vec![v1::Receipt {
-                    request_id,
-                    ..receipt
-                }];
-                frame::encode(FrameKind::Published, id, &v1::Published { receipts })
+                reply
             }
             _ => return Err(ErrorKind::Unsupported.into()),
         };

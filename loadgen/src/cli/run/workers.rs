@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, bail};
@@ -29,6 +30,8 @@ impl Workers {
             let child = Command::new(&program)
                 .args(["run", "--worker", "127.0.0.1:0"])
                 .args(to.as_flags())
+                // A Ctrl-C is for the one that leads them.
+                .process_group(0)
                 .stdin(Stdio::null())
                 .stdout(Stdio::piped())
                 .spawn()
