@@ -12,8 +12,8 @@ use ring::signature::{Ed25519KeyPair, KeyPair};
 use rustls_pki_types::PrivatePkcs8KeyDer;
 use rustls_pki_types::pem::PemObject;
 
-/// How long a token is good for: longer than any run.
-const LIFE_S: u64 = 24 * 60 * 60;
+/// How long a token is good for: longer than any run, because a session ends with its token.
+const LIFE_S: u64 = 400 * 24 * 60 * 60;
 /// Alphabet of base64url (RFC 4648, section 5).
 const BASE64URL: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
