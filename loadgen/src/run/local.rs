@@ -111,6 +111,8 @@ impl Local {
         if lost.is_for_good() {
             return Err(RunError::Connect(lost));
         }
+        // What the connection rests on may have been refused for now, such as a subscription.
+        tokio::time::sleep(Duration::from_millis(lost.retry_after_ms().into())).await;
         let connection = self.connect(person).await?;
         self.tally.current().reconnects += 1;
         Ok(connection)
