@@ -35,12 +35,12 @@ pub fn page(report: &Report) -> String {
          <title>{title}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<h1>{title}</h1>\n",
         title = escaped(&title)
     );
+    html += &findings(report);
     html += &summary(report);
     html += &phases(report);
     for plot in plots(report) {
         html += &plot.svg();
     }
-    html += &findings(report);
     html += "</body>\n</html>\n";
     html
 }
@@ -101,6 +101,19 @@ fn summary(report: &Report) -> String {
                 format!("{:.2} s of processor time, {memory}", usage.cpu_s),
             ));
         }
+    }
+    if let Some(growth) = report.growth {
+        let grown = [
+            ("memory", growth.rss),
+            ("open files", growth.open_files),
+            ("ack p99", Some(growth.ack_p99)),
+            ("delivery p99", growth.delivery_p99),
+        ];
+        let words = grown
+            .into_iter()
+            .filter_map(|(what, ratio)| Some(format!("{what} {:.2}", ratio?)));
+        let words: Vec<String> = words.collect();
+        all.push(("last quarter by first", words.join(", ")));
     }
     rows(&mut html, &all);
     html
@@ -163,10 +176,12 @@ fn plots(report: &Report) -> Vec<Plot> {
         borders: borders.clone(),
     };
     let latencies = |title: &str, of: fn(&Sample) -> &Percentiles| {
+        // A second in which nothing came has no latency: 0 would show a stall as the best of times.
+        let some = |ms: f64| (ms > 0.0).then_some(ms);
         let lines = vec![
-            line("p50", 0, &|sample| Some(of(sample).p50)),
-            line("p99", 1, &|sample| Some(of(sample).p99)),
-            line("p999", 2, &|sample| Some(of(sample).p999)),
+            line("p50", 0, &|sample| some(of(sample).p50)),
+            line("p99", 1, &|sample| some(of(sample).p99)),
+            line("p999", 2, &|sample| some(of(sample).p999)),
         ];
         plot(title, show_ms as fn(f64) -> String, lines)
     };
@@ -219,24 +234,87 @@ fn show_ms(ms: f64) -> String {
     format!("{} ms", units::count(ms))
 }
 
+/// Words under one name.
+fn named<'a>(name: &'a str, words: &[String]) -> Vec<(&'a str, String)> {
+    words.iter().map(|words| (name, words.clone())).collect()
+}
+
+/// What a reader of the page has to know first.
 fn findings(report: &Report) -> String {
-    let mut found: Vec<(&str, String)> = report
-        .violations
-        .named()
-        .into_iter()
-        .filter(|(_, count)| *count > 0)
-        .map(|(name, count)| (name, count.to_string()))
-        .collect();
+    let mut found = named("no verdict", report.ended_early.as_slice());
+    found.extend(named("threshold passed", &report.passed_thresholds));
+    let violations = report.violations.named().into_iter();
     found.extend(
-        report
-            .problems
-            .iter()
-            .map(|words| ("refusal", words.clone())),
+        violations
+            .filter(|(_, count)| *count > 0)
+            .map(|(name, count)| (name, count.to_string())),
     );
+    found.extend(named("problem", &report.problems));
     if found.is_empty() {
         return String::new();
     }
     let mut html = String::from("<h2 class=\"bad\">Findings</h2>\n");
     rows(&mut html, &found);
     html
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checker::Violations;
+    use crate::run::PhaseReport;
+
+    fn sample(second: u32, p99: f64) -> Sample {
+        let mut sample = Sample {
+            at_s: f64::from(second),
+            seconds: 1.0,
+            ..Sample::default()
+        };
+        sample.ack_ms.p99 = p99;
+        sample
+    }
+
+    #[test]
+    fn everything_that_was_found_is_told() {
+        let report = Report {
+            ended_early: Some("interrupted".into()),
+            passed_thresholds: vec!["p99>5ms: it is 6 ms".into()],
+            violations: Violations {
+                lost: 7,
+                ..Violations::default()
+            },
+            problems: vec!["refused with 401".into()],
+            ..Report::default()
+        };
+        let html = page(&report);
+        for words in [
+            "interrupted",
+            "p99&gt;5ms: it is 6 ms",
+            "<td>lost</td><td>7</td>",
+            "refused with 401",
+        ] {
+            assert!(html.contains(words), "{words}");
+        }
+        assert!(!page(&Report::default()).contains("Findings"));
+    }
+
+    #[test]
+    fn a_stall_is_not_drawn_as_no_latency() {
+        let report = Report {
+            samples: vec![
+                sample(1, 2.0),
+                sample(2, 0.0),
+                sample(3, 2000.0),
+                sample(4, 2.0),
+            ],
+            phases: vec![PhaseReport {
+                duration_s: 4.0,
+                ..PhaseReport::default()
+            }],
+            ..Report::default()
+        };
+        let plots = plots(&report);
+        let seconds: Vec<f64> = plots[1].lines[1].points.iter().map(|point| point.0).collect();
+        assert_eq!(seconds, [1.0, 3.0, 4.0]);
+    }
 }

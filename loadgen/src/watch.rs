@@ -106,15 +106,17 @@ impl Watch {
 /// A sample in one line.
 fn line(sample: &Sample) -> String {
     let mut line = format!(
-        "{:>6.0} s {}: {} published/s, {} delivered/s, ack p50 {:.3} p99 {:.3} ms",
+        "{:>6.0} s {}: {} published/s, {} delivered/s",
         sample.at_s,
         sample.phase,
         units::count(sample.published_per_s),
         units::count(sample.delivered_per_s),
-        sample.ack_ms.p50,
-        sample.ack_ms.p99,
     );
-    // Writing to a string does not fail.
+    // Of nothing there is no latency; and writing to a string does not fail.
+    if sample.published_per_s > 0.0 {
+        let Percentiles { p50, p99, .. } = sample.ack_ms;
+        let _ = write!(line, ", ack p50 {p50:.3} p99 {p99:.3} ms");
+    }
     if sample.delivered_per_s > 0.0 {
         let _ = write!(line, ", delivery p99 {:.3} ms", sample.delivery_ms.p99);
     }
@@ -219,6 +221,9 @@ impl Drop for Live {
 }
 
 fn percentiles(ms: &Percentiles) -> String {
+    if ms.max == 0.0 {
+        return "nothing came".to_owned();
+    }
     format!(
         "p50 {:.3}  p90 {:.3}  p99 {:.3}  p999 {:.3}  max {:.3} ms",
         ms.p50, ms.p90, ms.p99, ms.p999, ms.max
@@ -264,6 +269,8 @@ mod tests {
             published_per_s: 20_000.0,
             ..Sample::default()
         };
+        let words = line(&Sample::default());
+        assert!(!words.contains("ack"), "{words}");
         let words = line(&quiet);
         assert!(words.contains("load: 20.0k published/s"), "{words}");
         assert!(

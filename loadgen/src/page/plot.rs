@@ -9,9 +9,13 @@ const HEIGHT: f64 = 240.0;
 const LEFT: f64 = 70.0;
 const RIGHT: f64 = 10.0;
 const TOP: f64 = 24.0;
-const BOTTOM: f64 = 24.0;
+const BOTTOM: f64 = 40.0;
 /// Horizontal lines, the lowest at 0.
 const STEPS: u32 = 4;
+/// Times that are written below, about.
+const TIMES: f64 = 8.0;
+/// Room for a letter.
+const LETTER: f64 = 7.0;
 /// Points that are drawn of a line: more cannot be seen.
 const POINTS_MAX: usize = 1_800;
 
@@ -61,24 +65,33 @@ impl Plot {
                 escaped(&(self.show)(value))
             );
         }
+        let mut free = 0.0;
         for (at_s, name) in &self.borders {
             let at = x(*at_s);
             let _ = writeln!(
                 svg,
-                "<line class=\"phase\" x1=\"{at:.1}\" y1=\"{TOP}\" x2=\"{at:.1}\" y2=\"{:.1}\"/>\
-                 <text x=\"{:.1}\" y=\"{:.1}\">{}</text>",
-                HEIGHT - BOTTOM,
-                at + 3.0,
-                HEIGHT - 6.0,
-                escaped(name)
+                "<line class=\"phase\" x1=\"{at:.1}\" y1=\"{TOP}\" x2=\"{at:.1}\" y2=\"{:.1}\"/>",
+                HEIGHT - BOTTOM
+            );
+            // A phase that is too short for its name has none.
+            if at >= free {
+                free = at + LETTER * (name.chars().count() + 1) as f64;
+                let (at, below, name) = (at + 3.0, HEIGHT - 6.0, escaped(name));
+                let _ = writeln!(svg, "<text x=\"{at:.1}\" y=\"{below}\">{name}</text>");
+            }
+        }
+        let step_s = round_up(end_s / TIMES);
+        for time in (0..).map(|step| f64::from(step) * step_s) {
+            if time > end_s {
+                break;
+            }
+            let digits = usize::from(step_s < 1.0);
+            let (at, below) = (x(time), HEIGHT - BOTTOM + 14.0);
+            let _ = writeln!(
+                svg,
+                "<text x=\"{at:.1}\" y=\"{below}\" text-anchor=\"middle\">{time:.digits$} s</text>"
             );
         }
-        let _ = writeln!(
-            svg,
-            "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{end_s:.0} s</text>",
-            WIDTH - RIGHT,
-            HEIGHT - 6.0
-        );
         let mut legend = LEFT;
         for line in &self.lines {
             let every = line.points.len().div_ceil(POINTS_MAX).max(1);
@@ -98,7 +111,7 @@ impl Plot {
                 points.join(" "),
                 legend + 14.0
             );
-            legend += 40.0 + 7.0 * line.name.len() as f64;
+            legend += 40.0 + LETTER * line.name.len() as f64;
         }
         svg += "</svg>\n";
         svg
@@ -165,6 +178,25 @@ mod tests {
             assert!((LEFT..=WIDTH - RIGHT).contains(&x) && (TOP..=HEIGHT - BOTTOM).contains(&y));
         }
         assert!(svg.contains("a &amp; b") && svg.contains("&lt;2&gt;") && !svg.contains("<2>"));
+    }
+
+    #[test]
+    fn times_are_written_and_names_do_not_lie_on_each_other() {
+        let mut plot = plot((0..=60).map(|second| (f64::from(second), 3.0)).collect());
+        plot.borders = [0.0, 1.0, 2.0, 30.0]
+            .map(|at_s| (at_s, format!("phase {at_s}")))
+            .into();
+        let svg = plot.svg();
+        for (words, there) in [
+            (">0 s<", true),
+            (">40 s<", true),
+            (">phase 0<", true),
+            (">phase 1<", false),
+            (">phase 30<", true),
+        ] {
+            assert_eq!(svg.contains(words), there, "{words}: {svg}");
+        }
+        assert_eq!(svg.matches("class=\"phase\"").count(), 4);
     }
 
     #[test]

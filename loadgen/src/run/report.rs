@@ -94,7 +94,7 @@ pub struct Report {
 }
 
 /// What a phase tells: counts and latencies of the messages that were due in it, whenever they came.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct PhaseReport {
     /// Its name.
     pub name: String,
