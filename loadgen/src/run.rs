@@ -2,6 +2,7 @@
 //!
 //! | module | what it holds |
 //! | --- | --- |
+//! | `check` | whether a load can be |
 //! | `schedule`, `clock`, `ticker` | when each message is due |
 //! | `shape`, `plan`, `choice` | conversations: who publishes where, and who follows what |
 //! | `body` | what stands in a message |
@@ -12,6 +13,7 @@
 //! | `lead`, `interval`, `samples`, `growth`, `report` | the coordinator, and what it tells |
 
 mod body;
+mod check;
 mod choice;
 mod clock;
 pub(crate) mod crew;
@@ -173,47 +175,6 @@ impl Spec {
             processes: 1,
         })
     }
-
-    fn check(&self) -> Result<(), RunError> {
-        if self.publishers == 0 || self.parts.is_empty() {
-            return Err(RunError::Options(
-                "there must be a publisher and a conversation",
-            ));
-        }
-        for part in &self.parts {
-            part.check()?;
-        }
-        if self.publishers + self.readers > self.connections {
-            return Err(RunError::Options(
-                "--connections is less than publishers and readers together",
-            ));
-        }
-        let possible = |phase: &Phase| match phase.pace {
-            Pace::Max { in_flight } => in_flight > 0,
-            Pace::Rate { from, to } => {
-                from.is_finite() && to.is_finite() && from >= 0.0 && to >= 0.0 && from + to > 0.0
-            }
-        };
-        if !self.phases.iter().all(possible) {
-            return Err(RunError::Options(
-                "a rate is no number of messages a second above 0, or no message may be in flight",
-            ));
-        }
-        if !self
-            .phases
-            .iter()
-            .any(|phase| phase.measured && !phase.duration.is_zero())
-        {
-            return Err(RunError::Options("no phase is measured"));
-        }
-        if self.burst == 0 {
-            return Err(RunError::Options("a turn has 1 message or more"));
-        }
-        if self.check == Check::Sampled(0) {
-            return Err(RunError::Options("a sample is one of 1 or more"));
-        }
-        Ok(())
-    }
 }
 
 /// Why there is no result.
@@ -221,7 +182,7 @@ impl Spec {
 pub enum RunError {
     /// The numbers do not fit each other.
     #[error("{0}")]
-    Options(&'static str),
+    Options(String),
     /// A shape of conversations cannot be.
     #[error(transparent)]
     Shape(#[from] ShapeError),

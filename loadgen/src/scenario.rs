@@ -237,12 +237,26 @@ impl File {
             return Err(wrong("phases", &problem));
         }
         let in_flight = self.in_flight.unwrap_or(IN_FLIGHT_DEFAULT);
-        let mut phases = Vec::new();
+        let mut phases: Vec<Phase> = Vec::new();
         for (index, table) in self.phases.iter().enumerate() {
             let more = table.checked(in_flight);
             phases.extend(
                 more.map_err(|(key, problem)| (format!("phases[{index}].{key}"), problem))?,
             );
+        }
+        let has_max = |phase: &Phase| matches!(phase.pace, Pace::Max { .. });
+        if self.in_flight.is_some() && !phases.iter().any(has_max) {
+            let problem = "changes nothing: no phase has `rate = \"max\"`";
+            return Err(wrong("in_flight", &problem));
+        }
+        if self.burst.is_some() && phases.iter().all(has_max) {
+            let problem = "changes nothing: no phase has a number as `rate`";
+            return Err(wrong("burst", &problem));
+        }
+        for (key, number) in [("in_flight", self.in_flight), ("burst", self.burst)] {
+            if number == Some(0) {
+                return Err(wrong(key, &"has to be 1 at least"));
+            }
         }
         let mut fail_if = Vec::new();
         for (index, text) in self.fail_if.iter().enumerate() {
@@ -558,6 +572,15 @@ mod tests {
                 ),
                 "`phases[1].rate`",
             ),
+            (
+                &format!("in_flight = 5\n{phase}"),
+                "`in_flight` changes nothing",
+            ),
+            (
+                &format!("burst = 5\n{}", phase.replace("5", "\"max\"")),
+                "`burst` changes nothing",
+            ),
+            (&format!("burst = 0\n{phase}"), "`burst` has to be 1"),
             (
                 &format!("{phase}[[phases]]\nkind = \"steady\"\nrate = \"fast\"\nduration = 1"),
                 "`phases[1].rate`",

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::latency::Percentiles;
 use crate::run::Report;
 use crate::units;
 
@@ -37,32 +38,21 @@ pub const METRICS: &[Metric] = &[
     count("published_per_s", |report| Some(report.published_per_s)),
     count("delivered", |report| Some(report.delivered as f64)),
     count("delivered_per_s", |report| Some(report.delivered_per_s)),
-    ms("ack.p50", |report| Some(report.ack_ms.p50)),
-    ms("ack.p90", |report| Some(report.ack_ms.p90)),
-    ms("ack.p99", |report| Some(report.ack_ms.p99)),
-    ms("ack.p999", |report| Some(report.ack_ms.p999)),
-    ms("ack.max", |report| Some(report.ack_ms.max)),
-    ms("delivery.p50", |report| Some(report.delivery_ms.p50)),
-    ms("delivery.p90", |report| Some(report.delivery_ms.p90)),
-    ms("delivery.p99", |report| Some(report.delivery_ms.p99)),
-    ms("delivery.p999", |report| Some(report.delivery_ms.p999)),
-    ms("delivery.max", |report| Some(report.delivery_ms.max)),
-    // The worse of both.
-    ms("p50", |report| {
-        Some(report.ack_ms.p50.max(report.delivery_ms.p50))
-    }),
-    ms("p90", |report| {
-        Some(report.ack_ms.p90.max(report.delivery_ms.p90))
-    }),
-    ms("p99", |report| {
-        Some(report.ack_ms.p99.max(report.delivery_ms.p99))
-    }),
-    ms("p999", |report| {
-        Some(report.ack_ms.p999.max(report.delivery_ms.p999))
-    }),
-    ms("max", |report| {
-        Some(report.ack_ms.max.max(report.delivery_ms.max))
-    }),
+    ms("ack.p50", |report| of(&report.ack_ms, |ms| ms.p50)),
+    ms("ack.p90", |report| of(&report.ack_ms, |ms| ms.p90)),
+    ms("ack.p99", |report| of(&report.ack_ms, |ms| ms.p99)),
+    ms("ack.p999", |report| of(&report.ack_ms, |ms| ms.p999)),
+    ms("ack.max", |report| of(&report.ack_ms, |ms| ms.max)),
+    ms("delivery.p50", |report| of(&report.delivery_ms, |ms| ms.p50)),
+    ms("delivery.p90", |report| of(&report.delivery_ms, |ms| ms.p90)),
+    ms("delivery.p99", |report| of(&report.delivery_ms, |ms| ms.p99)),
+    ms("delivery.p999", |report| of(&report.delivery_ms, |ms| ms.p999)),
+    ms("delivery.max", |report| of(&report.delivery_ms, |ms| ms.max)),
+    ms("p50", |report| worse(report, |ms| ms.p50)),
+    ms("p90", |report| worse(report, |ms| ms.p90)),
+    ms("p99", |report| worse(report, |ms| ms.p99)),
+    ms("p999", |report| worse(report, |ms| ms.p999)),
+    ms("max", |report| worse(report, |ms| ms.max)),
     count("violations", |report| Some(report.violations_total as f64)),
     count("failed", |report| Some(report.failed as f64)),
     count("refused", |report| Some(report.refused as f64)),
@@ -94,6 +84,19 @@ pub const METRICS: &[Metric] = &[
     ratio("growth.ack_p99", |report| Some(report.growth?.ack_p99)),
     ratio("growth.delivery_p99", |report| report.growth?.delivery_p99),
 ];
+
+/// A percentile; none when there was nothing to measure.
+fn of(ms: &Percentiles, percentile: fn(&Percentiles) -> f64) -> Option<f64> {
+    (ms.max > 0.0).then(|| percentile(ms))
+}
+
+/// The worse of both ways.
+fn worse(report: &Report, percentile: fn(&Percentiles) -> f64) -> Option<f64> {
+    let both = [&report.ack_ms, &report.delivery_ms];
+    both.into_iter()
+        .filter_map(|ms| of(ms, percentile))
+        .reduce(f64::max)
+}
 
 const fn count(name: &'static str, of: fn(&Report) -> Option<f64>) -> Metric {
     let unit = Unit::Count;
@@ -311,11 +314,21 @@ impl Threshold {
         )
     }
 
+    /// Whether somebody has to read for it.
+    #[must_use]
+    pub fn needs_readers(&self) -> bool {
+        self.metric.name.starts_with("delivery.") || self.metric.name == "growth.delivery_p99"
+    }
+
     fn value(&self, report: &Report) -> Result<f64, ThresholdError> {
         (self.metric.of)(report).ok_or_else(|| ThresholdError::Missing {
             text: self.text.clone(),
             why: if report.broker.is_none() && self.needs_broker() {
                 "--broker-pid was not given"
+            } else if self.needs_readers() && report.delivered == 0 {
+                "nothing was delivered"
+            } else if self.metric.unit == Unit::Ms {
+                "nothing was acknowledged"
             } else {
                 "it takes 4 seconds of measured load, and something to measure"
             },
@@ -348,17 +361,18 @@ impl fmt::Display for Threshold {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::latency::Percentiles;
 
     fn report() -> Report {
         Report {
             published_per_s: 20_000.0,
             ack_ms: Percentiles {
                 p99: 4.0,
+                max: 9.0,
                 ..Percentiles::default()
             },
             delivery_ms: Percentiles {
                 p99: 6.0,
+                max: 9.0,
                 ..Percentiles::default()
             },
             violations_total: 1,
@@ -398,6 +412,26 @@ mod tests {
             threshold.broken_by(&report()).unwrap().unwrap(),
             "p99>5ms: it is 6.000 ms"
         );
+    }
+
+    #[test]
+    fn of_what_did_not_come_there_is_no_latency_to_hold() {
+        let unread = Report {
+            delivery_ms: Percentiles::default(),
+            ..report()
+        };
+        let held = |text: &str, report: &Report| {
+            let threshold: Threshold = text.parse().unwrap();
+            threshold.broken_by(report)
+        };
+        assert_eq!(held("p99>5ms", &unread), Ok(None), "4 ms to acknowledge");
+        let error = held("delivery.p99>5ms", &unread).unwrap_err().to_string();
+        assert!(error.contains("nothing was delivered"), "{error}");
+        let nothing = Report::default();
+        for text in ["p99>5ms", "ack.max>1s"] {
+            let error = held(text, &nothing).unwrap_err().to_string();
+            assert!(error.contains("nothing was acknowledged"), "{error}");
+        }
     }
 
     #[test]

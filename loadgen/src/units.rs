@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+/// Longest duration: a year.
+const DURATION_MAX_S: f64 = 365.0 * 24.0 * 3600.0;
+
 /// A duration: a number of seconds, or one with `us`, `ms`, `s`, `m` or `h`.
 ///
 /// # Errors
-/// When it is none, or not above 0.
+/// When it is none, not above 0, or longer than a year.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let (number, unit) = split(text);
     let scale = match unit {
@@ -17,9 +20,9 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         _ => 0.0,
     };
     number
-        .filter(|number| number * scale > 0.0)
+        .filter(|number| number * scale > 0.0 && number * scale <= DURATION_MAX_S)
         .and_then(|number| Duration::try_from_secs_f64(number * scale).ok())
-        .ok_or_else(|| format!("`{text}` is no duration such as 10, 500ms, 10s, 5m or 1h"))
+        .ok_or_else(|| format!("`{text}` is no duration such as 10, 500ms, 10s, 5m or 1h, of a year at most"))
 }
 
 /// The number at the beginning of a text, and what stands behind it.
@@ -78,7 +81,7 @@ mod tests {
         ] {
             assert_eq!(duration(text), Ok(Duration::from_millis(ms)), "{text}");
         }
-        for text in ["", "0", "-1", "x", "5 days", "1e99", "NaN"] {
+        for text in ["", "0", "-1", "x", "5 days", "1e99", "NaN", "8761h"] {
             assert!(duration(text).unwrap_err().contains(text), "{text}");
         }
     }

@@ -222,7 +222,28 @@ fn what_cannot_be_is_refused_before_anything_is_opened() {
             &shipped("chat", "--in-flight 5"),
             "--in-flight does not go with this scenario",
         ),
+        (
+            &shipped("chat", "--warm-up 2s"),
+            "--warm-up does not go with this scenario",
+        ),
         ("--scenario missing.toml", "missing.toml"),
+        (
+            "--readers 0 --fail-if delivery.p99>5ms",
+            "delivery.p99>5ms: nobody reads",
+        ),
+        (
+            "--shape groups:1:3 --publishers 600",
+            "would have 601 members",
+        ),
+        ("--rate 1e300", "a rate has to be"),
+        ("--rate 0", "a number above 0"),
+        ("--in-flight 0", "in_flight has to be"),
+        ("--burst 18446744073709551615", "--burst has to be"),
+        ("--publishers 0", "--publishers has to be"),
+        ("--threads 0", "--threads"),
+        ("--settle-s 18446744073709551615", "--settle-s"),
+        ("--duration 8761h", "of a year at most"),
+        (&format!("--html {report}"), "the same file"),
         ("--fail-if p98>5ms", "`p98` is no metric"),
         ("--fail-if p99>1.1x", "loadgen compare"),
         ("--fail-if broker.rss>1GiB", "--broker-pid"),
@@ -242,6 +263,7 @@ fn what_cannot_be_is_refused_before_anything_is_opened() {
             status(&output) == 2 && words.contains(says),
             "{flags}: {words}"
         );
+        assert!(!Path::new(report).exists(), "{flags}");
     }
 }
 

@@ -28,8 +28,8 @@ pub(super) struct IdleArgs {
     #[arg(long, value_name = "S", default_value = "10", value_parser = duration)]
     duration: Duration,
     /// Threads that carry the connections. As many as processors by default.
-    #[arg(long, value_name = "N")]
-    threads: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    threads: Option<u16>,
 }
 
 /// Opens the connections and measures; whether none was lost.
@@ -44,7 +44,7 @@ pub(super) fn run(args: &IdleArgs) -> anyhow::Result<bool> {
         broker: BrokerProcess::of(args.broker_pid)?,
         duration: args.duration,
         patience: args.to.patience(),
-        threads: args.threads.unwrap_or(processors),
+        threads: args.threads.map_or(processors, usize::from),
     };
     let coordinator = Builder::new_current_thread().enable_all().build()?;
     let report = coordinator.block_on(idle::idle(options))?;

@@ -21,7 +21,7 @@ use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use super::target::{TargetArgs, duration};
+use super::target::{SECONDS_MAX, TargetArgs, duration};
 use super::telling::{check_report, tell_findings, tell_latencies, write};
 use workers::Workers;
 
@@ -92,8 +92,8 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "EXPR")]
     fail_if: Vec<Threshold>,
     /// Threads of each process that carry the connections. As many as processors by default.
-    #[arg(long, value_name = "N")]
-    threads: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    threads: Option<u16>,
     /// Processes that make the load together, all of them started by this one.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     processes: u16,
@@ -107,7 +107,7 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "PID")]
     broker_pid: Option<u32>,
     /// Seconds that readers wait for what is missing when nothing comes, and publishers for an answer.
-    #[arg(long, value_name = "S", default_value_t = 10)]
+    #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u64).range(..=SECONDS_MAX))]
     settle_s: u64,
 }
 
@@ -151,6 +151,9 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<bool> {
     };
     check_report(&path)?;
     if let Some(html) = &args.html {
+        if *html == path {
+            bail!("--report and --html name the same file, {}", path.display());
+        }
         check_report(html)?;
     }
     let scenario = args.scenario.as_deref().map(Scenario::read).transpose()?;
@@ -167,6 +170,11 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<bool> {
         }
     }
     let spec = spec(&args, scenario)?;
+    for threshold in &fail_if {
+        if threshold.needs_readers() && spec.readers == 0 {
+            bail!("{threshold}: nobody reads. Say --readers N, or hold it against ack");
+        }
+    }
     let workers = Workers::start(usize::from(args.processes) - 1, &args.to)?;
     let options = Options {
         tokens: args.to.tokens()?,
@@ -197,7 +205,10 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<bool> {
         bail!("{reason}: the report tells what was measured until then");
     }
     if let Some(error) = untold {
-        return Err(error.into());
+        if report.clean {
+            return Err(error.into());
+        }
+        eprintln!("loadgen: {error}");
     }
     workers.join()?;
     Ok(report.clean && report.passed_thresholds.is_empty())
@@ -220,7 +231,7 @@ fn spec(args: &RunArgs, scenario: Option<Scenario>) -> anyhow::Result<Spec> {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let mut scenario = match scenario {
         Some(scenario) => changed(args, scenario)?,
-        None => steady(args),
+        None => steady(args)?,
     };
     if let Some(count) = args.conversations {
         let shape = Shape::Channels { count };
@@ -255,7 +266,7 @@ fn spec(args: &RunArgs, scenario: Option<Scenario>) -> anyhow::Result<Spec> {
         check: args.check.or(scenario.check).unwrap_or(Check::Full),
         settle: Duration::from_secs(args.settle_s),
         patience: args.to.patience(),
-        threads: args.threads.unwrap_or(processors),
+        threads: args.threads.map_or(processors, usize::from),
         ..Spec::now()?
     })
 }
@@ -278,12 +289,21 @@ fn changed(args: &RunArgs, mut scenario: Scenario) -> anyhow::Result<Scenario> {
     if let Some(duration) = args.duration {
         scenario.last(duration);
     }
-    warmed_up(&mut scenario.phases, args.warm_up.unwrap_or_default());
+    warmed_up(&mut scenario.phases, args.warm_up.unwrap_or_default())?;
     Ok(scenario)
 }
 
-/// What flags alone say: one phase.
-fn steady(args: &RunArgs) -> Scenario {
+/// What flags alone say: one phase. A flag that changes nothing is no error, so that commands can differ by the rate alone.
+fn steady(args: &RunArgs) -> anyhow::Result<Scenario> {
+    match args.rate {
+        Some(Rate::PerSecond(_)) if args.in_flight.is_some() => {
+            eprintln!("loadgen: --in-flight is for --rate max: at a rate it changes nothing");
+        }
+        Some(Rate::Max) | None if args.burst.is_some() => {
+            eprintln!("loadgen: --burst is for a rate: at --rate max it changes nothing");
+        }
+        _ => {}
+    }
     let pace = match args.rate {
         Some(Rate::PerSecond(rate)) => Pace::Rate {
             from: rate,
@@ -300,21 +320,25 @@ fn steady(args: &RunArgs) -> Scenario {
         duration: args.duration.unwrap_or(DURATION_DEFAULT),
         measured: true,
     }];
-    warmed_up(&mut phases, args.warm_up.unwrap_or(WARM_UP_DEFAULT));
-    Scenario {
+    warmed_up(&mut phases, args.warm_up.unwrap_or(WARM_UP_DEFAULT))?;
+    Ok(Scenario {
         burst: args.burst,
         phases,
         ..Scenario::default()
-    }
+    })
 }
 
 /// The first phase's beginning, before it counts.
-fn warmed_up(phases: &mut Vec<Phase>, duration: Duration) {
+fn warmed_up(phases: &mut Vec<Phase>, duration: Duration) -> anyhow::Result<()> {
     if duration.is_zero() {
-        return;
+        return Ok(());
     }
     if let Some(first) = phases.first() {
         let pace = match first.pace {
+            Pace::Rate { from: 0.0, .. } => bail!(
+                "--warm-up does not go with this scenario: its first phase begins at no rate. Leave the flag out, or put a phase \
+                 with `measured = false` first"
+            ),
             Pace::Rate { from, .. } => Pace::Rate { from, to: from },
             max @ Pace::Max { .. } => max,
         };
@@ -327,6 +351,7 @@ fn warmed_up(phases: &mut Vec<Phase>, duration: Duration) {
         };
         phases.insert(0, warm_up);
     }
+    Ok(())
 }
 
 fn tell(report: &Report) {

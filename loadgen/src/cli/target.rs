@@ -10,6 +10,9 @@ use rialto_loadgen::tokens::Tokens;
 use rialto_loadgen::units;
 use rialto_sdk::Roots;
 
+/// Most of a flag in seconds: a year.
+pub(super) const SECONDS_MAX: u64 = 365 * 24 * 3600;
+
 #[derive(Debug, Args)]
 pub(super) struct TargetArgs {
     /// The broker: tcp://HOST:PORT, tls://HOST:PORT or quic://HOST:PORT.
@@ -28,7 +31,7 @@ pub(super) struct TargetArgs {
     #[arg(long, default_value = "rialto", requires = "token_key")]
     audience: String,
     /// Seconds without any progress after which the broker counts as gone.
-    #[arg(long, value_name = "S", default_value_t = 120)]
+    #[arg(long, value_name = "S", default_value_t = 120, value_parser = clap::value_parser!(u64).range(..=SECONDS_MAX))]
     patience_s: u64,
 }
 

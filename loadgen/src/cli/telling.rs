@@ -7,12 +7,12 @@ use anyhow::Context;
 use rialto_loadgen::latency::Percentiles;
 use serde::Serialize;
 
-/// Before a long run, not after it.
+/// Whether it can be written: before a long run, not after it. Nothing is left behind should there be none.
 pub(super) fn check_report(path: &Path) -> anyhow::Result<()> {
+    let there = path.exists();
     let opened = fs::OpenOptions::new().create(true).append(true).open(path);
-    opened
-        .map(drop)
-        .with_context(|| format!("the report {} cannot be written", path.display()))
+    let checked = opened.and_then(|_| if there { Ok(()) } else { fs::remove_file(path) });
+    checked.with_context(|| format!("the report {} cannot be written", path.display()))
 }
 
 pub(super) fn write(path: &Path, report: &impl Serialize) -> anyhow::Result<()> {
