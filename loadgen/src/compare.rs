@@ -3,6 +3,9 @@
 use crate::run::Report;
 use crate::threshold::METRICS;
 
+/// Part by which two runs of the same load differ in their time.
+const ALIKE: f64 = 0.02;
+
 /// A number in both.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
@@ -68,7 +71,9 @@ pub fn differences(before: &Report, after: &Report) -> Vec<String> {
             ("publishers", report.publishers.to_string()),
             ("readers", report.readers.to_string()),
             ("conversations", report.shapes.join(" ")),
+            ("processes", report.processes.to_string()),
             ("size", report.size.clone()),
+            ("burst", report.burst.to_string()),
             ("check", report.check.clone()),
             (
                 "phases",
@@ -81,12 +86,22 @@ pub fn differences(before: &Report, after: &Report) -> Vec<String> {
             ),
         ]
     };
-    text(before)
+    let mut differences: Vec<String> = text(before)
         .into_iter()
         .zip(text(after))
         .filter(|(a, b)| a.1 != b.1)
         .map(|(a, b)| format!("{}: {} and {}", a.0, a.1, b.1))
-        .collect()
+        .collect();
+    let (a, b) = (before.duration_s, after.duration_s);
+    if (a - b).abs() > ALIKE * a.max(b) {
+        differences.push(format!("measured time: {a:.1} s and {b:.1} s"));
+    }
+    for (which, report) in [("A", before), ("B", after)] {
+        if let Some(reason) = &report.ended_early {
+            differences.push(format!("{which} ended early: {reason}"));
+        }
+    }
+    differences
 }
 
 #[cfg(test)]
@@ -113,5 +128,35 @@ mod tests {
             "{table}"
         );
         assert_eq!(differences(&before, &after), ["size: 100 and 200"]);
+    }
+
+    #[test]
+    fn everything_by_which_loads_differ_is_told() {
+        let before = Report {
+            duration_s: 10.0,
+            burst: 1,
+            ..Report::default()
+        };
+        let alike = Report {
+            duration_s: 10.1,
+            ..before.clone()
+        };
+        assert!(differences(&before, &alike).is_empty());
+        let other = Report {
+            duration_s: 12.0,
+            burst: 16,
+            processes: 2,
+            ended_early: Some("interrupted".into()),
+            ..before.clone()
+        };
+        assert_eq!(
+            differences(&before, &other),
+            [
+                "processes: 0 and 2",
+                "burst: 1 and 16",
+                "measured time: 10.0 s and 12.0 s",
+                "B ended early: interrupted"
+            ]
+        );
     }
 }
