@@ -17,14 +17,20 @@ const CURVE_S: usize = 60;
 const LINE_EVERY: usize = 5;
 /// Heights of a curve.
 const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
-/// What the rows are called, in their order.
-const ROWS: [&str; 6] = [
-    "published/s",
-    "delivered/s",
-    "ack",
-    "delivery",
-    "broker",
-    "errors",
+/// How a bar of time looks; what does not fit into the terminal is cut off.
+const TIME: &str = "{bar:20} {wide_msg}";
+/// How a row looks.
+const ROW: &str = "{prefix:>12}  {wide_msg}";
+/// How a row with a curve looks: its end is what has just happened.
+const CURVE: &str = "{prefix:>22}  {wide_msg:>}";
+/// The rows in their order.
+const ROWS: [(&str, &str); 6] = [
+    ("published/s", CURVE),
+    ("delivered/s", CURVE),
+    ("ack", ROW),
+    ("delivery", ROW),
+    ("broker", ROW),
+    ("errors", ROW),
 ];
 
 /// A view of a run.
@@ -138,16 +144,20 @@ fn line(sample: &Sample) -> String {
 
 impl Live {
     fn new() -> Self {
-        let screen = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
+        Self::on(ProgressDrawTarget::stderr())
+    }
+
+    fn on(target: ProgressDrawTarget) -> Self {
+        let screen = MultiProgress::with_draw_target(target);
         let time = screen.add(ProgressBar::new(1));
         // The templates are constants; the default style is good enough should one be wrong.
         let style = |template| {
             ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
         };
-        time.set_style(style("{wide_bar} {msg}"));
-        let rows = ROWS.map(|name| {
+        time.set_style(style(TIME));
+        let rows = ROWS.map(|(name, template)| {
             let row = screen.add(ProgressBar::new_spinner());
-            row.set_style(style("{prefix:>12}  {msg}"));
+            row.set_style(style(template));
             row.set_prefix(name);
             row
         });
@@ -186,7 +196,12 @@ impl Live {
         {
             *sum += more;
         }
-        let rate = |per_s: f64, curve: &Curve| format!("{:>8}  {curve}", units::count(per_s));
+        for (row, (name, per_s)) in self.rows.iter().zip([
+            (ROWS[0].0, sample.published_per_s),
+            (ROWS[1].0, sample.delivered_per_s),
+        ]) {
+            row.set_prefix(format!("{name}  {:>8}", units::count(per_s)));
+        }
         let broker = sample.broker.map_or_else(
             || "not watched (--broker-pid)".to_owned(),
             |broker| {
@@ -200,8 +215,8 @@ impl Live {
         );
         let [refused, failed, reconnects] = self.errors;
         let words = [
-            rate(sample.published_per_s, &self.published),
-            rate(sample.delivered_per_s, &self.delivered),
+            self.published.to_string(),
+            self.delivered.to_string(),
             percentiles(&sample.ack_ms),
             percentiles(&sample.delivery_ms),
             broker,
@@ -258,6 +273,11 @@ impl std::fmt::Display for Curve {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+    use std::sync::{Arc, Mutex};
+
+    use indicatif::TermLike;
+
     use super::*;
     use crate::run::BrokerSample;
 
@@ -326,6 +346,81 @@ mod tests {
         };
         live.show(&phases, 0, &sample);
         assert!(live.time.message().contains("4 of 10 s, phase 1 of 1"));
-        assert!(live.rows[0].message().contains("1234"));
+        assert!(live.rows[0].prefix().contains("1234"));
+    }
+
+    #[test]
+    fn a_narrow_terminal_shows_each_row_in_a_line_and_the_end_of_the_curves() {
+        let terminal = Narrow::default();
+        let mut live = Live::on(ProgressDrawTarget::term_like(Box::new(terminal.clone())));
+        let phases = [Phase {
+            name: "a phase with a name that is far too long for this terminal".into(),
+            kind: crate::run::PhaseKind::Steady,
+            pace: crate::run::Pace::Max { in_flight: 3 },
+            duration: Duration::from_secs(100),
+            measured: true,
+        }];
+        (0..99).for_each(|_| live.published.push(10.0));
+        let sample = Sample {
+            at_s: 99.0,
+            published_per_s: 8000.0,
+            ..Sample::default()
+        };
+        live.show(&phases, 0, &sample);
+        let written = terminal.written.lock().unwrap();
+        let longest = written.iter().map(|line| line.chars().count()).max();
+        assert_eq!(longest, Some(usize::from(Narrow::COLUMNS)), "{written:#?}");
+        let published = |line: &&String| line.contains("published/s      8000");
+        let row = written.iter().rfind(published).unwrap();
+        assert!(row.ends_with('█'), "{row}");
+    }
+
+    /// What is written to a terminal that nobody sees.
+    #[derive(Clone, Debug, Default)]
+    struct Narrow {
+        written: Arc<Mutex<Vec<String>>>,
+    }
+
+    impl Narrow {
+        const COLUMNS: u16 = 40;
+    }
+
+    impl TermLike for Narrow {
+        fn width(&self) -> u16 {
+            Self::COLUMNS
+        }
+
+        fn move_cursor_up(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn move_cursor_down(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn move_cursor_right(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn move_cursor_left(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn write_line(&self, text: &str) -> io::Result<()> {
+            self.write_str(text)
+        }
+
+        fn write_str(&self, text: &str) -> io::Result<()> {
+            self.written.lock().unwrap().push(text.to_owned());
+            Ok(())
+        }
+
+        fn clear_line(&self) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn flush(&self) -> io::Result<()> {
+            Ok(())
+        }
     }
 }
