@@ -6,6 +6,7 @@
 mod mute;
 
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -119,7 +120,11 @@ async fn a_reader_that_hears_nothing_but_answers_to_ping_has_lost_what_is_missin
         keep_alive_ms: 5,
         ..v1::Welcome::default()
     };
-    let report = ran(options(welcome, Arc::new(taken), 1)).await;
+    let answer = |request_id| match request_id {
+        mute::PING => None,
+        _ => taken(request_id),
+    };
+    let report = ran(options(welcome, Arc::new(answer), 1)).await;
     assert_eq!((report.published, report.delivered), (300, 0));
     assert_eq!(report.violations.lost, 300, "{report:#?}");
 }
@@ -181,6 +186,27 @@ async fn a_broker_that_goes_for_good_leaves_what_was_measured() {
     assert!(words.contains("201"), "{words}");
     assert_eq!((report.published, report.clean), (99, false));
     assert_eq!(report.check, "unfinished");
+}
+
+#[tokio::test]
+async fn a_load_that_nobody_would_judge_ends_at_once() {
+    let begun = AtomicBool::new(false);
+    let alone = move |request_id| {
+        if request_id != mute::PING {
+            begun.store(true, Ordering::Relaxed);
+            return taken(request_id);
+        }
+        let refusal = || frame::error(RequestId::PUSH, ErrorCode::TokenExpired, 0);
+        begun.load(Ordering::Relaxed).then(refusal)
+    };
+    let welcome = v1::Welcome {
+        keep_alive_ms: 5,
+        ..v1::Welcome::default()
+    };
+    let mut options = options(welcome, Arc::new(alone), 1);
+    options.spec.phases[0].duration = Duration::from_secs(1_000_000);
+    let report = ran(options).await;
+    assert!(report.ended_early.is_some(), "{report:#?}");
 }
 
 #[tokio::test]

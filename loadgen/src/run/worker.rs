@@ -4,7 +4,7 @@ use std::cell::{Cell, OnceCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use futures_util::stream::{self, StreamExt, TryStreamExt};
+use futures_util::stream::{self, FuturesUnordered, StreamExt, TryStreamExt};
 use rialto_protocol::frame::FrameKind;
 use rialto_protocol::v1;
 use tokio::runtime::Builder;
@@ -74,7 +74,7 @@ async fn stages(mut task: Task) -> Result<Violations, RunError> {
         .try_collect()
         .await?;
     // From here on they answer for themselves, and are kept alive while others connect.
-    let publishing: Vec<JoinHandle<_>> = publishers
+    let mut publishing: FuturesUnordered<JoinHandle<_>> = publishers
         .into_iter()
         .map(|(publisher, connection)| {
             tokio::task::spawn_local(publisher.publish(connection, task.stage.clone()))
@@ -82,7 +82,7 @@ async fn stages(mut task: Task) -> Result<Violations, RunError> {
         .collect();
     task.next(Stage::FOLLOW).await?;
     let readers = follow(&local, &task.readers).await?;
-    let reading: Vec<JoinHandle<_>> = readers
+    let mut reading: FuturesUnordered<JoinHandle<_>> = readers
         .into_iter()
         .map(|(reader, connection)| {
             tokio::task::spawn_local(reader.read(connection, task.stage.clone()))
@@ -97,19 +97,28 @@ async fn stages(mut task: Task) -> Result<Violations, RunError> {
     let ending = local.clone();
     let stage = task.stage.clone();
     let over = tokio::task::spawn_local(async move { ending.over(stage).await });
-    let (mut accounts, mut problems) = (Vec::new(), Vec::new());
-    for published in publishing {
-        let published = published.await.map_err(|error| failed(&error))??;
-        accounts.extend(published.accounts);
-        problems.extend(published.problems);
-    }
-    ticker.abort();
-    over.abort();
-    let _ = task.reports.send(Ok(Done::Published(accounts, problems)));
-    let mut violations = Violations::default();
-    for reader in reading {
-        violations.add(&reader.await.map_err(|error| failed(&error))??);
-    }
+    let reports = task.reports.clone();
+    let published = async {
+        let (mut accounts, mut problems) = (Vec::new(), Vec::new());
+        while let Some(published) = publishing.next().await {
+            let published = published.map_err(|error| failed(&error))??;
+            accounts.extend(published.accounts);
+            problems.extend(published.problems);
+        }
+        ticker.abort();
+        over.abort();
+        let _ = reports.send(Ok(Done::Published(accounts, problems)));
+        Ok::<(), RunError>(())
+    };
+    let judged = async {
+        let mut violations = Violations::default();
+        while let Some(judged) = reading.next().await {
+            violations.add(&judged.map_err(|error| failed(&error))??);
+        }
+        Ok(violations)
+    };
+    // A reader that is lost for good ends a load that nobody would judge.
+    let ((), violations) = tokio::try_join!(published, judged)?;
     // With no reader there is nothing to wait for, but everybody ends together.
     task.reach(Stage::DRAIN).await?;
     idle.iter().for_each(JoinHandle::abort);

@@ -13,8 +13,11 @@ use rialto_protocol::frame::{self, FrameKind, HEADER_BYTES, LENGTH_BYTES};
 use rialto_protocol::ids::RequestId;
 use rialto_protocol::v1;
 
-/// The frame that answers the Publish with this request id; none: nothing does.
+/// The frame that answers the Publish with this request id; none: nothing does. And a reader's Ping, which has [`PING`]; none: Pong.
 pub(crate) type Answer = Arc<dyn Fn(u32) -> Option<Bytes> + Send + Sync>;
+
+/// The request id of every Ping.
+pub(crate) const PING: u32 = u32::MAX;
 
 /// A frame with one receipt.
 pub(crate) fn receipt(request_id: u32, receipt: v1::Receipt) -> Option<Bytes> {
@@ -42,6 +45,7 @@ pub(crate) fn serve(welcome: v1::Welcome, answer: Answer) -> String {
 }
 
 fn speak(mut stream: TcpStream, welcome: &v1::Welcome, answer: &Answer) -> std::io::Result<()> {
+    let mut reads = false;
     loop {
         let mut header = [0; HEADER_BYTES];
         stream.read_exact(&mut header)?;
@@ -53,12 +57,16 @@ fn speak(mut stream: TcpStream, welcome: &v1::Welcome, answer: &Answer) -> std::
         let id = RequestId(request_id);
         let reply = match kind {
             FrameKind::Hello => frame::encode(FrameKind::Welcome, id, welcome),
-            FrameKind::Ping => frame::encode(FrameKind::Pong, id, &v1::Pong::default()),
+            FrameKind::Ping => reads
+                .then(|| answer(request_id))
+                .flatten()
+                .unwrap_or_else(|| frame::encode(FrameKind::Pong, id, &v1::Pong::default())),
             FrameKind::Create => {
                 let created = v1::CreatedConversation::default();
                 frame::encode(FrameKind::CreatedConversation, id, &created)
             }
             FrameKind::Subscribe => {
+                reads = true;
                 let subscribe = v1::Subscribe::decode(&*body).unwrap();
                 let result = |(handle, one): (u32, v1::Subscription)| v1::SubscriptionResult {
                     conversation: one.conversation,
