@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
 
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +15,9 @@ use super::remote::{self, Link};
 use super::worker::{self, Task};
 use super::{RunError, Shared, Stage};
 use crate::checker::Violations;
+
+/// Longest wait for what other processes tell of a sample.
+const TOLD_MAX: Duration = Duration::from_millis(250);
 
 /// What a thread says.
 #[derive(Debug, Serialize, Deserialize)]
@@ -33,6 +38,8 @@ pub(crate) struct Crew {
     stage: watch::Sender<Stage>,
     done: mpsc::UnboundedReceiver<Result<Done, RunError>>,
     tallies: Vec<Tally>,
+    /// Up to when each other process has told what happened.
+    told: Vec<watch::Receiver<u64>>,
     threads: usize,
 }
 
@@ -65,15 +72,19 @@ impl Crew {
                 .map_err(|error| RunError::System(format!("no thread: {error}")))?;
         }
         let remote = links.len() * threads;
+        let mut told = Vec::new();
         for link in links {
             let tally = Tally::default();
             tallies.push(tally.clone());
-            remote::lead(link, stage.subscribe(), tally, reports.clone());
+            let (telling, hearing) = watch::channel(0);
+            told.push(hearing);
+            remote::lead(link, stage.subscribe(), tally, telling, reports.clone());
         }
         Ok(Self {
             stage,
             done,
             tallies,
+            told,
             threads: threads + remote,
         })
     }
@@ -103,6 +114,18 @@ impl Crew {
     /// How many there are.
     pub(crate) const fn len(&self) -> usize {
         self.threads
+    }
+
+    /// Waits until other processes have told what happened up to this time, a little at most: what they tell later counts as
+    /// later.
+    pub(crate) async fn told(&mut self, at_us: u64) {
+        let all = async {
+            for told in &mut self.told {
+                // One that is gone is heard of elsewhere.
+                let _ = told.wait_for(|until_us| *until_us >= at_us).await;
+            }
+        };
+        let _ = timeout(TOLD_MAX, all).await;
     }
 
     /// What has happened since the last time.

@@ -128,7 +128,7 @@ async fn build_up(
     let spec = &shared.spec;
     let mut links = Vec::new();
     for (process, worker) in (1..).zip(workers) {
-        links.push(Link::open(*worker, spec, process).await?);
+        links.push(Link::open(*worker, shared, process).await?);
     }
     let mut crew = Crew::start(shared, links)?;
     watch.stage(&format!(
@@ -279,6 +279,9 @@ impl Load<'_> {
             while goes_on && next_us < end_us {
                 next_us = (next_us + micros(SAMPLE)).min(end_us);
                 let waited = self.wait_until(next_us).await;
+                if let Ok(true) = waited {
+                    self.crew.told(next_us).await;
+                }
                 // Also of what came until something went wrong.
                 from_us = self.sample(index, phase, from_us);
                 goes_on = waited?;

@@ -13,6 +13,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
+use super::clock::Clock;
 use super::crew::{Crew, Done, Reports};
 use super::interval::{Interval, Tally};
 use super::ledger::Ledger;
@@ -21,8 +22,10 @@ use crate::target::Target;
 use crate::tokens::Tokens;
 use rialto_sdk::Roots;
 
-/// How often a worker tells what has happened.
-const TELL_EVERY: Duration = Duration::from_millis(100);
+/// How often a worker tells what has happened, counted from the beginning of the load: samples end then too.
+const TELL_EVERY_US: u64 = 100_000;
+/// How far clocks may be apart: a worker has to hear in time when the load begins.
+const APART_MAX_US: u64 = 250_000;
 /// How long the coordinator tries to reach a worker that is only starting.
 const REACH_MAX: Duration = Duration::from_secs(10);
 const REACH_AGAIN: Duration = Duration::from_millis(50);
@@ -52,8 +55,10 @@ enum Order {
 /// What a worker sends.
 #[derive(Debug, Serialize, Deserialize)]
 enum Word {
-    /// What has happened since the last time.
-    Interval(Box<Interval>),
+    /// It has the load, and its clock says this.
+    Begun(u64),
+    /// What has happened since the last time, up to a time of its clock.
+    Interval(u64, Box<Interval>),
     /// What one of its threads said.
     Done(Done),
     /// Why there will be no more.
@@ -97,12 +102,13 @@ async fn say(writer: &mut OwnedWriteHalf, what: &impl Serialize) -> Result<(), S
 }
 
 impl Link {
-    /// Gives the worker its part of the load.
+    /// Gives the worker its part of the load, and sees that its clock is like ours.
     pub(super) async fn open(
         address: SocketAddr,
-        spec: &Spec,
+        shared: &Shared,
         process: usize,
     ) -> Result<Self, RunError> {
+        let (spec, clock) = (&shared.spec, shared.clock);
         let failed = |problem: String| RunError::Worker(address, problem);
         let begun = tokio::time::Instant::now();
         let stream = loop {
@@ -121,18 +127,63 @@ impl Link {
             spec: Box::new(spec.clone()),
             process,
         };
+        let before_us = clock.now_us();
         say(&mut writer, &begin).await.map_err(failed)?;
+        let mut lines = Lines::new(reader);
+        let told_us = match lines.next().await.map_err(failed)? {
+            Word::Begun(now_us) => now_us,
+            Word::Failed(problem) => return Err(failed(problem)),
+            _ => return Err(failed("it did not begin".into())),
+        };
+        check_clock(before_us, told_us, clock.now_us()).map_err(failed)?;
         Ok(Self {
             address,
             threads: spec.threads.max(1),
-            lines: Lines::new(reader),
+            lines,
             writer,
         })
     }
 }
 
-/// Leads a worker through the stages, on a task of its own.
-pub(super) fn lead(link: Link, mut stage: watch::Receiver<Stage>, tally: Tally, reports: Reports) {
+/// Whether a clock that said `told_us` between two times of ours is like ours, for all that can be known.
+fn check_clock(before_us: u64, told_us: u64, after_us: u64) -> Result<(), String> {
+    let (behind_us, ahead_us) = (
+        before_us.saturating_sub(told_us),
+        told_us.saturating_sub(after_us),
+    );
+    let (apart_us, way) = if behind_us > 0 {
+        (behind_us, "behind")
+    } else {
+        (ahead_us, "ahead of")
+    };
+    if apart_us > APART_MAX_US {
+        return Err(format!(
+            "its clock is {} ms {way} this one, which would be taken for latency: set both by NTP",
+            apart_us / 1000
+        ));
+    }
+    Ok(())
+}
+
+/// When a worker tells next what has happened, in a load that begins at `start_us`.
+const fn next_telling(now_us: u64, start_us: u64) -> u64 {
+    let since_us = now_us.saturating_sub(start_us);
+    let next_us = start_us + (since_us / TELL_EVERY_US + 1) * TELL_EVERY_US;
+    if now_us < start_us && next_us - now_us > TELL_EVERY_US {
+        now_us + TELL_EVERY_US
+    } else {
+        next_us
+    }
+}
+
+/// Leads a worker through the stages, on a task of its own. `told` hears up to when it has told what happened.
+pub(super) fn lead(
+    link: Link,
+    mut stage: watch::Receiver<Stage>,
+    tally: Tally,
+    told: watch::Sender<u64>,
+    reports: Reports,
+) {
     let Link {
         address,
         threads,
@@ -144,7 +195,11 @@ pub(super) fn lead(link: Link, mut stage: watch::Receiver<Stage>, tally: Tally, 
         let failure = loop {
             tokio::select! {
                 word = lines.next() => match word {
-                    Ok(Word::Interval(interval)) => tally.current().add(&interval),
+                    Ok(Word::Interval(until_us, interval)) => {
+                        tally.current().add(&interval);
+                        told.send_replace(until_us);
+                    }
+                    Ok(Word::Begun(_)) => break "it began twice".into(),
                     Ok(Word::Done(done)) => {
                         judged += usize::from(matches!(done, Done::Judged(_)));
                         let _ = reports.send(Ok(done));
@@ -216,8 +271,10 @@ pub async fn serve(
         spec.check()?;
         make_room(&spec, &target)?;
         let shared = Arc::new(Shared::new(target, tokens, roots, *spec, process));
+        let begun = Word::Begun(shared.clock.now_us());
+        say(&mut writer, &begun).await.map_err(failed)?;
         let mut crew = Crew::start(&shared, Vec::new())?;
-        carry(&mut crew, &mut lines, &mut writer)
+        carry(&mut crew, shared.clock, &mut lines, &mut writer)
             .await
             .map_err(|error| match error {
                 Ok(error) => error,
@@ -235,18 +292,24 @@ pub async fn serve(
 /// Passes on orders and words until the crew has judged.
 async fn carry(
     crew: &mut Crew,
+    clock: Clock,
     lines: &mut Lines,
     writer: &mut OwnedWriteHalf,
 ) -> Result<(), Result<RunError, String>> {
-    let mut ticks = tokio::time::interval(TELL_EVERY);
-    let mut judged = 0;
+    let (mut start_us, mut judged) = (0, 0);
+    let mut next_us = next_telling(clock.now_us(), start_us);
     while judged < crew.len() {
+        let interval = |crew: &Crew| Word::Interval(clock.now_us(), Box::new(crew.take()));
         tokio::select! {
             order = lines.next() => crew.begin(match order.map_err(Err)? {
                 Order::Begin { .. } => return Err(Err("it began twice".into())),
                 Order::Join => Stage::Join,
                 Order::Follow => Stage::Follow,
-                Order::Load(start_us) => Stage::Load(start_us),
+                Order::Load(at_us) => {
+                    start_us = at_us;
+                    next_us = next_telling(clock.now_us(), start_us);
+                    Stage::Load(start_us)
+                }
                 Order::Stop { start_us, over_us } => Stage::Stop { start_us, over_us },
                 Order::Drain(ledger) => Stage::Drain(Arc::new(ledger)),
             }),
@@ -254,15 +317,47 @@ async fn carry(
                 let done = done.map_err(Ok)?;
                 judged += usize::from(matches!(done, Done::Judged(_)));
                 // First what the thread has counted.
-                let interval = Word::Interval(Box::new(crew.take()));
-                say(writer, &interval).await.map_err(Err)?;
+                say(writer, &interval(crew)).await.map_err(Err)?;
                 say(writer, &Word::Done(done)).await.map_err(Err)?;
             }
-            _ = ticks.tick() => {
-                let interval = Word::Interval(Box::new(crew.take()));
-                say(writer, &interval).await.map_err(Err)?;
+            () = tokio::time::sleep(clock.until(next_us)) => {
+                say(writer, &interval(crew)).await.map_err(Err)?;
+                next_us = next_telling(clock.now_us(), start_us);
             }
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clocks_that_are_surely_apart_are_told() {
+        let (before, after) = (1_000_000, 5_000_000);
+        for told in [750_000, 1_000_000, 3_000_000, 5_000_000, 5_250_000] {
+            check_clock(before, told, after).unwrap();
+        }
+        let behind = check_clock(before, 700_000, after).unwrap_err();
+        assert!(behind.contains("300 ms behind"), "{behind}");
+        let ahead = check_clock(before, 7_000_000, after).unwrap_err();
+        assert!(ahead.contains("2000 ms ahead of"), "{ahead}");
+    }
+
+    #[test]
+    fn a_worker_tells_when_samples_end() {
+        let start_us = 2_050_000;
+        let mut now_us = 0;
+        let mut told = Vec::new();
+        while now_us < start_us + 2_000_000 {
+            let next_us = next_telling(now_us, start_us);
+            assert!(next_us > now_us && next_us - now_us <= 2 * TELL_EVERY_US);
+            told.push(next_us);
+            now_us = next_us;
+        }
+        for sample in [start_us + 1_000_000, start_us + 2_000_000] {
+            assert!(told.contains(&sample), "{told:?}");
+        }
+    }
 }
