@@ -116,6 +116,11 @@ fn no_verdict_is_status_2_and_says_why() {
             "cannot be written",
         ),
         (format!("replay {file} {away}"), &report, "--ca"),
+        (
+            format!("replay {file} {nobody} --speed 1e-300x"),
+            &report,
+            "no number from 0.001 on",
+        ),
         ("run --target nowhere".to_owned(), &report, "no target"),
         (
             format!("run {nobody} --connections 1"),

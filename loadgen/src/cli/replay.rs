@@ -13,6 +13,9 @@ use tokio::runtime::Builder;
 use super::target::TargetArgs;
 use super::telling::{check_report, tell_findings, tell_latencies, write};
 
+/// Slowest speed: a day becomes three years.
+const SPEED_MIN: f64 = 0.001;
+
 #[derive(Debug, Args)]
 pub(super) struct ReplayArgs {
     /// What to play: JSON lines with channel, day, n, at, nick, text and reply_to.
@@ -113,6 +116,6 @@ fn speed(text: &str) -> Result<f64, String> {
     text.trim_end_matches(['x', '×'])
         .parse()
         .ok()
-        .filter(|number: &f64| number.is_finite() && *number > 0.0)
-        .ok_or_else(|| "no number above 0, such as 60x".to_owned())
+        .filter(|number: &f64| number.is_finite() && *number >= SPEED_MIN)
+        .ok_or_else(|| format!("no number from {SPEED_MIN} on, such as 60x"))
 }
