@@ -77,7 +77,9 @@ pub struct Report {
 /// When a connection is refused, or the broker's process ends.
 pub async fn idle(options: Options) -> Result<Report, RunError> {
     if options.connections == 0 {
-        return Err(RunError::Options("--connections has to be 1 at least".into()));
+        return Err(RunError::Options(
+            "--connections has to be 1 at least".into(),
+        ));
     }
     open_files::make_room_for(open_files::files_of(
         options.connections as u64 + 1,

@@ -69,6 +69,11 @@ fn rows(html: &mut String, rows: &[(&str, String)]) {
 fn summary(report: &Report) -> String {
     let mut html = String::new();
     let per_s = |count: u64, per_s: f64| format!("{count} ({}/s)", units::count(per_s));
+    let violations = if report.is_judged() {
+        report.violations_total.to_string()
+    } else {
+        "nobody has judged".to_owned()
+    };
     let mut all = vec![
         ("published", per_s(report.published, report.published_per_s)),
         ("delivered", per_s(report.delivered, report.delivered_per_s)),
@@ -77,8 +82,8 @@ fn summary(report: &Report) -> String {
         (
             "violations, failed, refused for now, reconnects",
             format!(
-                "{}, {}, {}, {}",
-                report.violations_total, report.failed, report.refused, report.reconnects
+                "{violations}, {}, {}, {}",
+                report.failed, report.refused, report.reconnects
             ),
         ),
         (
@@ -314,7 +319,11 @@ mod tests {
             ..Report::default()
         };
         let plots = plots(&report);
-        let seconds: Vec<f64> = plots[1].lines[1].points.iter().map(|point| point.0).collect();
+        let seconds: Vec<f64> = plots[1].lines[1]
+            .points
+            .iter()
+            .map(|point| point.0)
+            .collect();
         assert_eq!(seconds, [1.0, 3.0, 4.0]);
     }
 }

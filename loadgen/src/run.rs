@@ -218,10 +218,7 @@ pub(crate) enum Stage {
     /// Load, whose phases begin at this time.
     Load(u64),
     /// The end of a load that began at one time, of which nothing more is published than was due up to the other.
-    Stop {
-        start_us: u64,
-        over_us: u64,
-    },
+    Stop { start_us: u64, over_us: u64 },
     /// Readers wait for what is still missing, and judge.
     Drain(Arc<Ledger>),
 }

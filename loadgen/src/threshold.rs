@@ -43,11 +43,21 @@ pub const METRICS: &[Metric] = &[
     ms("ack.p99", |report| of(&report.ack_ms, |ms| ms.p99)),
     ms("ack.p999", |report| of(&report.ack_ms, |ms| ms.p999)),
     ms("ack.max", |report| of(&report.ack_ms, |ms| ms.max)),
-    ms("delivery.p50", |report| of(&report.delivery_ms, |ms| ms.p50)),
-    ms("delivery.p90", |report| of(&report.delivery_ms, |ms| ms.p90)),
-    ms("delivery.p99", |report| of(&report.delivery_ms, |ms| ms.p99)),
-    ms("delivery.p999", |report| of(&report.delivery_ms, |ms| ms.p999)),
-    ms("delivery.max", |report| of(&report.delivery_ms, |ms| ms.max)),
+    ms("delivery.p50", |report| {
+        of(&report.delivery_ms, |ms| ms.p50)
+    }),
+    ms("delivery.p90", |report| {
+        of(&report.delivery_ms, |ms| ms.p90)
+    }),
+    ms("delivery.p99", |report| {
+        of(&report.delivery_ms, |ms| ms.p99)
+    }),
+    ms("delivery.p999", |report| {
+        of(&report.delivery_ms, |ms| ms.p999)
+    }),
+    ms("delivery.max", |report| {
+        of(&report.delivery_ms, |ms| ms.max)
+    }),
     ms("p50", |report| worse(report, |ms| ms.p50)),
     ms("p90", |report| worse(report, |ms| ms.p90)),
     ms("p99", |report| worse(report, |ms| ms.p99)),

@@ -22,7 +22,9 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     number
         .filter(|number| number * scale > 0.0 && number * scale <= DURATION_MAX_S)
         .and_then(|number| Duration::try_from_secs_f64(number * scale).ok())
-        .ok_or_else(|| format!("`{text}` is no duration such as 10, 500ms, 10s, 5m or 1h, of a year at most"))
+        .ok_or_else(|| {
+            format!("`{text}` is no duration such as 10, 500ms, 10s, 5m or 1h, of a year at most")
+        })
 }
 
 /// The number at the beginning of a text, and what stands behind it.

@@ -376,7 +376,14 @@ fn tell(report: &Report) {
         }
     }
     println!("checked: {}", report.check);
-    tell_findings(&report.violations.named(), &report.problems);
+    if report.is_judged() {
+        tell_findings(&report.violations.named(), &report.problems);
+    } else {
+        println!("violations: nobody has judged");
+        for problem in &report.problems {
+            println!("  {problem}");
+        }
+    }
     for words in &report.passed_thresholds {
         println!("passed {words}");
     }

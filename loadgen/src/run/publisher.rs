@@ -393,7 +393,9 @@ impl Publisher {
             sent.state = State::Done;
             let sent = *sent;
             self.window.close(sent.body_bytes);
-            self.outlets[sent.outlet as usize].refused.insert(sent.number);
+            self.outlets[sent.outlet as usize]
+                .refused
+                .insert(sent.number);
             self.local.tally.current().failed += 1;
             self.problem(|| format!("refused with {} ({})", error.code, error.text));
             return;
@@ -464,8 +466,8 @@ mod tests {
     use prost::Message as _;
     use rialto_protocol::error::ErrorCode;
 
-    use super::super::schedule::{Pace, Phase, PhaseKind};
     use super::super::Spec;
+    use super::super::schedule::{Pace, Phase, PhaseKind};
     use super::*;
 
     /// Sends so many messages to its first conversation; their request ids.
@@ -525,10 +527,7 @@ mod tests {
         let local = Local::unconnected(Spec::now().unwrap()).await;
         let mut publisher = Publisher::new(&local, 0, 0).unwrap();
         let ids = under_way(&mut publisher, 2);
-        let rate = Pace::Rate {
-            from: 1.0,
-            to: 1.0,
-        };
+        let rate = Pace::Rate { from: 1.0, to: 1.0 };
         let phase = Phase {
             name: "load".into(),
             kind: PhaseKind::Steady,

@@ -93,6 +93,14 @@ pub struct Report {
     pub samples: Vec<Sample>,
 }
 
+impl Report {
+    /// Whether readers have come to judge: without that no violations mean nothing.
+    #[must_use]
+    pub fn is_judged(&self) -> bool {
+        self.check != UNFINISHED
+    }
+}
+
 /// What a phase tells: counts and latencies of the messages that were due in it, whenever they came.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct PhaseReport {
@@ -415,6 +423,7 @@ mod tests {
         let found = report(&shared, measured);
         assert_eq!((found.published, found.phases.len()), (100, 1));
         assert_eq!((found.check.as_str(), found.clean), ("unfinished", false));
+        assert!(!found.is_judged());
         assert_eq!(found.ended_early.as_deref(), Some("the broker is gone"));
         let nothing = report(&shared, Measured::default());
         let text = serde_json::to_string(&nothing).unwrap();

@@ -118,7 +118,10 @@ impl Ticker {
     /// Wakes everybody who waits.
     pub(super) fn wake_all(&self) {
         let waiting = self.waiting.borrow();
-        let wakers = waiting.places.iter().filter_map(|(_, waker)| waker.as_ref());
+        let wakers = waiting
+            .places
+            .iter()
+            .filter_map(|(_, waker)| waker.as_ref());
         wakers.for_each(Waker::wake_by_ref);
     }
 
