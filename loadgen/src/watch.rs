@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
-use std::io::{IsTerminal, stderr};
+use std::io::{IsTerminal, Write as _, stderr};
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -88,7 +88,7 @@ impl Watch {
     pub fn stage(&self, words: &str) {
         match &self.view {
             View::Silent => {}
-            View::Plain { .. } => eprintln!("{words}"),
+            View::Plain { .. } => plain(words),
             // It is for the view's sake only that this can fail.
             View::Live(live) => drop(live.screen.println(words)),
         }
@@ -101,12 +101,17 @@ impl Watch {
             View::Plain { samples } => {
                 *samples += 1;
                 if *samples % LINE_EVERY == 1 {
-                    eprintln!("{}", line(sample));
+                    plain(&line(sample));
                 }
             }
             View::Live(live) => live.show(phases, index, sample),
         }
     }
+}
+
+/// A line for whoever reads them. That nobody does any more, such as behind `| head`, ends no run.
+fn plain(words: &str) {
+    drop(writeln!(stderr(), "{words}"));
 }
 
 /// A sample in one line.
