@@ -7,7 +7,7 @@ use super::escaped;
 const WIDTH: f64 = 900.0;
 const HEIGHT: f64 = 240.0;
 const LEFT: f64 = 70.0;
-const RIGHT: f64 = 10.0;
+const RIGHT: f64 = 30.0;
 const TOP: f64 = 24.0;
 const BOTTOM: f64 = 40.0;
 /// Horizontal lines, the lowest at 0.
