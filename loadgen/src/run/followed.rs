@@ -550,6 +550,22 @@ mod tests {
     }
 
     #[test]
+    fn an_epoch_that_goes_back_is_misnumbered() {
+        let mut followed = Followed::new(0, Depth::Seqs);
+        followed.begins_behind(2, 0);
+        for (seq, epoch) in [(1, 2), (2, 3), (3, 2)] {
+            let event = Event {
+                seq,
+                epoch,
+                sender: &[],
+                message: None,
+            };
+            followed.take(&event, BODIES, &senders());
+        }
+        assert_eq!(followed.violations.misnumbered, 1);
+    }
+
+    #[test]
     fn two_conversations_that_are_crossed_are_altered() {
         let (all, ledger) = script();
         let mut other = Followed::new(1, Depth::Full);
