@@ -30,6 +30,9 @@ use super::{
 
 /// What of the shard's budget may be work that waits for a read, beside the limit on its pieces.
 const PARKED_PART: usize = 4;
+/// Of that room, and of the limit, one part of so many is the most that notices may have: they come again until they are kept, and
+/// however many they are, they keep nobody's requests out.
+const NOTICES_PART: usize = 2;
 /// What a piece takes beside itself: its place in a queue, the read, and the conversation that is being read.
 const PARKED_OVERHEAD_BYTES: usize = 1 << 10;
 
@@ -49,6 +52,8 @@ pub(super) struct Desk {
     pub(super) parked: usize,
     /// Bytes of it.
     parked_bytes: usize,
+    /// The notices among it, and their bytes.
+    parked_notices: (usize, usize),
     /// Where that ends.
     pub(super) parked_bytes_max: usize,
     /// Members in memory, all conversations together.
@@ -59,6 +64,10 @@ pub(super) struct Desk {
     pub(super) notices_max: usize,
     /// What of them is to be sent again.
     pub(super) retries: Retries,
+}
+
+fn is_notice(work: &Work) -> bool {
+    matches!(work.ask, ToOwner::Notify { .. })
 }
 
 impl Desk {
@@ -78,6 +87,7 @@ impl Desk {
             receipts: Vec::new(),
             parked: 0,
             parked_bytes: 0,
+            parked_notices: (0, 0),
             parked_bytes_max: config.shard_bytes_max / PARKED_PART,
             members: 0,
             drops: 0,
@@ -258,11 +268,21 @@ impl Desk {
 
     /// Counts one more piece of work as waiting, unless too much waits.
     fn has_room(&mut self, work: &Work, fx: &mut Effects) -> bool {
-        let bytes = self.parked_bytes + work.bytes() + PARKED_OVERHEAD_BYTES;
-        let has_room = self.parked < self.config.parked_max && bytes <= self.parked_bytes_max;
+        let bytes = work.bytes() + PARKED_OVERHEAD_BYTES;
+        let (most, bytes_max) = (self.config.parked_max, self.parked_bytes_max);
+        let mut has_room = self.parked < most && self.parked_bytes + bytes <= bytes_max;
+        if is_notice(work) {
+            let (notices, notice_bytes) = self.parked_notices;
+            has_room &= notices < most.div_ceil(NOTICES_PART)
+                && notice_bytes + bytes <= bytes_max / NOTICES_PART;
+        }
         if has_room {
             self.parked += 1;
-            self.parked_bytes = bytes;
+            self.parked_bytes += bytes;
+            if is_notice(work) {
+                self.parked_notices.0 += 1;
+                self.parked_notices.1 += bytes;
+            }
         } else {
             fx.counters.shed("parked", "full");
         }
@@ -271,8 +291,13 @@ impl Desk {
 
     /// A piece of work waits no more.
     pub(super) fn unpark(&mut self, work: &Work) {
+        let bytes = work.bytes() + PARKED_OVERHEAD_BYTES;
         self.parked -= 1;
-        self.parked_bytes -= work.bytes() + PARKED_OVERHEAD_BYTES;
+        self.parked_bytes -= bytes;
+        if is_notice(work) {
+            self.parked_notices.0 -= 1;
+            self.parked_notices.1 -= bytes;
+        }
     }
 
     /// Refuses at once.

@@ -1,7 +1,10 @@
 //! What is kept in memory has an end, however hot a conversation is.
 
 use super::*;
-use rialto_protocol::v1::{ConversationKind, MembershipAction as Action, Role};
+use rialto_protocol::{
+    ids::Position,
+    v1::{ConversationKind, MembershipAction as Action, Role},
+};
 
 fn small(members_max: usize) -> World {
     World::with(
@@ -259,6 +262,33 @@ fn requests_that_wait_are_bounded_by_their_bytes() {
     assert!(world.owner.is_idle());
     let id = world.id();
     world.publish_as(user("alice"), nowhere, id, text("there is room again"));
+    assert_eq!(world.receipt(), refused(ErrorCode::ConversationNotFound));
+}
+
+#[test]
+fn notices_that_wait_leave_room_for_requests() {
+    let mut world = World::new();
+    world.owner.desk.parked_bytes_max = 20_000;
+    world.hold_loads = true;
+    for number in 0..20 {
+        let client_id = world.id();
+        world.send(ToOwner::Notify {
+            from: EDGE,
+            lane: LaneId(0),
+            item: (Position(1), number),
+            client_id,
+            user: user(&format!("member {number}")),
+            notice: Bytes::new(),
+            is_outdated: false,
+        });
+    }
+    let parked = world.owner.desk.parked;
+    assert!((1..10).contains(&parked), "{parked} notices wait");
+    let nowhere = ConversationId::of_direct(user("alice"), user("bob"));
+    let id = world.id();
+    world.publish_as(user("alice"), nowhere, id, text("is there room?"));
+    assert_eq!(world.receipts(), [], "it waits for its read");
+    world.read();
     assert_eq!(world.receipt(), refused(ErrorCode::ConversationNotFound));
 }
 
