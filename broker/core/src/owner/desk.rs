@@ -24,7 +24,7 @@ use super::{
     conversation::Conversation,
     entry::Waiting,
     lane::Lanes,
-    outbox::{NOTICES_MAX, Retries},
+    outbox::{Retries, notices_max},
     work::{Load, Need, Outcome, Work},
 };
 
@@ -91,7 +91,7 @@ impl Desk {
             parked_bytes_max: config.shard_bytes_max / PARKED_PART,
             members: 0,
             drops: 0,
-            notices_max: NOTICES_MAX,
+            notices_max: notices_max(config.shard_bytes_max),
             retries: Retries::default(),
             config,
         }

@@ -12,7 +12,7 @@ use prost::Message as _;
 use rialto_protocol::{
     error::ErrorCode,
     ids::{ClientId, ConversationId, DeviceId, LaneId, Position, UserId},
-    v1,
+    limits, v1,
 };
 
 use crate::{
@@ -27,8 +27,11 @@ use super::{
     entry::{Built, Outgoing},
 };
 
-/// Notices of a shard that inboxes do not have yet, of some 500 bytes at most; past it nothing is done that makes more.
-pub(super) const NOTICES_MAX: usize = 100_000;
+/// Notices of a shard that inboxes do not have yet; past it nothing is done that makes more.
+const NOTICES_MAX: usize = 100_000;
+/// What one of them takes at most, about, and what of the shard's budget they may take together, beside it.
+const NOTICE_BYTES: usize = 512;
+const BUDGET_PART: usize = 4;
 /// One part of so many is what one user may have caused of them: whoever makes many leaves room for the others.
 const USER_PART: usize = 16;
 /// How long an item that could not be kept waits before it is sent again.
@@ -38,6 +41,12 @@ const RETRIES_AT_ONCE: usize = 1_000;
 const RETRY_STEP_US: u64 = 100_000;
 /// How long "passed on" may wait for another entry to be written along with.
 const WRITE_DONE_US: u64 = 10_000_000;
+
+/// How many notices a shard with such a budget may have on their way: as many at least as two of the largest conversations begin with.
+pub(super) fn notices_max(shard_bytes_max: usize) -> usize {
+    const LEAST: usize = 2 * (limits::MEMBERS_PER_CREATE_MAX + 1);
+    (shard_bytes_max / BUDGET_PART / NOTICE_BYTES).clamp(LEAST, NOTICES_MAX)
+}
 
 /// Position of an outbox record's entry, and its number there.
 pub(super) type ItemId = (Position, u16);
@@ -392,6 +401,13 @@ impl Desk {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn notices_have_a_part_of_the_budget_where_it_is_small() {
+        assert_eq!(notices_max(512 << 20), 100_000);
+        assert_eq!(notices_max(8 << 20), 4_096);
+        assert_eq!(notices_max(0), 1_002);
+    }
 
     #[test]
     fn derived_ids_rise_along_a_lane() {
