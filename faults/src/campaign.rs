@@ -84,8 +84,8 @@ campaigns! {
     Certificate "certificate" 40 3
     /// Restarts every few hundred milliseconds while a crowd reconnects
     Storm "storm" 40 3
-    /// Thirteen kinds of attack on a small budget while others go on as before; one a round
-    Overload "overload" 13 13
+    /// Nineteen kinds of attack on a small budget while others go on as before; one a round
+    Overload "overload" 19 19
 }
 
 /// How a campaign is run.
@@ -99,6 +99,8 @@ pub struct Options {
     pub rounds: u32,
     /// What it does follows from this; how threads and sockets take turns does not.
     pub seed: u64,
+    /// Of `overload`, this attack alone, by its name in reports.
+    pub attack: Option<String>,
     /// Short pauses, for tests.
     pub short: bool,
     /// A mistake that the broker was built with and is to make: see docs/RELIABILITY.md.

@@ -49,6 +49,13 @@ impl Dice {
         self.word() % 1000 < per_mille
     }
 
+    /// Fills them with random bytes.
+    pub fn fill(&mut self, bytes: &mut [u8]) {
+        for part in bytes.chunks_mut(8) {
+            part.copy_from_slice(&self.word().to_le_bytes()[..part.len()]);
+        }
+    }
+
     /// Puts them into an order of its own (Fisher and Yates).
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {

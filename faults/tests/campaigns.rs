@@ -62,6 +62,7 @@ fn options(campaign: Campaign, binary: &Path, scratch: &Path) -> Options {
         scratch: scratch.to_owned(),
         rounds: campaign.rounds_short(),
         seed: 1,
+        attack: None,
         short: true,
         planted: None,
     }

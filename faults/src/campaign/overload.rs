@@ -2,17 +2,20 @@
 //! the broker's memory, the latencies of those clients, that each refusal is counted, that nothing acknowledged is lost, and
 //! that the broker is well afterwards.
 
+mod amplifying;
 mod attack;
 mod crowding;
 mod flooding;
 mod holding;
 mod line;
+mod quic;
 mod site;
 mod watch;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use anyhow::bail;
 use rialto_loadgen::open_files;
 use tokio::time::sleep;
 
@@ -64,22 +67,34 @@ const TIMES: Times = Times {
     after: Duration::from_secs(2),
 };
 const TIMES_SHORT: Times = Times {
-    quiet: Duration::from_millis(200),
-    attacked: Duration::from_millis(1_200),
-    after: Duration::from_millis(200),
+    quiet: Duration::from_millis(100),
+    attacked: Duration::from_millis(500),
+    after: Duration::from_millis(100),
 };
 
 pub(super) async fn run(stage: &mut Stage) -> anyhow::Result<()> {
+    let attacks = chosen(stage.options.attack.as_deref())?;
     if !stage.options.short {
         open_files::make_room_for(FILES)?;
     }
     while let Some(round) = stage.next_round() {
-        let attack = ATTACKS[round as usize % ATTACKS.len()];
+        let attack = attacks[round as usize % attacks.len()];
         stage.at(attack.name);
         Box::pin(play(stage, attack)).await?;
         stage.progress.step(round + 1);
     }
     Ok(())
+}
+
+/// All of them, or the one that is named.
+fn chosen(name: Option<&str>) -> anyhow::Result<Vec<Attack>> {
+    let is_chosen = |attack: &Attack| name.is_none_or(|name| name == attack.name);
+    let attacks: Vec<Attack> = ATTACKS.into_iter().filter(is_chosen).collect();
+    if attacks.is_empty() {
+        let names = ATTACKS.map(|attack| attack.name).join(", ");
+        bail!("there is no such attack; those that there are: {names}");
+    }
+    Ok(attacks)
 }
 
 /// What a round saw.

@@ -4,7 +4,7 @@
 use std::rc::Rc;
 
 use super::site::{Site, Tally};
-use super::{crowding, flooding, holding};
+use super::{amplifying, crowding, flooding, holding, quic};
 
 /// Where something is refused or dropped, and why, as in `rialto_shed_total`.
 pub(super) type Shed = (&'static str, &'static str);
@@ -39,13 +39,19 @@ enum Kind {
     HotConversation,
     Flood,
     Garbage,
+    Creates,
+    Presence,
+    BegunRecords,
+    QuicHandshakes,
+    QuicFrames,
+    QuicJunk,
 }
 
 /// A part of a connection's life that a round can wait for.
 const SOON: &str = "limits.handshake_timeout_ms=1000";
 
 /// All of them, in the order of the rounds.
-pub(super) const ATTACKS: [Attack; 13] = [
+pub(super) const ATTACKS: [Attack; 19] = [
     Attack {
         name: "slow handshakes",
         kind: Kind::SlowHandshakes,
@@ -147,6 +153,57 @@ pub(super) const ATTACKS: [Attack; 13] = [
         ],
         settings: &[],
     },
+    Attack {
+        name: "creates",
+        kind: Kind::Creates,
+        connections: 200,
+        expected: &[
+            ("session", "rate_limited"),
+            ("parked", "full"),
+            ("owner", "overloaded"),
+        ],
+        // What stays in memory of conversations stands beside the budget.
+        settings: &["limits.conversations_max=2000", "limits.members_max=20000"],
+    },
+    Attack {
+        name: "presence",
+        kind: Kind::Presence,
+        connections: 2_000,
+        expected: &[("session", "overloaded"), ("session", "rate_limited")],
+        settings: &["limits.requests_burst=100"],
+    },
+    Attack {
+        name: "begun records",
+        kind: Kind::BegunRecords,
+        connections: 3_000,
+        expected: &[("handshake", "timeout"), ("partial_frame", "shard_budget")],
+        settings: &[SOON],
+    },
+    Attack {
+        name: "quic handshakes",
+        kind: Kind::QuicHandshakes,
+        connections: 3_000,
+        expected: &[
+            ("handshake", "address"),
+            ("handshake", "timeout"),
+            ("session", "handshake_timeout"),
+        ],
+        settings: &[SOON, "broker.handshakes_max=500"],
+    },
+    Attack {
+        name: "quic frames",
+        kind: Kind::QuicFrames,
+        connections: 3_000,
+        expected: &[("partial_frame", "shard_budget")],
+        settings: &[],
+    },
+    Attack {
+        name: "quic junk",
+        kind: Kind::QuicJunk,
+        connections: 64,
+        expected: &[("handshake", "quic")],
+        settings: &[],
+    },
 ];
 
 impl Attack {
@@ -182,6 +239,12 @@ impl Attack {
             Kind::SubscribeStorm => crowding::subscribe_storm(&site).await,
             Kind::ReconnectStorm => crowding::reconnect_storm(&site).await,
             Kind::HotConversation => crowding::hot_conversation(&site).await,
+            Kind::Creates => amplifying::creates(&site).await,
+            Kind::Presence => amplifying::presence(&site).await,
+            Kind::BegunRecords => holding::begun_records(&site).await,
+            Kind::QuicHandshakes => quic::quic_handshakes(&site).await,
+            Kind::QuicFrames => quic::quic_frames(&site).await,
+            Kind::QuicJunk => quic::quic_junk(&site).await,
         }
     }
 }

@@ -65,7 +65,8 @@ pub(super) async fn pipelines(site: &Rc<Site>) {
             let line = Line::enter(&site, number, Caller::User, Hearing::Usual).await;
             let notes = ConversationId::of_self(line.user);
             let requests = mixed(notes);
-            pour(&site, line, |_| requests.clone()).await;
+            line.pour(&site.tally, |_| requests.clone()).await;
+            line::turned_away(&site).await;
         }
     })
     .await;
@@ -97,23 +98,14 @@ fn history(conversation: ConversationId) -> v1::History {
 pub(super) async fn deaf_publishers(site: &Rc<Site>) {
     site.each(|site, number| async move {
         loop {
-            let caller = caller(number);
-            let mut line = Line::enter(&site, number, caller, Hearing::Deaf).await;
+            let caller = Caller::of(number);
+            let line = Line::enter(&site, number, caller, Hearing::Deaf).await;
             let notes = ConversationId::of_self(line.user);
-            let mut id = 2;
-            while line.send(&messages(notes, &mut id, 20)).await.is_ok() {}
+            line.pour_deaf(|id| messages(notes, id, 20)).await;
             line::turned_away(&site).await;
         }
     })
     .await;
-}
-
-fn caller(number: usize) -> Caller {
-    if number.is_multiple_of(2) {
-        Caller::Service
-    } else {
-        Caller::User
-    }
 }
 
 fn messages(conversation: ConversationId, id: &mut u32, bytes: usize) -> Vec<u8> {
@@ -139,13 +131,12 @@ pub(super) async fn deaf_readers(site: &Rc<Site>) {
     let _herald = herald;
     site.each(|site, number| async move {
         loop {
-            let mut line = Line::enter(&site, number, Caller::User, Hearing::Deaf).await;
-            for id in 2.. {
-                let ask = line::request(FrameKind::History, id, &history(square));
-                if line.send(&ask).await.is_err() {
-                    break;
-                }
-            }
+            let line = Line::enter(&site, number, Caller::User, Hearing::Deaf).await;
+            let ask = |id: &mut u32| {
+                *id += 1;
+                line::request(FrameKind::History, *id, &history(square))
+            };
+            line.pour_deaf(ask).await;
             line::turned_away(&site).await;
         }
     })
@@ -156,26 +147,14 @@ pub(super) async fn deaf_readers(site: &Rc<Site>) {
 pub(super) async fn flood(site: &Rc<Site>) {
     site.each(|site, number| async move {
         loop {
-            let line = Line::enter(&site, number, caller(number), Hearing::Usual).await;
+            let line = Line::enter(&site, number, Caller::of(number), Hearing::Usual).await;
             let notes = ConversationId::of_self(line.user);
-            pour(&site, line, |id| messages(notes, id, FLOOD_BYTES)).await;
+            line.pour(&site.tally, |id| messages(notes, id, FLOOD_BYTES))
+                .await;
+            line::turned_away(&site).await;
         }
     })
     .await;
-}
-
-/// Writes what `next` makes, and takes what comes.
-async fn pour(site: &Site, line: Line, mut next: impl FnMut(&mut u32) -> Vec<u8>) {
-    let (mut read, mut write) = line.stream.into_split();
-    let speak = async {
-        let mut id = 2;
-        while write.write_all(&next(&mut id)).await.is_ok() {}
-    };
-    tokio::select! {
-        () = speak => {}
-        () = Line::drain(&mut read, &site.tally) => {}
-    }
-    line::turned_away(site).await;
 }
 
 /// What is no frame, no body, or not its turn; before and after Hello.

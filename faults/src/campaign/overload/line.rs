@@ -1,4 +1,4 @@
-//! A connection over plain TCP whose bytes are the attacker's own business.
+//! A connection over plain TCP whose bytes are the attacker's own business, and how a session begins on any other.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -10,14 +10,14 @@ use rialto_protocol::frame::{self, FrameKind};
 use rialto_protocol::ids::{ClientId, ConversationId, DeviceId, RequestId, UserId};
 use rialto_protocol::limits::FRAME_BYTES_MAX_CEILING;
 use rialto_protocol::v1;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::sleep;
 
 use super::site::{Site, Tally};
 
 /// Connections from one address: far fewer than it has ports.
-const PER_SOURCE: usize = 1_000;
+pub(super) const PER_SOURCE: usize = 1_000;
 /// Before a connection that was turned away is tried again.
 const AGAIN: Duration = Duration::from_millis(100);
 /// The receive buffer of somebody who does not read, as small as the system allows.
@@ -41,6 +41,17 @@ pub(super) enum Caller {
     Service,
 }
 
+impl Caller {
+    /// In half of the cases a service.
+    pub(super) fn of(number: usize) -> Self {
+        if number.is_multiple_of(2) {
+            Self::Service
+        } else {
+            Self::User
+        }
+    }
+}
+
 /// A stream of the connection with this number.
 pub(super) async fn open(
     site: &Site,
@@ -53,24 +64,65 @@ pub(super) async fn open(
     if hearing == Hearing::Deaf {
         socket.set_recv_buffer_size(DEAF_BUFFER_BYTES)?;
     }
-    let place = u16::try_from(number / PER_SOURCE).unwrap_or(0);
-    let [third, fourth] = place.to_be_bytes();
-    socket.bind(SocketAddr::from((
-        Ipv4Addr::new(127, 9, third, fourth + 1),
-        0,
-    )))?;
-    let stream = socket
-        .connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
-        .await?;
+    socket.bind(source(number))?;
+    let stream = socket.connect(loopback(port)).await?;
     Tally::add(&site.tally.opened);
     Ok(stream)
+}
+
+/// Where the connection with this number comes from.
+pub(super) fn source(number: usize) -> SocketAddr {
+    let place = u16::try_from(number / PER_SOURCE).unwrap_or(0);
+    let [third, fourth] = place.to_be_bytes();
+    SocketAddr::from((Ipv4Addr::new(127, 9, third, fourth + 1), 0))
+}
+
+/// Where the broker listens.
+pub(super) fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
+
+/// What `open` gives, as soon as the broker lets the connection in.
+pub(super) async fn until_in<T>(site: &Site, open: impl AsyncFn() -> io::Result<T>) -> T {
+    loop {
+        let opened = {
+            let _turn = site.opening.acquire().await;
+            open().await
+        };
+        match opened {
+            Ok(opened) => return opened,
+            Err(_) => turned_away(site).await,
+        }
+    }
+}
+
+/// Says Hello, and hears that it is welcome.
+pub(super) async fn greet(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    user: UserId,
+    caller: Caller,
+) -> io::Result<()> {
+    stream.write_all(&hello(user, caller)).await?;
+    let mut buf = BytesMut::new();
+    loop {
+        let split = frame::split(&mut buf, FRAME_BYTES_MAX_CEILING);
+        if let Some(frame) = split.map_err(io::Error::other)? {
+            return if frame.kind == FrameKind::Welcome {
+                Ok(())
+            } else {
+                Err(io::ErrorKind::ConnectionRefused.into())
+            };
+        }
+        if stream.read_buf(&mut buf).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
 }
 
 /// A session.
 pub(super) struct Line {
     pub(super) stream: TcpStream,
     pub(super) user: UserId,
-    buf: BytesMut,
 }
 
 impl Line {
@@ -86,61 +138,40 @@ impl Line {
         caller: Caller,
         hearing: Hearing,
     ) -> Self {
-        loop {
-            let entered = {
-                let _turn = site.opening.acquire().await;
-                Self::try_enter(site, number, caller, hearing).await
-            };
-            match entered {
-                Ok(line) => return line,
-                Err(_) => {
-                    Tally::add(&site.tally.turned_away);
-                    sleep(AGAIN).await;
-                }
-            }
-        }
-    }
-
-    async fn try_enter(
-        site: &Site,
-        number: usize,
-        caller: Caller,
-        hearing: Hearing,
-    ) -> io::Result<Self> {
-        let user = Self::user(number);
-        let mut line = Self {
-            stream: open(site, site.ports.tcp, number, hearing).await?,
-            user,
-            buf: BytesMut::new(),
-        };
-        line.send(&hello(user, caller)).await?;
-        let (kind, _) = line.answer().await?;
-        if kind == FrameKind::Welcome {
-            Ok(line)
-        } else {
-            Err(io::ErrorKind::ConnectionRefused.into())
-        }
+        until_in(site, async || {
+            let user = Self::user(number);
+            let mut stream = open(site, site.ports.tcp, number, hearing).await?;
+            greet(&mut stream, user, caller).await?;
+            Ok(Self { stream, user })
+        })
+        .await
     }
 
     pub(super) async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.write_all(bytes).await
     }
 
-    /// The next frame: its kind and its body.
-    pub(super) async fn answer(&mut self) -> io::Result<(FrameKind, bytes::Bytes)> {
-        loop {
-            let split = frame::split(&mut self.buf, FRAME_BYTES_MAX_CEILING);
-            if let Some(frame) = split.map_err(io::Error::other)? {
-                return Ok((frame.kind, frame.body));
-            }
-            if self.stream.read_buf(&mut self.buf).await? == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
+    /// Writes what `next` makes, and takes what comes, until the connection ends.
+    pub(super) async fn pour(self, tally: &Tally, mut next: impl FnMut(&mut u32) -> Vec<u8>) {
+        let (mut read, mut write) = self.stream.into_split();
+        let speak = async {
+            let mut id = 2;
+            while write.write_all(&next(&mut id)).await.is_ok() {}
+        };
+        tokio::select! {
+            () = speak => {}
+            () = Self::drain(&mut read, tally) => {}
         }
     }
 
+    /// The same, but takes nothing.
+    pub(super) async fn pour_deaf(mut self, mut next: impl FnMut(&mut u32) -> Vec<u8>) {
+        let mut id = 2;
+        while self.send(&next(&mut id)).await.is_ok() {}
+    }
+
     /// Takes what comes, without looking at it, until the connection ends.
-    pub(super) async fn drain(stream: &mut (impl tokio::io::AsyncRead + Unpin), tally: &Tally) {
+    pub(super) async fn drain(stream: &mut (impl AsyncRead + Unpin), tally: &Tally) {
         let mut buf = BytesMut::with_capacity(64 << 10);
         while stream.read_buf(&mut buf).await.is_ok_and(|count| count > 0) {
             while let Ok(Some(frame)) = frame::split(&mut buf, FRAME_BYTES_MAX_CEILING) {
@@ -182,23 +213,37 @@ pub(super) fn request(kind: FrameKind, id: u32, body: &impl Message) -> Vec<u8> 
 
 /// A message of so many bytes, with the idempotency key of this number.
 pub(super) fn publish(conversation: ConversationId, id: u32, bytes: usize) -> Vec<u8> {
-    let [a, b, c, d] = id.to_be_bytes();
-    let now_ms = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0));
-    let client_id = ClientId::v7(now_ms, [a, b, c, d, 7, 7, 7, 7, 7, 7]);
+    let message = v1::Message {
+        body: vec![b'x'; bytes].into(),
+        ..v1::Message::default()
+    };
+    say(conversation, id, message)
+}
+
+/// This message, with the idempotency key of this number.
+pub(super) fn say(conversation: ConversationId, id: u32, message: v1::Message) -> Vec<u8> {
     let publish = v1::Publish {
         target: Some(v1::publish::Target::Conversation(conversation.to_proto())),
         drafts: vec![v1::Draft {
-            client_id: client_id.to_proto(),
-            content: Some(v1::draft::Content::Message(v1::Message {
-                body: vec![b'x'; bytes].into(),
-                ..v1::Message::default()
-            })),
+            client_id: client_id(id).to_proto(),
+            content: Some(v1::draft::Content::Message(message)),
         }],
         ..v1::Publish::default()
     };
     request(FrameKind::Publish, id, &publish)
+}
+
+/// The idempotency key of this number.
+pub(super) fn client_id(id: u32) -> ClientId {
+    let [a, b, c, d] = id.to_be_bytes();
+    ClientId::v7(now_ms(), [a, b, c, d, 7, 7, 7, 7, 7, 7])
+}
+
+/// Milliseconds since 1970.
+pub(super) fn now_ms() -> u64 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0))
 }
 
 /// Waits before another attempt, and counts that one was ended.

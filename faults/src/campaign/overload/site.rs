@@ -47,7 +47,7 @@ impl Tally {
     }
 
     /// They cannot go on; the first reason counts.
-    fn fail(&self, why: String) {
+    pub(super) fn fail(&self, why: String) {
         let _ = self.failed.set(why);
     }
 }

@@ -1,0 +1,276 @@
+//! Attacks over QUIC: handshakes that never end, sessions that never begin, frames that never end, and datagrams of nonsense.
+
+use std::io::{self, IoSliceMut};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use quinn::crypto::rustls::QuicClientConfig;
+use quinn::udp::{RecvMeta, Transmit};
+use quinn::{
+    AsyncUdpSocket, ClientConfig, Connection, Endpoint, EndpointConfig, RecvStream, Runtime as _,
+    SendStream, TokioRuntime, TransportConfig, UdpPoller,
+};
+use rialto_protocol::limits::QUIC_LOOPBACK_PAYLOAD_BYTES;
+use rialto_sdk::Roots;
+use tokio::net::UdpSocket;
+use tokio::time::timeout;
+
+use super::holding::begun_frame;
+use super::line::{self, Caller, Hearing, Line};
+use super::site::{Site, Tally};
+use crate::random::Dice;
+
+/// Sockets that connections share: each costs a file.
+const SOCKETS: usize = 32;
+/// After that the broker has given up a handshake, by its settings.
+const GIVEN_UP: Duration = Duration::from_millis(1_500);
+/// The shortest datagram that a client may begin with (RFC 9000, section 14.1).
+const INITIAL_BYTES: usize = 1_200;
+
+/// A third is deaf once it has proved its address, a third shakes hands and says nothing, a third says half a Hello on all streams
+/// that it may open.
+pub(super) async fn quic_handshakes(site: &Rc<Site>) {
+    let (Some(deaf), Some(usual)) = (
+        Clients::bind(site, Hearing::Deaf),
+        Clients::bind(site, Hearing::Usual),
+    ) else {
+        return;
+    };
+    site.each(|site, number| {
+        let (deaf, usual) = (deaf.clone(), usual.clone());
+        async move {
+            let hello = line::hello(Line::user(number), Caller::User);
+            let begun = &hello[..hello.len() / 2];
+            loop {
+                if number.is_multiple_of(3) {
+                    let _ = timeout(GIVEN_UP, deaf.connect(&site, number)).await;
+                } else {
+                    let connection =
+                        line::until_in(&site, async || usual.connect(&site, number).await).await;
+                    let _streams = match number % 3 {
+                        1 => Vec::new(),
+                        _ => begin_streams(&connection, begun).await,
+                    };
+                    connection.closed().await;
+                }
+                line::turned_away(&site).await;
+            }
+        }
+    })
+    .await;
+}
+
+/// Most of a frame of 256 KiB, on the stream of a session and on all others that it may open, and nothing more.
+pub(super) async fn quic_frames(site: &Rc<Site>) {
+    let Some(clients) = Clients::bind(site, Hearing::Usual) else {
+        return;
+    };
+    let begun = begun_frame();
+    site.each(|site, number| {
+        let (clients, begun) = (clients.clone(), begun.clone());
+        async move {
+            loop {
+                let (connection, mut streams) =
+                    line::until_in(&site, async || clients.enter(&site, number).await).await;
+                if streams.0.write_all(&begun).await.is_ok() {
+                    let _others = begin_streams(&connection, &begun).await;
+                    connection.closed().await;
+                }
+                line::turned_away(&site).await;
+            }
+        }
+    })
+    .await;
+}
+
+/// As many streams as the broker lets a client open, with these bytes on each.
+async fn begin_streams(connection: &Connection, bytes: &[u8]) -> Vec<(SendStream, RecvStream)> {
+    let mut streams = Vec::new();
+    while let Some(Ok((mut send, receive))) = connection.open_bi().now_or_never() {
+        // What has no room there need not have come whole.
+        let _ = timeout(GIVEN_UP, send.write_all(bytes)).await;
+        streams.push((send, receive));
+    }
+    streams
+}
+
+/// Datagrams that may be the first of a client, of another version, or of a connection that is not there, as fast as the system
+/// takes them; a socket in the place of a connection.
+pub(super) async fn quic_junk(site: &Rc<Site>) {
+    site.each(|site, number| async move {
+        let Ok(socket) = UdpSocket::bind(line::source(number)).await else {
+            return site.tally.fail("no socket".to_owned());
+        };
+        if socket
+            .connect(line::loopback(site.ports.quic))
+            .await
+            .is_ok()
+        {
+            Tally::add(&site.tally.opened);
+        }
+        let mut dice = Dice::new(number as u64);
+        let mut datagram = [0; INITIAL_BYTES];
+        dice.fill(&mut datagram);
+        loop {
+            let bytes = junk(&mut dice, &mut datagram);
+            // A broker that is gone is noticed by others.
+            let _ = socket.send(&datagram[..bytes]).await;
+        }
+    })
+    .await;
+}
+
+/// Makes the next datagram out of the last one; gives how many bytes it has (RFC 9000, section 17).
+fn junk(dice: &mut Dice, datagram: &mut [u8; INITIAL_BYTES]) -> usize {
+    const VERSION: [u8; 4] = [0, 0, 0, 1];
+    const OTHER_VERSION: [u8; 4] = [0, 0, 0, 9];
+    const ID_BYTES: u8 = 8;
+    let (of, mut ids) = (dice.roll(8), [0; 2 * ID_BYTES as usize]);
+    dice.fill(&mut ids);
+    let (to, from) = ids.split_at(ID_BYTES.into());
+    let (first, version, bytes) = match of {
+        0 => (0x40, None, 64),
+        1 => (0xc0, Some(OTHER_VERSION), INITIAL_BYTES),
+        _ => (0xc0, Some(VERSION), INITIAL_BYTES),
+    };
+    let mut header = vec![first];
+    if let Some(version) = version {
+        header.extend(version);
+        header.push(ID_BYTES);
+        header.extend(to);
+        header.push(ID_BYTES);
+        header.extend(from);
+        // No token; the length of what follows, in two bytes (section 16).
+        header.push(0);
+        let rest = u16::try_from(INITIAL_BYTES - header.len() - 2).unwrap_or(0);
+        header.extend((0x4000 | rest).to_be_bytes());
+    } else {
+        header.extend(to);
+    }
+    datagram[..header.len()].copy_from_slice(&header);
+    bytes
+}
+
+/// Clients that share sockets.
+struct Clients {
+    config: ClientConfig,
+    sockets: Vec<Endpoint>,
+}
+
+impl Clients {
+    /// None: the attack cannot take place.
+    fn bind(site: &Site, hearing: Hearing) -> Option<Rc<Self>> {
+        match Self::try_bind(site, hearing) {
+            Ok(clients) => Some(Rc::new(clients)),
+            Err(error) => {
+                site.tally.fail(format!("no QUIC: {error:#}"));
+                None
+            }
+        }
+    }
+
+    fn try_bind(site: &Site, hearing: Hearing) -> anyhow::Result<Self> {
+        let tls = Roots::InsecureLoopbackOnly.client_config()?;
+        let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
+        let mut transport = TransportConfig::default();
+        transport
+            .initial_mtu(QUIC_LOOPBACK_PAYLOAD_BYTES)
+            .mtu_discovery_config(None);
+        config.transport_config(Arc::new(transport));
+        let count = site.connections.min(SOCKETS);
+        let sockets = (0..count).map(|place| {
+            // Each has an address of its own.
+            let number = place * line::PER_SOURCE;
+            let socket = std::net::UdpSocket::bind(line::source(number))?;
+            socket_of(socket, hearing)
+        });
+        Ok(Self {
+            config,
+            sockets: sockets.collect::<io::Result<_>>()?,
+        })
+    }
+
+    /// The connection with this number.
+    async fn connect(&self, site: &Site, number: usize) -> io::Result<Connection> {
+        let socket = &self.sockets[number % self.sockets.len()];
+        let address = line::loopback(site.ports.quic);
+        let connecting = socket
+            .connect_with(self.config.clone(), address, "localhost")
+            .map_err(io::Error::other)?;
+        Tally::add(&site.tally.opened);
+        Ok(connecting.await?)
+    }
+
+    /// A session of the user with this number, and its stream.
+    async fn enter(
+        &self,
+        site: &Site,
+        number: usize,
+    ) -> io::Result<(Connection, (SendStream, RecvStream))> {
+        let connection = self.connect(site, number).await?;
+        let (mut send, mut receive) = connection.open_bi().await?;
+        let mut stream = tokio::io::join(&mut receive, &mut send);
+        line::greet(&mut stream, Line::user(number), Caller::User).await?;
+        Ok((connection, (send, receive)))
+    }
+}
+
+fn socket_of(socket: std::net::UdpSocket, hearing: Hearing) -> io::Result<Endpoint> {
+    let runtime = Arc::new(TokioRuntime);
+    let socket = runtime.wrap_udp_socket(socket)?;
+    let socket: Arc<dyn AsyncUdpSocket> = match hearing {
+        Hearing::Usual => socket,
+        Hearing::Deaf => Arc::new(Deaf(socket)),
+    };
+    let mut config = EndpointConfig::default();
+    config
+        .max_udp_payload_size(QUIC_LOOPBACK_PAYLOAD_BYTES)
+        .map_err(io::Error::other)?;
+    Endpoint::new_with_abstract_socket(config, None, socket, runtime)
+}
+
+/// A socket that hears nothing but the demand for proof of its address, so that its handshakes stay where they are then.
+#[derive(Debug)]
+struct Deaf(Arc<dyn AsyncUdpSocket>);
+
+impl AsyncUdpSocket for Deaf {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        Arc::clone(&self.0).create_io_poller()
+    }
+
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        self.0.try_send(transmit)
+    }
+
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        metas: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        let count = ready!(self.0.poll_recv(cx, bufs, metas))?;
+        for (buf, meta) in bufs.iter().zip(&mut metas[..count]) {
+            if !is_retry(buf) {
+                meta.len = 0;
+            }
+        }
+        Poll::Ready(Ok(count))
+    }
+
+    fn local_addr(&self) -> io::Result<std::net::SocketAddr> {
+        self.0.local_addr()
+    }
+
+    fn may_fragment(&self) -> bool {
+        self.0.may_fragment()
+    }
+}
+
+/// By its first byte (RFC 9000, section 17.2.5).
+fn is_retry(datagram: &[u8]) -> bool {
+    datagram.first().is_some_and(|first| first & 0xf0 == 0xf0)
+}
