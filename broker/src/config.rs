@@ -36,6 +36,9 @@ pub struct BrokerConfig {
     pub tls_identity: Option<TlsIdentity>,
     /// Open connections of the node.
     pub connections_max: usize,
+    /// Descriptors below which those of TCP connections stay; the ones from there on are left to storage, which ends the broker
+    /// when it gets none for long. The system gives the lowest that is free, so that its number tells how many are in use.
+    pub descriptors_max: usize,
     /// Open connections from one IPv4 address or one IPv6 network of 64 bits.
     pub connections_per_address_max: usize,
     /// Open connections of one user; service tokens have no limit.
@@ -107,6 +110,7 @@ impl Default for BrokerConfig {
             ops: Some(loopback),
             tls_identity: None,
             connections_max: 200_000,
+            descriptors_max: usize::MAX,
             connections_per_address_max: 20_000,
             connections_per_user_max: 100,
             node_bytes_max: 1 << 30,

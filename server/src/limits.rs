@@ -29,6 +29,24 @@ pub fn raise_open_files() -> OpenFiles {
     }
 }
 
+/// Files that are left to storage and to what else the process opens: 128 that the views keep open, those that they make and merge, the
+/// journal's segments. Of a low limit it is a quarter.
+const LEFT: u64 = 512;
+
+impl OpenFiles {
+    /// How many of them connections may take.
+    #[must_use]
+    pub fn for_connections(self) -> usize {
+        match self {
+            Self::AtMost(count) | Self::NotRaised(count) => {
+                let for_connections = count - LEFT.min(count / 4);
+                usize::try_from(for_connections).unwrap_or(usize::MAX)
+            }
+            Self::Unlimited => usize::MAX,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -41,5 +59,13 @@ mod tests {
             getrlimit(Resource::Nofile).current,
             getrlimit(Resource::Nofile).maximum
         );
+    }
+
+    #[test]
+    fn connections_leave_some_to_storage() {
+        let for_connections = |files: OpenFiles| files.for_connections();
+        assert_eq!(for_connections(OpenFiles::AtMost(20_000)), 19_488);
+        assert_eq!(for_connections(OpenFiles::NotRaised(1024)), 768);
+        assert_eq!(for_connections(OpenFiles::Unlimited), usize::MAX);
     }
 }

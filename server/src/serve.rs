@@ -57,7 +57,8 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
         asked: false,
         data: &config.data_dir,
     };
-    report_open_files(limits::raise_open_files());
+    let files = limits::raise_open_files();
+    report_open_files(files);
     make_data_directory(&config.data_dir)?;
     let lock = DirectoryLock::take(&config.data_dir)?;
     // Of one that was killed.
@@ -65,7 +66,8 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     // What may be wrong is said before the data is opened, which may take long after a kill.
     let (keys, identity, development) = open_keys(config)?;
     let cannot_start = "the broker cannot start";
-    let preparation = Broker::prepare(broker_config(config, &identity)).context(cannot_start)?;
+    let preparation =
+        Broker::prepare(broker_config(config, &identity, files)).context(cannot_start)?;
     let options = EmbeddedOptions {
         on_thread: Some(scheduling::arrange),
         ..config.storage.clone()
@@ -262,7 +264,7 @@ fn open_keys(config: &Config) -> anyhow::Result<(Arc<KeyFile>, Identity, Option<
     Ok((Arc::new(keys), identity, development))
 }
 
-fn broker_config(config: &Config, identity: &Identity) -> BrokerConfig {
+fn broker_config(config: &Config, identity: &Identity, files: OpenFiles) -> BrokerConfig {
     let defaults = BrokerConfig::default();
     BrokerConfig {
         shards: if config.broker.shards == 0 {
@@ -278,6 +280,7 @@ fn broker_config(config: &Config, identity: &Identity) -> BrokerConfig {
         ops: config.listen.ops,
         tls_identity: Some(identity.files()),
         connections_max: config.broker.connections_max,
+        descriptors_max: files.for_connections(),
         connections_per_address_max: config.broker.connections_per_address_max,
         connections_per_user_max: config.broker.connections_per_user_max,
         handshakes_max: config.broker.handshakes_max,

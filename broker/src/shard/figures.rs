@@ -41,6 +41,7 @@ pub(crate) enum Stage {
 /// Every queue and reason that the shell counts, as in [`rialto_core::counters::SHED`].
 pub(crate) const SHED: &[(&str, &str)] = &[
     ("accept", "address"),
+    ("accept", "files"),
     ("accept", "socket"),
     ("accept", "stopping"),
     ("accept", "total"),

@@ -1,6 +1,6 @@
 //! Accepting TCP connections; plain ones are served at once.
 
-use std::{io, net::SocketAddr, rc::Rc, time::Duration};
+use std::{io, net::SocketAddr, os::fd::AsRawFd, rc::Rc, time::Duration};
 
 use rialto_core::{advice::retry_hint_ms, io::Transport};
 use rialto_protocol::{error::ErrorCode, frame, ids::RequestId};
@@ -76,6 +76,11 @@ fn admit(
     stream: &TcpStream,
     address: SocketAddr,
 ) -> Option<(Permit, Stranger)> {
+    let descriptors_max = engine.node().config.descriptors_max;
+    if usize::try_from(stream.as_raw_fd()).is_ok_and(|number| number >= descriptors_max) {
+        engine.shed(Stage::Accept, "files");
+        return None;
+    }
     let permit = match engine.admission().admit(address.ip()) {
         Ok(permit) => permit,
         Err(refusal) => {

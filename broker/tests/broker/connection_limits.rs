@@ -52,6 +52,19 @@ async fn one_address_cannot_take_all() {
 }
 
 #[tokio::test]
+async fn files_that_are_left_to_storage_are_not_taken_by_connections() {
+    let node = Node::start_with(|config| config.descriptors_max = 0);
+    let mut over_tcp = Client::connect(&node.tcp()).await;
+    assert_eq!(over_tcp.refused().await, ErrorCode::TooManyConnections);
+    assert!(Client::try_connect(&node.tls()).await.is_err());
+    let counter = "rialto_shed_total{queue=\"accept\",reason=\"files\"}";
+    assert_eq!(node.metric(counter).await, 2);
+    // All of them share the sockets that are there.
+    node.join_over(&node.quic(), "ann").await;
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn many_quic_handshakes_at_once_have_to_prove_their_address() {
     let node = Node::start_with(|config| config.quic_retry_above = 0);
     node.join_over(&node.quic(), "ann").await;
