@@ -334,6 +334,7 @@ mod tests {
             seed: 1,
             short: true,
             planted: None,
+            attack: None,
         };
         let progress = Progress::show("kill", 1);
         let (_, interrupted) = watch::channel(false);

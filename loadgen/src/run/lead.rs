@@ -73,7 +73,7 @@ impl Interrupts {
     /// The next one.
     async fn next(&mut self) {
         if self.0.recv().await.is_none() {
-            pending().await
+            pending::<()>().await;
         }
     }
 }

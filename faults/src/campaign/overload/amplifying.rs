@@ -108,7 +108,7 @@ pub(super) async fn presence(site: &Rc<Site>) {
 /// it may be, which is more than there is room for in a crowd.
 fn flips(number: usize, crowd: usize, id: &mut u32) -> Vec<u8> {
     let from = number + usize::try_from(*id).unwrap_or(0);
-    let count = if *id % 2 == 0 {
+    let count = if id.is_multiple_of(2) {
         WATCHED
     } else {
         limits::WATCHED_USERS_MAX
