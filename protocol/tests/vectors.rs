@@ -272,21 +272,15 @@ fn refused() -> Vec<Refused> {
             malformed,
         ),
         body(
-            "33_unknown_fields",
-            FrameKind::Ping,
-            &[0x78, 1].repeat(33),
-            malformed,
-        ),
-        body(
             "257_drafts",
             FrameKind::Publish,
             &[0x1a, 0].repeat(257),
             "too_many_elements",
         ),
         body(
-            "17_capabilities_packed",
+            "65_capabilities_packed",
             FrameKind::Hello,
-            &[&[0x22, 17][..], &[1; 17]].concat(),
+            &[&[0x22, 65][..], &[1; 65]].concat(),
             "too_many_elements",
         ),
     ]);

@@ -20,6 +20,7 @@ mod membership;
 mod numbering;
 mod outbox;
 mod page;
+mod parked;
 mod plain;
 mod profile;
 mod read;
@@ -208,13 +209,13 @@ impl Owner {
     /// Fills in what is now.
     pub fn gauges(&self, counters: &mut Counters) {
         counters.conversations = self.conversations.len() as u64;
-        counters.parked = self.desk.parked as u64;
+        counters.parked = self.desk.parked.count() as u64;
     }
 
     /// Nothing is on its way to the disk, and nothing waits for a read.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.desk.lanes.is_idle() && self.desk.loads.is_empty() && self.desk.parked == 0
+        self.desk.lanes.is_idle() && self.desk.loads.is_empty() && self.desk.parked.count() == 0
     }
 
     fn start(&mut self, now: Now, work: Work, fx: &mut Effects) {
@@ -261,7 +262,7 @@ impl Owner {
         };
         let waiting = std::mem::take(waiting);
         for work in &waiting {
-            self.desk.unpark(work);
+            self.desk.parked.remove(work);
         }
         let stored = match answer {
             Some(Answer::Conversation(stored)) => stored,

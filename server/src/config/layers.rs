@@ -338,7 +338,7 @@ mod tests {
             "unknown key \"listen.tpc\"",
             "listen.tcp",
             "limits.publish_per_s",
-            "a whole number of bytes from 16384 to 1048576",
+            "a whole number of bytes from 196608 to 1048576",
             "RIALTO_LIMITS_COLOUR",
             "everywhere",
             "did you mean \"log.format\"?",

@@ -25,16 +25,9 @@ use super::{
     entry::Waiting,
     lane::Lanes,
     outbox::{Retries, notices_max},
+    parked::Parked,
     work::{Load, Need, Outcome, Work},
 };
-
-/// What of the shard's budget may be work that waits for a read, beside the limit on its pieces.
-const PARKED_PART: usize = 4;
-/// Of that room, and of the limit, one part of so many is the most that notices may have: they come again until they are kept, and
-/// however many they are, they keep nobody's requests out.
-const NOTICES_PART: usize = 2;
-/// What a piece takes beside itself: its place in a queue, the read, and the conversation that is being read.
-const PARKED_OVERHEAD_BYTES: usize = 1 << 10;
 
 /// Shared by all conversations of an owner.
 #[derive(Debug)]
@@ -49,13 +42,7 @@ pub(super) struct Desk {
     /// Receipts that may leave, in order for each edge.
     pub(super) receipts: Vec<(ShardId, Receipted)>,
     /// Pieces of work that wait for a read.
-    pub(super) parked: usize,
-    /// Bytes of it.
-    parked_bytes: usize,
-    /// The notices among it, and their bytes.
-    parked_notices: (usize, usize),
-    /// Where that ends.
-    pub(super) parked_bytes_max: usize,
+    pub(super) parked: Parked,
     /// Members in memory, all conversations together.
     pub(super) members: usize,
     /// How often storage has dropped events.
@@ -64,10 +51,6 @@ pub(super) struct Desk {
     pub(super) notices_max: usize,
     /// What of them is to be sent again.
     pub(super) retries: Retries,
-}
-
-fn is_notice(work: &Work) -> bool {
-    matches!(work.ask, ToOwner::Notify { .. })
 }
 
 impl Desk {
@@ -85,10 +68,7 @@ impl Desk {
             loads: HashMap::with_hasher(config.hasher()),
             next_ticket: 0,
             receipts: Vec::new(),
-            parked: 0,
-            parked_bytes: 0,
-            parked_notices: (0, 0),
-            parked_bytes_max: config.shard_bytes_max / PARKED_PART,
+            parked: Parked::new(config.parked_max, config.shard_bytes_max),
             members: 0,
             drops: 0,
             notices_max: notices_max(config.shard_bytes_max),
@@ -113,7 +93,7 @@ impl Desk {
         }
         if let Outcome::Needs(needs) = self.run(now, conversation, &mut work, fx) {
             let user = work.user();
-            if self.has_room(&work, fx) {
+            if self.may_wait(&work, fx) {
                 self.ask(conversation.id, user, &mut work, needs, fx);
                 conversation.enqueue(work);
             } else {
@@ -136,7 +116,7 @@ impl Desk {
                 return;
             };
             match self.run(now, conversation, &mut work, fx) {
-                Outcome::Done => self.unpark(&work),
+                Outcome::Done => self.parked.remove(&work),
                 Outcome::Needs(needs) => {
                     self.ask(conversation.id, user, &mut work, needs, fx);
                     conversation.enqueue_front(user, work);
@@ -259,7 +239,7 @@ impl Desk {
     /// Counts a piece of work as waiting; when too much waits, it is refused and `None` comes back. To be called before
     /// anything of it is decided.
     pub(super) fn may_park(&mut self, work: Work, fx: &mut Effects) -> Option<Work> {
-        if self.has_room(&work, fx) {
+        if self.may_wait(&work, fx) {
             return Some(work);
         }
         self.refuse(&work, ErrorCode::Overloaded, fx);
@@ -267,37 +247,12 @@ impl Desk {
     }
 
     /// Counts one more piece of work as waiting, unless too much waits.
-    fn has_room(&mut self, work: &Work, fx: &mut Effects) -> bool {
-        let bytes = work.bytes() + PARKED_OVERHEAD_BYTES;
-        let (most, bytes_max) = (self.config.parked_max, self.parked_bytes_max);
-        let mut has_room = self.parked < most && self.parked_bytes + bytes <= bytes_max;
-        if is_notice(work) {
-            let (notices, notice_bytes) = self.parked_notices;
-            has_room &= notices < most.div_ceil(NOTICES_PART)
-                && notice_bytes + bytes <= bytes_max / NOTICES_PART;
-        }
-        if has_room {
-            self.parked += 1;
-            self.parked_bytes += bytes;
-            if is_notice(work) {
-                self.parked_notices.0 += 1;
-                self.parked_notices.1 += bytes;
-            }
-        } else {
+    fn may_wait(&mut self, work: &Work, fx: &mut Effects) -> bool {
+        let may = self.parked.add(work);
+        if !may {
             fx.counters.shed("parked", "full");
         }
-        has_room
-    }
-
-    /// A piece of work waits no more.
-    pub(super) fn unpark(&mut self, work: &Work) {
-        let bytes = work.bytes() + PARKED_OVERHEAD_BYTES;
-        self.parked -= 1;
-        self.parked_bytes -= bytes;
-        if is_notice(work) {
-            self.parked_notices.0 -= 1;
-            self.parked_notices.1 -= bytes;
-        }
+        may
     }
 
     /// Refuses at once.
@@ -463,7 +418,7 @@ impl Desk {
         queued
             .into_iter()
             .map(|work| {
-                self.unpark(&work);
+                self.parked.remove(&work);
                 work.anew()
             })
             .collect()

@@ -230,7 +230,7 @@ fn editing_again_mentions_nobody_again() {
 #[test]
 fn requests_that_wait_are_bounded_by_their_bytes() {
     let mut world = World::new();
-    world.owner.desk.parked_bytes_max = 10_000;
+    world.owner.desk.parked.bytes_max = 10_000;
     world.hold_loads = true;
     let nowhere = ConversationId::of_direct(user("alice"), user("bob"));
     for _ in 0..2 {
@@ -268,7 +268,7 @@ fn requests_that_wait_are_bounded_by_their_bytes() {
 #[test]
 fn notices_that_wait_leave_room_for_requests() {
     let mut world = World::new();
-    world.owner.desk.parked_bytes_max = 20_000;
+    world.owner.desk.parked.bytes_max = 20_000;
     world.hold_loads = true;
     for number in 0..20 {
         let client_id = world.id();
@@ -282,7 +282,7 @@ fn notices_that_wait_leave_room_for_requests() {
             is_outdated: false,
         });
     }
-    let parked = world.owner.desk.parked;
+    let parked = world.owner.desk.parked.count();
     assert!((1..10).contains(&parked), "{parked} notices wait");
     let nowhere = ConversationId::of_direct(user("alice"), user("bob"));
     let id = world.id();
@@ -349,7 +349,7 @@ fn waiting_signals(custom_bytes: usize) -> usize {
             signal: v1::signalled::Signal::Custom(vec![0; custom_bytes].into()),
         });
     }
-    world.owner.desk.parked
+    world.owner.desk.parked.count()
 }
 
 #[test]
