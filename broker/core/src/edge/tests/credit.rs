@@ -53,8 +53,8 @@ fn a_connection_with_too_much_in_flight_is_not_read_until_half_is_answered() {
     assert!(rig.edge.may_read(conn));
 }
 
-#[test]
-fn a_small_request_for_a_large_page_takes_credit_for_the_page() {
+/// How many pages of so many events a connection may ask for before it is not read any more.
+fn pages_until_unread(limit: u32) -> usize {
     let mut rig = Rig::with(CoreConfig {
         in_flight_bytes_max: 1 << 20,
         ..config()
@@ -64,35 +64,28 @@ fn a_small_request_for_a_large_page_takes_credit_for_the_page() {
         conversation: conversation(1).to_proto(),
         from_seq: 0,
         direction: v1::Direction::Backward as i32,
-        limit: 1_000,
+        limit,
     };
     let mut sent = 0;
     while rig.edge.may_read(conn) {
         rig.send(conn, FrameKind::History, 2, &history);
         sent += 1;
     }
-    assert_eq!(sent, 5, "pages of 256 KiB against 1 MiB");
+    sent
+}
+
+#[test]
+fn a_small_request_for_a_large_page_takes_credit_for_the_page() {
+    assert_eq!(
+        pages_until_unread(1_000),
+        5,
+        "pages of 256 KiB against 1 MiB"
+    );
 }
 
 #[test]
 fn a_request_for_one_event_takes_credit_for_a_long_one() {
-    let mut rig = Rig::with(CoreConfig {
-        in_flight_bytes_max: 1 << 20,
-        ..config()
-    });
-    let conn = rig.connect("ann");
-    let history = v1::History {
-        conversation: conversation(1).to_proto(),
-        from_seq: 0,
-        direction: v1::Direction::Backward as i32,
-        limit: 1,
-    };
-    let mut sent = 0;
-    while rig.edge.may_read(conn) {
-        rig.send(conn, FrameKind::History, 2, &history);
-        sent += 1;
-    }
-    assert_eq!(sent, 16, "events of 64 KiB against 1 MiB");
+    assert_eq!(pages_until_unread(1), 16, "events of 64 KiB against 1 MiB");
 }
 
 #[test]
