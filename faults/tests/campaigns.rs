@@ -4,7 +4,6 @@
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::OnceLock;
 
 use rialto_faults::campaign::{self, Campaign, Options, Outcome, Report};
@@ -13,6 +12,9 @@ use tokio::sync::watch;
 #[path = "../../loadgen/tests/support/built.rs"]
 mod built;
 use built::{binary, build};
+#[path = "../../loadgen/tests/support/program.rs"]
+mod program;
+use program::program;
 
 /// So many runs find a mistake, or the campaign does not.
 const RUNS_MAX: u64 = 5;
@@ -102,13 +104,7 @@ fn an_interrupted_campaign_judges_what_it_did_and_leaves_nothing() {
 fn after(folder: &Path, line: &str) -> PathBuf {
     let path = folder.join("rialto");
     let script = format!("#!/bin/sh\n{line}\nexec '{}' \"$@\"\n", binary().display());
-    // Not by ourselves: no child of another test may have it open when it is run.
-    let write = Command::new("sh")
-        .args(["-c", "printf %s \"$1\" > \"$0\" && chmod +x \"$0\""])
-        .arg(&path)
-        .arg(script)
-        .status();
-    assert!(write.unwrap().success());
+    program(&path, &script);
     path
 }
 

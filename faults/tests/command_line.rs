@@ -8,6 +8,9 @@ use std::process::{Command, Output};
 #[path = "../../loadgen/tests/support/built.rs"]
 mod built;
 use built::binary;
+#[path = "../../loadgen/tests/support/program.rs"]
+mod program;
+use program::program;
 
 /// One round against the broker as it is shipped, unless the program refuses.
 fn faults(scratch: &Path, args: &[&str]) -> Output {
@@ -51,12 +54,7 @@ fn a_mistake_that_no_broker_knows_is_not_looked_for() {
     let script = r#"#!/bin/sh
 case "$RIALTO_PLANTED" in "" | known) echo "rialto 1 (makes mistakes on purpose)" ;; *) echo "no such mistake" >&2; exit 1 ;; esac
 "#;
-    let write = Command::new("sh")
-        .args(["-c", r#"printf %s "$1" >"$0" && chmod +x "$0""#])
-        .arg(&broker)
-        .arg(script)
-        .status();
-    assert!(write.unwrap().success());
+    program(&broker, script);
     let output = Command::new(env!("CARGO_BIN_EXE_faults"))
         .args(["kill", "--short", "--rounds", "1", "--planted", "unknown"])
         .arg("--scratch")

@@ -15,6 +15,9 @@ use serde_json::Value;
 #[path = "../../loadgen/tests/support/built.rs"]
 mod built;
 use built::binary;
+#[path = "../../loadgen/tests/support/program.rs"]
+mod program;
+use program::program;
 
 /// The status of a campaign that was interrupted and had found nothing.
 const INTERRUPTED: i32 = 130;
@@ -102,12 +105,7 @@ fn what_one_campaign_found_is_told_though_the_next_one_is_given_up() {
     let broker = scratch.path().join("rialto");
     let script = "#!/bin/sh\ntest -e \"$0.once\" || { touch \"$0.once\"; exit 1; }\n\
                   touch \"$0.twice\"; exec sleep 1000\n";
-    let write = Command::new("sh")
-        .args(["-c", r#"printf %s "$1" >"$0" && chmod +x "$0""#])
-        .arg(&broker)
-        .arg(script)
-        .status();
-    assert!(write.unwrap().success());
+    program(&broker, script);
     let mut faults = Command::new(env!("CARGO_BIN_EXE_faults"))
         .args(["kill", "clock", "--short", "--scratch"])
         .arg(scratch.path())

@@ -6,6 +6,10 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
+#[path = "support/program.rs"]
+mod program;
+use program::program;
+
 /// Counts its starts, says where it serves, then that it does, and stays until it is killed.
 const BROKER: &str = r#"#!/bin/sh
 echo >>"$0.starts"
@@ -48,16 +52,6 @@ esac
 "#;
 /// After so many seconds the script hangs.
 const PATIENCE_S: &str = "120";
-
-/// Writes it from a process of its own: no child of another test may have it open when it is run.
-fn program(path: &Path, text: &str) {
-    fs::create_dir_all(path.parent().unwrap()).unwrap();
-    let write = Command::new("sh")
-        .args(["-c", r#"printf %s "$1" >"$0" && chmod +x "$0""#])
-        .args([path.as_os_str(), text.as_ref()])
-        .status();
-    assert!(write.unwrap().success());
-}
 
 fn accept(kills: &str, loadgen: &str, metrics: &str) -> Output {
     let folder = tempfile::tempdir().unwrap();
