@@ -27,10 +27,14 @@ pub(crate) struct Link {
     waits_for_shard: Cell<bool>,
     /// Frames that wait until it is called, as one of a crowd.
     unhurried: Cell<usize>,
-    /// It waits for its turn to be read, and what its last turn took; 0: it does not wait.
-    last_turn: Cell<usize>,
+    /// It waits for its turn.
+    waits_for_turn: Cell<bool>,
+    /// What a turn of it may be expected to take.
+    expected: Cell<usize>,
     /// Its turn has come, and it has not begun it.
     called: Cell<bool>,
+    /// What its turns have taken.
+    had: Cell<u64>,
     leave: Cell<Leave>,
     who: RefCell<Who>,
     /// What QUIC has beside the main stream.
@@ -63,8 +67,10 @@ impl Link {
             closing: Cell::new(false),
             waits_for_shard: Cell::new(false),
             unhurried: Cell::new(0),
-            last_turn: Cell::new(0),
+            waits_for_turn: Cell::new(false),
+            expected: Cell::new(0),
             called: Cell::new(false),
+            had: Cell::new(0),
             leave: Cell::new(Leave::Stays),
             who: RefCell::new(Who::Stranger(stranger)),
             catch_ups: catch_ups.map(Box::new),
@@ -133,21 +139,34 @@ impl Link {
         self.unhurried.take()
     }
 
-    /// Notes that it waits for another turn, and what the last one took; whether that is new.
+    /// Notes that it waits for another turn, and what the last one took; whether that is new. One that took much now and then is
+    /// expected to do so again.
     pub(crate) fn wait_for_turn(&self, work: usize) -> bool {
-        self.last_turn.replace(work.max(1)) == 0
+        self.expected.set(work.max(self.expected.get() / 2).max(1));
+        !self.waits_for_turn.replace(true)
     }
 
     /// Whether it waits for another turn.
     pub(crate) fn waits_for_turn(&self) -> bool {
-        self.last_turn.get() > 0
+        self.waits_for_turn.get()
+    }
+
+    /// What its next turn may be expected to take.
+    pub(crate) fn expected(&self) -> usize {
+        self.expected.get()
     }
 
     /// Its turn; what it may be expected to take.
     pub(crate) fn call_eager(&self) -> usize {
         self.called.set(true);
+        self.waits_for_turn.set(false);
         self.bell.ring();
-        self.last_turn.take()
+        self.expected()
+    }
+
+    /// What its turns have taken, as [`super::turns`] counts it.
+    pub(crate) fn had(&self) -> &Cell<u64> {
+        &self.had
     }
 
     /// Whether its turn has come since it was asked last.

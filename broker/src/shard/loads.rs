@@ -1,8 +1,9 @@
-//! Reads of storage: how many are under way, and which wait because storage was too busy for them, in rounds: in each one of
-//! every user's, oldest first, so that who asks for much waits longer, and others do not wait for him.
+//! Reads of storage: how many are under way, and which wait because there are enough or storage was too busy for them, in rounds:
+//! in each one of every user's, oldest first, so that who asks for much waits longer, and others do not wait for him.
 //!
-//! All shards share storage's queue. Whom it refuses waits here: as each read of the shard ends two are tried, so that as many
-//! are under way again as storage takes; when none is, one is tried in a while.
+//! All shards share storage's queue, which knows no users: no more of a shard are there than its threads need to have something
+//! to do. Whom it refuses waits here: as each read of the shard ends two are tried, so that as many are under way again as
+//! storage takes; when none is, one is tried in a while.
 
 use std::{
     cell::{Cell, RefCell},
@@ -21,6 +22,8 @@ use super::{
     lookup::{self, LookupError},
 };
 
+/// Under way at most: what storage's threads read of memory in a long round of the shard.
+const UNDER_WAY_MAX: usize = 128;
 /// Tried as one has ended: the one that has its place, and one more in case that there is room again.
 const TRIED_PER_ENDED: usize = 2;
 /// After this long one is tried while none is under way, microseconds: as long as storage's threads take for some reads.
@@ -87,7 +90,7 @@ impl Loads {
             user,
             query,
         };
-        if waiting.is_empty() {
+        if waiting.is_empty() && self.under_way.get() < UNDER_WAY_MAX {
             self.under_way.set(self.under_way.get() + 1);
             return Admitted::Now(load);
         }
@@ -100,7 +103,8 @@ impl Loads {
         self.under_way.set(self.under_way.get() - 1);
         self.by_user.borrow_mut().remove(&user);
         if self.are_waiting() {
-            self.due.set(self.due.get() + TRIED_PER_ENDED);
+            let room = UNDER_WAY_MAX - self.under_way.get();
+            self.due.set(room.min(self.due.get() + TRIED_PER_ENDED));
         }
     }
 

@@ -61,12 +61,13 @@ pub async fn answer(store: Arc<dyn Store>, query: Query) -> Result<Answer, Looku
         }
         Query::Member { conversation, user } => {
             let key = Bytes::copy_from_slice(user.as_bytes());
-            let row = store
-                .rows(conversation, Table::Member, vec![key])
-                .await?
-                .pop()
-                .flatten();
-            let found = store.sent(conversation, user).await?;
+            let (mut rows, found) = tokio::try_join!(
+                async {
+                    Ok::<_, LookupError>(store.rows(conversation, Table::Member, vec![key]).await?)
+                },
+                async { Ok(store.sent(conversation, user).await?) },
+            )?;
+            let row = rows.pop().flatten();
             let sent = found.devices.into_iter().map(|sent| StoredSent {
                 device: sent.device,
                 newest: sent.newest,

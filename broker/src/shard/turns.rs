@@ -1,10 +1,13 @@
 //! Who may wait while others have their turn: connections with more to say than a turn is for, readers of what a crowd is
 //! told, handshakes, and those who leave. The pump calls the next of them once a round, so that who says little waits for a
 //! short round at most. When thousands say a little at the same moment, those for whom the round has no time wait for the next.
+//!
+//! Of those who wait for a turn the one is next who has had least (start-time fair queueing): a connection's account is what it
+//! has taken, and begins where the others are whenever that is more, so that nobody saves for later.
 
 use std::{
     cell::{Cell, RefCell},
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     rc::Rc,
 };
 
@@ -15,6 +18,11 @@ use super::link::Link;
 
 /// What is done in a round for connections that have more to say, in short messages: some 2 ms.
 const ROUND_WORK: usize = 2_048;
+/// What is done in it beside, for those who have had least of all: little of each, so that what others do at once delays them by
+/// less than a round.
+const LEAST_WORK: usize = 512;
+/// Whoever has had no more than so much beyond the next of those who wait is one of them.
+const LEAST_SLACK: u64 = 64;
 /// Of it, in one connection's turn, at least and at most.
 const TURN_WORK: (usize, usize) = (16, 512);
 /// What it takes to look whether a connection has something to say.
@@ -33,8 +41,13 @@ const HANDSHAKES_CALLED_MAX: usize = 8;
 
 /// See the module.
 pub(crate) struct Turns {
-    /// Connections that have more to say.
-    eager: RefCell<VecDeque<Rc<Link>>>,
+    /// Connections that have more to say, by what they had had when they came, and the order in which they did.
+    eager: RefCell<BTreeMap<(u64, u64), Rc<Link>>>,
+    /// Given to the next of them.
+    number: Cell<u64>,
+    /// What the one had had that was called last, the most that anybody has.
+    had: Cell<u64>,
+    had_most: Cell<u64>,
     /// Connections that were sent what many are sent, and have not been called to write it.
     crowd: RefCell<VecDeque<Rc<Link>>>,
     /// Frames that wait with them.
@@ -43,19 +56,24 @@ pub(crate) struct Turns {
     leaving: RefCell<VecDeque<Rc<Link>>>,
     /// Reads of handshakes that the round has time for; those who wait have them in the order in which they came.
     handshakes: Semaphore,
-    /// What was done in this round for connections that did not wait for their turn.
+    /// What was done in this round for connections that did not wait for their turn, and for those that need not.
     uncalled_work: Cell<usize>,
+    least_work: Cell<usize>,
 }
 
 impl Default for Turns {
     fn default() -> Self {
         Self {
             eager: RefCell::default(),
+            number: Cell::default(),
+            had: Cell::default(),
+            had_most: Cell::default(),
             crowd: RefCell::default(),
             crowd_frames: Cell::default(),
             leaving: RefCell::default(),
             handshakes: Semaphore::new(HANDSHAKES_CALLED_MAX),
             uncalled_work: Cell::default(),
+            least_work: Cell::default(),
         }
     }
 }
@@ -67,6 +85,8 @@ pub(crate) enum Turn {
     Called,
     /// It did not, and the round has time for it.
     Uncalled,
+    /// It did not either, and has had less than those that wait.
+    Least,
 }
 
 impl Turns {
@@ -79,29 +99,44 @@ impl Turns {
     pub(crate) fn begin(&self, link: &Rc<Link>) -> Option<Turn> {
         if link.was_called() {
             Some(Turn::Called)
-        } else if self.uncalled_work.get() < ROUND_WORK {
+        } else if self.uncalled_work.get() < ROUND_WORK && self.may_go_before(link) {
             Some(Turn::Uncalled)
+        } else if self.least_work.get() < LEAST_WORK
+            && link.had().get() <= self.had.get() + LEAST_SLACK
+        {
+            Some(Turn::Least)
         } else {
             let unwritten = link.outbox().bytes().min(ROUND_WORK * WRITE_WORK_BYTES);
             let close = if link.is_closing() { CLOSE_WORK } else { 0 };
-            self.wait(link, LOOK_WORK + close + unwritten / WRITE_WORK_BYTES);
+            let work = LOOK_WORK + close + unwritten / WRITE_WORK_BYTES;
+            self.wait(link, work.max(link.expected()));
             None
         }
     }
 
+    /// Whether it may have a turn before those that wait for theirs: it has not had a whole one more than the next of them.
+    fn may_go_before(&self, link: &Link) -> bool {
+        link.had().get() <= self.had.get() + TURN_WORK.1 as u64 || self.eager.borrow().is_empty()
+    }
+
     /// Takes in that a connection was read in its turn, and what that took.
-    pub(crate) fn was_read(&self, turn: Turn, work: usize) {
-        self.spend(turn, LOOK_WORK + work);
+    pub(crate) fn was_read(&self, link: &Link, turn: Turn, work: usize) {
+        self.spend(link, turn, LOOK_WORK + work);
     }
 
     /// Takes in that so many bytes were written to it.
-    pub(crate) fn was_written(&self, turn: Turn, bytes: usize) {
-        self.spend(turn, bytes / WRITE_WORK_BYTES);
+    pub(crate) fn was_written(&self, link: &Link, turn: Turn, bytes: usize) {
+        self.spend(link, turn, bytes / WRITE_WORK_BYTES);
     }
 
-    fn spend(&self, turn: Turn, work: usize) {
-        if turn == Turn::Uncalled {
-            self.uncalled_work.set(self.uncalled_work.get() + work);
+    fn spend(&self, link: &Link, turn: Turn, work: usize) {
+        let had = link.had().get().max(self.had.get()) + work as u64;
+        link.had().set(had);
+        self.had_most.set(self.had_most.get().max(had));
+        match turn {
+            Turn::Called => {}
+            Turn::Uncalled => self.uncalled_work.set(self.uncalled_work.get() + work),
+            Turn::Least => self.least_work.set(self.least_work.get() + work),
         }
     }
 
@@ -120,10 +155,14 @@ impl Turns {
         }
     }
 
-    /// Puts a connection, whose turn took so much work, behind all others that have more to say.
+    /// Puts a connection, whose turn took so much work, behind all others that have more to say and have had less.
     pub(crate) fn wait(&self, link: &Rc<Link>, work: usize) {
         if link.wait_for_turn(work) {
-            self.eager.borrow_mut().push_back(Rc::clone(link));
+            let had = link.had().get().max(self.had.get());
+            let number = self.number.replace(self.number.get() + 1);
+            self.eager
+                .borrow_mut()
+                .insert((had, number), Rc::clone(link));
         }
     }
 
@@ -138,6 +177,7 @@ impl Turns {
     /// Begins a round and lets the next go on; whether there are more.
     pub(crate) fn call(&self) -> bool {
         self.uncalled_work.set(0);
+        self.least_work.set(0);
         self.call_handshakes();
         self.call_crowd() | self.call_eager() | self.call_leaving()
     }
@@ -181,9 +221,14 @@ impl Turns {
         let mut eager = self.eager.borrow_mut();
         let mut work = 0;
         while work < ROUND_WORK
-            && let Some(link) = eager.pop_front()
+            && let Some(((had, _), link)) = eager.pop_first()
         {
+            self.had.set(had);
             work += link.call_eager();
+        }
+        if eager.is_empty() {
+            // Whoever comes now has had as much as anybody.
+            self.had.set(self.had_most.get());
         }
         !eager.is_empty()
     }
@@ -222,6 +267,11 @@ mod tests {
         queue.borrow().iter().map(|link| link.id().index).collect()
     }
 
+    fn eager(turns: &Turns) -> Vec<u32> {
+        let eager = turns.eager.borrow();
+        eager.values().map(|link| link.id().index).collect()
+    }
+
     #[test]
     fn a_crowd_is_called_a_few_at_a_time() {
         let (turns, crowd) = (Turns::default(), links(100));
@@ -256,23 +306,93 @@ mod tests {
         }
         assert_eq!(turns.work(), ROUND_WORK / 7);
         assert!(turns.call());
-        assert_eq!(waiting(&turns.eager), [4, 5]);
+        assert_eq!(eager(&turns), [4, 5]);
         assert!(!links[0].waits_for_turn() && links[4].waits_for_turn());
         turns.wait(&links[0], 1);
-        assert_eq!(waiting(&turns.eager), [4, 5, 0]);
+        assert_eq!(eager(&turns), [4, 5, 0]);
         assert!(!turns.call());
+    }
+
+    /// The round has no time left, for nobody.
+    fn use_up(turns: &Turns, by: &Link) {
+        turns.was_read(by, Turn::Uncalled, ROUND_WORK);
+        turns.was_read(by, Turn::Least, LEAST_WORK);
+    }
+
+    #[test]
+    fn who_has_had_little_does_not_wait_for_those_who_have_had_much() {
+        let (turns, links) = (Turns::default(), links(6));
+        let [others @ .., little] = &links[..] else {
+            panic!()
+        };
+        for (place, link) in others.iter().enumerate() {
+            turns.was_read(link, Turn::Uncalled, place * ROUND_WORK);
+            turns.wait(link, ROUND_WORK);
+        }
+        for _ in 0..20 {
+            turns.call();
+            let called = others.iter().find(|link| link.was_called()).unwrap();
+            turns.was_read(called, Turn::Uncalled, ROUND_WORK * others.len());
+            assert_eq!(turns.begin(called), None);
+            assert_eq!(turns.begin(little), Some(Turn::Least));
+            turns.was_read(little, Turn::Least, LEAST_WORK);
+            assert_eq!(turns.begin(little), None, "the round is used up");
+            assert_eq!(eager(&turns)[0], little.id().index);
+            turns.call();
+            assert!(little.was_called());
+            for link in others.iter().filter(|link| link.was_called()) {
+                turns.was_read(link, Turn::Called, ROUND_WORK * others.len());
+                turns.wait(link, ROUND_WORK);
+            }
+        }
+    }
+
+    #[test]
+    fn who_has_had_much_does_not_go_before_those_who_wait() {
+        let (turns, links) = (Turns::default(), links(2));
+        turns.was_read(&links[0], Turn::Called, TURN_WORK.1 + 1);
+        assert_eq!(turns.begin(&links[0]), Some(Turn::Uncalled));
+        turns.wait(&links[1], ROUND_WORK);
+        assert_eq!(turns.begin(&links[0]), None);
+        assert_eq!(eager(&turns), [1, 0]);
+    }
+
+    #[test]
+    fn nobody_has_more_later_for_having_had_nothing_before() {
+        let (turns, links) = (Turns::default(), links(2));
+        let [busy, idle] = &links[..] else { panic!() };
+        for _ in 0..100 {
+            turns.wait(busy, ROUND_WORK);
+            turns.call();
+            assert!(busy.was_called());
+            turns.was_read(busy, Turn::Called, ROUND_WORK);
+        }
+        let mut turns_of_idle = 0;
+        for link in [busy, idle] {
+            turns.wait(link, ROUND_WORK);
+        }
+        for _ in 0..20 {
+            turns.call();
+            let called = links.iter().find(|link| link.was_called()).unwrap();
+            turns_of_idle += u32::from(called.id() == idle.id());
+            turns.was_read(called, Turn::Called, ROUND_WORK);
+            turns.wait(called, ROUND_WORK);
+        }
+        assert!((9..=11).contains(&turns_of_idle), "{turns_of_idle} of 20");
     }
 
     #[test]
     fn when_a_round_has_no_time_left_those_who_come_wait_for_the_next() {
         let (turns, links) = (Turns::default(), links(3));
         assert_eq!(turns.begin(&links[0]), Some(Turn::Uncalled));
-        turns.was_read(Turn::Called, ROUND_WORK);
+        turns.was_read(&links[0], Turn::Called, ROUND_WORK);
         assert_eq!(turns.begin(&links[0]), Some(Turn::Uncalled));
-        turns.was_written(Turn::Uncalled, ROUND_WORK / 2 * WRITE_WORK_BYTES);
-        turns.was_read(Turn::Uncalled, ROUND_WORK / 2);
+        turns.was_written(&links[0], Turn::Uncalled, ROUND_WORK / 2 * WRITE_WORK_BYTES);
+        turns.was_read(&links[0], Turn::Uncalled, ROUND_WORK / 2);
+        assert_eq!(turns.begin(&links[1]), Some(Turn::Least));
+        use_up(&turns, &links[0]);
         assert_eq!(turns.begin(&links[1]), None);
-        assert_eq!(waiting(&turns.eager), [1]);
+        assert_eq!(eager(&turns), [1]);
         assert!(!turns.call());
         assert_eq!(turns.begin(&links[1]), Some(Turn::Called));
         assert_eq!(turns.begin(&links[2]), Some(Turn::Uncalled));
@@ -280,21 +400,21 @@ mod tests {
 
     #[test]
     fn many_with_much_to_be_written_are_not_called_at_once() {
-        let (turns, links) = (Turns::default(), links(5));
-        turns.was_read(Turn::Uncalled, ROUND_WORK);
-        for link in &links {
+        let (turns, links) = (Turns::default(), links(6));
+        use_up(&turns, &links[5]);
+        for link in &links[..5] {
             link.push(Bytes::from(vec![0; ROUND_WORK / 2 * WRITE_WORK_BYTES]));
             assert_eq!(turns.begin(link), None);
         }
         assert!(turns.call());
-        assert_eq!(waiting(&turns.eager), [2, 3, 4]);
+        assert_eq!(eager(&turns), [2, 3, 4]);
     }
 
     #[test]
     fn many_that_are_to_be_closed_are_not_called_at_once() {
-        let (turns, links) = (Turns::default(), links(100));
-        turns.was_read(Turn::Uncalled, ROUND_WORK);
-        for link in &links {
+        let (turns, links) = (Turns::default(), links(101));
+        use_up(&turns, &links[100]);
+        for link in &links[..100] {
             link.close();
             assert_eq!(turns.begin(link), None);
         }

@@ -159,8 +159,9 @@ impl<W: Wire> Connection<W> {
         if self.flush_due && self.wire.poll_flush(cx)?.is_ready() {
             self.flush_due = false;
         }
-        let (engine, conn) = (self.registration.engine(), self.registration.link().id());
-        engine.turns().was_written(turn, bytes);
+        let (engine, link) = (self.registration.engine(), self.registration.link());
+        engine.turns().was_written(link, turn, bytes);
+        let conn = link.id();
         self.unreported += bytes;
         // Of a client that does not read, what is held back counts like what is queued.
         let bytes = self.unreported.saturating_sub(self.wire.held_back());
@@ -206,7 +207,7 @@ impl<W: Wire> Connection<W> {
         self.registration
             .engine()
             .turns()
-            .was_read(turn, CLOSE_WORK);
+            .was_read(self.registration.link(), turn, CLOSE_WORK);
         if ready!(self.poll_drain(cx)).is_err() {
             return Poll::Ready(());
         }
@@ -259,7 +260,7 @@ impl<W: Wire> Connection<W> {
             self.rest.clear();
             &mut *shared
         };
-        let (mut bytes, mut work) = (0, 0);
+        let (mut bytes, mut work, mut has_more) = (0, 0, false);
         let result = loop {
             if !std::mem::take(&mut self.held) {
                 if own {
@@ -292,15 +293,18 @@ impl<W: Wire> Connection<W> {
                 || work >= engine.turns().work()
                 || (own && buf.len() <= REST_COPIED_MAX)
             {
-                self.registration
-                    .wait_for_turn(work + bytes / READ_WORK_BYTES);
+                has_more = true;
                 break Ok(Read::Paused);
             }
         };
-        if bytes > 0 || !matches!(result, Ok(Read::Paused)) {
+        let took = work + bytes / READ_WORK_BYTES;
+        if took > 0 || bytes > 0 || !matches!(result, Ok(Read::Paused)) {
             engine
                 .turns()
-                .was_read(turn, work + bytes / READ_WORK_BYTES);
+                .was_read(self.registration.link(), turn, took);
+        }
+        if has_more {
+            self.registration.wait_for_turn(took);
         }
         if !own {
             self.rest.extend_from_slice(&shared);

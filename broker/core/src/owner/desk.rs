@@ -68,7 +68,7 @@ impl Desk {
             loads: HashMap::with_hasher(config.hasher()),
             next_ticket: 0,
             receipts: Vec::new(),
-            parked: Parked::new(config.parked_max, config.shard_bytes_max),
+            parked: Parked::new(&config),
             members: 0,
             drops: 0,
             notices_max: notices_max(config.shard_bytes_max),

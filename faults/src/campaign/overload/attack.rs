@@ -163,7 +163,7 @@ pub(super) const ATTACKS: [Attack; 19] = [
             ("owner", "overloaded"),
         ],
         // What stays in memory of conversations stands beside the budget.
-        settings: &["limits.conversations_max=2000", "limits.members_max=20000"],
+        settings: &["limits.conversations_max=10000", "limits.members_max=20000"],
     },
     Attack {
         name: "presence",

@@ -230,7 +230,7 @@ fn editing_again_mentions_nobody_again() {
 #[test]
 fn requests_that_wait_are_bounded_by_their_bytes() {
     let mut world = World::new();
-    world.owner.desk.parked.bytes_max = 10_000;
+    world.owner.desk.parked.room.bytes = 40_000;
     world.hold_loads = true;
     let nowhere = ConversationId::of_direct(user("alice"), user("bob"));
     for _ in 0..2 {
@@ -265,10 +265,52 @@ fn requests_that_wait_are_bounded_by_their_bytes() {
     assert_eq!(world.receipt(), refused(ErrorCode::ConversationNotFound));
 }
 
+/// Has a user ask for conversations that have to be read, each with so many bytes to be kept; how many of them wait.
+fn ask_of(world: &mut World, name: &str, count: u16, bytes: u32) -> usize {
+    let before = world.owner.desk.parked.count();
+    for number in 0..count {
+        let nowhere = ConversationId::of_direct(user(name), user(&format!("{name} {number}")));
+        let drafts = vec![Draft {
+            client_id: world.id(),
+            content: text("hi"),
+        }];
+        let origin = Origin {
+            cost: bytes,
+            ..world.origin()
+        };
+        world.send(ToOwner::Append {
+            origin,
+            author: author(user(name)),
+            conversation: nowhere,
+            first: 0,
+            drafts,
+        });
+    }
+    world.owner.desk.parked.count() - before
+}
+
+#[test]
+fn a_few_who_ask_for_much_keep_nobody_out() {
+    let mut world = World::new();
+    // Half a MiB is for notices, as much for whoever comes; past that each user has 3 KiB.
+    world.owner.desk.parked.room.bytes = 2 << 20;
+    world.hold_loads = true;
+    let much = ask_of(&mut world, "alice", 100, 10_000);
+    assert!((40..50).contains(&much), "{much} of alice wait");
+    for who in ["bob", "carol", "dave"] {
+        assert_eq!(ask_of(&mut world, who, 10, 10_000), 0);
+        let little = ask_of(&mut world, who, 10, 100);
+        assert_eq!(little, 2, "{who} has room for two");
+    }
+    world.read();
+    assert!(world.owner.is_idle());
+    assert_eq!(world.owner.desk.parked.users(), 0);
+}
+
 #[test]
 fn notices_that_wait_leave_room_for_requests() {
     let mut world = World::new();
-    world.owner.desk.parked.bytes_max = 20_000;
+    world.owner.desk.parked.room.bytes = 40_000;
     world.hold_loads = true;
     for number in 0..20 {
         let client_id = world.id();
