@@ -4,6 +4,7 @@
 mod catch_up;
 mod datagrams;
 mod parting;
+mod runtime;
 mod settings;
 
 use std::{
@@ -15,7 +16,7 @@ use std::{
 };
 
 use bytes::{BufMut, Bytes, BytesMut};
-use quinn::{Endpoint, Incoming, RecvStream, Runtime, SendStream, TokioRuntime, VarInt};
+use quinn::{Endpoint, Incoming, RecvStream, Runtime, SendStream, VarInt};
 use rialto_core::{io::Transport, topology::ShardId};
 use tokio::io::AsyncReadExt;
 
@@ -31,6 +32,7 @@ use crate::{
 
 use datagrams::OneByOne;
 use parting::{Addresses, Parting, Served};
+use runtime::OfEndpoint;
 
 pub(crate) use catch_up::CatchUps;
 pub(crate) use settings::{RECEIVE_WINDOW, Shared};
@@ -49,7 +51,7 @@ pub(crate) fn endpoint(
 ) -> io::Result<Endpoint> {
     let mut endpoint = shared.endpoint();
     endpoint.cid_generator(move || Box::new(ShardIds::new(shard, shards)));
-    let runtime = Arc::new(TokioRuntime);
+    let runtime = Arc::new(OfEndpoint::default());
     let socket = OneByOne::new(runtime.wrap_udp_socket(socket)?);
     Endpoint::new_with_abstract_socket(endpoint, Some(shared.server), socket, runtime)
 }
