@@ -56,7 +56,8 @@ pub(crate) struct Turns {
     leaving: RefCell<VecDeque<Rc<Link>>>,
     /// Reads of handshakes that the round has time for; those who wait have them in the order in which they came.
     handshakes: Semaphore,
-    /// What was done in this round for connections that did not wait for their turn, and for those that need not.
+    /// What was done in this round for connections that waited for their turn, for those that did not, and for those that need not.
+    called_work: Cell<usize>,
     uncalled_work: Cell<usize>,
     least_work: Cell<usize>,
 }
@@ -72,6 +73,7 @@ impl Default for Turns {
             crowd_frames: Cell::default(),
             leaving: RefCell::default(),
             handshakes: Semaphore::new(HANDSHAKES_CALLED_MAX),
+            called_work: Cell::default(),
             uncalled_work: Cell::default(),
             least_work: Cell::default(),
         }
@@ -98,7 +100,12 @@ impl Turns {
     /// The turn of a connection that is polled; `None`: the round has no time for it, and it waits behind all others that do.
     pub(crate) fn begin(&self, link: &Rc<Link>) -> Option<Turn> {
         if link.was_called() {
-            Some(Turn::Called)
+            if self.called_work.get() < ROUND_WORK {
+                return Some(Turn::Called);
+            }
+            // Those that were called before it have taken more than was expected.
+            self.wait(link, link.expected());
+            None
         } else if self.uncalled_work.get() < ROUND_WORK && self.may_go_before(link) {
             Some(Turn::Uncalled)
         } else if self.least_work.get() < LEAST_WORK
@@ -133,11 +140,12 @@ impl Turns {
         let had = link.had().get().max(self.had.get()) + work as u64;
         link.had().set(had);
         self.had_most.set(self.had_most.get().max(had));
-        match turn {
-            Turn::Called => {}
-            Turn::Uncalled => self.uncalled_work.set(self.uncalled_work.get() + work),
-            Turn::Least => self.least_work.set(self.least_work.get() + work),
-        }
+        let spent = match turn {
+            Turn::Called => &self.called_work,
+            Turn::Uncalled => &self.uncalled_work,
+            Turn::Least => &self.least_work,
+        };
+        spent.set(spent.get() + work);
     }
 
     /// Whether a connection whose client is gone may leave now; if not, it is called when it may.
@@ -176,8 +184,9 @@ impl Turns {
 
     /// Begins a round and lets the next go on; whether there are more.
     pub(crate) fn call(&self) -> bool {
-        self.uncalled_work.set(0);
-        self.least_work.set(0);
+        for spent in [&self.called_work, &self.uncalled_work, &self.least_work] {
+            spent.set(0);
+        }
         self.call_handshakes();
         self.call_crowd() | self.call_eager() | self.call_leaving()
     }

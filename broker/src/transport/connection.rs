@@ -235,11 +235,11 @@ impl<W: Wire> Connection<W> {
             Read::Paused => Ok(()),
             Read::Ended => Err(End::Gone),
             Read::Broken => {
-                self.deaf = true;
+                self.stop_reading();
                 Ok(())
             }
             Read::Refused(code) => {
-                self.deaf = true;
+                self.stop_reading();
                 let conn = self.registration.link().id();
                 self.registration
                     .engine()
@@ -247,6 +247,17 @@ impl<W: Wire> Connection<W> {
                 Ok(())
             }
         }
+    }
+
+    /// What was read is not needed any more, however long the client takes to leave.
+    fn stop_reading(&mut self) {
+        self.deaf = true;
+        self.rest = BytesMut::new();
+        let keeps = self.keeps();
+        let engine = self.registration.engine();
+        engine
+            .kept()
+            .change(std::mem::replace(&mut self.kept, keeps), keeps);
     }
 
     fn read_frames(&mut self, cx: &mut Context<'_>, turn: Turn) -> io::Result<Read> {

@@ -4,7 +4,7 @@
 /// How often it is looked at how long answers take, microseconds.
 const LOOK_EVERY_US: u64 = 20_000;
 /// How long they are to take at most, on average, microseconds.
-const ANSWERED_WITHIN_US: u64 = 12_000;
+const ANSWERED_WITHIN_US: u64 = 8_000;
 /// The window at least and at most. With the least a disk that takes 25 ms for a sync still writes 20 MB/s.
 const BYTES: (usize, usize) = (512 << 10, 8 << 20);
 
@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn a_shard_that_answers_in_time_may_have_much_in_flight() {
-        let window = after(4 << 20, 8 << 20);
+        let window = after(4 << 20, 16 << 20);
         assert_eq!(window.bytes_max, BYTES.1);
         assert_eq!(window.part(10), None);
     }
