@@ -322,3 +322,43 @@ fn lane_claim(claim: Claim) -> LaneClaim {
         outbox: outbox.collect(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[test]
+    fn who_is_answered_by_another_thread_does_not_wait_for_all_that_is_busy() {
+        const ANSWERS: usize = 100;
+        let polls = Rc::new(Cell::new(0));
+        runtime().unwrap().block_on(async {
+            let counted = Rc::clone(&polls);
+            let busy = tokio::task::spawn_local(poll_fn(move |cx| {
+                counted.set(counted.get() + 1);
+                cx.waker().wake_by_ref();
+                Poll::<()>::Pending
+            }));
+            let (resolvers, answers): (Vec<_>, Vec<_>) = (0..ANSWERS)
+                .map(|_| {
+                    let (resolver, answer) = oneshot::channel::<()>();
+                    (resolver, tokio::task::spawn_local(answer))
+                })
+                .unzip();
+            tokio::task::yield_now().await;
+            let answering = thread::spawn(|| {
+                for resolver in resolvers {
+                    resolver.send(()).unwrap();
+                }
+            });
+            answering.join().unwrap();
+            polls.set(0);
+            for answer in answers {
+                answer.await.unwrap().unwrap();
+            }
+            busy.abort();
+        });
+        assert!(polls.get() < 10 * ANSWERS, "{} polls", polls.get());
+    }
+}

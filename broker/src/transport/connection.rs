@@ -350,7 +350,7 @@ mod tests {
         io::{Output, Transport},
         message::{Message, Origin, ToEdge},
     };
-    use rialto_protocol::{frame::FrameKind, ids::RequestId};
+    use rialto_protocol::{frame::FrameKind, ids::RequestId, v1};
 
     use super::*;
     use crate::shard::{
@@ -441,6 +441,61 @@ mod tests {
         engine.turns().call();
         poll(&mut connection);
         assert!(connection.wire.taken == 0 && may_read());
+    }
+
+    /// Says the beginning of a long frame, and is cut off.
+    #[derive(Default)]
+    struct CutOff {
+        said: bool,
+    }
+
+    impl Wire for CutOff {
+        fn poll_read(
+            &mut self,
+            _: &mut Context<'_>,
+            buf: &mut BytesMut,
+            _: usize,
+        ) -> Poll<io::Result<usize>> {
+            if self.said {
+                return Poll::Ready(Ok(0));
+            }
+            self.said = true;
+            let hello = frame::encode(
+                FrameKind::Hello,
+                RequestId(1),
+                &v1::Hello {
+                    token: "?".repeat(12_000),
+                    ..v1::Hello::default()
+                },
+            );
+            let begun = &hello[..10_000];
+            buf.extend_from_slice(begun);
+            Poll::Ready(Ok(begun.len()))
+        }
+
+        fn poll_write(&mut self, _: &mut Context<'_>, _: &mut Outbox) -> Poll<io::Result<usize>> {
+            Poll::Pending
+        }
+
+        fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+
+        fn poll_close(&mut self, _: &mut Context<'_>) -> Poll<()> {
+            Poll::Pending
+        }
+    }
+
+    #[test]
+    fn what_was_begun_is_not_kept_once_it_is_refused() {
+        let engine = engine();
+        let registration = engine.open(Carrier::Tcp, admitted(&engine), Transport::default(), None);
+        let mut connection = Connection::new(registration, CutOff::default());
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(Pin::new(&mut connection).poll(&mut cx).is_pending());
+        assert!(connection.wire.said && connection.deaf);
+        assert_eq!(connection.rest.capacity(), 0);
+        assert_eq!(connection.kept, Kept::Begun(0));
     }
 
     /// Breaks in the middle of what has come.

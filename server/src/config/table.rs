@@ -366,7 +366,7 @@ pub const TABLE: &[Key] = &[
         "100000",
         (100, 10 * MILLION),
         "requests",
-        "Requests of one shard that may wait for a read.",
+        "Requests and notices of one shard that may wait for a read; a quarter of it is for notices.",
     ),
     number(
         "limits.members_per_conversation_max",
