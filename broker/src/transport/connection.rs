@@ -253,6 +253,7 @@ impl<W: Wire> Connection<W> {
     fn stop_reading(&mut self) {
         self.deaf = true;
         self.rest = BytesMut::new();
+        self.wire.stop_reading();
         let keeps = self.keeps();
         let engine = self.registration.engine();
         engine
