@@ -18,6 +18,8 @@ const NOTICES_PART: usize = 4;
 const OPEN_PART: usize = 3;
 /// A user's part of the room for requests where that is not enough, one of so many.
 const USER_PART: usize = 512;
+/// A usual request or two, however small the room is.
+const USER_BYTES_MIN: usize = 4 << 10;
 /// What a piece takes beside itself: its place in a queue, the read, and the conversation that is being read.
 const OVERHEAD_BYTES: usize = 1 << 10;
 
@@ -112,8 +114,10 @@ impl Parked {
         let user = work.user();
         let of_user = self.by_user.get(&user).copied().unwrap_or_default();
         let of_user = of_user.and(piece);
-        let has_room = requests.is_within(open)
-            || (requests.is_within(room) && of_user.is_within(room.part(USER_PART)));
+        let mut part = room.part(USER_PART);
+        part.bytes = part.bytes.max(USER_BYTES_MIN);
+        let has_room =
+            requests.is_within(open) || (requests.is_within(room) && of_user.is_within(part));
         if has_room {
             self.requests = requests;
             self.by_user.insert(user, of_user);
