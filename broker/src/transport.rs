@@ -40,9 +40,6 @@ pub(crate) trait Wire: Unpin {
         0
     }
 
-    /// Lets go of them: nothing is to be read any more.
-    fn stop_reading(&mut self) {}
-
     /// Of the bytes that were taken, about how many are held back: no more than [`Self::poll_flush`] has to send on.
     fn held_back(&self) -> usize {
         0

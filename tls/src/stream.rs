@@ -97,11 +97,6 @@ impl<E: End> TlsStream<E> {
         self.received.capacity()
     }
 
-    /// Forgets those: nothing is to be read any more.
-    pub fn stop_receiving(&mut self) {
-        self.received = Vec::new();
-    }
-
     /// Bytes of records that the socket has not taken.
     #[must_use]
     pub fn unsent_bytes(&self) -> usize {

@@ -31,7 +31,10 @@ mod work;
 use std::sync::Arc;
 
 use hashlink::LruCache;
-use rialto_protocol::{error::ErrorCode, ids::ConversationId};
+use rialto_protocol::{
+    error::ErrorCode,
+    ids::{ConversationId, UserId},
+};
 
 use crate::{
     config::CoreConfig,
@@ -261,14 +264,12 @@ impl Owner {
             return;
         };
         let waiting = std::mem::take(waiting);
-        for work in &waiting {
-            self.desk.parked.remove(work);
-        }
         let stored = match answer {
             Some(Answer::Conversation(stored)) => stored,
             _ => {
                 self.conversations.remove(&id);
                 for work in waiting {
+                    self.desk.parked.remove(&work);
                     self.desk.refuse(&work, ErrorCode::StorageUnavailable, fx);
                 }
                 return;
@@ -284,8 +285,13 @@ impl Owner {
             durable,
             self.desk.config.hasher(),
         ));
+        // What has waited for this keeps its room for whatever else it waits for.
+        let users: Vec<UserId> = waiting.iter().map(Work::user).collect();
         for work in waiting {
-            self.desk.offer(now, &mut conversation, work, fx);
+            conversation.enqueue(work);
+        }
+        for user in users {
+            self.desk.run_queue(now, &mut conversation, user, fx);
         }
         if conversation.exists() || conversation.is_busy(&self.desk) {
             self.conversations.insert(id, Slot::Present(conversation));

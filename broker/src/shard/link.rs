@@ -27,9 +27,11 @@ pub(crate) struct Link {
     waits_for_shard: Cell<bool>,
     /// Frames that wait until it is called, as one of a crowd.
     unhurried: Cell<usize>,
-    /// It waits for its turn.
-    waits_for_turn: Cell<bool>,
-    /// What a turn of it may be expected to take.
+    /// It waits for its turn, which is expected to take so much; 0: it does not wait.
+    waits_for: Cell<usize>,
+    /// Where it waits.
+    place: Cell<(u64, u64)>,
+    /// What the last turn took, or half of what was expected before.
     expected: Cell<usize>,
     /// Its turn has come, and it has not begun it.
     called: Cell<bool>,
@@ -67,7 +69,8 @@ impl Link {
             closing: Cell::new(false),
             waits_for_shard: Cell::new(false),
             unhurried: Cell::new(0),
-            waits_for_turn: Cell::new(false),
+            waits_for: Cell::new(0),
+            place: Cell::default(),
             expected: Cell::new(0),
             called: Cell::new(false),
             had: Cell::new(0),
@@ -139,29 +142,36 @@ impl Link {
         self.unhurried.take()
     }
 
-    /// Notes that it waits for another turn, and what the last one took; whether that is new. One that took much now and then is
-    /// expected to do so again.
+    /// Notes that it waits for another turn, which takes so much; whether that is new.
     pub(crate) fn wait_for_turn(&self, work: usize) -> bool {
-        self.expected.set(work.max(self.expected.get() / 2).max(1));
-        !self.waits_for_turn.replace(true)
+        self.waits_for.replace(work.max(1)) == 0
     }
 
     /// Whether it waits for another turn.
     pub(crate) fn waits_for_turn(&self) -> bool {
-        self.waits_for_turn.get()
+        self.waits_for.get() > 0
     }
 
-    /// What its next turn may be expected to take.
-    pub(crate) fn expected(&self) -> usize {
-        self.expected.get()
+    /// Where it waits, or waited last.
+    pub(crate) fn place(&self) -> &Cell<(u64, u64)> {
+        &self.place
     }
 
-    /// Its turn; what it may be expected to take.
+    /// Its turn; what it is expected to take.
     pub(crate) fn call_eager(&self) -> usize {
         self.called.set(true);
-        self.waits_for_turn.set(false);
         self.bell.ring();
-        self.expected()
+        self.waits_for.take()
+    }
+
+    /// Takes in what a turn took. One that took much now and then is expected to do so again.
+    pub(crate) fn took(&self, work: usize) {
+        self.expected.set(work.max(self.expected.get() / 2));
+    }
+
+    /// What its next turn is expected to take.
+    pub(crate) fn expected(&self) -> usize {
+        self.expected.get()
     }
 
     /// What its turns have taken, as [`super::turns`] counts it.

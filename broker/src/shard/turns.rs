@@ -21,8 +21,8 @@ const ROUND_WORK: usize = 2_048;
 /// What is done in it beside, for those who have had least of all: little of each, so that what others do at once delays them by
 /// less than a round.
 const LEAST_WORK: usize = 512;
-/// Whoever has had no more than so much beyond the next of those who wait is one of them.
-const LEAST_SLACK: u64 = 64;
+/// Whoever has had no more than so much beyond the last that was called is one of them, if no more is expected of a turn.
+const LEAST_SLACK: usize = 64;
 /// Of it, in one connection's turn, at least and at most.
 const TURN_WORK: (usize, usize) = (16, 512);
 /// What it takes to look whether a connection has something to say.
@@ -87,7 +87,7 @@ pub(crate) enum Turn {
     Called,
     /// It did not, and the round has time for it.
     Uncalled,
-    /// It did not either, and has had less than those that wait.
+    /// It did not either, has had hardly more than any that waits, and wants little.
     Least,
 }
 
@@ -97,31 +97,37 @@ impl Turns {
         (ROUND_WORK / (1 + self.eager.borrow().len())).clamp(TURN_WORK.0, TURN_WORK.1)
     }
 
-    /// The turn of a connection that is polled; `None`: the round has no time for it, and it waits behind all others that do.
+    /// The turn of a connection that is polled; `None`: the round has no time for it, and it waits.
     pub(crate) fn begin(&self, link: &Rc<Link>) -> Option<Turn> {
-        if link.was_called() {
-            if self.called_work.get() < ROUND_WORK {
-                return Some(Turn::Called);
-            }
-            // Those that were called before it have taken more than was expected.
-            self.wait(link, link.expected());
-            None
-        } else if self.uncalled_work.get() < ROUND_WORK && self.may_go_before(link) {
-            Some(Turn::Uncalled)
-        } else if self.least_work.get() < LEAST_WORK
-            && link.had().get() <= self.had.get() + LEAST_SLACK
-        {
-            Some(Turn::Least)
-        } else {
-            let unwritten = link.outbox().bytes().min(ROUND_WORK * WRITE_WORK_BYTES);
-            let close = if link.is_closing() { CLOSE_WORK } else { 0 };
-            let work = LOOK_WORK + close + unwritten / WRITE_WORK_BYTES;
-            self.wait(link, work.max(link.expected()));
-            None
+        let was_called = link.was_called();
+        if was_called && self.called_work.get() < ROUND_WORK {
+            return Some(Turn::Called);
         }
+        if self.uncalled_work.get() < ROUND_WORK && self.may_go_before(link) {
+            return Some(Turn::Uncalled);
+        }
+        let unwritten = link.outbox().bytes().min(ROUND_WORK * WRITE_WORK_BYTES);
+        let close = if link.is_closing() { CLOSE_WORK } else { 0 };
+        let work = link
+            .expected()
+            .max(LOOK_WORK + close + unwritten / WRITE_WORK_BYTES);
+        if work <= LEAST_SLACK && self.least_work.get() < LEAST_WORK && self.has_had_least(link) {
+            return Some(Turn::Least);
+        }
+        if was_called {
+            // Those that were called before it have taken more than was expected: it keeps its place.
+            self.put(link, work, link.place().get());
+        } else {
+            self.wait(link, work);
+        }
+        None
     }
 
-    /// Whether it may have a turn before those that wait for theirs: it has not had a whole one more than the next of them.
+    fn has_had_least(&self, link: &Link) -> bool {
+        link.had().get() <= self.had.get() + LEAST_SLACK as u64
+    }
+
+    /// Whether it may have a turn before those that wait for theirs: it has not had a whole one more than the last that was called.
     fn may_go_before(&self, link: &Link) -> bool {
         link.had().get() <= self.had.get() + TURN_WORK.1 as u64 || self.eager.borrow().is_empty()
     }
@@ -129,6 +135,7 @@ impl Turns {
     /// Takes in that a connection was read in its turn, and what that took.
     pub(crate) fn was_read(&self, link: &Link, turn: Turn, work: usize) {
         self.spend(link, turn, LOOK_WORK + work);
+        link.took(LOOK_WORK + work);
     }
 
     /// Takes in that so many bytes were written to it.
@@ -163,14 +170,25 @@ impl Turns {
         }
     }
 
-    /// Puts a connection, whose turn took so much work, behind all others that have more to say and have had less.
+    /// Puts a connection, whose turn takes so much work or what is expected of it, behind all others that have more to say and
+    /// have had less.
     pub(crate) fn wait(&self, link: &Rc<Link>, work: usize) {
+        let number = self.number.replace(self.number.get() + 1);
+        let had = link.had().get().max(self.had.get());
+        self.put(link, work.max(link.expected()), (had, number));
+    }
+
+    fn put(&self, link: &Rc<Link>, work: usize, place: (u64, u64)) {
         if link.wait_for_turn(work) {
-            let had = link.had().get().max(self.had.get());
-            let number = self.number.replace(self.number.get() + 1);
-            self.eager
-                .borrow_mut()
-                .insert((had, number), Rc::clone(link));
+            link.place().set(place);
+            self.eager.borrow_mut().insert(place, Rc::clone(link));
+        }
+    }
+
+    /// The connection is gone: it waits for nothing any more.
+    pub(crate) fn forget(&self, link: &Link) {
+        if link.waits_for_turn() {
+            self.eager.borrow_mut().remove(&link.place().get());
         }
     }
 
@@ -228,16 +246,17 @@ impl Turns {
 
     fn call_eager(&self) -> bool {
         let mut eager = self.eager.borrow_mut();
+        if eager.is_empty() {
+            // Nobody has waited since: whoever comes now has had as much as anybody.
+            self.had.set(self.had_most.get());
+        }
         let mut work = 0;
         while work < ROUND_WORK
             && let Some(((had, _), link)) = eager.pop_first()
         {
-            self.had.set(had);
+            // One that was put back has its old place.
+            self.had.set(self.had.get().max(had));
             work += link.call_eager();
-        }
-        if eager.is_empty() {
-            // Whoever comes now has had as much as anybody.
-            self.had.set(self.had_most.get());
         }
         !eager.is_empty()
     }
@@ -344,7 +363,8 @@ mod tests {
             turns.was_read(called, Turn::Uncalled, ROUND_WORK * others.len());
             assert_eq!(turns.begin(called), None);
             assert_eq!(turns.begin(little), Some(Turn::Least));
-            turns.was_read(little, Turn::Least, LEAST_WORK);
+            turns.was_read(little, Turn::Least, 1);
+            turns.was_read(called, Turn::Least, LEAST_WORK);
             assert_eq!(turns.begin(little), None, "the round is used up");
             assert_eq!(eager(&turns)[0], little.id().index);
             turns.call();
@@ -354,6 +374,64 @@ mod tests {
                 turns.wait(link, ROUND_WORK);
             }
         }
+    }
+
+    #[test]
+    fn who_wants_much_is_not_one_of_those_who_have_had_least() {
+        let (turns, links) = (Turns::default(), links(3));
+        let [other, reader, talker] = &links[..] else {
+            panic!()
+        };
+        turns.was_read(other, Turn::Uncalled, ROUND_WORK);
+        turns.call();
+        turns.was_read(other, Turn::Uncalled, ROUND_WORK);
+        reader.push(Bytes::from(vec![0; 65 * WRITE_WORK_BYTES]));
+        assert_eq!(turns.begin(reader), None);
+        turns.was_read(talker, Turn::Called, LEAST_SLACK);
+        assert_eq!(turns.begin(talker), None);
+        // A few short turns later that is forgotten.
+        for _ in 0..2 {
+            turns.was_read(talker, Turn::Called, 1);
+        }
+        turns.call();
+        turns.call();
+        turns.was_read(other, Turn::Uncalled, ROUND_WORK);
+        assert!(talker.was_called());
+        assert_eq!(turns.begin(talker), Some(Turn::Least));
+    }
+
+    #[test]
+    fn those_that_were_called_beyond_what_a_round_is_for_keep_their_places() {
+        let (turns, links) = (Turns::default(), links(4));
+        for link in &links {
+            turns.wait(link, 1);
+        }
+        assert!(!turns.call());
+        use_up(&turns, &links[3]);
+        for link in &links[..3] {
+            assert_eq!(turns.begin(link), Some(Turn::Called));
+        }
+        turns.was_read(&links[0], Turn::Called, ROUND_WORK);
+        for link in &links[1..3] {
+            turns.wait(link, 1);
+        }
+        assert_eq!(turns.begin(&links[3]), None);
+        assert_eq!(
+            eager(&turns),
+            [3, 1, 2],
+            "the last of those that were called"
+        );
+    }
+
+    #[test]
+    fn who_is_gone_waits_for_nothing() {
+        let (turns, links) = (Turns::default(), links(2));
+        for link in &links {
+            turns.wait(link, ROUND_WORK);
+            turns.forget(link);
+            turns.forget(link);
+        }
+        assert!(!turns.call() && eager(&turns).is_empty());
     }
 
     #[test]

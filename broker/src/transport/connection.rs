@@ -194,6 +194,9 @@ impl<W: Wire> Connection<W> {
 
     /// Writes what is still queued, without the core, which has let go of the connection; then parts from the client.
     fn poll_close(&mut self, cx: &mut Context<'_>, patience: Duration) -> Poll<()> {
+        if self.closing.is_none() {
+            self.stop_reading();
+        }
         let timer = self
             .closing
             .get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
@@ -253,7 +256,6 @@ impl<W: Wire> Connection<W> {
     fn stop_reading(&mut self) {
         self.deaf = true;
         self.rest = BytesMut::new();
-        self.wire.stop_reading();
         let keeps = self.keeps();
         let engine = self.registration.engine();
         engine

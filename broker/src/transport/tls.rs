@@ -168,11 +168,6 @@ impl Wire for Encrypted {
         self.stream.received_bytes()
     }
 
-    fn stop_reading(&mut self) {
-        self.early = BytesMut::new();
-        self.stream.stop_receiving();
-    }
-
     fn held_back(&self) -> usize {
         self.stream.unsent_bytes()
     }
@@ -228,21 +223,6 @@ mod tests {
         let stream = TlsStream::new(far.unwrap().0, session);
         let wire = Encrypted::new(stream, &Rc::default());
         (TlsConnector::from(Arc::new(client)), near.unwrap(), wire)
-    }
-
-    #[tokio::test]
-    async fn the_beginning_of_a_record_is_kept_until_nothing_more_is_read() {
-        let (_, mut client, mut wire) = connected().await;
-        // The header of a handshake record of 16 KiB, and some of it (RFC 8446, section 5.1).
-        let mut begun = vec![22, 3, 1, 0x40, 0];
-        begun.resize(10_000, 0);
-        client.write_all(&begun).await.unwrap();
-        while wire.kept() < begun.len() {
-            poll_fn(|cx| wire.poll_heard(cx)).await.unwrap();
-            poll_fn(|cx| wire.take_heard(cx)).await.unwrap();
-        }
-        wire.stop_reading();
-        assert_eq!(wire.kept(), 0);
     }
 
     fn name() -> ServerName<'static> {

@@ -87,17 +87,19 @@ mod tests {
 
     #[test]
     fn a_shard_that_answers_in_time_may_have_much_in_flight() {
-        let window = after(4 << 20, 16 << 20);
+        // 7 ms.
+        let window = after(7 << 20, 20 << 20);
         assert_eq!(window.bytes_max, BYTES.1);
         assert_eq!(window.part(10), None);
     }
 
     #[test]
     fn one_that_does_not_takes_in_less_until_it_does() {
-        let mut window = after(8 << 20, 1 << 20);
+        // 9 ms.
+        let mut window = after(9 << 20, 20 << 20);
         assert_eq!(window.bytes_max, BYTES.0);
         assert_eq!(window.part(10), Some(BYTES.0 / 10));
-        window.credit(8 << 20);
+        window.credit(9 << 20);
         assert_eq!(window.part(10), None);
         for look in 51..=100 {
             window.look(look * LOOK_EVERY_US);

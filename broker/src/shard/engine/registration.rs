@@ -31,8 +31,8 @@ impl Registration {
         &self.link
     }
 
-    /// Puts the connection, whose turn took so much work, behind all others that have more to say; its bell rings when it is its
-    /// turn again.
+    /// Puts the connection, whose turn took so much work, behind all others that have more to say and have had less; its bell rings
+    /// when it is its turn again.
     pub(crate) fn wait_for_turn(&self, work: usize) {
         self.engine.turns.wait(&self.link, work);
         self.engine.turn.ring();
@@ -82,6 +82,7 @@ impl Drop for Registration {
         if std::thread::panicking() {
             self.engine.shed(Stage::Connection, "panic");
         }
+        self.engine.turns.forget(&self.link);
         let conn = self.link.id();
         let mut links = self.engine.links.borrow_mut();
         links.try_remove(conn.index as usize);

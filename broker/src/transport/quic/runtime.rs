@@ -11,13 +11,14 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, Wake, Waker},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use quinn::{AsyncTimer, AsyncUdpSocket, Runtime, TokioRuntime};
 
-/// How often an endpoint that has more to receive is polled before others have their turn.
+/// How often an endpoint that has more to receive is polled before others have their turn, and how long.
 const POLLS_MAX: usize = 8;
+const POLLED_MAX: Duration = Duration::from_micros(400);
 
 type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -41,6 +42,10 @@ impl Runtime for OfEndpoint {
         }
     }
 
+    fn now(&self) -> Instant {
+        TokioRuntime.now()
+    }
+
     fn wrap_udp_socket(&self, socket: std::net::UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
         TokioRuntime.wrap_udp_socket(socket)
     }
@@ -58,6 +63,7 @@ impl Future for Eager {
             task: cx.waker().clone(),
         });
         let waker = Waker::from(Arc::clone(&again));
+        let begun = Instant::now();
         for _ in 0..POLLS_MAX {
             again.asked.store(false, Ordering::Relaxed);
             if self
@@ -68,7 +74,7 @@ impl Future for Eager {
             {
                 return Poll::Ready(());
             }
-            if !again.asked.load(Ordering::Relaxed) {
+            if !again.asked.load(Ordering::Relaxed) || begun.elapsed() > POLLED_MAX {
                 break;
             }
         }
@@ -99,9 +105,20 @@ mod tests {
 
     use super::*;
 
-    /// How often a driver is polled that asks for it so many times, until it lets others have their turn.
-    fn polls(asks: usize) -> usize {
-        let polled = Arc::new(AtomicUsize::new(0));
+    /// Counts how often the task is woken.
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How often a driver is polled that asks for it so many times, until it lets others have their turn; whether it is polled again
+    /// after that.
+    fn polls(asks: usize) -> (usize, bool) {
+        let (polled, woken) = (Arc::new(AtomicUsize::new(0)), Arc::new(Woken::default()));
         let counted = Arc::clone(&polled);
         let mut driver = Eager(Box::pin(poll_fn(move |cx| {
             if counted.fetch_add(1, Ordering::Relaxed) < asks {
@@ -109,15 +126,35 @@ mod tests {
             }
             Poll::Pending
         })));
-        let poll = Pin::new(&mut driver).poll(&mut Context::from_waker(Waker::noop()));
+        let waker = Waker::from(Arc::clone(&woken));
+        let poll = Pin::new(&mut driver).poll(&mut Context::from_waker(&waker));
         assert!(poll.is_pending());
-        polled.load(Ordering::Relaxed)
+        (
+            polled.load(Ordering::Relaxed),
+            woken.0.load(Ordering::Relaxed) > 0,
+        )
     }
 
     #[test]
     fn an_endpoint_with_more_to_receive_is_polled_again_but_not_for_ever() {
-        assert_eq!(polls(0), 1);
-        assert_eq!(polls(3), 4);
-        assert_eq!(polls(1_000), POLLS_MAX);
+        assert_eq!(polls(0), (1, false));
+        let (count, again) = polls(1_000);
+        assert!((1..=POLLS_MAX).contains(&count) && again, "{count}");
+    }
+
+    #[test]
+    fn an_endpoint_that_is_woken_later_is_polled() {
+        let woken = Arc::new(Woken::default());
+        let kept = Arc::new(std::sync::Mutex::new(None));
+        let keeper = Arc::clone(&kept);
+        let mut driver = Eager(Box::pin(poll_fn(move |cx| {
+            *keeper.lock().unwrap() = Some(cx.waker().clone());
+            Poll::Pending
+        })));
+        let waker = Waker::from(Arc::clone(&woken));
+        let poll = Pin::new(&mut driver).poll(&mut Context::from_waker(&waker));
+        assert!(poll.is_pending() && woken.0.load(Ordering::Relaxed) == 0);
+        kept.lock().unwrap().take().unwrap().wake();
+        assert_eq!(woken.0.load(Ordering::Relaxed), 1);
     }
 }

@@ -290,7 +290,7 @@ fn ask_of(world: &mut World, name: &str, count: u16, bytes: u32) -> usize {
 }
 
 #[test]
-fn a_few_who_ask_for_much_keep_nobody_out() {
+fn a_few_who_ask_for_much_do_not_keep_out_who_asks_for_little() {
     let mut world = World::new();
     // Half a MiB is for notices, as much for whoever comes; past that each user has 4 KiB.
     world.owner.desk.parked.room.bytes = 2 << 20;
