@@ -160,8 +160,7 @@ fn run(
     {
         tracing::warn!(shard = %seed.id, processor = core.id, "the shard could not be pinned to its processor");
     }
-    let runtime = runtime()?;
-    runtime.block_on(serve(seed, orders, ready))
+    runtime()?.block_on(serve(seed, orders, ready))
 }
 
 fn runtime() -> io::Result<LocalRuntime> {

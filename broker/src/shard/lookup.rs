@@ -62,10 +62,8 @@ pub async fn answer(store: Arc<dyn Store>, query: Query) -> Result<Answer, Looku
         Query::Member { conversation, user } => {
             let key = Bytes::copy_from_slice(user.as_bytes());
             let (mut rows, found) = tokio::try_join!(
-                async {
-                    Ok::<_, LookupError>(store.rows(conversation, Table::Member, vec![key]).await?)
-                },
-                async { Ok(store.sent(conversation, user).await?) },
+                store.rows(conversation, Table::Member, vec![key]),
+                store.sent(conversation, user),
             )?;
             let row = rows.pop().flatten();
             let sent = found.devices.into_iter().map(|sent| StoredSent {

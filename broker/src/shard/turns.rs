@@ -18,13 +18,13 @@ use super::link::Link;
 
 /// What is done in a round for connections that have more to say, in short messages: some 2 ms.
 const ROUND_WORK: usize = 2_048;
-/// What is done in it beside, for those who have had least of all: little of each, so that what others do at once delays them by
+/// Of it, in one connection's turn, at least and at most.
+const TURN_WORK: (usize, usize) = (16, 512);
+/// What is done in a round beside, for those who have had least of all: little of each, so that what others do at once delays them by
 /// less than a round.
 const LEAST_WORK: usize = 512;
 /// Whoever has had no more than so much beyond the last that was called is one of them, if no more is expected of a turn.
 const LEAST_SLACK: usize = 64;
-/// Of it, in one connection's turn, at least and at most.
-const TURN_WORK: (usize, usize) = (16, 512);
 /// What it takes to look whether a connection has something to say.
 const LOOK_WORK: usize = 4;
 /// Closing a connection takes as long as so many short messages.
@@ -111,7 +111,10 @@ impl Turns {
         let work = link
             .expected()
             .max(LOOK_WORK + close + unwritten / WRITE_WORK_BYTES);
-        if work <= LEAST_SLACK && self.least_work.get() < LEAST_WORK && self.has_had_least(link) {
+        if work <= LEAST_SLACK
+            && self.least_work.get() < LEAST_WORK
+            && self.ahead(link) <= LEAST_SLACK
+        {
             return Some(Turn::Least);
         }
         if was_called {
@@ -123,13 +126,15 @@ impl Turns {
         None
     }
 
-    fn has_had_least(&self, link: &Link) -> bool {
-        link.had().get() <= self.had.get() + LEAST_SLACK as u64
+    /// How much more it has had than the last that was called.
+    fn ahead(&self, link: &Link) -> usize {
+        let ahead = link.had().get().saturating_sub(self.had.get());
+        usize::try_from(ahead).unwrap_or(usize::MAX)
     }
 
     /// Whether it may have a turn before those that wait for theirs: it has not had a whole one more than the last that was called.
     fn may_go_before(&self, link: &Link) -> bool {
-        link.had().get() <= self.had.get() + TURN_WORK.1 as u64 || self.eager.borrow().is_empty()
+        self.ahead(link) <= TURN_WORK.1 || self.eager.borrow().is_empty()
     }
 
     /// Takes in that a connection was read in its turn, and what that took.
@@ -170,12 +175,12 @@ impl Turns {
         }
     }
 
-    /// Puts a connection, whose turn takes so much work or what is expected of it, behind all others that have more to say and
+    /// Puts a connection, whose turn is expected to take so much work, behind all others that have more to say and
     /// have had less.
     pub(crate) fn wait(&self, link: &Rc<Link>, work: usize) {
         let number = self.number.replace(self.number.get() + 1);
         let had = link.had().get().max(self.had.get());
-        self.put(link, work.max(link.expected()), (had, number));
+        self.put(link, work, (had, number));
     }
 
     fn put(&self, link: &Rc<Link>, work: usize, place: (u64, u64)) {

@@ -318,7 +318,7 @@ impl<W: Wire> Connection<W> {
                 .was_read(self.registration.link(), turn, took);
         }
         if has_more {
-            self.registration.wait_for_turn(took);
+            self.registration.wait_for_turn();
         }
         if !own {
             self.rest.extend_from_slice(&shared);
@@ -446,73 +446,17 @@ mod tests {
         assert!(connection.wire.taken == 0 && may_read());
     }
 
-    /// Says the beginning of a long frame, and is cut off.
-    #[derive(Default)]
-    struct CutOff {
-        said: bool,
-    }
+    /// Says what it is told to, and hears nothing.
+    struct Says<F>(F);
 
-    impl Wire for CutOff {
+    impl<F: FnMut(&mut BytesMut) -> usize + Unpin> Wire for Says<F> {
         fn poll_read(
             &mut self,
             _: &mut Context<'_>,
             buf: &mut BytesMut,
             _: usize,
         ) -> Poll<io::Result<usize>> {
-            if self.said {
-                return Poll::Ready(Ok(0));
-            }
-            self.said = true;
-            let hello = frame::encode(
-                FrameKind::Hello,
-                RequestId(1),
-                &v1::Hello {
-                    token: "?".repeat(12_000),
-                    ..v1::Hello::default()
-                },
-            );
-            let begun = &hello[..10_000];
-            buf.extend_from_slice(begun);
-            Poll::Ready(Ok(begun.len()))
-        }
-
-        fn poll_write(&mut self, _: &mut Context<'_>, _: &mut Outbox) -> Poll<io::Result<usize>> {
-            Poll::Pending
-        }
-
-        fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Pending
-        }
-
-        fn poll_close(&mut self, _: &mut Context<'_>) -> Poll<()> {
-            Poll::Pending
-        }
-    }
-
-    #[test]
-    fn what_was_begun_is_not_kept_once_it_is_refused() {
-        let engine = engine();
-        let registration = engine.open(Carrier::Tcp, admitted(&engine), Transport::default(), None);
-        let mut connection = Connection::new(registration, CutOff::default());
-        let mut cx = Context::from_waker(Waker::noop());
-        assert!(Pin::new(&mut connection).poll(&mut cx).is_pending());
-        assert!(connection.wire.said && connection.deaf);
-        assert_eq!(connection.rest.capacity(), 0);
-        assert_eq!(connection.kept, Kept::Begun(0));
-    }
-
-    /// Breaks in the middle of what has come.
-    struct Broken;
-
-    impl Wire for Broken {
-        fn poll_read(
-            &mut self,
-            _: &mut Context<'_>,
-            buf: &mut BytesMut,
-            _: usize,
-        ) -> Poll<io::Result<usize>> {
-            buf.extend_from_slice(b"what somebody said");
-            panic!("a planted mistake");
+            Poll::Ready(Ok((self.0)(buf)))
         }
 
         fn poll_write(&mut self, _: &mut Context<'_>, _: &mut Outbox) -> Poll<io::Result<usize>> {
@@ -529,12 +473,41 @@ mod tests {
     }
 
     #[test]
+    fn what_was_begun_is_not_kept_once_it_is_refused() {
+        let engine = engine();
+        let registration = engine.open(Carrier::Tcp, admitted(&engine), Transport::default(), None);
+        let hello = v1::Hello {
+            token: "?".repeat(12_000),
+            ..v1::Hello::default()
+        };
+        let hello = frame::encode(FrameKind::Hello, RequestId(1), &hello);
+        // The beginning of a frame, and then the end.
+        let mut begun = &hello[..10_000];
+        let cut_off = |buf: &mut BytesMut| {
+            buf.extend_from_slice(begun);
+            std::mem::take(&mut begun).len()
+        };
+        let mut connection = Connection::new(registration, Says(cut_off));
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(Pin::new(&mut connection).poll(&mut cx).is_pending());
+        assert!(connection.deaf);
+        assert_eq!(connection.rest.capacity(), 0);
+        assert_eq!(connection.kept, Kept::Begun(0));
+        drop(connection);
+        assert!(begun.is_empty(), "it was said");
+    }
+
+    #[test]
     fn what_a_connection_that_panics_has_read_is_not_taken_for_what_the_next_one_says() {
         let engine = engine();
         let registration = engine.open(Carrier::Tls, admitted(&engine), Transport::default(), None);
         let panicked = catch_unwind(AssertUnwindSafe(move || {
             let mut cx = Context::from_waker(Waker::noop());
-            let _ = Pin::new(&mut Connection::new(registration, Broken)).poll(&mut cx);
+            let broken = |buf: &mut BytesMut| -> usize {
+                buf.extend_from_slice(b"what somebody said");
+                panic!("a planted mistake");
+            };
+            let _ = Pin::new(&mut Connection::new(registration, Says(broken))).poll(&mut cx);
         }));
         assert!(panicked.is_err() && engine.open_count() == 0);
         assert!(engine.read_buffer().is_empty());

@@ -31,10 +31,9 @@ impl Registration {
         &self.link
     }
 
-    /// Puts the connection, whose turn took so much work, behind all others that have more to say and have had less; its bell rings
-    /// when it is its turn again.
-    pub(crate) fn wait_for_turn(&self, work: usize) {
-        self.engine.turns.wait(&self.link, work);
+    /// Puts the connection behind all others that have more to say and have had less; its bell rings when it is its turn again.
+    pub(crate) fn wait_for_turn(&self) {
+        self.engine.turns.wait(&self.link, self.link.expected());
         self.engine.turn.ring();
     }
 

@@ -227,6 +227,25 @@ fn editing_again_mentions_nobody_again() {
     assert_eq!(mentioned, 1);
 }
 
+/// Has a user say something, which is so many bytes to be kept.
+fn ask(world: &mut World, name: &str, conversation: ConversationId, bytes: u32) {
+    let drafts = vec![Draft {
+        client_id: world.id(),
+        content: text("hi"),
+    }];
+    let origin = Origin {
+        cost: bytes,
+        ..world.origin()
+    };
+    world.send(ToOwner::Append {
+        origin,
+        author: author(user(name)),
+        conversation,
+        first: 0,
+        drafts,
+    });
+}
+
 #[test]
 fn requests_that_wait_are_bounded_by_their_bytes() {
     let mut world = World::new();
@@ -234,21 +253,7 @@ fn requests_that_wait_are_bounded_by_their_bytes() {
     world.hold_loads = true;
     let nowhere = ConversationId::of_direct(user("alice"), user("bob"));
     for _ in 0..2 {
-        let drafts = vec![Draft {
-            client_id: world.id(),
-            content: text("hi"),
-        }];
-        let origin = Origin {
-            cost: 6_000,
-            ..world.origin()
-        };
-        world.send(ToOwner::Append {
-            origin,
-            author: author(user("alice")),
-            conversation: nowhere,
-            first: 0,
-            drafts,
-        });
+        ask(&mut world, "alice", nowhere, 6_000);
     }
     assert!(matches!(
         world.receipts()[..],
@@ -270,21 +275,7 @@ fn ask_of(world: &mut World, name: &str, count: u16, bytes: u32) -> usize {
     let before = world.owner.desk.parked.count();
     for number in 0..count {
         let nowhere = ConversationId::of_direct(user(name), user(&format!("{name} {number}")));
-        let drafts = vec![Draft {
-            client_id: world.id(),
-            content: text("hi"),
-        }];
-        let origin = Origin {
-            cost: bytes,
-            ..world.origin()
-        };
-        world.send(ToOwner::Append {
-            origin,
-            author: author(user(name)),
-            conversation: nowhere,
-            first: 0,
-            drafts,
-        });
+        ask(world, name, nowhere, bytes);
     }
     world.owner.desk.parked.count() - before
 }
