@@ -16,13 +16,13 @@ use tokio::sync::Semaphore;
 
 use super::link::Link;
 
-/// What is done in a round for connections that have more to say, in short messages: some 2 ms.
-const ROUND_WORK: usize = 2_048;
+/// What is done in a round for connections that have more to say, in short messages: some 1 ms.
+const ROUND_WORK: usize = 1_024;
 /// Of it, in one connection's turn, at least and at most.
 const TURN_WORK: (usize, usize) = (16, 512);
 /// What is done in a round beside, for those who have had least of all: little of each, so that what others do at once delays them by
 /// less than a round.
-const LEAST_WORK: usize = 512;
+const LEAST_WORK: usize = 256;
 /// Whoever has had no more than so much beyond the last that was called is one of them, if no more is expected of a turn.
 const LEAST_SLACK: usize = 64;
 /// What it takes to look whether a connection has something to say.
@@ -31,13 +31,13 @@ const LOOK_WORK: usize = 4;
 pub(crate) const CLOSE_WORK: usize = 32;
 /// Bytes that are written in the time that a short message takes.
 const WRITE_WORK_BYTES: usize = 1_024;
-/// Those of a crowd that write in a round, and what they have to write together, about: some 0.5 ms.
-const CROWD_CALLED_MAX: usize = 48;
+/// Those of a crowd that write in a round, and what they have to write together, about: some 0.25 ms.
+const CROWD_CALLED_MAX: usize = 24;
 const CROWD_BYTES_MAX: usize = 1 << 20;
-/// Those who leave in a round: some 0.5 ms.
-const LEAVING_CALLED_MAX: usize = 16;
-/// Reads of TLS handshakes in a round, as many as connections are accepted. Each may take a key exchange and a signature.
-const HANDSHAKES_CALLED_MAX: usize = 8;
+/// Those who leave in a round: some 0.25 ms.
+const LEAVING_CALLED_MAX: usize = 8;
+/// Reads of TLS handshakes in a round. Each may take a key exchange and a signature: 0.3 ms and more.
+const HANDSHAKES_CALLED_MAX: usize = 2;
 
 /// See the module.
 pub(crate) struct Turns {
@@ -310,9 +310,9 @@ mod tests {
         let (turns, crowd) = (Turns::default(), links(100));
         tell(&turns, &crowd);
         assert!(turns.call());
-        assert_eq!(waiting(&turns.crowd), (48..100).collect::<Vec<_>>());
-        assert!(turns.call());
-        assert!(!turns.call());
+        let last: Vec<u32> = (0..100).skip(CROWD_CALLED_MAX).collect();
+        assert_eq!(waiting(&turns.crowd), last);
+        assert!((0..100).any(|_| !turns.call()));
         assert_eq!(turns.crowd_frames.get(), 0);
         assert!(crowd.iter().all(|link| link.outbox().bytes() == 4));
     }
@@ -323,7 +323,7 @@ mod tests {
         tell(&turns, &crowd);
         assert!(turns.call());
         tell(&turns, &crowd);
-        assert_eq!(turns.crowd_frames.get(), 152);
+        assert_eq!(turns.crowd_frames.get(), 200 - CROWD_CALLED_MAX);
         tell(&turns, &crowd[..20]);
         assert!(!turns.call());
         assert_eq!(turns.crowd_frames.get(), 0);
@@ -334,8 +334,8 @@ mod tests {
         let (turns, links) = (Turns::default(), links(6));
         assert_eq!(turns.work(), TURN_WORK.1);
         for link in &links {
-            turns.wait(link, 512);
-            turns.wait(link, 512);
+            turns.wait(link, ROUND_WORK / 4);
+            turns.wait(link, ROUND_WORK / 4);
         }
         assert_eq!(turns.work(), ROUND_WORK / 7);
         assert!(turns.call());
@@ -511,16 +511,19 @@ mod tests {
             assert_eq!(turns.begin(link), None);
         }
         assert!(turns.call());
-        assert_eq!(turns.eager.borrow().len(), 100 - 57);
+        let called = ROUND_WORK.div_ceil(LOOK_WORK + CLOSE_WORK);
+        assert_eq!(turns.eager.borrow().len(), 100 - called);
     }
 
     #[test]
     fn handshakes_that_a_round_has_no_time_for_have_the_next_in_the_order_in_which_they_came() {
         let turns = Turns::default();
         let mut cx = Context::from_waker(Waker::noop());
-        let mut handshakes: Vec<_> = (0..20).map(|_| Box::pin(turns.handshake())).collect();
+        // Three rounds' but for one.
+        let count = 3 * HANDSHAKES_CALLED_MAX - 1;
+        let mut handshakes: Vec<_> = (0..count).map(|_| Box::pin(turns.handshake())).collect();
         handshakes.retain_mut(|turn| turn.as_mut().poll(&mut cx).is_pending());
-        assert_eq!(handshakes.len(), 20 - HANDSHAKES_CALLED_MAX);
+        assert_eq!(handshakes.len(), count - HANDSHAKES_CALLED_MAX);
         turns.call();
         let last = handshakes.split_off(HANDSHAKES_CALLED_MAX);
         // Whoever gives up gives his turn back.
@@ -537,14 +540,14 @@ mod tests {
 
     #[test]
     fn who_leaves_waits_until_it_is_called_and_once() {
-        let (turns, links) = (Turns::default(), links(20));
+        let (turns, links) = (Turns::default(), links(100));
         for _ in 0..2 {
             assert!(links.iter().all(|link| !turns.leave(link)));
         }
         assert!(turns.call());
-        assert_eq!(waiting(&turns.leaving), [16, 17, 18, 19]);
-        assert!(turns.leave(&links[0]) && !turns.leave(&links[16]));
-        assert!(!turns.call());
+        assert_eq!(waiting(&turns.leaving).len(), 100 - LEAVING_CALLED_MAX);
+        assert!(turns.leave(&links[0]) && !turns.leave(&links[LEAVING_CALLED_MAX]));
+        assert!((0..100).any(|_| !turns.call()));
         assert!(links.iter().all(|link| turns.leave(link)));
     }
 }

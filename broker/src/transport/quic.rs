@@ -68,8 +68,11 @@ pub(crate) async fn serve(engine: Rc<Engine>, endpoint: Endpoint, shared: Shared
             let (settings, served) = addresses.serve(open, address);
             let handshake = shake_hands(Rc::clone(&engine), incoming, settings, admitted, served);
             tokio::task::spawn_local(handshake);
+            // With the next packet come a key exchange and a signature: one before everybody else has a turn.
+            tokio::task::yield_now().await;
+        } else {
+            pace.keep().await;
         }
-        pace.keep().await;
     }
 }
 
