@@ -16,6 +16,9 @@ files=${SOAK_FILES_GROWTH:-1.05}
 latency=${SOAK_LATENCY_GROWTH:-3}
 # Messages a second, should half of what it can do be more.
 rate_max=${SOAK_RATE_MAX:-}
+# Seconds in which a week passes for the broker, which keeps eight days then: half of what it can do for an hour is more than most
+# disks have room for. Its wall clock leaps, by the library of the fault campaigns.
+week=${SOAK_WEEK_S:-}
 # What a message of soak.toml takes on the disk once it is in the views (323 bytes, measured over 5 million), and what the journal
 # keeps beside them.
 message_bytes=350
@@ -24,15 +27,17 @@ mkdir -p "$out"
 # Beside the reports, unless TMPDIR says where: what there is for temporary files is memory on many machines.
 work=$(mktemp -d "${TMPDIR:-$out}/soak.XXXXXX")
 broker=
-trap '[ -z "$broker" ] || kill -9 "$broker" 2>/dev/null || true; rm -rf "$work"' EXIT
+clock=
+trap '[ -z "$clock" ] || kill "$clock" 2>/dev/null || true; [ -z "$broker" ] || kill -9 "$broker" 2>/dev/null || true; rm -rf "$work"' EXIT
 
-# Everything is kept: no more than four fifths of what the disk has room for.
+# Everything is kept, or what came in three weeks: no more than four fifths of what the disk has room for.
 free_kib=$(df -k --output=avail "$work" | tail -n 1)
-room=$(awk -v duration="$duration" -v free="$((free_kib - journal_kib))" -v bytes="$message_bytes" 'BEGIN {
+room=$(awk -v duration="$duration" -v week="$week" -v free="$((free_kib - journal_kib))" -v bytes="$message_bytes" 'BEGIN {
   match(duration, /^[0-9.]+/)
   unit = substr(duration, RLENGTH + 1)
   scale = unit == "us" ? 1e-6 : unit == "ms" ? 1e-3 : unit == "" || unit == "s" ? 1 : unit == "m" || unit == "min" ? 60 : unit == "h" ? 3600 : 0
   seconds = substr(duration, 1, RLENGTH) * scale
+  if (week != "" && seconds > 3 * week) seconds = 3 * week
   print (seconds > 0 ? int(free * 1024 * 0.8 / bytes / seconds) : "none")
 }')
 if [ "$room" = none ]; then
@@ -43,7 +48,14 @@ elif [ "$room" -lt 1 ]; then
   exit 3
 fi
 
-"$rialto" serve --data "$work/data" --tcp 127.0.0.1:0 --tls 127.0.0.1:0 --quic 127.0.0.1:0 --ops 127.0.0.1:0 >"$out/broker.log" 2>&1 &
+serve=("$rialto" serve --data "$work/data" --tcp 127.0.0.1:0 --tls 127.0.0.1:0 --quic 127.0.0.1:0 --ops 127.0.0.1:0)
+if [ -n "$week" ]; then
+  cc -O2 -shared -fPIC -o "$work/shim.so" "$root/faults/shim/shim.c" -ldl
+  # The page that they share, as faults/src/shim.rs says: nothing else goes wrong, below a folder that there is not.
+  truncate -s 262400 "$work/page"
+  serve=(env LD_PRELOAD="$work/shim.so" FAULTS_CONTROL="$work/page" FAULTS_ROOT="$work/none" "${serve[@]}" --set storage.retention_days=8)
+fi
+"${serve[@]}" >"$out/broker.log" 2>&1 &
 broker=$!
 until [ -s "$work/data/addresses.json" ]; do
   kill -0 "$broker" 2>/dev/null || { tail -n 20 "$out/broker.log" >&2; exit 1; }
@@ -61,6 +73,22 @@ if [ "$room" -lt "$half" ]; then
   echo "== not half of it, $half messages a second: the disk has no room for so many. A shorter DURATION has, or TMPDIR on a larger disk"
 fi
 [ -z "$rate_max" ] || [ "$rate" -le "$rate_max" ] || rate=$rate_max
+# Eight bytes, the least first, behind the first eight: nanoseconds by which the clock is off.
+leap() {
+  local bytes='' shift
+  for shift in 0 8 16 24 32 40 48 56; do
+    bytes+=$(printf '\\x%02x' $(($1 * 7 * 86400 * 1000000000 >> shift & 255)))
+  done
+  printf "$bytes" | dd of="$work/page" bs=8 seek=1 conv=notrunc status=none
+}
+if [ -n "$week" ]; then
+  echo "== a week passes in $week seconds"
+  (
+    begun=$SECONDS
+    while sleep 1; do leap $(((SECONDS - begun) / week)); done
+  ) &
+  clock=$!
+fi
 echo "== $rate messages a second for $duration"
 "$loadgen" run --target "$target" --scenario "$root/loadgen/scenarios/soak.toml" --rate "$rate" --duration "$duration" \
   --broker-pid "$broker" --fail-if "growth.rss>$memory" --fail-if "growth.open_files>$files" \
