@@ -23,12 +23,16 @@ week=${SOAK_WEEK_S:-}
 # keeps beside them.
 message_bytes=350
 journal_kib=$((2 << 20))
+if ! [[ $week =~ ^([1-9][0-9]*)?$ ]]; then
+  echo "soak: SOAK_WEEK_S=$week is no whole number of seconds from 1 on" >&2
+  exit 2
+fi
 mkdir -p "$out"
 # Beside the reports, unless TMPDIR says where: what there is for temporary files is memory on many machines.
 work=$(mktemp -d "${TMPDIR:-$out}/soak.XXXXXX")
 broker=
 clock=
-trap '[ -z "$clock" ] || kill "$clock" 2>/dev/null || true; [ -z "$broker" ] || kill -9 "$broker" 2>/dev/null || true; rm -rf "$work"' EXIT
+trap '[ -z "$clock" ] || { kill "$clock"; wait "$clock"; } 2>/dev/null || true; [ -z "$broker" ] || kill -9 "$broker" 2>/dev/null || true; rm -rf "$work"' EXIT
 
 # Everything is kept, or what came in three weeks: no more than four fifths of what the disk has room for.
 free_kib=$(df -k --output=avail "$work" | tail -n 1)
@@ -63,8 +67,11 @@ until [ -s "$work/data/addresses.json" ]; do
 done
 target=tcp://$(sed -n 's/.*"tcp": *"\([^"]*\)".*/\1/p' "$work/data/addresses.json")
 
+# Tokens that are good for longer than weeks that pass in minutes.
+key=$work/data/keys/signing.pem
+
 echo "== what it can do"
-"$loadgen" run --target "$target" --scenario "$root/loadgen/scenarios/capacity.toml" --duration "${CAPACITY_DURATION:-20s}" \
+"$loadgen" run --target "$target" --token-key "$key" --scenario "$root/loadgen/scenarios/capacity.toml" --duration "${CAPACITY_DURATION:-20s}" \
   --broker-pid "$broker" --report "$out/capacity.json"
 half=$(awk -F '[:,]' '/"published_per_s"/ { print int($2 / 2); exit }' "$out/capacity.json")
 rate=$half
@@ -90,7 +97,7 @@ if [ -n "$week" ]; then
   clock=$!
 fi
 echo "== $rate messages a second for $duration"
-"$loadgen" run --target "$target" --scenario "$root/loadgen/scenarios/soak.toml" --rate "$rate" --duration "$duration" \
+"$loadgen" run --target "$target" --token-key "$key" --scenario "$root/loadgen/scenarios/soak.toml" --rate "$rate" --duration "$duration" \
   --broker-pid "$broker" --fail-if "growth.rss>$memory" --fail-if "growth.open_files>$files" \
   --fail-if "growth.ack_p99>$latency" --fail-if "growth.delivery_p99>$latency" --report "$out/soak.json" --html "$out/soak.html"
 echo "nothing grew; the report with its plots is $out/soak.html"
