@@ -12,18 +12,22 @@ rialto=${RIALTO_BIN:-$root/target/release/rialto}
 loadgen=${LOADGEN_BIN:-$root/target/release/loadgen}
 memory_mib=${VM_MEMORY_MIB:-16384}
 missing=
-for program in qemu-system-x86_64 busybox cpio; do command -v "$program" >/dev/null || missing="$missing $program"; done
+for program in qemu-system-x86_64 busybox cpio strip; do command -v "$program" >/dev/null || missing="$missing $program"; done
 if [ -n "$missing" ]; then
-  echo "idle-vm:$missing is missing: apt-get install qemu-system-x86 busybox-static cpio" >&2
+  echo "idle-vm:$missing is missing: apt-get install qemu-system-x86 busybox-static cpio binutils" >&2
   exit 3
 fi
+for program in "$rialto" "$loadgen"; do
+  [ -x "$program" ] || { echo "idle-vm: there is no $program: cargo build --release" >&2; exit 3; }
+done
 work=$(mktemp -d "${TMPDIR:-/tmp}/idle-vm.XXXXXX")
-trap 'rm -rf "$work"' EXIT
+machine=
+trap '[ -z "$machine" ] || kill "$machine" 2>/dev/null || true; rm -rf "$work"' EXIT
 
 kernel=${KERNEL:-}
 if [ -z "$kernel" ]; then
-  package=$(apt-cache depends linux-image-cloud-amd64 | awk '/Depends: linux-image-/ { print $2; exit }')
-  (cd "$work" && apt-get download "$package" >&2 && dpkg -x ./*.deb kernel) || {
+  (cd "$work" && package=$(apt-cache depends linux-image-cloud-amd64 | awk '/Depends: linux-image-/ { print $2 }') &&
+    apt-get download "$package" >&2 && dpkg -x ./*.deb kernel) || {
     echo "idle-vm: no kernel from apt-get: name one, KERNEL=vmlinuz" >&2
     exit 3
   }
@@ -34,7 +38,7 @@ mkdir -p "$work"/image/{bin,dev,proc,sys,data}
 cp "$(command -v busybox)" "$work/image/bin/busybox"
 for program in "$rialto" "$loadgen"; do
   strip -o "$work/image/bin/$(basename "$program")" "$program"
-  ldd "$program" | grep -o '/[^ ]*\.so[^ ]*' | while read -r library; do
+  { ldd "$program" | grep -o '/[^ ]*\.so[^ ]*' || true; } | while read -r library; do
     mkdir -p "$work/image$(dirname "$library")"
     cp -L "$library" "$work/image$library"
   done
@@ -57,8 +61,8 @@ for transport in $(tr , ' ' <<<"$transports"); do
     busybox sleep 0.2
   done
   target=\$transport://\$(busybox sed -n "s/.*\"\$transport\": *\"\([^\"]*\)\".*/\1/p" /data/\$transport/addresses.json)
-  $(basename "$loadgen") idle --target \$target --connections $connections --broker-pid \$broker --duration $seconds --report /data/report.json
-  busybox cat /data/report.json
+  $(basename "$loadgen") idle --target \$target --connections $connections --broker-pid \$broker --duration $seconds --report /data/\$transport.json
+  busybox cat /data/\$transport.json
   busybox kill \$broker
   wait \$broker
 done
@@ -68,6 +72,15 @@ chmod +x "$work/image/init"
 (cd "$work/image" && find . | cpio -o -H newc 2>/dev/null | gzip -1) >"$work/initrd.gz"
 
 qemu-system-x86_64 -accel tcg,thread=multi,tb-size=512 -cpu max -smp 2 -m "$memory_mib" -nographic -no-reboot -nic none \
-  -kernel "$kernel" -initrd "$work/initrd.gz" -append "console=ttyS0 quiet panic=-1" </dev/null | tee "$work/out"
-reports=$(grep -c resident_bytes_per_connection "$work/out" || true)
-[ "$reports" = "$(tr , '\n' <<<"$transports" | wc -l)" ] || { echo "idle-vm: $reports reports of: $transports" >&2; exit 1; }
+  -kernel "$kernel" -initrd "$work/initrd.gz" -append "console=ttyS0 quiet panic=-1" </dev/null >"$work/out" &
+machine=$!
+tail -f --pid="$machine" "$work/out"
+wait "$machine"
+machine=
+for transport in $(tr , ' ' <<<"$transports"); do
+  grep -q "\"target\": \"$transport:" "$work/out" || { echo "idle-vm: no report of $transport: see above" >&2; exit 1; }
+done
+if grep '"lost": [1-9]' "$work/out"; then
+  echo "idle-vm: connections were lost" >&2
+  exit 1
+fi

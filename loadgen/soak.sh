@@ -26,6 +26,9 @@ journal_kib=$((2 << 20))
 if ! [[ $week =~ ^([1-9][0-9]*)?$ ]]; then
   echo "soak: SOAK_WEEK_S=$week is no whole number of seconds from 1 on" >&2
   exit 2
+elif [ -n "$week" ] && ! command -v cc >/dev/null; then
+  echo "soak: SOAK_WEEK_S needs a C compiler: apt-get install build-essential" >&2
+  exit 3
 fi
 mkdir -p "$out"
 # Beside the reports, unless TMPDIR says where: what there is for temporary files is memory on many machines.
@@ -41,23 +44,28 @@ room=$(awk -v duration="$duration" -v week="$week" -v free="$((free_kib - journa
   unit = substr(duration, RLENGTH + 1)
   scale = unit == "us" ? 1e-6 : unit == "ms" ? 1e-3 : unit == "" || unit == "s" ? 1 : unit == "m" || unit == "min" ? 60 : unit == "h" ? 3600 : 0
   seconds = substr(duration, 1, RLENGTH) * scale
+  # Tokens of loadgen are good for 57 weeks.
+  if (week != "" && seconds > 55 * week) { print "weeks"; exit }
   if (week != "" && seconds > 3 * week) seconds = 3 * week
   print (seconds > 0 ? int(free * 1024 * 0.8 / bytes / seconds) : "none")
 }')
 if [ "$room" = none ]; then
   echo "soak: \`$duration\` is no duration such as 500ms, 10s, 5m or 1h" >&2
   exit 2
+elif [ "$room" = weeks ]; then
+  echo "soak: more than 55 weeks of $week seconds are in $duration: set a longer SOAK_WEEK_S" >&2
+  exit 2
 elif [ "$room" -lt 1 ]; then
-  echo "soak: $work has no room for anything: free some, set TMPDIR to a larger disk, or say a shorter DURATION" >&2
+  echo "soak: $work has no room for anything: free some, set TMPDIR to a larger disk, or say a shorter DURATION or SOAK_WEEK_S" >&2
   exit 3
 fi
 
 serve=("$rialto" serve --data "$work/data" --tcp 127.0.0.1:0 --tls 127.0.0.1:0 --quic 127.0.0.1:0 --ops 127.0.0.1:0)
 if [ -n "$week" ]; then
   cc -O2 -shared -fPIC -o "$work/shim.so" "$root/faults/shim/shim.c" -ldl
-  # The page that they share, as faults/src/shim.rs says: nothing else goes wrong, below a folder that there is not.
+  # The page that they share, as faults/src/shim.rs says. Without a folder whose files go wrong, the clock is all that is off.
   truncate -s 262400 "$work/page"
-  serve=(env LD_PRELOAD="$work/shim.so" FAULTS_CONTROL="$work/page" FAULTS_ROOT="$work/none" "${serve[@]}" --set storage.retention_days=8)
+  serve=(env LD_PRELOAD="$work/shim.so" FAULTS_CONTROL="$work/page" "${serve[@]}" --set storage.retention_days=8)
 fi
 "${serve[@]}" >"$out/broker.log" 2>&1 &
 broker=$!
@@ -65,6 +73,10 @@ until [ -s "$work/data/addresses.json" ]; do
   kill -0 "$broker" 2>/dev/null || { tail -n 20 "$out/broker.log" >&2; exit 1; }
   sleep 0.05
 done
+if [ -n "$week" ] && ! grep -q "$work/shim.so" "/proc/$broker/maps"; then
+  echo "soak: the broker has not loaded $work/shim.so, so that no week would pass: see $out/broker.log" >&2
+  exit 3
+fi
 target=tcp://$(sed -n 's/.*"tcp": *"\([^"]*\)".*/\1/p' "$work/data/addresses.json")
 
 # Tokens that are good for longer than weeks that pass in minutes.
@@ -77,7 +89,7 @@ half=$(awk -F '[:,]' '/"published_per_s"/ { print int($2 / 2); exit }' "$out/cap
 rate=$half
 if [ "$room" -lt "$half" ]; then
   rate=$room
-  echo "== not half of it, $half messages a second: the disk has no room for so many. A shorter DURATION has, or TMPDIR on a larger disk"
+  echo "== not half of it, $half messages a second: the disk has no room for so many. A shorter DURATION has, TMPDIR on a larger disk, or SOAK_WEEK_S=400"
 fi
 [ -z "$rate_max" ] || [ "$rate" -le "$rate_max" ] || rate=$rate_max
 # Eight bytes, the least first, behind the first eight: nanoseconds by which the clock is off.
@@ -92,7 +104,7 @@ if [ -n "$week" ]; then
   echo "== a week passes in $week seconds"
   (
     begun=$SECONDS
-    while sleep 1; do leap $(((SECONDS - begun) / week)); done
+    while kill -0 "$broker" && sleep 1; do leap $(((SECONDS - begun) / week)); done
   ) &
   clock=$!
 fi
@@ -100,4 +112,8 @@ echo "== $rate messages a second for $duration"
 "$loadgen" run --target "$target" --token-key "$key" --scenario "$root/loadgen/scenarios/soak.toml" --rate "$rate" --duration "$duration" \
   --broker-pid "$broker" --fail-if "growth.rss>$memory" --fail-if "growth.open_files>$files" \
   --fail-if "growth.ack_p99>$latency" --fail-if "growth.delivery_p99>$latency" --report "$out/soak.json" --html "$out/soak.html"
+if [ -n "$clock" ] && ! kill -0 "$clock"; then
+  echo "soak: no week passed any more: the clock's loop has ended" >&2
+  exit 1
+fi
 echo "nothing grew; the report with its plots is $out/soak.html"

@@ -281,7 +281,8 @@ fn a_short_soak_is_clean_and_leaves_reports() {
         .env("LOADGEN_BIN", LOADGEN)
         .env("CAPACITY_DURATION", "4s")
         .env("SOAK_RATE_MAX", "200")
-        .env("SOAK_WEEK_S", "4")
+        // Weeks pass, two of them.
+        .env("SOAK_WEEK_S", "8")
         .env("RIALTO_STORAGE_SEGMENT_BYTES", "8388608")
         // A few seconds say nothing of growth; that they are looked at is what is tested.
         .env("SOAK_MEMORY_GROWTH", "1000")

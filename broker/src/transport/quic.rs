@@ -68,8 +68,7 @@ pub(crate) async fn serve(engine: Rc<Engine>, endpoint: Endpoint, shared: Shared
             let (settings, served) = addresses.serve(open, address);
             let handshake = shake_hands(Rc::clone(&engine), incoming, settings, admitted, served);
             tokio::task::spawn_local(handshake);
-            // It begins with a key exchange and a signature: one before everybody else has a turn.
-            tokio::task::yield_now().await;
+            pace.keep_handshake().await;
         } else {
             pace.keep().await;
         }

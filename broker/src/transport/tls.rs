@@ -45,6 +45,7 @@ pub(crate) async fn serve(engine: Rc<Engine>, listener: TcpListener, config: Arc
             Ok(session) => {
                 let wire = Encrypted::new(TlsStream::new(stream, session), &buffers);
                 tokio::task::spawn_local(shake_hands(Rc::clone(&engine), wire, admitted));
+                pace.keep_handshake().await;
             }
             Err(error) => {
                 tracing::error!(%error, "no TLS session can be made");

@@ -28,8 +28,9 @@ const SEND_WINDOW_BYTES: u64 = 256 << 10;
 const CRYPTO_BYTES: usize = 8 << 10;
 /// Datagrams of a connection that wait to be sent.
 const DATAGRAM_BUFFER_BYTES: usize = 16 << 10;
-/// First packets of clients that the shard has not looked at yet, and what they may hold in memory.
-const INCOMING_MAX: usize = 4_096;
+/// First packets of clients that the shard has not looked at yet, no more than it comes to before they give up, one a round; and
+/// what they may hold in memory.
+const INCOMING_MAX: usize = 2_048;
 const INCOMING_BYTES_MAX: u64 = 16 << 20;
 /// Silence that the core judges first: its answer says why.
 const IDLE_GRACE: Duration = Duration::from_secs(5);
