@@ -89,7 +89,7 @@ half=$(awk -F '[:,]' '/"published_per_s"/ { print int($2 / 2); exit }' "$out/cap
 rate=$half
 if [ "$room" -lt "$half" ]; then
   rate=$room
-  echo "== not half of it, $half messages a second: the disk has no room for so many. A shorter DURATION has, TMPDIR on a larger disk, or SOAK_WEEK_S=400"
+  echo "== not half of it, $half messages a second: the disk has no room for so many. A shorter DURATION has, TMPDIR on a larger disk, or SOAK_WEEK_S=100"
 fi
 [ -z "$rate_max" ] || [ "$rate" -le "$rate_max" ] || rate=$rate_max
 # Eight bytes, the least first, behind the first eight: nanoseconds by which the clock is off.
