@@ -89,7 +89,7 @@ __attribute__((constructor)) static void start(void) {
 
 /* The kind of file that a path is, or nothing when it is none of ours. */
 static int class_of(const char *path, char *class, size_t room) {
-  if (strncmp(path, root, root_length) != 0) return 0;
+  if (!root_length || strncmp(path, root, root_length) != 0) return 0;
   size_t at = 0;
   for (const char *from = path + root_length; *from && *from != ' ' && at + 1 < room; from++) {
     int digit = *from >= '0' && *from <= '9';
@@ -108,7 +108,7 @@ static uint64_t mix(uint64_t hash, uint64_t word) {
 /* Notes the call; says whether it is the one that goes wrong, and how. */
 static int wrong(uint32_t op, const char *path) {
   struct site site = {.op = op};
-  if (!page || !root_length || busy || !class_of(path, site.class, sizeof site.class)) return 0;
+  if (!page || busy || !class_of(path, site.class, sizeof site.class)) return 0;
   busy = 1;
   void *stack[STACK];
   int depth = backtrace(stack, STACK), found = 0, how = 0;

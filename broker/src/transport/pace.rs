@@ -12,13 +12,17 @@ impl Pace {
     pub(super) async fn keep(&mut self) {
         self.0 += 1;
         if self.0 >= ACCEPTED_AT_ONCE {
-            self.keep_handshake().await;
+            self.let_others().await;
         }
     }
 
     /// One more was that has a handshake before it, with a key exchange and a signature of 0.3 ms and more: what they do not come to
     /// waits with the system or with quinn, where no time runs for it.
     pub(super) async fn keep_handshake(&mut self) {
+        self.let_others().await;
+    }
+
+    async fn let_others(&mut self) {
         self.0 = 0;
         tokio::task::yield_now().await;
     }
