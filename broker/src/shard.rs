@@ -277,11 +277,11 @@ impl Open {
             open.spawn(engine, tls::serve(Rc::clone(engine), listener, config));
         }
         if let Some((socket, shared)) = listeners.quic {
-            let endpoint = quic::endpoint(socket, shared.clone(), engine.id(), shards)?;
+            let listener = quic::Listener::new(socket, shared, engine.id(), shards)?;
+            open.endpoint = Some(listener.endpoint().clone());
             // Never aborted: without a listener clients would wait for an answer until they gave up.
-            let accept = quic::serve(Rc::clone(engine), endpoint.clone(), shared);
+            let accept = listener.serve(Rc::clone(engine));
             tokio::task::spawn_local(guarded(Rc::clone(engine), accept));
-            open.endpoint = Some(endpoint);
         }
         Ok(open)
     }

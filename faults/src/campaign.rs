@@ -84,8 +84,8 @@ campaigns! {
     Certificate "certificate" 40 3
     /// Restarts every few hundred milliseconds while a crowd reconnects
     Storm "storm" 40 3
-    /// Nineteen kinds of attack on a small budget while others go on as before; one a round
-    Overload "overload" 19 19
+    /// Twenty kinds of attack on a small budget while others go on as before; one a round
+    Overload "overload" 20 20
 }
 
 /// How a campaign is run.

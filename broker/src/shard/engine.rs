@@ -266,10 +266,16 @@ impl Engine {
         &self.turns
     }
 
-    /// Resolves when it is the turn of a handshake to be read.
+    /// Resolves when it is the turn of a TLS handshake to be read.
     pub(crate) async fn handshake_turn(&self) {
         self.turns.handshake().await;
         // The next round is for those who wait.
+        self.turn.ring();
+    }
+
+    /// Resolves when it is the turn of a connection over QUIC whose ClientHello has begun.
+    pub(crate) async fn hello_turn(&self) {
+        self.turns.hello().await;
         self.turn.ring();
     }
 

@@ -39,6 +39,9 @@ const LEAVING_CALLED_MAX: usize = 8;
 /// Reads of TLS handshakes in a round, twice as many as are accepted: each takes two. One of them may be a key exchange and a
 /// signature, 0.3 ms and more.
 const HANDSHAKES_CALLED_MAX: usize = 2;
+/// What clients over QUIC say in a round that have not said their ClientHello to its end, but for the beginning of it, for which they
+/// are accepted: it may be the end, and lead to the same.
+const HELLOS_CALLED_MAX: usize = 1;
 
 /// See the module.
 pub(crate) struct Turns {
@@ -55,8 +58,10 @@ pub(crate) struct Turns {
     crowd_frames: Cell<usize>,
     /// Connections whose clients are gone.
     leaving: RefCell<VecDeque<Rc<Link>>>,
-    /// Reads of handshakes that the round has time for; those who wait have them in the order in which they came.
-    handshakes: Semaphore,
+    /// Reads of TLS handshakes.
+    handshakes: Quota,
+    /// Whatever comes for a ClientHello that has begun.
+    hellos: Quota,
     /// What was done in this round for connections that waited for their turn, for those that did not, and for those that need not.
     called_work: Cell<usize>,
     uncalled_work: Cell<usize>,
@@ -73,11 +78,40 @@ impl Default for Turns {
             crowd: RefCell::default(),
             crowd_frames: Cell::default(),
             leaving: RefCell::default(),
-            handshakes: Semaphore::new(HANDSHAKES_CALLED_MAX),
+            handshakes: Quota::new(HANDSHAKES_CALLED_MAX),
+            hellos: Quota::new(HELLOS_CALLED_MAX),
             called_work: Cell::default(),
             uncalled_work: Cell::default(),
             least_work: Cell::default(),
         }
+    }
+}
+
+/// So many of a kind a round has time for; those who wait have the next in the order in which they came.
+struct Quota {
+    left: Semaphore,
+    each_round: usize,
+}
+
+impl Quota {
+    fn new(each_round: usize) -> Self {
+        Self {
+            left: Semaphore::new(each_round),
+            each_round,
+        }
+    }
+
+    async fn take(&self) {
+        if let Ok(turn) = self.left.acquire().await {
+            turn.forget();
+        }
+    }
+
+    fn renew(&self) {
+        let taken = self
+            .each_round
+            .saturating_sub(self.left.available_permits());
+        self.left.add_permits(taken);
     }
 }
 
@@ -169,11 +203,14 @@ impl Turns {
         link.may_leave()
     }
 
-    /// Resolves when the round has time for a read of a handshake.
+    /// Resolves when the round has time for a read of a TLS handshake.
     pub(crate) async fn handshake(&self) {
-        if let Ok(turn) = self.handshakes.acquire().await {
-            turn.forget();
-        }
+        self.handshakes.take().await;
+    }
+
+    /// Resolves when the round has time for what may be the end of a ClientHello over QUIC.
+    pub(crate) async fn hello(&self) {
+        self.hellos.take().await;
     }
 
     /// Puts a connection, whose turn is expected to take so much work, behind all others that have more to say and
@@ -211,15 +248,10 @@ impl Turns {
         for spent in [&self.called_work, &self.uncalled_work, &self.least_work] {
             spent.set(0);
         }
-        self.call_handshakes();
+        // Whoever has its turn by this has the pump begin another round.
+        self.handshakes.renew();
+        self.hellos.renew();
         self.call_crowd() | self.call_eager() | self.call_leaving()
-    }
-
-    /// Whoever has its turn by this has the pump begin another round.
-    fn call_handshakes(&self) {
-        let left = self.handshakes.available_permits();
-        let more = HANDSHAKES_CALLED_MAX.saturating_sub(left);
-        self.handshakes.add_permits(more);
     }
 
     fn call_leaving(&self) -> bool {
@@ -539,9 +571,15 @@ mod tests {
             assert!(turn.as_mut().poll(&mut cx).is_ready());
         }
         turns.call();
-        assert_eq!(turns.handshakes.available_permits(), HANDSHAKES_CALLED_MAX);
+        assert_eq!(
+            turns.handshakes.left.available_permits(),
+            HANDSHAKES_CALLED_MAX
+        );
         turns.call();
-        assert_eq!(turns.handshakes.available_permits(), HANDSHAKES_CALLED_MAX);
+        assert_eq!(
+            turns.handshakes.left.available_permits(),
+            HANDSHAKES_CALLED_MAX
+        );
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 mod catch_up;
 mod datagrams;
+mod hello;
 mod parting;
 mod runtime;
 mod settings;
@@ -16,7 +17,10 @@ use std::{
 };
 
 use bytes::{BufMut, Bytes, BytesMut};
-use quinn::{Endpoint, Incoming, RecvStream, Runtime, SendStream, VarInt};
+use quinn::{
+    Connecting, ConnectionError, Endpoint, Incoming, RecvStream, Runtime, SendStream, ServerConfig,
+    VarInt,
+};
 use rialto_core::{io::Transport, topology::ShardId};
 use tokio::io::AsyncReadExt;
 
@@ -31,6 +35,7 @@ use crate::{
 };
 
 use datagrams::OneByOne;
+use hello::Unheard;
 use parting::{Addresses, Parting, Served};
 use runtime::OfEndpoint;
 
@@ -43,35 +48,91 @@ pub(crate) const CLOSED: VarInt = VarInt::from_u32(0);
 const MAIN_PRIORITY: i32 = 1;
 
 /// The shard's endpoint on its socket of the group.
-pub(crate) fn endpoint(
-    socket: std::net::UdpSocket,
+pub(crate) struct Listener {
+    endpoint: Endpoint,
+    runtime: Arc<OfEndpoint>,
     shared: Shared,
-    shard: ShardId,
-    shards: u16,
-) -> io::Result<Endpoint> {
-    let mut endpoint = shared.endpoint();
-    endpoint.cid_generator(move || Box::new(ShardIds::new(shard, shards)));
-    let runtime = Arc::new(OfEndpoint::default());
-    let socket = OneByOne::new(runtime.wrap_udp_socket(socket)?);
-    Endpoint::new_with_abstract_socket(endpoint, Some(shared.server), socket, runtime)
 }
 
-/// Accepts and serves connections until the endpoint is closed.
-pub(crate) async fn serve(engine: Rc<Engine>, endpoint: Endpoint, shared: Shared) {
-    let mut pace = Pace::default();
-    let mut addresses = Addresses::new(Arc::new(shared.server), shared.loopback);
-    while let Some(incoming) = endpoint.accept().await {
-        let (open, address) = (endpoint.open_connections(), incoming.remote_address().ip());
-        if let Some((incoming, admitted)) =
-            admit(&engine, incoming, addresses.parting(open, address))
-        {
-            let (settings, served) = addresses.serve(open, address);
-            let handshake = shake_hands(Rc::clone(&engine), incoming, settings, admitted, served);
-            tokio::task::spawn_local(handshake);
-            pace.keep_handshake().await;
-        } else {
-            pace.keep().await;
+impl Listener {
+    pub(crate) fn new(
+        socket: std::net::UdpSocket,
+        shared: Shared,
+        shard: ShardId,
+        shards: u16,
+    ) -> io::Result<Self> {
+        let mut endpoint = shared.endpoint();
+        endpoint.cid_generator(move || Box::new(ShardIds::new(shard, shards)));
+        let runtime = Arc::new(OfEndpoint::default());
+        let socket = OneByOne::new(runtime.wrap_udp_socket(socket)?);
+        let server = Some(shared.server.clone());
+        Ok(Self {
+            endpoint: Endpoint::new_with_abstract_socket(
+                endpoint,
+                server,
+                socket,
+                Arc::clone(&runtime) as Arc<dyn Runtime>,
+            )?,
+            runtime,
+            shared,
+        })
+    }
+
+    pub(crate) fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// Accepts and serves connections until the endpoint is closed.
+    pub(crate) async fn serve(self, engine: Rc<Engine>) {
+        let mut pace = Pace::default();
+        let Shared {
+            server, loopback, ..
+        } = &self.shared;
+        let mut addresses = Addresses::new(Arc::new(server.clone()), Arc::clone(loopback));
+        while let Some(incoming) = self.endpoint.accept().await {
+            let open = self.endpoint.open_connections();
+            let address = incoming.remote_address().ip();
+            if let Some((incoming, admitted)) =
+                admit(&engine, incoming, addresses.parting(open, address))
+            {
+                let (settings, served) = addresses.serve(open, address);
+                let accepted = self.accept(&engine, incoming, settings);
+                let handshake = shake_hands(Rc::clone(&engine), accepted, admitted, served);
+                tokio::task::spawn_local(handshake);
+                pace.keep_handshake().await;
+            } else {
+                pace.keep().await;
+            }
         }
+    }
+
+    fn accept(
+        &self,
+        engine: &Rc<Engine>,
+        incoming: Incoming,
+        settings: Arc<ServerConfig>,
+    ) -> Result<Accepted, ConnectionError> {
+        let connecting = incoming.accept_with(settings)?;
+        let driver = self.runtime.take_driver();
+        let unheard = driver.map(|driver| hello::drive(engine, driver));
+        Ok(Accepted {
+            connecting,
+            unheard,
+        })
+    }
+}
+
+/// A connection whose handshake has begun.
+struct Accepted {
+    connecting: Connecting,
+    unheard: Option<Unheard>,
+}
+
+impl Accepted {
+    async fn connection(mut self) -> Result<quinn::Connection, ConnectionError> {
+        self.connecting.handshake_data().await?;
+        drop(self.unheard);
+        self.connecting.await
     }
 }
 
@@ -117,15 +178,14 @@ fn admit(
 
 async fn shake_hands(
     engine: Rc<Engine>,
-    incoming: Incoming,
-    settings: Arc<quinn::ServerConfig>,
+    accepted: Result<Accepted, ConnectionError>,
     admitted: (Permit, Stranger),
     served: Served,
 ) {
     let handshake = async {
-        let connection = incoming.accept_with(settings)?.await?;
+        let connection = accepted?.connection().await?;
         let (send, recv) = connection.accept_bi().await?;
-        Ok::<_, quinn::ConnectionError>((connection, send, recv))
+        Ok::<_, ConnectionError>((connection, send, recv))
     };
     let (connection, send, recv) =
         match tokio::time::timeout(engine.handshake_timeout(), Box::pin(handshake)).await {
@@ -274,7 +334,7 @@ mod tests {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let certificate = made.cert.der().clone();
         let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
-        let server = quinn::ServerConfig::with_single_cert(vec![certificate.clone()], key).unwrap();
+        let server = ServerConfig::with_single_cert(vec![certificate.clone()], key).unwrap();
         let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let server = Endpoint::server(server, free).unwrap();
         let mut roots = rustls::RootCertStore::empty();

@@ -1,9 +1,12 @@
 //! Nobody stays without saying who he is, and in time.
 
+use std::sync::Arc;
+
+use futures_util::future::join_all;
 use rialto_protocol::{error::ErrorCode, frame::FrameKind, v1};
 use tokio::{io::AsyncReadExt, net::TcpStream};
 
-use crate::support::{Client, Node, within};
+use crate::support::{Client, FREE, Node, within};
 
 /// How long a client may be silent that has nothing to compute first.
 const SILENT_MS: u32 = 50;
@@ -57,6 +60,25 @@ async fn requests_may_follow_hello_without_waiting_for_welcome() {
     client.send_bytes(&bytes).await;
     let _: v1::Welcome = client.expect(FrameKind::Welcome).await;
     let _: v1::Pong = client.answer(request, FrameKind::Pong).await;
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn clients_whose_client_hello_takes_several_packets_are_served() {
+    let node = Node::start();
+    let target = node.quic();
+    // 3 KB of names, in packets of 1.2 KB.
+    let others: Vec<Vec<u8>> = (0..12).map(|number| vec![b'a' + number; 250]).collect();
+    let crypto = Arc::new(target.quic_crypto_of(&others));
+    let coming = (0..20).map(|_| async {
+        let endpoint = quinn::Endpoint::client(FREE).unwrap();
+        let mut client = Client::connect_as(endpoint, crypto.clone(), &target)
+            .await
+            .unwrap();
+        client.hello("ann").await;
+        client.create_group(1, &[]).await;
+    });
+    within("being served", join_all(coming)).await;
     node.stop().await;
 }
 

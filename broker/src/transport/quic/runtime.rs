@@ -1,4 +1,5 @@
-//! What quinn runs on: tokio, where an endpoint takes in what has arrived before others have their turn.
+//! What quinn runs on: tokio, where an endpoint takes in what has arrived before others have their turn, and connections are driven
+//! by whoever accepted them.
 //!
 //! quinn lets an endpoint receive for 50 µs and has it polled again. On a busy shard that is once in a round of some 1 ms: what
 //! arrives faster waits in the socket, everybody's behind that of one, until the kernel drops it.
@@ -7,7 +8,7 @@ use std::{
     io,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, Wake, Waker},
@@ -20,13 +21,33 @@ use quinn::{AsyncTimer, AsyncUdpSocket, Runtime, TokioRuntime};
 const POLLS_MAX: usize = 8;
 const POLLED_MAX: Duration = Duration::from_micros(400);
 
-type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
+pub(super) type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Of one endpoint.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct OfEndpoint {
     /// The endpoint's own driver was spawned: what follows are those of its connections.
     has_endpoint: AtomicBool,
+    /// That of the connection that was accepted last.
+    accepted: Mutex<Option<Driver>>,
+}
+
+impl OfEndpoint {
+    /// What drives the connection that was just accepted.
+    pub(super) fn take_driver(&self) -> Option<Driver> {
+        self.accepted().take()
+    }
+
+    fn accepted(&self) -> MutexGuard<'_, Option<Driver>> {
+        // Nothing panics while it is held.
+        self.accepted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for OfEndpoint {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("OfEndpoint").finish_non_exhaustive()
+    }
 }
 
 impl Runtime for OfEndpoint {
@@ -36,7 +57,8 @@ impl Runtime for OfEndpoint {
 
     fn spawn(&self, driver: Driver) {
         if self.has_endpoint.swap(true, Ordering::Relaxed) {
-            TokioRuntime.spawn(driver);
+            let untaken = self.accepted().replace(driver);
+            debug_assert!(untaken.is_none(), "nobody drives a connection");
         } else {
             TokioRuntime.spawn(Box::pin(Eager(driver)));
         }
@@ -145,7 +167,7 @@ mod tests {
     #[test]
     fn an_endpoint_that_is_woken_later_is_polled() {
         let woken = Arc::new(Woken::default());
-        let kept = Arc::new(std::sync::Mutex::new(None));
+        let kept = Arc::new(Mutex::new(None));
         let keeper = Arc::clone(&kept);
         let mut driver = Eager(Box::pin(poll_fn(move |cx| {
             *keeper.lock().unwrap() = Some(cx.waker().clone());

@@ -44,10 +44,20 @@ impl Target {
 
     /// The handshake of a QUIC client.
     pub(crate) fn quic_crypto(&self) -> quinn::crypto::rustls::QuicClientConfig {
+        self.quic_crypto_of(&[])
+    }
+
+    /// The same, of one that speaks other protocols as well.
+    pub(crate) fn quic_crypto_of(
+        &self,
+        others: &[Vec<u8>],
+    ) -> quinn::crypto::rustls::QuicClientConfig {
         let Self::Quic(_, certificate) = self else {
             panic!("this is not QUIC");
         };
-        tls(certificate).try_into().unwrap()
+        let mut config = tls(certificate);
+        config.alpn_protocols.extend_from_slice(others);
+        config.try_into().unwrap()
     }
 }
 

@@ -44,6 +44,7 @@ enum Kind {
     BegunRecords,
     QuicHandshakes,
     QuicFrames,
+    QuicHellos,
     QuicJunk,
 }
 
@@ -51,7 +52,7 @@ enum Kind {
 const SOON: &str = "limits.handshake_timeout_ms=1000";
 
 /// All of them, in the order of the rounds.
-pub(super) const ATTACKS: [Attack; 19] = [
+pub(super) const ATTACKS: [Attack; 20] = [
     Attack {
         name: "slow handshakes",
         kind: Kind::SlowHandshakes,
@@ -198,6 +199,13 @@ pub(super) const ATTACKS: [Attack; 19] = [
         settings: &[],
     },
     Attack {
+        name: "quic hellos",
+        kind: Kind::QuicHellos,
+        connections: 3_000,
+        expected: &[("handshake", "address"), ("handshake", "timeout")],
+        settings: &[SOON, "broker.handshakes_max=1000"],
+    },
+    Attack {
         name: "quic junk",
         kind: Kind::QuicJunk,
         connections: 64,
@@ -244,6 +252,7 @@ impl Attack {
             Kind::BegunRecords => holding::begun_records(&site).await,
             Kind::QuicHandshakes => quic::quic_handshakes(&site).await,
             Kind::QuicFrames => quic::quic_frames(&site).await,
+            Kind::QuicHellos => quic::quic_hellos(&site).await,
             Kind::QuicJunk => quic::quic_junk(&site).await,
         }
     }

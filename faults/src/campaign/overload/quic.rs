@@ -1,9 +1,12 @@
-//! Attacks over QUIC: handshakes that never end, sessions that never begin, frames that never end, and datagrams of nonsense.
+//! Attacks over QUIC: handshakes that never end, sessions that never begin, frames that never end, the ends of handshakes' first
+//! messages all at once, and datagrams of nonsense.
 
+use std::collections::HashMap;
 use std::io::{self, IoSliceMut};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -17,10 +20,10 @@ use quinn::{
 use rialto_protocol::limits::QUIC_LOOPBACK_PAYLOAD_BYTES;
 use rialto_sdk::Roots;
 use tokio::net::UdpSocket;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::holding::begun_frame;
-use super::line::{self, Caller, Hearing, Line};
+use super::line::{self, Caller, Line};
 use super::site::{Site, Tally};
 use crate::random::Dice;
 
@@ -28,15 +31,22 @@ use crate::random::Dice;
 const SOCKETS: usize = 32;
 /// After that the broker has given up a handshake, by its settings.
 const GIVEN_UP: Duration = Duration::from_millis(1_500);
+/// Before it has, clients have come with the beginning of their first messages.
+const HELD_BACK: Duration = Duration::from_millis(800);
+/// Sockets let go what they hold back one after the other.
+const BETWEEN: Duration = Duration::from_millis(2);
 /// The shortest datagram that a client may begin with (RFC 9000, section 14.1).
 const INITIAL_BYTES: usize = 1_200;
+/// Protocols that a client names so that its first message does not fit into one of them, each of so many bytes.
+const PROTOCOLS: u8 = 6;
+const PROTOCOL_BYTES: usize = 200;
 
 /// A third is deaf once it has proved its address, a third shakes hands and says nothing, a third says half a Hello on all streams
 /// that it may open.
 pub(super) async fn quic_handshakes(site: &Rc<Site>) {
     let (Some(deaf), Some(usual)) = (
-        Clients::bind(site, Hearing::Deaf),
-        Clients::bind(site, Hearing::Usual),
+        Clients::bind(site, Manner::Deaf),
+        Clients::bind(site, Manner::Usual),
     ) else {
         return;
     };
@@ -66,7 +76,7 @@ pub(super) async fn quic_handshakes(site: &Rc<Site>) {
 
 /// Most of a frame of 256 KiB, on the stream of a session and on all others that it may open, and nothing more.
 pub(super) async fn quic_frames(site: &Rc<Site>) {
-    let Some(clients) = Clients::bind(site, Hearing::Usual) else {
+    let Some(clients) = Clients::bind(site, Manner::Usual) else {
         return;
     };
     let begun = begun_frame();
@@ -85,6 +95,34 @@ pub(super) async fn quic_frames(site: &Rc<Site>) {
         }
     })
     .await;
+}
+
+/// Clients whose first message takes two datagrams, of which they hold the second back until all of them are there: then the
+/// broker has a key exchange and a signature to make for each at once.
+pub(super) async fn quic_hellos(site: &Rc<Site>) {
+    let Some(clients) = Clients::bind(site, Manner::HoldsBack) else {
+        return;
+    };
+    let coming = site.each(|site, number| {
+        let clients = clients.clone();
+        async move {
+            loop {
+                let _ = timeout(GIVEN_UP, clients.connect(&site, number)).await;
+                line::turned_away(&site).await;
+            }
+        }
+    });
+    let letting_go = async {
+        loop {
+            sleep(HELD_BACK).await;
+            for socket in &clients.holding {
+                socket.let_go();
+                // What the broker's buffer has no room for is lost.
+                sleep(BETWEEN).await;
+            }
+        }
+    };
+    tokio::join!(coming, letting_go);
 }
 
 /// As many streams as the broker lets a client open, with these bytes on each.
@@ -155,16 +193,28 @@ fn junk(dice: &mut Dice, datagram: &mut [u8; INITIAL_BYTES]) -> usize {
     bytes
 }
 
+/// How clients shake hands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Manner {
+    Usual,
+    /// They hear nothing, see [`Deaf`].
+    Deaf,
+    /// Nor do these, which say half of their first message, see [`HoldsBack`].
+    HoldsBack,
+}
+
 /// Clients that share sockets.
 struct Clients {
     config: ClientConfig,
     sockets: Vec<Endpoint>,
+    /// Of those that hold something back.
+    holding: Vec<Arc<HoldsBack>>,
 }
 
 impl Clients {
     /// None: the attack cannot take place.
-    fn bind(site: &Site, hearing: Hearing) -> Option<Rc<Self>> {
-        match Self::try_bind(site, hearing) {
+    fn bind(site: &Site, manner: Manner) -> Option<Rc<Self>> {
+        match Self::try_bind(site, manner) {
             Ok(clients) => Some(Rc::new(clients)),
             Err(error) => {
                 site.tally.fail(format!("no QUIC: {error:#}"));
@@ -173,25 +223,53 @@ impl Clients {
         }
     }
 
-    fn try_bind(site: &Site, hearing: Hearing) -> anyhow::Result<Self> {
-        let tls = Roots::InsecureLoopbackOnly.client_config()?;
-        let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
+    fn try_bind(site: &Site, manner: Manner) -> anyhow::Result<Self> {
+        let mut tls = Arc::unwrap_or_clone(Roots::InsecureLoopbackOnly.client_config()?);
+        let mut payload_bytes = QUIC_LOOPBACK_PAYLOAD_BYTES;
+        if manner == Manner::HoldsBack {
+            let others = (0..PROTOCOLS).map(|number| vec![number; PROTOCOL_BYTES]);
+            tls.alpn_protocols.extend(others);
+            payload_bytes = INITIAL_BYTES.try_into()?;
+        }
         let mut transport = TransportConfig::default();
         transport
-            .initial_mtu(QUIC_LOOPBACK_PAYLOAD_BYTES)
+            .initial_mtu(payload_bytes)
             .mtu_discovery_config(None);
+        let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
         config.transport_config(Arc::new(transport));
-        let count = site.connections.min(SOCKETS);
-        let sockets = (0..count).map(|place| {
+        let mut clients = Self {
+            config,
+            sockets: Vec::new(),
+            holding: Vec::new(),
+        };
+        for place in 0..site.connections.min(SOCKETS) {
             // Each has an address of its own.
             let number = place * line::PER_SOURCE;
             let socket = std::net::UdpSocket::bind(line::source(number))?;
-            socket_of(socket, hearing)
-        });
-        Ok(Self {
-            config,
-            sockets: sockets.collect::<io::Result<_>>()?,
-        })
+            clients.add(TokioRuntime.wrap_udp_socket(socket)?, manner)?;
+        }
+        Ok(clients)
+    }
+
+    fn add(&mut self, socket: Arc<dyn AsyncUdpSocket>, manner: Manner) -> anyhow::Result<()> {
+        let socket: Arc<dyn AsyncUdpSocket> = match manner {
+            Manner::Usual => socket,
+            Manner::Deaf => Arc::new(Deaf(socket)),
+            Manner::HoldsBack => {
+                let holding = Arc::new(HoldsBack {
+                    socket: Arc::new(Deaf(socket)),
+                    begun: Mutex::default(),
+                });
+                self.holding.push(Arc::clone(&holding));
+                holding
+            }
+        };
+        let mut config = EndpointConfig::default();
+        config.max_udp_payload_size(QUIC_LOOPBACK_PAYLOAD_BYTES)?;
+        let runtime = Arc::new(TokioRuntime);
+        let endpoint = Endpoint::new_with_abstract_socket(config, None, socket, runtime)?;
+        self.sockets.push(endpoint);
+        Ok(())
     }
 
     /// The connection with this number.
@@ -217,20 +295,6 @@ impl Clients {
         line::greet(&mut stream, Line::user(number), Caller::User).await?;
         Ok((connection, (send, receive)))
     }
-}
-
-fn socket_of(socket: std::net::UdpSocket, hearing: Hearing) -> io::Result<Endpoint> {
-    let runtime = Arc::new(TokioRuntime);
-    let socket = runtime.wrap_udp_socket(socket)?;
-    let socket: Arc<dyn AsyncUdpSocket> = match hearing {
-        Hearing::Usual => socket,
-        Hearing::Deaf => Arc::new(Deaf(socket)),
-    };
-    let mut config = EndpointConfig::default();
-    config
-        .max_udp_payload_size(QUIC_LOOPBACK_PAYLOAD_BYTES)
-        .map_err(io::Error::other)?;
-    Endpoint::new_with_abstract_socket(config, None, socket, runtime)
 }
 
 /// A socket that hears nothing but the demand for proof of its address, so that its handshakes stay where they are then.
@@ -261,7 +325,7 @@ impl AsyncUdpSocket for Deaf {
         Poll::Ready(Ok(count))
     }
 
-    fn local_addr(&self) -> io::Result<std::net::SocketAddr> {
+    fn local_addr(&self) -> io::Result<SocketAddr> {
         self.0.local_addr()
     }
 
@@ -273,4 +337,102 @@ impl AsyncUdpSocket for Deaf {
 /// By its first byte (RFC 9000, section 17.2.5).
 fn is_retry(datagram: &[u8]) -> bool {
     datagram.first().is_some_and(|first| first & 0xf0 == 0xf0)
+}
+
+/// A socket that sends the first datagram of a handshake, keeps the second until it is told to let go, and drops all others; it hears as
+/// little as [`Deaf`].
+#[derive(Debug)]
+struct HoldsBack {
+    socket: Arc<Deaf>,
+    /// By the connection id of the client.
+    begun: Mutex<HashMap<Vec<u8>, Begun>>,
+}
+
+/// A handshake of which the first datagram was sent.
+#[derive(Debug)]
+struct Begun {
+    /// The connection id of the broker: another one when it has asked for proof, and all is said again.
+    to: Vec<u8>,
+    end: Option<(SocketAddr, Vec<u8>)>,
+}
+
+impl HoldsBack {
+    fn begun(&self) -> MutexGuard<'_, HashMap<Vec<u8>, Begun>> {
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends what was held back, as far as the system takes it.
+    fn let_go(&self) {
+        let begun = std::mem::take(&mut *self.begun());
+        for (destination, end) in begun.into_values().filter_map(|begun| begun.end) {
+            let _ = self.socket.try_send(&Transmit {
+                destination,
+                ecn: None,
+                contents: &end,
+                segment_size: None,
+                src_ip: None,
+            });
+        }
+    }
+}
+
+impl AsyncUdpSocket for HoldsBack {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        Arc::clone(&self.socket).create_io_poller()
+    }
+
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        let Some((to, from)) = connection_ids(transmit.contents) else {
+            return self.socket.try_send(transmit);
+        };
+        let mut handshakes = self.begun();
+        match handshakes.get_mut(from) {
+            Some(begun) if begun.to == to => {
+                let contents = || (transmit.destination, transmit.contents.to_vec());
+                begun.end.get_or_insert_with(contents);
+            }
+            _ => {
+                self.socket.try_send(transmit)?;
+                let (to, end) = (to.to_vec(), None);
+                handshakes.insert(from.to_vec(), Begun { to, end });
+            }
+        }
+        Ok(())
+    }
+
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        metas: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        self.socket.poll_recv(cx, bufs, metas)
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    fn may_fragment(&self) -> bool {
+        self.socket.may_fragment()
+    }
+}
+
+/// The ids of whom a datagram goes to and of whom it comes from, if it belongs to a handshake (RFC 9000, section 17.2).
+fn connection_ids(datagram: &[u8]) -> Option<(&[u8], &[u8])> {
+    const LONG: u8 = 0x80;
+    const VERSION_BYTES: usize = 4;
+    let (first, rest) = datagram.split_first()?;
+    if first & LONG == 0 {
+        return None;
+    }
+    let (to, rest) = counted(rest.get(VERSION_BYTES..)?)?;
+    let (from, _) = counted(rest)?;
+    Some((to, from))
+}
+
+/// So many bytes as the first one says, and what follows them.
+fn counted(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (count, rest) = bytes.split_first()?;
+    rest.split_at_checked((*count).into())
 }
