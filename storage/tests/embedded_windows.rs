@@ -7,7 +7,11 @@
 #[path = "support/writer.rs"]
 mod writer;
 
-use std::path::Path;
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use rialto_protocol::{
@@ -15,7 +19,7 @@ use rialto_protocol::{
     record::Table,
 };
 use rialto_storage::{
-    embedded::{EmbeddedOptions, EmbeddedStore},
+    embedded::{EmbeddedOptions, EmbeddedStore, Step, StepHook},
     journal::Journal,
     views::{Order, Range, Views},
     wait,
@@ -23,21 +27,34 @@ use rialto_storage::{
 use writer::{START_MS, Writer, client_id, conversation, device, numbers, user};
 
 const DAY_MS: u64 = 24 * 3600 * 1000;
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn open(dir: &Path) -> EmbeddedStore {
     open_keeping(dir, 10)
 }
 
 fn open_keeping(dir: &Path, days: u64) -> EmbeddedStore {
-    let options = EmbeddedOptions {
+    EmbeddedStore::open(dir, keeping(Some(days))).unwrap()
+}
+
+fn keeping(days: Option<u64>) -> EmbeddedOptions {
+    EmbeddedOptions {
         lanes: 4,
         segment_bytes: 64 << 10,
         events_window_ms: DAY_MS,
-        retention_ms: Some(days * DAY_MS),
+        retention_ms: days.map(|days| days * DAY_MS),
         views_duty_percent: 100,
         ..EmbeddedOptions::default()
-    };
-    EmbeddedStore::open(dir, options).unwrap()
+    }
+}
+
+/// Waits until it is so.
+fn until(what: &str, is_so: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < PATIENCE, "{what}");
+        std::thread::yield_now();
+    }
 }
 
 /// One event a day, brought into the views every fifth day.
@@ -151,18 +168,25 @@ fn ids_are_found_for_seven_days_at_least_and_what_a_device_last_sent_for_ever() 
         (1, client_id(1), Seq(1)),
         "40 days later"
     );
-    let windows = std::fs::read_dir(path.join("views"))
-        .unwrap()
-        .next()
-        .unwrap()
-        .unwrap()
-        .path()
-        .join("keyspaces");
-    // Meta, five fixed ones, at most 11 of events and 3 of ids; deleted ones are gone after the start.
-    assert!(
-        std::fs::read_dir(windows).unwrap().count() <= 20,
-        "dropped windows leave no folders"
-    );
+    let views = path.join("views").join("1");
+    // Meta, five fixed ones, at most 11 of events and 3 of ids; dropped ones go one after the other.
+    until("dropped windows leave no folders", || {
+        let keyspaces = std::fs::read_dir(views.join("keyspaces")).unwrap().count();
+        keyspaces <= 20 && !views.join("leaving").exists()
+    });
+}
+
+#[test]
+fn what_has_become_too_old_by_new_options_goes_before_anything_new_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("data");
+    let store = open(&path);
+    days(&store, 1, 30);
+    store.close();
+    let store = open_keeping(&path, 3);
+    until("old events go", || {
+        numbers(&store, conversation(1)) == (27..=30).collect::<Vec<_>>()
+    });
 }
 
 #[test]
@@ -171,7 +195,8 @@ fn ids_are_found_though_their_events_are_not_kept_any_more() {
     let store = open_keeping(&dir.path().join("data"), 3);
     days(&store, 1, 20);
     let head = wait(store.head(conversation(1))).unwrap().unwrap();
-    assert_eq!(head.oldest, Seq(17));
+    // Day 17 is the first that is kept; what came in with it in one segment stays as long.
+    assert_eq!(head.oldest, Seq(16));
     for seq in 13..=20 {
         assert_eq!(find(&store, seq), Some(Seq(seq)), "day {seq} of 20");
     }
@@ -186,13 +211,22 @@ fn elsewhere(than: ConversationId) -> ConversationId {
 
 #[test]
 fn what_is_said_after_a_clock_leapt_and_was_set_right_stays_as_long_as_anything() {
+    for settles in [true, false] {
+        after_a_leap(settles);
+    }
+}
+
+/// A clock leaps and is set right, between two segments or within one.
+fn after_a_leap(settles: bool) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("data");
     let store = open_keeping(&path, 3);
     let (leapt, other) = (conversation(1), elsewhere(conversation(1)));
     let mut writer = Writer::claim(&store);
     writer.say(leapt, 1, START_MS + 100 * DAY_MS);
-    wait(store.settle()).unwrap();
+    if settles {
+        wait(store.settle()).unwrap();
+    }
     // The other lane has not seen that time.
     writer.say(other, 1, START_MS);
     wait(store.settle()).unwrap();
@@ -235,4 +269,29 @@ fn what_is_said_after_a_clock_leapt_and_was_set_right_stays_as_long_as_anything(
     );
     // And what is old goes.
     assert_eq!(head.oldest, Seq(4));
+}
+
+#[test]
+fn a_window_that_events_came_into_is_the_same_after_a_crash_whatever_is_to_be_kept_by_then() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("data");
+    let (leapt, other) = (conversation(1), elsewhere(conversation(1)));
+    let dies = EmbeddedOptions {
+        on_step: Some(StepHook(Arc::new(|step| step != Step::Applied))),
+        ..keeping(Some(3))
+    };
+    let store = EmbeddedStore::open(&path, dies).unwrap();
+    let mut writer = Writer::claim(&store);
+    writer.say(leapt, 1, START_MS + 100 * DAY_MS);
+    writer.say(other, 1, START_MS);
+    // All of it is in, and no checkpoint says so.
+    wait(store.settle()).unwrap_err();
+    store.abandon();
+    let store = EmbeddedStore::open(&path, keeping(None)).unwrap();
+    let mut writer = Writer::claim(&store);
+    for seq in 2..=3 {
+        writer.say(other, seq, START_MS + seq * DAY_MS);
+        wait(store.settle()).unwrap();
+    }
+    assert_eq!(numbers(&store, other), [1, 2, 3]);
 }

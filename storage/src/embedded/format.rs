@@ -5,6 +5,7 @@
 //! DIR/format.json        this file: format, data set, what was fixed at its creation
 //! DIR/journal/           segments: the truth (see `log`)
 //! DIR/views/N/           a fjall database made from them; N grows with every rebuild
+//! DIR/views/N/leaving/   what is left of windows that were dropped, until it is gone; fjall does not look there
 //! DIR/views.checkpoint   how far the views have come
 //! ```
 //!

@@ -124,6 +124,8 @@ impl EmbeddedOptions {
             duty_percent: self.views_duty_percent,
             retention_ms: self.retention_ms,
             seen_flush_ms: self.seen_flush_ms,
+            // What is in a segment that is not full cannot become too old.
+            seal_ms: self.retention_ms.map(|_| DAY_MS),
             on_step: self.on_step,
         }
     }

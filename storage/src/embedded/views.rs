@@ -6,6 +6,8 @@
 //! | `gather` | a segment's entries, sorted the way that views are |
 //! | `sink` | bulk ingestion into one keyspace |
 //! | `apply` | a gathered segment into the keyspaces, in one pass |
+//! | `partitions` | windows of time: which there are, and which are kept |
+//! | `leaving` | windows that are not kept, on their way out |
 //! | `read` | reads of the database alone |
 //! | `merge` | reads of the database and of the journal's tail together: what callers see |
 //! | `compaction` | how fjall merges the tables of a keyspace |
@@ -26,21 +28,22 @@ mod codec;
 mod compaction;
 mod fault;
 mod gather;
+mod leaving;
 mod manifests;
 pub(super) mod merge;
+mod partitions;
 mod read;
 mod sink;
+#[cfg(test)]
+pub(super) mod tests;
 mod trickle;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     path::{Path, PathBuf},
     sync::{
-        Arc, PoisonError, RwLock,
-        atomic::{
-            AtomicU32, AtomicU64,
-            Ordering::{Relaxed, SeqCst},
-        },
+        Arc, RwLock,
+        atomic::{AtomicU32, AtomicU64, Ordering::SeqCst},
     },
 };
 
@@ -58,12 +61,16 @@ use apply::Known;
 use checkpoint::Checkpoint;
 use compaction::Compaction;
 use gather::{Gathered, Scratch};
+use leaving::Leaving;
+use partitions::{Partitions, numbered};
 
 pub(super) use fault::{Doing, Fault};
+pub(super) use leaving::Leave;
 
 const EVENTS: &str = "events-";
 const SENT: &str = "sent-";
-const FIXED: [&str; 5] = ["heads", "windows", "rows", "devices", "seen"];
+const WINDOWS: &str = "windows";
+const FIXED: [&str; 5] = ["heads", WINDOWS, "rows", "devices", "seen"];
 /// Values of this length stand beside the tables. Shorter runs are found side by side in them, so that a page that is made of many
 /// is read in one place.
 const SEPARATED_BYTES: u32 = 4 << 10;
@@ -119,13 +126,10 @@ impl Memory {
     }
 }
 
-/// Keyspaces by the number of their window.
-type Windows = BTreeMap<u32, Keyspace>;
-
-#[derive(Default)]
-struct Partitions {
-    events: Windows,
-    sent: Windows,
+/// What a segment brings, in the order of the views.
+pub(super) struct Brought<'m> {
+    gathered: Gathered<'m>,
+    known: &'m mut Known,
 }
 
 /// The database.
@@ -138,27 +142,14 @@ pub(super) struct ViewStore {
     devices: Keyspace,
     seen: Keyspace,
     partitions: RwLock<Partitions>,
+    /// After the database: what is in it is let go of when nobody works on it any more.
+    leaving: Leaving,
     /// Events of windows before this one are not kept.
-    events_from: AtomicU32,
+    events_from: Arc<AtomicU32>,
     /// Greatest journal time that was brought in, or is being: sent ids are kept or not by it.
     newest_time_ms: AtomicU64,
     events_window_ms: u64,
     sent_window_ms: u64,
-}
-
-/// Window that a time belongs to.
-fn window(time_ms: u64, width_ms: u64) -> u32 {
-    u32::try_from(time_ms / width_ms.max(1)).unwrap_or(u32::MAX)
-}
-
-/// Whether sent ids of this window may be needed, by journal time.
-fn sent_is_kept(window: u32, width_ms: u64, newest_time_ms: u64) -> bool {
-    let end_ms = (u64::from(window) + 1).saturating_mul(width_ms);
-    end_ms.saturating_add(SENT_KEEP_MS) >= newest_time_ms
-}
-
-fn numbered(name: &str, prefix: &str) -> Option<u32> {
-    name.strip_prefix(prefix)?.parse().ok()
 }
 
 /// Keyspaces that are found by point look-ups.
@@ -194,7 +185,8 @@ impl ViewStore {
         checkpoint: &Checkpoint,
     ) -> Result<Self, Fault> {
         manifests::check(dir)?;
-        let compaction = Compaction::new();
+        let events_from = Arc::new(AtomicU32::new(checkpoint.events_from));
+        let compaction = Compaction::new(Arc::clone(&events_from));
         let merges = Arc::clone(&compaction);
         let db = Database::builder(dir)
             .cache_size(cache_bytes)
@@ -214,14 +206,16 @@ impl ViewStore {
         let mut partitions = Partitions::default();
         for name in db.list_keyspace_names() {
             if let Some(window) = numbered(&name, EVENTS) {
-                partitions.events.insert(window, open(&name, separated)?);
+                let keyspace = Arc::new(open(&name, separated)?);
+                partitions.events.insert(window, keyspace);
             } else if let Some(window) = numbered(&name, SENT) {
-                partitions.sent.insert(window, open(&name, separated)?);
+                let keyspace = Arc::new(open(&name, separated)?);
+                partitions.sent.insert(window, keyspace);
             }
         }
         let store = Self {
             heads: open("heads", looked_up)?,
-            windows: open("windows", ranged)?,
+            windows: open(WINDOWS, ranged)?,
             rows: open("rows", looked_up)?,
             devices: open("devices", ranged)?,
             seen: open("seen", || {
@@ -230,63 +224,37 @@ impl ViewStore {
             db,
             compaction,
             partitions: RwLock::new(partitions),
-            events_from: AtomicU32::new(checkpoint.events_from),
+            leaving: Leaving::new(dir),
+            events_from,
             newest_time_ms: AtomicU64::new(checkpoint.newest_time_ms),
             events_window_ms: fixed.events_window_ms,
             sent_window_ms: fixed.sent_window_ms,
         };
         // Those that were just made, and what a process made that was killed before it came to this.
         trickle::sync_folder_of(&store.devices)?;
-        store.drop_windows(checkpoint.newest_time_ms)?;
+        store.drop_windows(checkpoint.newest_time_ms);
         Ok(store)
-    }
-
-    fn with_partitions<T>(&self, read: impl FnOnce(&Partitions) -> T) -> T {
-        read(
-            &self
-                .partitions
-                .read()
-                .unwrap_or_else(PoisonError::into_inner),
-        )
     }
 
     /// Whether so much waits to be merged, and is being, that more should not come in before.
     pub(super) fn is_crowded(&self) -> bool {
         let fixed = [&self.heads, &self.windows, &self.rows, &self.devices];
         let most = self.with_partitions(|Partitions { events, sent }| {
-            let all = fixed
-                .into_iter()
-                .chain(events.values())
-                .chain(sent.values());
+            let windows = events.values().chain(sent.values());
+            let all = fixed.into_iter().chain(windows.map(Arc::as_ref));
             all.map(Keyspace::l0_table_count).max().unwrap_or(0)
         });
         self.compaction.hurry(most >= UNMERGED_TABLES_HURRIED);
         most >= UNMERGED_TABLES_MAX && self.db.active_compactions() > 0
     }
 
-    /// Windows of events that exist.
-    pub(super) fn existing_windows(&self) -> Vec<u32> {
-        self.with_partitions(|partitions| partitions.events.keys().copied().collect())
-    }
-
-    /// Windows of sent ids that exist and may be needed, by journal time.
-    pub(super) fn kept_sent_windows(&self, newest_time_ms: u64) -> Vec<u32> {
-        self.with_partitions(|partitions| {
-            let windows = partitions.sent.keys().copied();
-            windows
-                .filter(|window| sent_is_kept(*window, self.sent_window_ms, newest_time_ms))
-                .collect()
-        })
-    }
-
-    /// Brings a segment's entries in, durably. May be repeated, wholly or after it was cut off anywhere.
-    pub(super) fn bring_in(
+    /// Reads a segment and sorts what it brings. Nothing is written yet.
+    pub(super) fn gather<'m>(
         &self,
         segment: &SealedSegment,
-        memory: &mut Memory,
-        checkpoint: &mut Checkpoint,
+        memory: &'m mut Memory,
         pace: &mut dyn Pace,
-    ) -> Result<(), Fault> {
+    ) -> Result<Brought<'m>, Fault> {
         let Memory {
             segment: bytes,
             scratch,
@@ -297,9 +265,20 @@ impl ViewStore {
             .map_err(|error| Fault::Damaged(error.to_string()))?;
         let gathered = Gathered::from_entries(bytes, segment.entries(bytes), scratch, pace)?;
         pace.reached(Step::Gathered)?;
-        let newest_time_ms = checkpoint.newest_time_ms.max(gathered.newest_time_ms);
-        // Before ids are left out or dropped by it.
-        self.newest_time_ms.fetch_max(newest_time_ms, SeqCst);
+        // Before events or ids are left out or dropped by it.
+        self.newest_time_ms
+            .fetch_max(gathered.newest_time_ms, SeqCst);
+        Ok(Brought { gathered, known })
+    }
+
+    /// Brings in what a segment brings, durably. May be repeated, wholly or after it was cut off anywhere.
+    pub(super) fn bring_in(
+        &self,
+        Brought { gathered, known }: Brought<'_>,
+        checkpoint: &mut Checkpoint,
+        pace: &mut dyn Pace,
+    ) -> Result<(), Fault> {
+        let newest_time_ms = self.newest_time_ms();
         let applied = self
             .apply(&gathered, newest_time_ms, known, pace)
             .and_then(|()| pace.reached(Step::Applied));
@@ -309,92 +288,6 @@ impl ViewStore {
         }
         applied?;
         checkpoint.newest_time_ms = newest_time_ms;
-        Ok(())
-    }
-
-    /// Opens these windows, making those that are new.
-    fn open_windows(
-        &self,
-        events: &BTreeSet<u32>,
-        sent: &BTreeSet<u32>,
-    ) -> Result<(Windows, Windows), Fault> {
-        let make = |prefix: &str, windows: &BTreeSet<u32>| {
-            windows
-                .iter()
-                .map(|window| {
-                    let name = format!("{prefix}{window}");
-                    let keyspace = open_keyspace(&self.db, &self.compaction, &name, separated)?;
-                    Ok((*window, keyspace))
-                })
-                .collect::<Result<Windows, fjall::Error>>()
-                .doing("making a window of the views")
-        };
-        let (events, sent) = (make(EVENTS, events)?, make(SENT, sent)?);
-        let are_known = self.with_partitions(|partitions| {
-            let events_are = events.keys().all(|own| partitions.events.contains_key(own));
-            events_are && sent.keys().all(|own| partitions.sent.contains_key(own))
-        });
-        if !are_known {
-            trickle::sync_folder_of(&self.devices)?;
-        }
-        let mut partitions = self
-            .partitions
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        for (window, keyspace) in &events {
-            partitions.events.insert(*window, keyspace.clone());
-        }
-        for (window, keyspace) in &sent {
-            partitions.sent.insert(*window, keyspace.clone());
-        }
-        Ok((events, sent))
-    }
-
-    /// First window whose events are kept when `retention_ms` have passed by journal time. Never goes back.
-    pub(super) fn first_kept(&self, newest_time_ms: u64, retention_ms: Option<u64>) -> u32 {
-        let before = self.events_from.load(Relaxed);
-        let Some(retention_ms) = retention_ms else {
-            return before;
-        };
-        before.max(window(
-            newest_time_ms.saturating_sub(retention_ms),
-            self.events_window_ms,
-        ))
-    }
-
-    /// From now on events before this window are not read; [`ViewStore::drop_windows`] removes them.
-    pub(super) fn keep_from(&self, window: u32) {
-        self.events_from.fetch_max(window, Relaxed);
-    }
-
-    /// Removes windows that are not kept any more. Their files go once no read is at them.
-    pub(super) fn drop_windows(&self, newest_time_ms: u64) -> Result<(), Fault> {
-        let first = self.events_from.load(Relaxed);
-        let mut dropped = Vec::new();
-        {
-            let mut partitions = self
-                .partitions
-                .write()
-                .unwrap_or_else(PoisonError::into_inner);
-            let kept = partitions.events.split_off(&first);
-            dropped.extend(std::mem::replace(&mut partitions.events, kept).into_values());
-            let old = |window: &u32| !sent_is_kept(*window, self.sent_window_ms, newest_time_ms);
-            let old: Vec<u32> = partitions.sent.keys().copied().filter(old).collect();
-            dropped.extend(
-                old.iter()
-                    .filter_map(|window| partitions.sent.remove(window)),
-            );
-        }
-        for keyspace in dropped {
-            tracing::info!(
-                window = &**keyspace.name(),
-                "dropping a window of the views"
-            );
-            self.compaction.dropped(&keyspace);
-            self.db
-                .delete_keyspace(keyspace)
-                .doing("dropping a window of the views")?;
-        }
         Ok(())
     }
 

@@ -1,4 +1,9 @@
-//! The thread behind the journal: brings sealed segments into the views, throttled, and writes what the directory holds.
+//! The thread behind the journal: brings sealed segments into the views, throttled, has windows leave that are not kept any more, and
+//! writes what the directory holds.
+
+mod pacer;
+#[cfg(test)]
+mod tests;
 
 use std::{
     fmt,
@@ -13,28 +18,26 @@ use std::{
 use super::{
     directory::SeenBuffer,
     log::{Log, SealedSegment},
-    views::{Fault, Memory, Pace, Step, ViewStore, checkpoint::Checkpoint},
+    views::{Fault, Leave, Memory, Pace, Step, ViewStore, checkpoint::Checkpoint},
 };
 use crate::{journal::JournalError, promise::Resolver};
+use pacer::Pacer;
 
-/// Work goes on this long before it rests: a thread that wants its processor waits for the rest as a rule, because the kernel
-/// looks for a better one only every 4 ms when that one has had its share.
-const SLICE: Duration = Duration::from_micros(300);
-/// Bytes of one read of a segment, and when publishers are about to be slowed.
-const STEP_BYTES: usize = 128 << 10;
-const HURRIED_STEP_BYTES: usize = 512 << 10;
-/// The disk is left to others after a read of a segment for as many times as long as that took, and no longer than this.
+/// The disk is left to others after a read of a segment, or a step of what leaves, for as many times as long as that took, and no
+/// longer than this.
 const DISK_REST: u32 = 3;
 const DISK_REST_MAX: Duration = Duration::from_millis(10);
 /// What the next segment is brought in with is kept so long. Giving it back stops the processor for milliseconds, and so do
 /// its pages when they are used for the first time.
 const MEMORY_KEPT: Duration = Duration::from_secs(30);
-/// Records between two looks at the clock.
-const RECORDS_PER_LOOK: usize = 64;
 /// With so many segments waiting there is no rest: publishers are about to be slowed.
 const HURRY_SEGMENTS: u64 = 2;
 /// Between looks at tables that have to be merged before more come.
 const CROWDED: Duration = Duration::from_millis(20);
+/// Between looks whether fjall goes on meanwhile: the thread that merges may have ended.
+const CROWDED_LOOK: Duration = Duration::from_secs(1);
+/// Between looks whether what is on its way out is left alone by now.
+const LEAVES: Duration = Duration::from_millis(100);
 /// Between attempts at a segment that could not be brought in.
 const RETRY: Duration = Duration::from_secs(2);
 /// After so many in a row, with room on the disk, a start has to find out what is wrong: without an end publishers would wait
@@ -69,6 +72,8 @@ pub(super) struct WorkerOptions {
     pub(super) retention_ms: Option<u64>,
     /// How often the directory is written, milliseconds.
     pub(super) seen_flush_ms: u64,
+    /// A segment that is not full is ended when none came for so long, milliseconds; `None`: never.
+    pub(super) seal_ms: Option<u64>,
     /// See [`StepHook`].
     pub(super) on_step: Option<StepHook>,
 }
@@ -180,14 +185,25 @@ impl Work {
         }
     }
 
+    fn duty(&self) -> u32 {
+        self.options.duty_percent.clamp(1, 100)
+    }
+
+    /// For how long the disk is left to others after work on it that took so long.
+    fn disk_rest(&self, worked: Duration) -> Duration {
+        if self.duty() < 100 {
+            (worked * DISK_REST).min(DISK_REST_MAX)
+        } else {
+            Duration::ZERO
+        }
+    }
+
     /// The worker's thread, until [`Work::stop`].
-    pub(super) fn run(&self, mut checkpoint: Checkpoint) {
+    pub(super) fn run(&self, checkpoint: Checkpoint) {
         let flush_every = Duration::from_millis(self.options.seen_flush_ms.max(1));
-        let mut flushed = Instant::now();
         let _ending = Ending(self);
-        let mut failures = Failures::default();
-        let mut memory = Memory::default();
-        let mut used = Instant::now();
+        let mut turns = Turns::new(checkpoint);
+        self.expire(&mut turns.checkpoint);
         loop {
             let (stopping, abandoned) = {
                 let orders = self.lock();
@@ -197,40 +213,93 @@ impl Work {
                 break;
             }
             let flush = std::mem::take(&mut self.lock().flush_seen);
-            if stopping || flush || flushed.elapsed() >= flush_every {
+            if stopping || flush || turns.flushed.elapsed() >= flush_every {
                 if let Err(fault) = self.seen.flush(&self.views) {
                     tracing::error!(%fault, "when users were last seen could not be written");
                 }
-                flushed = Instant::now();
+                turns.flushed = Instant::now();
             }
             if stopping {
                 break;
             }
             match self.log.sealed_unviewed() {
-                Some(_) if self.views.is_crowded() => self.rest(CROWDED),
-                Some(segment) if failures.short_of_room && !self.has_room_again() => {
-                    self.refuse(&segment, "there is no room on the disk");
-                    self.rest_unless(RETRY, |orders| {
-                        orders.flush_seen || !orders.waiting.is_empty()
-                    });
+                Some(segment) if self.views.is_crowded() => self.crowded(&segment, &mut turns),
+                Some(segment) if turns.failures.short_of_room && !self.has_room_again() => {
+                    self.make_do(&segment, &mut turns);
                 }
-                Some(segment) => {
-                    match self.bring_in(&segment, &mut memory, &mut checkpoint) {
-                        Ok(()) => {
-                            failures = Failures::default();
-                            self.log.hold_views_up(false);
-                        }
-                        Err(Fault::Stopped) => break,
-                        Err(fault) => self.failed(&segment, &fault, &mut failures),
-                    }
-                    used = Instant::now();
-                }
-                None => {
-                    let found = self.wait(flush_every.saturating_sub(flushed.elapsed()));
-                    if !found && used.elapsed() >= MEMORY_KEPT {
-                        memory.shrink();
-                    }
-                }
+                Some(segment) => match self.bring_in(&segment, &mut turns) {
+                    Ok(()) => self.brought_in(&mut turns),
+                    Err(Fault::Stopped) => break,
+                    Err(fault) => self.failed(&segment, &fault, &mut turns),
+                },
+                None => self.idle(flush_every, &mut turns),
+            }
+        }
+    }
+
+    /// Tables have to be merged before more come.
+    fn crowded(&self, segment: &SealedSegment, turns: &mut Turns) {
+        if turns.looked.elapsed() >= CROWDED_LOOK {
+            turns.looked = Instant::now();
+            if let Err(fault) = self.views.persist() {
+                self.failed(segment, &fault, turns);
+                return;
+            }
+        }
+        self.rest(CROWDED);
+    }
+
+    /// There is no room for a segment: what is on its way out makes some.
+    fn make_do(&self, segment: &SealedSegment, turns: &mut Turns) {
+        self.refuse(segment, "there is no room on the disk");
+        let rest = self.leave(turns).unwrap_or_else(|| {
+            self.expire(&mut turns.checkpoint);
+            RETRY
+        });
+        self.rest_unless(rest, |orders| {
+            orders.flush_seen || !orders.waiting.is_empty()
+        });
+    }
+
+    fn brought_in(&self, turns: &mut Turns) {
+        turns.failures = Failures::default();
+        self.log.hold_views_up(false);
+        // Where the next segment is there already, what leaves would wait for ever.
+        self.leave(turns);
+        (turns.used, turns.sealed) = (Instant::now(), Instant::now());
+    }
+
+    /// There is no segment: what leaves goes on meanwhile.
+    fn idle(&self, flush_every: Duration, turns: &mut Turns) {
+        let due = flush_every.saturating_sub(turns.flushed.elapsed());
+        let rest = self.leave(turns).map_or(due, |rest| rest.min(due));
+        if self.wait(rest) {
+            return;
+        }
+        if turns.used.elapsed() >= MEMORY_KEPT {
+            turns.memory.shrink();
+        }
+        let seal_ms = self.options.seal_ms.map(Duration::from_millis);
+        if seal_ms.is_some_and(|time| turns.sealed.elapsed() >= time) {
+            turns.sealed = Instant::now();
+            self.log.seal(|_| ());
+        }
+    }
+
+    /// Goes on with what is on its way out; for how long the disk is left to others then. `None`: nothing is.
+    fn leave(&self, turns: &mut Turns) -> Option<Duration> {
+        let begun = Instant::now();
+        if let Some(until) = turns.leaves_not_before.filter(|until| *until > begun) {
+            return Some(until - begun);
+        }
+        match self.views.leave() {
+            Ok(Leave::Nothing) => None,
+            Ok(Leave::Later) => Some(LEAVES),
+            Ok(Leave::Step) => Some(self.disk_rest(begun.elapsed())),
+            Err(fault) => {
+                tracing::error!(%fault, "a window that was dropped could not be removed; it is tried again");
+                turns.leaves_not_before = Some(begun + RETRY);
+                Some(RETRY)
             }
         }
     }
@@ -247,7 +316,8 @@ impl Work {
         found
     }
 
-    fn failed(&self, segment: &SealedSegment, fault: &Fault, failures: &mut Failures) {
+    fn failed(&self, segment: &SealedSegment, fault: &Fault, turns: &mut Turns) {
+        let failures = &mut turns.failures;
         tracing::error!(segment = segment.number(), %fault, "a segment could not be brought into the views");
         self.refuse(segment, &fault.to_string());
         let poisoned = matches!(
@@ -269,6 +339,7 @@ impl Work {
                     .give_up(format!("the views take nothing any more: {fault}"));
             }
         }
+        turns.used = Instant::now();
         self.rest(RETRY);
     }
 
@@ -292,39 +363,54 @@ impl Work {
     }
 
     /// One segment: in, durable, noted in the checkpoint, reported. Cut off anywhere, it is simply repeated.
-    fn bring_in(
-        &self,
-        segment: &SealedSegment,
-        memory: &mut Memory,
-        checkpoint: &mut Checkpoint,
-    ) -> Result<(), Fault> {
+    fn bring_in(&self, segment: &SealedSegment, turns: &mut Turns) -> Result<(), Fault> {
         let begun = Instant::now();
-        let mut pacer = Pacer {
-            work: self,
-            since: Instant::now(),
-            records: 0,
-        };
-        self.views
-            .bring_in(segment, memory, checkpoint, &mut pacer)?;
-        let first = self
-            .views
-            .first_kept(checkpoint.newest_time_ms, self.options.retention_ms);
-        self.views.keep_from(first);
-        checkpoint.events_from = first;
+        let mut pacer = Pacer::new(self);
+        let Turns {
+            checkpoint, memory, ..
+        } = turns;
+        let brought = self.views.gather(segment, memory, &mut pacer)?;
+        // Before it is said into which windows it goes: another lane's clock may have leapt ahead in the same segment.
+        self.keep(checkpoint)?;
+        self.views.bring_in(brought, checkpoint, &mut pacer)?;
         checkpoint.events_windows = self.views.existing_windows();
         checkpoint.sent_windows = self.views.kept_sent_windows(checkpoint.newest_time_ms);
         checkpoint.advance(segment.checkpoint());
-        checkpoint
-            .store(&self.data)
-            .map_err(|error| Fault::Damaged(error.to_string()))?;
+        self.store(checkpoint)?;
         pacer.reached(Step::Checkpointed)?;
-        // Windows go only after the checkpoint has said that nobody expects them.
-        self.views.drop_windows(checkpoint.newest_time_ms)?;
         self.viewed.store(segment.number(), SeqCst);
         self.log.viewed(segment.number());
         tracing::debug!(segment = segment.number(), took = ?begun.elapsed(), "a segment is in the views");
         self.answer();
+        // Windows go only after the checkpoint has said that nobody expects them.
+        self.views.drop_windows(checkpoint.newest_time_ms);
         Ok(())
+    }
+
+    /// Raises the first window of events that is kept, once the checkpoint has said so, where events have become too old by journal
+    /// time.
+    fn keep(&self, checkpoint: &mut Checkpoint) -> Result<(), Fault> {
+        let first = self.views.first_kept(self.options.retention_ms);
+        if first > self.views.events_from() {
+            checkpoint.events_from = first;
+            self.store(checkpoint)?;
+            self.views.keep_from(first);
+        }
+        Ok(())
+    }
+
+    /// Has windows leave that are too old by now, whether or not a segment comes in. What fails is tried again with the next one.
+    fn expire(&self, checkpoint: &mut Checkpoint) {
+        match self.keep(checkpoint) {
+            Ok(()) => self.views.drop_windows(checkpoint.newest_time_ms),
+            Err(fault) => tracing::error!(%fault, "events that are too old could not be dropped"),
+        }
+    }
+
+    fn store(&self, checkpoint: &Checkpoint) -> Result<(), Fault> {
+        checkpoint
+            .store(&self.data)
+            .map_err(|error| Fault::Damaged(error.to_string()))
     }
 
     fn answer(&self) {
@@ -338,6 +424,39 @@ impl Work {
         let done: Vec<(u64, Resolver<Settled>)> = done;
         for (_, resolver) in done {
             resolver.resolve(Ok(()));
+        }
+    }
+}
+
+/// What the worker keeps from one turn to the next.
+struct Turns {
+    checkpoint: Checkpoint,
+    memory: Memory,
+    failures: Failures,
+    /// When the directory was written.
+    flushed: Instant,
+    /// When a segment was last worked on.
+    used: Instant,
+    /// When a segment last came in, or the journal was asked for one.
+    sealed: Instant,
+    /// When it was last looked whether fjall goes on.
+    looked: Instant,
+    /// What is on its way out could not be gone on with, and is not tried again before this.
+    leaves_not_before: Option<Instant>,
+}
+
+impl Turns {
+    fn new(checkpoint: Checkpoint) -> Self {
+        let now = Instant::now();
+        Self {
+            checkpoint,
+            memory: Memory::default(),
+            failures: Failures::default(),
+            flushed: now,
+            used: now,
+            sealed: now,
+            looked: now,
+            leaves_not_before: None,
         }
     }
 }
@@ -367,135 +486,5 @@ impl Drop for Ending<'_> {
             std::mem::take(&mut orders.waiting)
         };
         drop(waiting);
-    }
-}
-
-/// Rests between slices of work, unless the journal is waiting.
-struct Pacer<'a> {
-    work: &'a Work,
-    since: Instant,
-    records: usize,
-}
-
-impl Pacer<'_> {
-    fn rest(&mut self, time: Duration) {
-        if !time.is_zero() && !self.work.hurry() {
-            // Other orders come behind the segment, and are no reason to do without rests.
-            self.work.rest_unless(time, |_| false);
-        }
-        self.since = Instant::now();
-    }
-
-    fn duty(&self) -> u32 {
-        self.work.options.duty_percent.clamp(1, 100)
-    }
-}
-
-impl Pace for Pacer<'_> {
-    fn worked(&mut self, records: usize) {
-        self.records += records;
-        if self.records < RECORDS_PER_LOOK {
-            return;
-        }
-        self.records = 0;
-        let worked = self.since.elapsed();
-        if worked >= SLICE {
-            let duty = self.duty();
-            self.rest(worked * (100 - duty) / duty);
-        }
-    }
-
-    fn step_bytes(&self) -> usize {
-        if self.work.hurry() {
-            HURRIED_STEP_BYTES
-        } else {
-            STEP_BYTES
-        }
-    }
-
-    fn moved(&mut self) {
-        if self.duty() < 100 {
-            let read = self.since.elapsed();
-            self.rest((read * DISK_REST).min(DISK_REST_MAX));
-        }
-    }
-
-    fn reached(&mut self, step: Step) -> Result<(), Fault> {
-        let dies = self
-            .work
-            .options
-            .on_step
-            .as_ref()
-            .is_some_and(|StepHook(goes_on)| !goes_on(step));
-        if dies || self.work.lock().abandoned {
-            Err(Fault::Stopped)
-        } else {
-            Ok(())
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use rialto_protocol::ids::UserId;
-
-    use super::{super::format::Fixed, super::log::tests::sealed_on_a_small_disk, *};
-    use crate::{directory::Seen, promise::promise, wait};
-
-    const PATIENCE: Duration = Duration::from_secs(60);
-
-    #[test]
-    fn whoever_waits_for_views_without_room_is_told_at_once_and_they_go_on_when_there_is() {
-        let dir = tempfile::tempdir().unwrap();
-        let fixed = Fixed {
-            lanes: 4,
-            events_window_ms: 1 << 30,
-            sent_window_ms: 1 << 30,
-        };
-        let checkpoint = Checkpoint::empty(1);
-        let views = ViewStore::open(&dir.path().join("1"), 1 << 20, &fixed, &checkpoint).unwrap();
-        let (log, set_room) = sealed_on_a_small_disk();
-        set_room(Some(0));
-        let options = WorkerOptions {
-            duty_percent: 100,
-            retention_ms: None,
-            seen_flush_ms: 3_600_000,
-            on_step: None,
-        };
-        // Without this directory no checkpoint can be written.
-        let data = dir.path().join("data");
-        let work = Arc::new(Work::new(data.clone(), options, log, views, 0));
-        let worker = std::thread::spawn({
-            let work = Arc::clone(&work);
-            move || work.run(checkpoint)
-        });
-        let settle = || {
-            let (resolver, answer) = promise();
-            work.when_viewed(1, resolver);
-            wait(answer).unwrap()
-        };
-        // By an attempt, and then without one, time and again.
-        for _ in 0..4 {
-            let error = settle().unwrap_err();
-            assert!(matches!(error, JournalError::Io { .. }), "{error}");
-        }
-        std::fs::create_dir(data).unwrap();
-        set_room(None);
-        // One answer may be on its way still.
-        while settle().is_err() {}
-        // Times that should be written at once are, though nothing else happens.
-        for time_ms in 1..=5 {
-            let user = UserId::from_bytes([7; 16]);
-            work.seen.record(&[Seen { user, time_ms }]);
-            work.flush_seen();
-            let begun = Instant::now();
-            while work.views.read_seen(user).unwrap() != Some(time_ms) {
-                assert!(begun.elapsed() < PATIENCE, "they are written");
-                std::thread::yield_now();
-            }
-        }
-        work.stop();
-        work.log.close();
-        worker.join().unwrap();
     }
 }

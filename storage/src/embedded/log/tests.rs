@@ -189,6 +189,14 @@ fn wait_until(log: &Log, condition: impl Fn(&States) -> bool) {
     }
 }
 
+/// A log with one entry in a segment that is not full.
+pub(in crate::embedded) fn not_sealed() -> Log {
+    let (log, _) = open(&FakeDisk::new());
+    let mut owner = Owner::of(&log);
+    append(&log, vec![owner.row(0, 1, 100)]).unwrap();
+    log
+}
+
 /// A log with one sealed segment, and a way to say how many more bytes its disk takes, for tests of what stands behind it.
 pub(in crate::embedded) fn sealed_on_a_small_disk() -> (Log, impl Fn(Option<usize>)) {
     let disk = FakeDisk::new();

@@ -8,7 +8,6 @@ use std::{
 };
 
 use ahash::RandomState;
-use fjall::Keyspace;
 use rialto_protocol::{
     event::{self, EventHead},
     ids::{ClientId, ConversationId},
@@ -21,9 +20,8 @@ use super::{
         row_key, row_value, run_key, sent_key, window_key,
     },
     gather::{Gathered, Place, RowRef},
-    sent_is_kept,
+    partitions::{Windows, sent_is_kept, window},
     sink::Sink,
-    window,
 };
 use crate::views::SentEvent;
 
@@ -82,7 +80,7 @@ struct Buffers {
     list: Vec<u8>,
 }
 
-fn sinks(keyspaces: &BTreeMap<u32, Keyspace>, step_bytes: usize) -> BTreeMap<u32, Sink<'_>> {
+fn sinks(keyspaces: &Windows, step_bytes: usize) -> BTreeMap<u32, Sink<'_>> {
     keyspaces
         .iter()
         .map(|(window, keyspace)| (*window, Sink::of_long_values(keyspace, step_bytes)))

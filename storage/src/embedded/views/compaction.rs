@@ -1,12 +1,13 @@
 //! How fjall merges tables: on a thread of its own, which knows of nobody else. Every merge asks us about each of its items; that is
-//! where it rests, and where what it has written goes to the disk a little at a time. See `docs/decisions/0020-merges.md`.
+//! where it rests, and where what it has written goes to the disk a little at a time. See `docs/decisions/0020-merges.md`. And it
+//! is where rows of `windows` go whose windows are gone.
 
 use std::{
     collections::HashMap,
     path::PathBuf,
     sync::{
         Arc, PoisonError, RwLock,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     },
     thread,
     time::{Duration, Instant},
@@ -22,7 +23,11 @@ use fjall::{
     },
 };
 
-use super::trickle::{Trickle, tables_of};
+use super::{
+    WINDOWS,
+    codec::window_of,
+    trickle::{Trickle, tables_of},
+};
 
 /// Merged tables become as long as this at most: removing a longer one takes the disk from everybody else for long.
 const TABLE_BYTES_MAX: u64 = 8 << 20;
@@ -36,8 +41,12 @@ const STEP_BYTES: usize = 512 << 10;
 /// What all merges of a database have in common.
 pub(super) struct Compaction {
     hurried: AtomicBool,
+    /// Events of windows before this one are not kept, and what says that they were there need not be.
+    events_from: Arc<AtomicU32>,
     /// Where the tables of each keyspace are.
     tables: RwLock<HashMap<String, PathBuf>>,
+    #[cfg(test)]
+    fail: AtomicBool,
 }
 
 /// Merges of one keyspace.
@@ -48,6 +57,8 @@ struct Merges {
 
 struct Merge {
     of: Arc<Compaction>,
+    /// Of `windows`.
+    windows: bool,
     tables: Option<Trickle>,
     items: usize,
     since: Instant,
@@ -59,11 +70,21 @@ pub(super) fn strategy() -> Arc<Leveled> {
 }
 
 impl Compaction {
-    pub(super) fn new() -> Arc<Self> {
+    /// Of a database that keeps events from this window on. The number never falls, and what was taken from it is durable.
+    pub(super) fn new(events_from: Arc<AtomicU32>) -> Arc<Self> {
         Arc::new(Self {
             hurried: AtomicBool::new(false),
+            events_from,
             tables: RwLock::default(),
+            #[cfg(test)]
+            fail: AtomicBool::new(false),
         })
+    }
+
+    /// Has the next merge end by a panic.
+    #[cfg(test)]
+    pub(super) fn fail_merges(&self) {
+        self.fail.store(true, Relaxed);
     }
 
     /// Whether merges go on without rest.
@@ -107,6 +128,7 @@ impl Factory for Merges {
             .map(|folder| Trickle::new(folder.clone(), STEP_BYTES));
         Box::new(Merge {
             of: Arc::clone(&self.of),
+            windows: self.keyspace == WINDOWS,
             tables,
             items: 0,
             since: Instant::now(),
@@ -115,17 +137,28 @@ impl Factory for Merges {
 }
 
 impl CompactionFilter for Merge {
-    fn filter_item(&mut self, _: ItemAccessor<'_>, _: &Context) -> CompactionFilterResult {
+    fn filter_item(&mut self, item: ItemAccessor<'_>, _: &Context) -> CompactionFilterResult {
+        #[cfg(test)]
+        assert!(!self.of.fail.load(Relaxed), "a test has merges fail");
         self.items += 1;
         if self.items >= ITEMS_PER_LOOK {
             self.items = 0;
             self.look();
+        }
+        if self.windows && self.is_of_the_past(item.key()) {
+            // Where an older row of the same key comes to light again, nobody asks for it either.
+            return Ok(Verdict::Destroy);
         }
         Ok(Verdict::Keep)
     }
 }
 
 impl Merge {
+    /// Whether a row of `windows` names one that is not kept any more.
+    fn is_of_the_past(&self, key: &[u8]) -> bool {
+        window_of(key).is_some_and(|window| window < self.of.events_from.load(Relaxed))
+    }
+
     fn look(&mut self) {
         let worked = self.since.elapsed();
         if worked < SLICE || self.of.hurried.load(Relaxed) {
@@ -171,7 +204,7 @@ mod tests {
     fn merges_that_rest_and_merges_that_hurry_keep_the_newest_of_everything() {
         for hurried in [false, true] {
             let folder = tempfile::tempdir().unwrap();
-            let compaction = Compaction::new();
+            let compaction = Compaction::new(Arc::default());
             let merges = Arc::clone(&compaction);
             let db = Database::builder(folder.path())
                 .worker_threads(1)

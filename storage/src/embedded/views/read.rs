@@ -1,6 +1,9 @@
 //! Reads of the database alone: as far as the views have come.
 
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::{
+    Arc,
+    atomic::Ordering::{Relaxed, SeqCst},
+};
 
 use bytes::Bytes;
 use fjall::Keyspace;
@@ -71,7 +74,7 @@ impl ViewStore {
 
     /// The kept windows in which the conversation has events, oldest first. All of them as they are at one moment: those that are dropped
     /// meanwhile are the oldest, and what is read from these has no gap.
-    fn windows(&self, conversation: ConversationId) -> Result<Vec<Keyspace>, Fault> {
+    fn windows(&self, conversation: ConversationId) -> Result<Vec<Arc<Keyspace>>, Fault> {
         let kept =
             window_key(conversation, self.events_from())..=window_key(conversation, u32::MAX);
         let windows = self.windows.range(kept).map(|guard| {
@@ -279,7 +282,7 @@ impl ViewStore {
     }
 
     /// Windows of sent ids, the newest first.
-    fn sent_windows(&self) -> Vec<Keyspace> {
+    fn sent_windows(&self) -> Vec<Arc<Keyspace>> {
         self.with_partitions(|partitions| partitions.sent.values().rev().cloned().collect())
     }
 

@@ -112,7 +112,8 @@ impl Trickle {
     }
 }
 
-fn greatest(folder: &Path) -> io::Result<Option<u64>> {
+/// The greatest number that is the name of something in a folder; `None`: there is none.
+pub(super) fn greatest(folder: &Path) -> io::Result<Option<u64>> {
     let mut greatest = None;
     for entry in fs::read_dir(folder)? {
         let name = entry?.file_name();
