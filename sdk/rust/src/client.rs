@@ -93,9 +93,9 @@ impl Client {
     /// Drafts go out in the order in which these calls return. While there is no connection they wait for the next one, and
     /// what is not acknowledged is sent again there: without an end, if need be. None of them survives this process. A draft
     /// that the server refuses for reasons of its own is sent again 8 times, which takes about 25 s without advice of the
-    /// server's; later drafts of its conversation wait meanwhile, but those that had gone out already may get ahead of it in
-    /// the log. Where the order counts, wait for the receipt. Without byte credit this waits until there is some, or the client
-    /// is closed.
+    /// server's, and so is one that it refuses for now and that was sent before without an answer; later drafts of its
+    /// conversation wait meanwhile, but those that had gone out already may get ahead of it in the log. Where the order counts,
+    /// wait for the receipt. Without byte credit this waits until there is some, or the client is closed.
     ///
     /// Cancelled, it has sent nothing.
     ///
@@ -127,7 +127,8 @@ impl Client {
     }
 
     /// Sends a draft once more that may have arrived ([`Retry::MaybeDuplicate`]), with the client id that it had: it is
-    /// appended once, if the device is the same too. An older id than those published since costs the server a look-up.
+    /// appended once, if the device is the same too. An older id than those published since costs the server a look-up. Refused
+    /// for now, it still may have arrived before, and is to be sent once more in this way.
     ///
     /// Cancelled, it has sent nothing now.
     ///
@@ -168,6 +169,8 @@ impl Client {
         content: &Content,
     ) -> Result<Publishing, PublishError> {
         let draft = publish::encode_draft(content, self.limits().frame_bytes_max as usize)?;
+        let retry = client_id.map_or(Retry::Safe, |_| Retry::MaybeDuplicate);
+        let closed = |reason| PublishError::Closed { reason, retry };
         let cost = self.shared().take_credit(draft.len() + FRAME_HEAD_BYTES);
         let cost = cost.await.map_err(closed)?;
         let mut publishing = None;
@@ -318,13 +321,5 @@ impl Client {
 
     fn cost_of(bytes: usize) -> usize {
         bytes + COST_MIN
-    }
-}
-
-/// The error of a draft that was not sent.
-fn closed(reason: CloseReason) -> PublishError {
-    PublishError::Closed {
-        reason,
-        retry: Retry::Safe,
     }
 }

@@ -11,6 +11,7 @@ use rialto_protocol::v1;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use crate::attempts::Attempts;
 use crate::client_id::{self, ClientIds};
 use crate::credit::Credit;
 use crate::error::{CloseReason, Retry};
@@ -50,6 +51,7 @@ pub(crate) struct Request {
     pub(crate) kind: FrameKind,
     pub(crate) body: Bytes,
     pub(crate) resend: Resend,
+    pub(crate) attempts: Attempts,
     pub(crate) cost: u32,
     pub(crate) answer: Answer,
 }
@@ -158,7 +160,8 @@ impl Shared {
         Ok(())
     }
 
-    /// Queues drafts under new client ids, all in one go. Each is the bytes of a Draft whose client id is yet to be filled in.
+    /// Queues drafts under new client ids, all in one go, or one under the id that it was sent with before. Each is the bytes of
+    /// a Draft whose client id is yet to be filled in.
     pub(crate) fn push_drafts(
         &self,
         conversation: ConversationId,
@@ -172,9 +175,12 @@ impl Shared {
         queue.check_open()?;
         let idle = queue.commands.is_empty();
         for (draft, cost) in drafts {
-            let client_id = client_id.unwrap_or_else(|| queue.client_ids.next(now_ms));
-            let (pending, publishing) =
-                Pending::new(conversation, on_behalf_of, client_id, draft, cost);
+            let id = client_id.unwrap_or_else(|| queue.client_ids.next(now_ms));
+            let (mut pending, publishing) =
+                Pending::new(conversation, on_behalf_of, id, draft, cost);
+            if client_id.is_some() {
+                pending.sent_before();
+            }
             queue.push(What::Publish(pending));
             each(publishing);
         }

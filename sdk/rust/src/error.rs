@@ -57,10 +57,16 @@ impl ServerError {
         &self.text
     }
 
-    /// Whether the same may be asked again.
+    /// Whether the same may be asked again. What was sent before without an answer, by this client itself too, counts: then it
+    /// may have happened, though the server refused it now.
     #[must_use]
     pub const fn retry(&self) -> Retry {
         self.retry
+    }
+
+    /// The same refusal with another advice.
+    pub(crate) fn with_retry(self, retry: Retry) -> Self {
+        Self { retry, ..self }
     }
 
     /// How long to wait before that, if the server gave advice.

@@ -49,7 +49,8 @@ impl Welcomed {
     }
 }
 
-/// Gets a token and tries each endpoint once, in order. A token that has expired is replaced once.
+/// Gets a token and tries each endpoint once, in order, until one accepts or refuses for all. A token that has expired is
+/// replaced once.
 pub(crate) async fn connect(
     connector: &Connector,
     identity: &Identity,
@@ -78,6 +79,7 @@ async fn try_all(
     endpoints: &[Endpoint],
 ) -> Result<Welcomed, ConnectError> {
     let mut failures = Vec::new();
+    let mut refusal = None;
     for (index, endpoint) in endpoints.iter().enumerate() {
         let last = index + 1 == endpoints.len();
         let mut patience = identity.connect_timeout;
@@ -96,10 +98,19 @@ async fn try_all(
             }
         };
         tracing::debug!(%endpoint, %error, "endpoint not reached");
+        if let TransportError::Refused(error) = &error
+            && error.retry() == Retry::Never
+        {
+            refusal.get_or_insert_with(|| error.clone());
+        }
         failures.push(EndpointFailure {
             endpoint: endpoint.clone(),
             error,
         });
+    }
+    // What stays as it is says more than what may pass.
+    if let Some(refusal) = refusal {
+        return Err(ConnectError::Refused(refusal));
     }
     // Of one endpoint alone, its refusal says more than that nothing was reached.
     match <[EndpointFailure; 1]>::try_from(failures) {
@@ -116,9 +127,11 @@ async fn try_all(
     }
 }
 
-/// Whether the same token and device would be refused at every endpoint.
+/// Whether the same token and device would be refused at every endpoint. Another one may know a key that this one does not, and
+/// may speak the protocol as this client does.
 fn refuses_everywhere(error: &ServerError) -> bool {
-    error.retry() == Retry::Never
+    let at_this_one = error.is(ErrorCode::TokenKeyUnknown) || (100..200).contains(&error.code());
+    error.retry() == Retry::Never && !at_this_one
 }
 
 async fn begin(

@@ -54,6 +54,7 @@
 
 #![forbid(unsafe_code)]
 
+mod attempts;
 mod builder;
 mod client;
 mod client_id;

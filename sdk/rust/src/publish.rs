@@ -17,6 +17,7 @@ use rialto_protocol::ids::{ClientId, ConversationId, Cursor, Epoch, ID_BYTES, Se
 use rialto_protocol::{limits, v1};
 use tokio::sync::oneshot;
 
+use crate::attempts::Attempts;
 use crate::content::Content;
 use crate::error::{CloseReason, PublishError, Retry, ServerError};
 use crate::wire;
@@ -35,12 +36,6 @@ const ID_FIELD_BYTES: usize = 2 + ID_BYTES;
 const _: () = assert!(ID_LENGTH as usize == ID_BYTES);
 /// Most bytes of a Publish frame beside its drafts' bytes and their lengths.
 pub(crate) const FRAME_HEAD_BYTES: usize = HEADER_BYTES + 2 * ID_FIELD_BYTES;
-/// How often a draft is sent again that the server refused for reasons of its own.
-const ATTEMPTS_MAX: u8 = 8;
-/// Wait before that, when the server gave no advice; doubled with each attempt.
-const AGAIN: Duration = Duration::from_millis(100);
-/// Longest wait before that, whatever the server says.
-const AGAIN_MAX: Duration = Duration::from_secs(30);
 
 /// Where a draft has become an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,7 +148,7 @@ pub(crate) struct Pending {
     on_behalf_of: Option<UserId>,
     draft: Bytes,
     pub(crate) cost: u32,
-    refusals: u8,
+    attempts: Attempts,
     receipt: oneshot::Sender<Result<Receipt, PublishError>>,
 }
 
@@ -173,7 +168,7 @@ impl Pending {
             on_behalf_of,
             draft: draft.freeze(),
             cost,
-            refusals: 0,
+            attempts: Attempts::default(),
             receipt: sender,
         };
         (
@@ -183,6 +178,11 @@ impl Pending {
                 receipt: receiver,
             },
         )
+    }
+
+    /// The caller has sent it before, and sends it again.
+    pub(crate) const fn sent_before(&mut self) {
+        self.attempts.doubt_caller();
     }
 
     /// Whether both may stand in one Publish.
@@ -210,7 +210,7 @@ impl Pending {
     pub(crate) fn close(self, reason: &CloseReason, retry: Retry) {
         let _ = self.receipt.send(Err(PublishError::Closed {
             reason: reason.clone(),
-            retry,
+            retry: self.attempts.counted(retry),
         }));
     }
 
@@ -229,26 +229,25 @@ impl Pending {
         None
     }
 
-    /// As [`Pending::settle`]. The server's own troubles are waited out here; what the caller did is told to him.
+    /// As [`Pending::settle`]. The server's own troubles are waited out here, and whatever is refused for now that an earlier
+    /// attempt may have appended; what the caller did is told to him.
     fn refuse(mut self, error: ServerError) -> Option<(Self, Duration)> {
-        let passes = error.retry() == Retry::MaybeDuplicate
+        let may_have_happened = error.retry() == Retry::MaybeDuplicate;
+        if may_have_happened {
+            self.attempts.doubt();
+        }
+        let passes = may_have_happened
+            || self.attempts.leaves_open(&error)
             || matches!(
                 error.known(),
                 Some(ErrorCode::ShuttingDown | ErrorCode::TokenExpired)
             );
-        if !passes || self.refusals == ATTEMPTS_MAX {
-            let _ = self.receipt.send(Err(PublishError::Refused(error)));
-            return None;
+        if passes && let Some(wait) = self.attempts.again(&error) {
+            return Some((self, wait));
         }
-        let wait = error
-            .retry_after()
-            .unwrap_or(AGAIN * 2_u32.pow(self.refusals.into()))
-            .min(AGAIN_MAX);
-        if !error.is(ErrorCode::ShuttingDown) {
-            // That passes with the connection, and says nothing about the draft.
-            self.refusals += 1;
-        }
-        Some((self, wait))
+        let error = self.attempts.told(error);
+        let _ = self.receipt.send(Err(PublishError::Refused(error)));
+        None
     }
 }
 
@@ -306,6 +305,7 @@ pub(crate) fn fits(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::attempts::ATTEMPTS_MAX;
     use rialto_protocol::frame;
     use rialto_protocol::ids::RequestId;
 
@@ -374,5 +374,31 @@ mod tests {
                 .refuse(ErrorCode::InternalError.to_proto(0).into())
                 .is_none()
         );
+    }
+
+    #[tokio::test]
+    async fn a_draft_that_may_have_been_appended_is_never_said_not_to_have_been() {
+        let refusal = |code: ErrorCode| ServerError::from(code.to_proto(0));
+        let (draft, publishing) = pending(None, "a", 1);
+        let limited = draft.refuse(refusal(ErrorCode::RateLimited));
+        assert!(limited.is_none(), "nothing was sent before");
+        assert_eq!(publishing.await.unwrap_err().retry(), Retry::Safe);
+
+        let (draft, publishing) = pending(None, "b", 2);
+        let (mut draft, _) = draft.refuse(refusal(ErrorCode::OwnerMoved)).expect("again");
+        for code in [ErrorCode::RateLimited, ErrorCode::Overloaded] {
+            draft = draft.refuse(refusal(code)).expect("again").0;
+        }
+        while let Some((again, _)) = draft.refuse(refusal(ErrorCode::SlowMode)) {
+            draft = again;
+        }
+        let error = publishing.await.unwrap_err();
+        assert!(error.refusal().unwrap().is(ErrorCode::SlowMode));
+        assert_eq!(error.retry(), Retry::MaybeDuplicate);
+
+        let (mut draft, publishing) = pending(None, "c", 3);
+        draft.sent_before();
+        assert!(draft.refuse(refusal(ErrorCode::RateLimited)).is_none());
+        assert_eq!(publishing.await.unwrap_err().retry(), Retry::MaybeDuplicate);
     }
 }

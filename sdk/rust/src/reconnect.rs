@@ -8,6 +8,8 @@ use tokio::time::Instant;
 use crate::client_id;
 use crate::endpoint::{Endpoint, Transport};
 
+/// Longest time for the answers of a connection that is to be left.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(2);
 /// A connection that held this long starts the count of attempts anew.
 const STABLE: Duration = Duration::from_secs(10);
 
@@ -130,9 +132,21 @@ impl Reconnect {
         after
     }
 
-    /// When to leave a connection whose server wants that.
-    pub(crate) fn leave_at(&self) -> Option<Instant> {
-        self.go_away.as_ref().map(|plan| plan.at)
+    /// Whether the server's moment to leave has come: nothing more is asked of it.
+    pub(crate) fn is_leaving(&self, now: Instant) -> bool {
+        self.go_away.as_ref().is_some_and(|plan| plan.at <= now)
+    }
+
+    /// When to look again whether to leave a connection whose server wants that: at its moment, and then when there was time
+    /// enough for what was under way.
+    pub(crate) fn leave_due(&self, now: Instant) -> Option<Instant> {
+        let at = self.go_away.as_ref()?.at;
+        Some(if at <= now { at + LEAVE_PATIENCE } else { at })
+    }
+
+    /// Whether the time for what was under way is over too.
+    pub(crate) fn is_to_leave(&self, now: Instant) -> bool {
+        self.leave_due(now).is_some_and(|at| at <= now)
     }
 
     /// The next attempt: when, where, and its number; none when the policy has had enough.
@@ -263,6 +277,26 @@ mod tests {
         assert!(waits[0].is_zero(), "the first is believed");
         let sum: Duration = waits.iter().sum();
         assert!(sum > Duration::from_secs(10), "{sum:?}");
+    }
+
+    #[test]
+    fn what_is_under_way_has_some_time_after_the_moment_to_leave_and_no_more() {
+        let (mut reconnect, now) = (reconnect("tcp://h:1", None), Instant::now());
+        assert_eq!(reconnect.leave_due(now), None);
+        let push = v1::GoAway {
+            reconnect_after_ms: 1_000,
+            ..v1::GoAway::default()
+        };
+        reconnect.go_away(&push, now);
+        let moment = now + Duration::from_secs(1);
+        assert_eq!(reconnect.leave_due(now), Some(moment));
+        assert!(!reconnect.is_leaving(now));
+        let end = moment + LEAVE_PATIENCE;
+        assert_eq!(reconnect.leave_due(moment), Some(end));
+        assert!(reconnect.is_leaving(moment) && !reconnect.is_to_leave(moment));
+        assert!(reconnect.is_to_leave(end));
+        reconnect.connected(end);
+        assert!(!reconnect.is_leaving(end) && !reconnect.is_to_leave(end));
     }
 
     #[test]

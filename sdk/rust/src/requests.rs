@@ -1,5 +1,7 @@
 //! Requests in flight: a table by request id, and who waits for the answer.
 
+use std::time::Duration;
+
 use rialto_protocol::body::{self, Body};
 use rialto_protocol::frame::{Frame, FrameKind};
 use rialto_protocol::ids::{ConversationId, RequestId};
@@ -8,14 +10,17 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::command::{Command, Request, Subscribe, Unsubscribe, What};
-use crate::error::{CloseReason, RequestError, Retry};
+use crate::error::{CloseReason, RequestError, Retry, ServerError};
 use crate::publish::Batch;
 
-/// Whether a request is sent again by itself after the connection broke.
+/// Whether a request is sent again by itself when it is not known what became of it: after the connection broke.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Resend {
     /// Doing it twice is as good as once.
     Yes,
+    /// So too, but what its caller would ask for in its place is another thing: what may have been done is asked for until the
+    /// server says that it is.
+    UntilDone,
     /// Its caller is told.
     No,
 }
@@ -84,7 +89,10 @@ impl InFlight {
     pub(crate) fn lost(self, commands: &mut Vec<Command>, mut release: impl FnMut(u32)) {
         match self {
             Self::Publish(batch) => commands.extend(batch.into_commands()),
-            Self::Request(order, request) if request.resend == Resend::Yes => {
+            Self::Request(order, mut request) if request.resend != Resend::No => {
+                if request.resend == Resend::UntilDone {
+                    request.attempts.doubt();
+                }
                 commands.push(Command {
                     order,
                     what: What::Request(request),
@@ -119,6 +127,49 @@ impl InFlight {
             self,
             Self::Resubscribe(_) | Self::Renewal(_) | Self::Own | Self::Refresh
         )
+    }
+}
+
+impl Request {
+    /// It was refused. How long to wait before it is asked again by itself, or the error that its caller is told.
+    pub(crate) fn refuse(&mut self, error: ServerError) -> Result<Duration, ServerError> {
+        if self.attempts.leaves_open(&error)
+            && let Some(wait) = self.attempts.again(&error)
+        {
+            return Ok(wait);
+        }
+        Err(self.attempts.told(error))
+    }
+}
+
+/// Requests that the server refused for now, until they are asked again.
+#[derive(Debug, Default)]
+pub(crate) struct Postponed(Vec<(Instant, Command)>);
+
+impl Postponed {
+    pub(crate) fn add(&mut self, order: u64, request: Request, due: Instant) {
+        let what = What::Request(request);
+        self.0.push((due, Command { order, what }));
+    }
+
+    /// When [`Postponed::take_due`] has something.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.0.iter().map(|(due, _)| *due).min()
+    }
+
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Those whose wait is over.
+    pub(crate) fn take_due(&mut self, now: Instant) -> Vec<Command> {
+        let due = self.0.extract_if(.., |(due, _)| *due <= now);
+        due.map(|(_, command)| command).collect()
+    }
+
+    /// All of them.
+    pub(crate) fn take(&mut self) -> impl Iterator<Item = Command> {
+        self.0.drain(..).map(|(_, command)| command)
     }
 }
 

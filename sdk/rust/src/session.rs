@@ -25,7 +25,7 @@ use crate::events::{ConnectionState, Event, EventSender};
 use crate::handshake::{self, Identity, Welcomed};
 use crate::publish::Outbox;
 use crate::reconnect::Reconnect;
-use crate::requests::{InFlight, Table};
+use crate::requests::{InFlight, Postponed, Table};
 use crate::subscriptions::Subscriptions;
 use crate::token::{TokenRenewal, TokenSource};
 use crate::transport::{Connected, Connector};
@@ -51,6 +51,7 @@ pub(crate) struct Session {
     commands: VecDeque<Command>,
     in_flight: Table<InFlight>,
     outbox: Outbox,
+    postponed: Postponed,
     subscriptions: Subscriptions,
     standing: Standing,
     /// Longest time for an answer.
@@ -115,6 +116,7 @@ impl Session {
             commands: VecDeque::new(),
             in_flight: Table::new(),
             outbox: Outbox::default(),
+            postponed: Postponed::default(),
             subscriptions: Subscriptions::default(),
             standing: Standing::new(),
             answer_timeout,
@@ -206,8 +208,12 @@ impl Session {
             // There may be more to do; or nothing at all, and then nothing would end the waiting below.
             return Ok(());
         }
+        let now = Instant::now();
+        if self.reconnect.is_leaving(now) && self.has_finished(link) {
+            return Err(End::Lost(TransportError::Closed));
+        }
         let reading = self.reads();
-        if let Some(due) = self.due()
+        if let Some(due) = self.due(now)
             && due < timer.deadline()
         {
             timer.as_mut().reset(due);
@@ -243,7 +249,7 @@ impl Session {
             () = timer.as_mut() => {
                 let now = Instant::now();
                 self.tick(link, reading, now)?;
-                let due = [self.due(), link.keep_alive.due(), Some(link.answers_due)];
+                let due = [self.due(now), link.keep_alive.due(), Some(link.answers_due)];
                 let due = due.into_iter().flatten().min();
                 timer.as_mut().reset(due.unwrap_or(now + FAR));
             }
@@ -257,13 +263,14 @@ impl Session {
     }
 
     /// When something is to be done, the clockwork of the connection aside.
-    fn due(&self) -> Option<Instant> {
+    fn due(&self, now: Instant) -> Option<Instant> {
         [
             self.outbox.due(),
+            self.postponed.due(),
             self.subscriptions.deadline(),
             self.tokens.due(),
             self.standing.due(),
-            self.reconnect.leave_at(),
+            self.reconnect.leave_due(now),
             self.shared.close_at(),
         ]
         .into_iter()
@@ -278,7 +285,7 @@ impl Session {
         if link.answers_due <= now {
             self.look_after_answers(link, now)?;
         }
-        if self.reconnect.leave_at().is_some_and(|at| at <= now) {
+        if self.reconnect.is_to_leave(now) {
             return Err(End::Lost(TransportError::Closed));
         }
         self.tokens.tick(now);
@@ -286,6 +293,8 @@ impl Session {
             let delayed = self.outbox.take_due(now);
             self.give_back(delayed);
         }
+        let postponed = self.postponed.take_due(now);
+        self.give_back(postponed);
         if !reading {
             // The silence is our own.
             link.heard();
@@ -325,6 +334,7 @@ impl Session {
         let now = Instant::now();
         self.reconnect.disconnected(now);
         let mut commands = self.outbox.take();
+        commands.extend(self.postponed.take());
         for in_flight in self.in_flight.drain() {
             if let InFlight::Subscribe(_, subscribe, generations) = &in_flight {
                 for ((conversation, _), generation) in subscribe.items.iter().zip(generations) {
@@ -410,9 +420,14 @@ impl Session {
     fn is_done(&self, link: &Link) -> bool {
         self.shared.is_closing_idle()
             && self.commands.is_empty()
-            && !self.in_flight.any(InFlight::is_awaited)
             && self.outbox.is_empty()
-            && link.connected.writer.is_idle()
+            && self.postponed.is_empty()
+            && self.has_finished(link)
+    }
+
+    /// Whether nothing is under way on the connection that somebody waits for.
+    fn has_finished(&self, link: &Link) -> bool {
+        !self.in_flight.any(InFlight::is_awaited) && link.connected.writer.is_idle()
     }
 
     /// Ends everything that is still waited for; once.

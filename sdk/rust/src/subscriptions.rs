@@ -310,7 +310,7 @@ impl Subscriptions {
             if subscription.hold.is_empty() {
                 return;
             }
-        } else {
+        } else if self.streams {
             self.held_bytes += match HOLD_BYTES_MAX.checked_sub(self.held_bytes + run.bytes) {
                 Some(_) => subscription.hold.insert(run),
                 None => {
@@ -325,16 +325,23 @@ impl Subscriptions {
 
     /// The caller has no room for the next events, and what is behind them may not wait. They are asked for again from the
     /// cursor, when he has; until then the server need not send more.
+    ///
+    /// Ahead of an answer they are, on one stream, of the subscription before, and come again behind it. On several they may be
+    /// what follows the answer, and would not.
     fn starve(&mut self, conversation: ConversationId) {
         let Some(subscription) = self.by_id.get_mut(&conversation) else {
             return;
         };
-        // Any other is asked for from the cursor in any case.
-        if subscription.phase == Phase::Following {
-            subscription.phase = Phase::Starved;
-            self.held_bytes -= std::mem::take(&mut subscription.hold).bytes();
-            self.starved.push(conversation);
-            self.leaving.push(conversation);
+        match subscription.phase {
+            Phase::Following => {
+                subscription.phase = Phase::Starved;
+                self.held_bytes -= std::mem::take(&mut subscription.hold).bytes();
+                self.starved.push(conversation);
+                self.leaving.push(conversation);
+            }
+            Phase::Asked => subscription.overflowed |= self.streams,
+            // Asked for from the cursor in any case.
+            Phase::Waiting | Phase::Starved => {}
         }
     }
 
@@ -361,7 +368,8 @@ impl Subscriptions {
         }
     }
 
-    /// Events are there beyond the next one: on one stream alone that is an error, on several it may pass.
+    /// Events are there beyond the next one: on several streams that may pass. On one alone it is an error, unless they are of the
+    /// subscription before the one that is asked for.
     fn gap(&mut self, conversation: ConversationId, now: Instant) {
         let Some(subscription) = self.by_id.get_mut(&conversation) else {
             return;

@@ -95,8 +95,9 @@ pub struct Created {
 }
 
 impl Client {
-    /// Opens a conversation; that it is there already is no error. Sent again by itself after a reconnect. Who may have to ask
-    /// for it again himself, after [`crate::Retry::MaybeDuplicate`], names its id beforehand ([`Create::id`] with
+    /// Opens a conversation; that it is there already is no error. Sent again by itself after a reconnect, and then, should the
+    /// server refuse it for now, 8 times more, which takes about 25 s or as long as the server says. Who may have to ask for it
+    /// again himself, after [`crate::Retry::MaybeDuplicate`], names its id beforehand ([`Create::id`] with
     /// [`ConversationId::v7`]): without that each call makes a fresh id, and so another conversation.
     ///
     /// Cancelled, it may be done all the same.
@@ -139,7 +140,7 @@ impl Client {
                 FrameKind::Create,
                 &body,
                 FrameKind::CreatedConversation,
-                Resend::Yes,
+                Resend::UntilDone,
             )
             .await?;
         Ok(Created {

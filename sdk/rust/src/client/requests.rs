@@ -7,6 +7,7 @@ use rialto_protocol::ids::{ConversationId, Seq, UserId};
 use rialto_protocol::{limits, v1};
 
 use super::Client;
+use crate::attempts::Attempts;
 use crate::command::{Request, Subscribe, Unsubscribe, What};
 use crate::error::{CloseReason, RequestError, Retry};
 use crate::events::ConnectionState;
@@ -366,6 +367,7 @@ impl Client {
             kind,
             body,
             resend,
+            attempts: Attempts::default(),
             cost,
             answer,
         }))?;

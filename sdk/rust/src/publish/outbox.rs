@@ -31,19 +31,22 @@ impl Batch {
         self.open == 0
     }
 
-    /// What is not acknowledged, as commands to be given once more.
+    /// What is not acknowledged, as commands to be given once more; it may have been appended.
     pub(crate) fn into_commands(self) -> impl Iterator<Item = Command> {
         self.drafts
             .into_iter()
             .flatten()
-            .map(|(order, pending)| Command {
-                order,
-                what: What::Publish(pending),
+            .map(|(order, mut pending)| {
+                pending.attempts.doubt();
+                Command {
+                    order,
+                    what: What::Publish(pending),
+                }
             })
     }
 }
 
-/// Drafts that the server refused for reasons of its own, until they are sent again.
+/// Drafts that the server refused for now, until they are sent again.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     delayed: Vec<Command>,
@@ -167,8 +170,9 @@ mod tests {
     use rialto_protocol::ids::ClientId;
     use rialto_protocol::limits::FRAME_BYTES_MAX_DEFAULT;
 
-    use super::super::{AGAIN, Publishing, encode_draft};
+    use super::super::{Publishing, encode_draft};
     use super::*;
+    use crate::attempts::AGAIN;
     use crate::content::Content;
     use crate::error::{CloseReason, PublishError, Retry};
 

@@ -7,7 +7,7 @@ use rialto_protocol::v1;
 use tokio::time::Instant;
 
 use super::{End, Link, Session};
-use crate::command::Subscribe;
+use crate::command::{Request, Subscribe};
 use crate::error::{RequestError, Retry, ServerError, TransportError};
 use crate::events::Event;
 use crate::requests::{InFlight, refusal};
@@ -132,13 +132,7 @@ impl Session {
                     return Err(unexpected(&frame));
                 }
             },
-            InFlight::Request(_, request) => {
-                self.shared.release(request.cost);
-                let answer = self.judge(frame, now);
-                let taken = answer.is_ok().then_some(&request.body);
-                self.standing.answered(request.kind, taken);
-                request.answer.send(answer);
-            }
+            InFlight::Request(order, request) => self.answer_request(order, request, frame, now),
             InFlight::Unsubscribe(_, unsubscribe) => {
                 self.shared.release(unsubscribe.cost);
                 unsubscribe.answer.send(self.judge(frame, now));
@@ -169,6 +163,20 @@ impl Session {
             InFlight::Own => {}
         }
         Ok(())
+    }
+
+    fn answer_request(&mut self, order: u64, mut request: Request, frame: Frame, now: Instant) {
+        let answer = match self.judge(frame, now) {
+            Err(RequestError::Refused(error)) => match request.refuse(error) {
+                Ok(wait) => return self.postponed.add(order, request, now + wait),
+                Err(error) => Err(RequestError::Refused(error)),
+            },
+            answer => answer,
+        };
+        self.shared.release(request.cost);
+        let taken = answer.is_ok().then_some(&request.body);
+        self.standing.answered(request.kind, order, taken);
+        request.answer.send(answer);
     }
 
     fn answer_subscribe(

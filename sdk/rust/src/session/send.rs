@@ -13,10 +13,12 @@ use crate::requests::InFlight;
 use crate::wire;
 
 impl Session {
-    /// Makes frames of what was asked for, until enough wait to be written.
+    /// Makes frames of what was asked for, until enough wait to be written. On a connection that is being left nothing more is
+    /// begun: the next one gets it.
     pub(super) fn fill(&mut self, link: &mut Link) {
-        self.make_good(link);
-        while link.connected.writer.out.len() < OUT_BYTES_MAX {
+        let now = Instant::now();
+        self.make_good(link, now);
+        while link.connected.writer.out.len() < OUT_BYTES_MAX && !self.reconnect.is_leaving(now) {
             let Some(command) = self.next_command() else {
                 break;
             };
@@ -117,8 +119,7 @@ impl Session {
     }
 
     /// Asks for what nobody but the session itself asks for: what was promised to the caller and is not as promised.
-    fn make_good(&mut self, link: &mut Link) {
-        let now = Instant::now();
+    fn make_good(&mut self, link: &mut Link, now: Instant) {
         while let Some(starved) = self.subscriptions.take_leaving() {
             let conversations = starved.iter().map(ConversationId::to_proto).collect();
             let body = wire::encode(&v1::Unsubscribe { conversations });

@@ -17,6 +17,8 @@ pub(super) struct Standing([Wish; 2]);
 struct Wish {
     kind: FrameKind,
     body: Option<Bytes>,
+    /// The place of that among the commands of the caller: answers may come in another order.
+    order: u64,
     /// To be told then.
     due: Option<Instant>,
     /// Requests of the caller's that are not answered: what they ask for holds, if any is taken.
@@ -30,6 +32,7 @@ impl Standing {
         Self([FrameKind::Watch, FrameKind::SetPresence].map(|kind| Wish {
             kind,
             body: None,
+            order: 0,
             due: None,
             asked: 0,
             missed: false,
@@ -47,12 +50,16 @@ impl Standing {
         }
     }
 
-    /// The server has answered that, and taken `body`. What it refused changed nothing.
-    pub(super) fn answered(&mut self, kind: FrameKind, body: Option<&Bytes>) {
+    /// The server has answered that, and taken `body`. What it refused changed nothing, and what was asked for before the one
+    /// that holds does not hold any more.
+    pub(super) fn answered(&mut self, kind: FrameKind, order: u64, body: Option<&Bytes>) {
         if let Some(wish) = self.of(kind) {
             wish.asked = wish.asked.saturating_sub(1);
-            if let Some(body) = body {
+            if let Some(body) = body
+                && order > wish.order
+            {
                 wish.body = Some(body.clone());
+                wish.order = order;
                 wish.due = None;
             }
         }
@@ -110,5 +117,33 @@ impl Wish {
     /// When it is to be told: not while the caller asks for another one, which would be undone by that.
     fn due(&self) -> Option<Instant> {
         self.due.filter(|_| self.body.is_some() && self.asked == 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WATCH: FrameKind = FrameKind::Watch;
+
+    #[test]
+    fn the_last_one_that_was_asked_for_holds_in_whatever_order_the_answers_come() {
+        let (mut standing, now) = (Standing::new(), Instant::now());
+        let bodies = [b"first", b"other"].map(|body| Bytes::from_static(body));
+        for _ in &bodies {
+            standing.asked(WATCH);
+        }
+        standing.answered(WATCH, 8, Some(&bodies[1]));
+        standing.answered(WATCH, 3, Some(&bodies[0]));
+        assert_eq!(standing.due(), None, "the server took them in their order");
+        standing.connected(now);
+        assert_eq!(standing.take_due(now), Some((WATCH, bodies[1].clone())));
+
+        // One that is given once more on the next connection comes after that: the last one is told anew.
+        standing.connected(now);
+        standing.asked(WATCH);
+        assert_eq!(standing.take_due(now), None);
+        standing.answered(WATCH, 3, Some(&bodies[0]));
+        assert_eq!(standing.take_due(now), Some((WATCH, bodies[1].clone())));
     }
 }

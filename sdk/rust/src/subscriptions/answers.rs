@@ -67,7 +67,7 @@ impl Subscriptions {
                     self.held_bytes -= run.bytes;
                     self.accept(conversation, run, sink, now);
                 }
-                self.look_after(conversation, now);
+                self.look_after(conversation, sink, now);
             }
             _ if by_caller => match &outcome.status {
                 SubscribeStatus::Denied(error) if error.retry() != Retry::Never => {
@@ -94,11 +94,13 @@ impl Subscriptions {
     }
 
     /// What was lost or is still held back when a subscription begins may leave a gap that no later event shows.
-    fn look_after(&mut self, conversation: ConversationId, now: Instant) {
+    fn look_after(&mut self, conversation: ConversationId, sink: &EventSender, now: Instant) {
         let Some(subscription) = self.by_id.get_mut(&conversation) else {
             return;
         };
-        if subscription.overflowed {
+        if subscription.overflowed && !sink.has_room() {
+            self.starve(conversation);
+        } else if subscription.overflowed {
             self.again(conversation, None, now);
         } else if !subscription.hold.is_empty() {
             subscription.gap_since = Some(now);

@@ -1,5 +1,7 @@
 //! What a caller sees of events that arrive in any order, on any stream, or not at all.
 
+mod room;
+
 use std::sync::Arc;
 
 use rialto_protocol::error::ErrorCode;

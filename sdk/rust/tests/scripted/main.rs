@@ -5,6 +5,7 @@
 
 mod buffer;
 mod following;
+mod moving;
 mod publishing;
 mod server;
 mod session;

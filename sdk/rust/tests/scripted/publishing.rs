@@ -400,6 +400,44 @@ async fn what_the_server_could_not_do_is_sent_again_under_the_same_id() {
 }
 
 #[tokio::test]
+async fn what_was_sent_before_without_an_answer_and_is_refused_for_now_is_sent_again_under_the_same_id()
+ {
+    let server = Server::start().await;
+    let (client, _events, mut peer) = server.client().await;
+    let contents: Vec<_> = (0..3).map(|n| Content::text(n.to_string())).collect();
+    let mut open = Vec::new();
+    let queued = client.publish_batch(ROOM, &contents, &mut open);
+    queued.await.unwrap();
+    let first = peer.drafts(3).await;
+    // All of them stand in the log, and the client is not told.
+    drop(peer);
+    let mut peer = server.welcome().await;
+    let second = peer.drafts(3).await;
+    let again = |sent: &Sent, seq| v1::Receipt {
+        duplicate: true,
+        ..sent.receipt(seq)
+    };
+    peer.receipts(vec![
+        again(&second[0], 1),
+        second[1].refusal(ErrorCode::RateLimited, 1),
+        second[2].refusal(ErrorCode::Overloaded, 1),
+    ])
+    .await;
+    let third = peer.drafts(2).await;
+    assert_eq!(client_ids(&third), client_ids(&first[1..]));
+    // Refused as a whole it is the same.
+    peer.refuse(third[0].id, ErrorCode::RateLimited).await;
+    let fourth = peer.drafts(2).await;
+    assert_eq!(client_ids(&fourth), client_ids(&first[1..]));
+    peer.receipts(vec![again(&fourth[0], 2), again(&fourth[1], 3)])
+        .await;
+    for (publishing, seq) in open.into_iter().zip(1..) {
+        let receipt = publishing.await.unwrap();
+        assert_eq!((receipt.seq, receipt.duplicate), (Seq(seq), true));
+    }
+}
+
+#[tokio::test]
 async fn later_drafts_of_the_conversation_wait_for_one_that_is_sent_again() {
     let server = Server::start().await;
     let (client, _events, mut peer) = server.client().await;
@@ -443,6 +481,13 @@ async fn a_draft_can_be_sent_again_by_hand_under_its_id() {
     assert_eq!(sent[0].draft, sent[1].draft);
     assert_eq!(sent[0].on_behalf_of, sent[1].on_behalf_of);
     assert_eq!(sent[0].on_behalf_of, bob.to_proto());
+    // That this attempt did nothing says nothing about the one before.
+    peer.receipts(vec![sent[1].refusal(ErrorCode::RateLimited, 1)])
+        .await;
+    assert_eq!(again.await.unwrap_err().retry(), Retry::MaybeDuplicate);
+    client.close_within(Duration::ZERO).await;
+    let late = client.publish_again_as(bob, id, ROOM, "b").await;
+    assert_eq!(late.unwrap_err().retry(), Retry::MaybeDuplicate);
 }
 
 #[tokio::test]

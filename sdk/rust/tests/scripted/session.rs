@@ -14,8 +14,7 @@ use rialto_sdk::{
 };
 
 use crate::server::{
-    DEVICE, PATIENCE, ROOM, Server, Tokens, builder, deliver, presences, reconnecting, user,
-    welcome,
+    DEVICE, PATIENCE, ROOM, Server, Tokens, builder, presences, reconnecting, user, welcome,
 };
 
 /// What the client told at its very end.
@@ -25,16 +24,6 @@ async fn last(events: &mut Events) -> Option<Event> {
         last = Some(event);
     }
     last
-}
-
-async fn next_go_away(events: &mut Events) -> v1::GoAwayReason {
-    loop {
-        match events.next().await.expect("an event") {
-            Event::GoAway { reason, .. } => return reason,
-            Event::Connection(_) => {}
-            other => panic!("{other:?}"),
-        }
-    }
 }
 
 #[tokio::test]
@@ -284,79 +273,6 @@ async fn why_there_is_no_client_is_typed() {
 }
 
 #[tokio::test]
-async fn the_next_endpoint_is_tried_when_one_cannot_be_reached() {
-    // Has the port, so that nobody else gets it, and does not listen.
-    let nobody = tokio::net::TcpSocket::new_v4().unwrap();
-    nobody.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    let gone = format!("tcp://{}", nobody.local_addr().unwrap());
-    let server = Server::start().await;
-    let endpoints = builder().endpoint(&gone).endpoint(server.endpoint());
-    let (client, _events, _peer) = server.client_with(|_| endpoints).await;
-    let state = client.state().borrow().clone();
-    assert!(
-        matches!(state, ConnectionState::Connected { endpoint, .. } if endpoint.to_string() == server.endpoint())
-    );
-
-    let error = builder()
-        .endpoint(&gone)
-        .endpoint(&gone)
-        .connect()
-        .await
-        .unwrap_err();
-    let ConnectError::Unreachable(failures) = &error else {
-        panic!("{error}")
-    };
-    assert_eq!((failures.len(), error.retry()), (2, Retry::Safe));
-}
-
-#[tokio::test]
-async fn go_away_leads_to_the_named_endpoint_with_everything_that_is_open() {
-    let (server, other) = (Server::start().await, Server::start().await);
-    let (client, mut events, mut peer) = server.client().await;
-    let _ = tokio::join!(
-        client.subscribe(vec![(ROOM, Start::Beginning)]),
-        peer.subscribed(7, 1)
-    );
-    peer.send_bytes(&deliver(7, 1..=1)).await;
-    let open = client.publish(ROOM, "open").await.unwrap();
-    let sent = peer.drafts(1).await;
-    let push = v1::GoAway {
-        reason: v1::GoAwayReason::Shutdown.into(),
-        reconnect_after_ms: 1,
-        reconnect_window_ms: 1,
-        endpoints: vec![other.endpoint()],
-    };
-    peer.push(FrameKind::GoAway, &push).await;
-    let mut moved = other.welcome().await;
-    assert!(peer.next().await.is_none(), "the old connection is left");
-    assert_eq!(
-        moved.subscribed(7, 1).await[0].cursor,
-        Some(v1::Cursor { epoch: 1, seq: 1 })
-    );
-    let again = moved.drafts(1).await;
-    assert_eq!(again[0].draft, sent[0].draft);
-    moved.acknowledge(&again[0], 2).await;
-    assert_eq!(open.await.unwrap().seq, Seq(2));
-    assert!(matches!(
-        events.next().await,
-        Some(Event::Connection(ConnectionState::Connected { .. }))
-    ));
-    assert!(matches!(events.next().await, Some(Event::Delivered { .. })));
-    assert_eq!(next_go_away(&mut events).await, v1::GoAwayReason::Shutdown);
-    assert!(matches!(
-        events.next().await,
-        Some(Event::Connection(ConnectionState::Reconnecting {
-            attempt: 1,
-            ..
-        }))
-    ));
-    assert!(matches!(
-        events.next().await,
-        Some(Event::Connection(ConnectionState::Connected { .. }))
-    ));
-}
-
-#[tokio::test]
 async fn a_server_that_says_nothing_is_pinged_and_then_left() {
     let server = Server::start().await;
     let connecting = tokio::spawn(builder().endpoint(server.endpoint()).connect());
@@ -590,6 +506,48 @@ async fn requests_are_asked_again_unless_that_could_undo_something() {
 }
 
 #[tokio::test]
+async fn a_conversation_that_may_have_been_opened_is_asked_for_under_its_id_until_it_is_there() {
+    let server = Server::start().await;
+    let (client, _events, mut peer) = server.client().await;
+    let create = tokio::spawn({
+        let client = client.clone();
+        async move { client.create(Create::group("den")).await }
+    });
+    let (_, first) = peer.expect::<v1::Create>(FrameKind::Create).await;
+    drop(peer);
+    let mut peer = server.welcome().await;
+    // Who closes the client waits for it too.
+    assert!(client.close_within(PATIENCE).now_or_never().is_none());
+    for code in [ErrorCode::RateLimited, ErrorCode::Overloaded] {
+        let (id, again) = peer.expect::<v1::Create>(FrameKind::Create).await;
+        assert_eq!(again, first);
+        peer.send_bytes(&frame::error(id, code, 1)).await;
+    }
+    let (id, again) = peer.expect::<v1::Create>(FrameKind::Create).await;
+    assert_eq!(again, first);
+    let created = v1::CreatedConversation {
+        conversation: first.conversation.clone(),
+        head: None,
+        existed: true,
+    };
+    peer.send(FrameKind::CreatedConversation, id, &created)
+        .await;
+    assert!(create.await.unwrap().unwrap().existed);
+    assert!(peer.next().await.is_none());
+}
+
+#[tokio::test]
+async fn a_conversation_that_was_not_asked_for_before_is_refused_at_once() {
+    let server = Server::start().await;
+    let (client, _events, mut peer) = server.client().await;
+    let (refused, ()) = tokio::join!(client.create(Create::group("den")), async {
+        let (id, _) = peer.expect::<v1::Create>(FrameKind::Create).await;
+        peer.refuse(id, ErrorCode::RateLimited).await;
+    });
+    assert_eq!(refused.unwrap_err().retry(), Retry::Safe);
+}
+
+#[tokio::test]
 async fn an_answer_of_another_kind_is_an_error_of_that_request_alone() {
     let server = Server::start().await;
     let (client, _events, mut peer) = server.client().await;
@@ -745,6 +703,31 @@ async fn what_the_server_refused_to_watch_is_not_watched_after_a_reconnect() {
     let mut peer = server.welcome().await;
     let (_, watch) = peer.expect::<v1::Watch>(FrameKind::Watch).await;
     assert_eq!(watch.users, [bob.to_proto()]);
+}
+
+#[tokio::test]
+async fn of_two_lists_that_were_under_way_the_later_one_is_watched_after_a_reconnect() {
+    let server = Server::start().await;
+    let (client, _events, mut peer) = server.client().await;
+    let mut asked = Vec::new();
+    for name in ["bob", "zoe"] {
+        let (client, watched) = (client.clone(), [UserId::from_name(name)]);
+        let watching = tokio::spawn(async move { client.watch(&watched).await });
+        let (id, watch) = peer.expect::<v1::Watch>(FrameKind::Watch).await;
+        asked.push((watching, id, watch));
+    }
+    // The homes of those in the second list were faster.
+    let later = asked[1].2.clone();
+    for (watching, id, watch) in asked.into_iter().rev() {
+        let user = UserId::from_slice(&watch.users[0]).unwrap();
+        let offline = presences(user, v1::PresenceState::Offline);
+        peer.send(FrameKind::Presences, id, &offline).await;
+        watching.await.unwrap().unwrap();
+    }
+    drop(peer);
+    let mut peer = server.welcome().await;
+    let (_, watch) = peer.expect::<v1::Watch>(FrameKind::Watch).await;
+    assert_eq!(watch, later);
 }
 
 #[tokio::test]
