@@ -56,6 +56,9 @@ pub struct CoreConfig {
 }
 
 impl CoreConfig {
+    /// [`CoreConfig::shard_bytes_max`] unless configured otherwise.
+    pub(crate) const SHARD_BYTES_MAX_DEFAULT: usize = 512 << 20;
+
     /// How the hash maps hash: the same for the same seed.
     #[must_use]
     pub fn hasher(&self) -> ahash::RandomState {
@@ -77,7 +80,7 @@ impl Default for CoreConfig {
             body_bytes_max: limits::BODY_BYTES_MAX_DEFAULT,
             in_flight_bytes_max: 1 << 20,
             queue_bytes_max: 1 << 20,
-            shard_bytes_max: 512 << 20,
+            shard_bytes_max: Self::SHARD_BYTES_MAX_DEFAULT,
             catch_up_bytes_max: 256 << 10,
             subscriptions_max: 10_000,
             publish_per_s: 10,

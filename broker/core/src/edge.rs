@@ -2,18 +2,21 @@
 //!
 //! A frame's way in: `requests` (whose turn, which kind) → `check` (form) → a message to the conversation's owner. The
 //! way out: an owner's answer → `publish`, `subscribe` or a plain answer → the connection's queue. What an owner tells
-//! all its readers goes by `deliver`; who falls behind there reads on by `catch_up`.
+//! all its readers goes by `deliver`; who falls behind there reads on by `catch_up`, and who may read no more ends by
+//! `parting`. What sessions that are gone have left is taken apart by `estates`.
 
 mod catch_up;
 mod check;
 mod conns;
 mod deliver;
 mod drain;
+mod estates;
 mod handshake;
 mod home;
 mod life;
 mod orphans;
 mod pages;
+mod parting;
 mod presence;
 mod publish;
 mod rate;
@@ -47,6 +50,7 @@ use crate::{
 };
 use conns::Conns;
 use drain::Leaving;
+use estates::Estates;
 use home::Home;
 use life::Toil;
 use presence::Presence;
@@ -55,6 +59,7 @@ use session::State;
 use subscription::Sub;
 use timers::Timers;
 use topic::Topics;
+use unread::Unread;
 
 /// Connections and what they follow.
 #[derive(Debug)]
@@ -65,6 +70,8 @@ pub struct Edge {
     conns: Conns,
     topics: Topics,
     subs: Slab<Sub>,
+    /// What sessions that are gone have left of them, and of watches.
+    estates: Estates,
     timers: Timers,
     /// Of requests other than messages: what keeps a session, by session, and the others, by user.
     request_rate: Rate,
@@ -85,8 +92,8 @@ pub struct Edge {
     toil: Toil,
     /// Connections that are not read for a while, and until when, monotonic microseconds; rising.
     resting: VecDeque<(u64, ConnId)>,
-    /// When it is looked next who does not read; `None`: so little is held that it does not matter.
-    look_us: Option<u64>,
+    /// Who does not read.
+    unread: Unread,
     /// When a crowd may be passed the next signal, monotonic microseconds.
     crowd_signal_us: u64,
     /// Sessions that are open.
@@ -106,6 +113,7 @@ impl Edge {
             conns: Conns::new(&config),
             topics: Topics::new(config.hasher()),
             subs: Slab::new(),
+            estates: Estates::default(),
             timers: Timers::default(),
             request_rate,
             request_rates: UserRates::new(request_rate, config.hasher()),
@@ -121,7 +129,7 @@ impl Edge {
             batches: (0..topology.shards).map(|_| None).collect(),
             toil: Toil::default(),
             resting: VecDeque::new(),
-            look_us: None,
+            unread: Unread::default(),
             crowd_signal_us: 0,
             open: 0,
             draining: false,
@@ -232,15 +240,15 @@ impl Edge {
         self.home.loaded(ticket, answer, fx);
     }
 
-    /// Closes what has been silent, or without a valid token, for too long; sends away whose turn it is.
+    /// Closes what has been silent, or without a valid token, for too long; sends away whose turn it is; takes apart what is left
+    /// of those who are gone.
     pub fn handle_tick(&mut self, now: Now, fx: &mut Effects) {
-        while let Some((at_us, conn)) = self.timers.pop_due(now.mono_us) {
-            self.timed(now, at_us, conn, fx);
-        }
+        self.end_overdue(now, fx);
         self.end_rests(now, fx);
         self.tell_watchers(now, fx);
         self.close_unread(now, fx);
         self.send_away(now, fx);
+        self.take_apart(now, fx);
     }
 
     /// Sends the receipts gathered since the last time.
@@ -260,7 +268,8 @@ impl Edge {
             .chain(self.next_leave_us())
             .chain(rests)
             .chain(telling)
-            .chain(self.look_us)
+            .chain(self.unread.due_us())
+            .chain(self.estates.due_us())
             .min()
     }
 
@@ -289,7 +298,7 @@ impl Edge {
     /// Fills in what there is now.
     pub fn gauges(&self, counters: &mut Counters) {
         counters.sessions = self.open;
-        counters.subscriptions = self.subs.len() as u64;
+        counters.subscriptions = (self.subs.len() - self.estates.subs()) as u64;
     }
 
     /// Tells a user's presence home what the sessions here add up to now.

@@ -18,6 +18,11 @@ const RECEIPT_LISTS_MAX: usize = 4;
 /// Receipts that one of them may have room for: those of a large group of the journal.
 const RECEIPTS_MAX: usize = 4_096;
 
+/// Outputs and messages that room is kept for, however few there are.
+const ROOM_MIN: usize = 4_096;
+/// So many times what was used last is kept at most.
+const ROOM_KEPT: usize = 8;
+
 /// What the halves of a shard write to while they handle an input.
 #[derive(Debug, Default)]
 pub struct Effects {
@@ -34,6 +39,18 @@ pub struct Effects {
 }
 
 impl Effects {
+    /// Moves the outputs out, in order. What room a moment took in which there was very much to do is given back.
+    pub fn take_outputs(&mut self, into: &mut Vec<Output>) {
+        let room = ROOM_MIN.max(self.outputs.len() * ROOM_KEPT);
+        into.append(&mut self.outputs);
+        if self.outputs.capacity() > room {
+            self.outputs.shrink_to(room);
+        }
+        if self.messages.is_empty() && self.messages.capacity() > room {
+            self.messages.shrink_to(room);
+        }
+    }
+
     /// Sends a message to a shard, be it this one.
     pub fn send(&mut self, shard: ShardId, message: Message) {
         self.messages.push_back((shard, message));
@@ -65,5 +82,31 @@ impl Effects {
     /// An emptied batch, if one is there.
     pub fn spare_batch(&mut self) -> Option<PlainBatch> {
         self.batches.pop()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::ConnId;
+
+    #[test]
+    fn room_that_a_busy_moment_took_is_given_back() {
+        let output = |index| {
+            let generation = 1;
+            Output::Close {
+                conn: ConnId { index, generation },
+            }
+        };
+        let mut fx = Effects::default();
+        let mut taken = Vec::new();
+        fx.outputs.extend((0..100_000).map(output));
+        fx.take_outputs(&mut taken);
+        assert!(taken.len() == 100_000 && fx.outputs.capacity() >= 100_000);
+        fx.outputs.extend((0..10).map(output));
+        fx.take_outputs(&mut taken);
+        assert_eq!(taken.len(), 100_010);
+        let room = fx.outputs.capacity();
+        assert!((ROOM_MIN..2 * ROOM_MIN).contains(&room), "{room}");
     }
 }

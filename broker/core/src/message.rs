@@ -378,8 +378,8 @@ pub enum ToEdge {
         last: Seq,
         /// A whole `Deliver` frame with all of them.
         frame: Bytes,
-        /// Readers who may have these and not what follows: their subscriptions end.
-        ended: SmallVec<[(UserId, ErrorCode); 1]>,
+        /// Readers who may have these up to the one that is named, and not what follows it: their subscriptions end.
+        ended: SmallVec<[(UserId, Seq, ErrorCode); 1]>,
     },
     /// A signal in a conversation.
     Signalled {

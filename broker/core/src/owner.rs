@@ -24,6 +24,7 @@ mod parked;
 mod plain;
 mod profile;
 mod read;
+mod retries;
 mod rules;
 mod subscribe;
 mod work;
@@ -107,7 +108,7 @@ impl Owner {
                             self.desk.deliver(conversation, &entry, touched, fx);
                         }
                     }
-                    self.desk.pass_on(lane, &entry, fx);
+                    self.desk.pass_on(now, lane, &mut entry, fx);
                     self.desk.lanes.take_back(entry);
                 }
                 self.release(now, lane, fx);
@@ -175,7 +176,7 @@ impl Owner {
         self.desk.drops += 1;
     }
 
-    /// Time passed: outboxes are retried.
+    /// Time passed: outboxes go on, and are retried.
     pub fn handle_tick(&mut self, now: Now, fx: &mut Effects) {
         self.desk.retry_outboxes(now, fx);
     }

@@ -115,7 +115,7 @@ impl Shard {
 
     /// What is to be done, in order; the vector is emptied.
     pub fn take_outputs(&mut self, into: &mut Vec<Output>) {
-        into.append(&mut self.effects.outputs);
+        self.effects.take_outputs(into);
     }
 
     /// When [`Input::Tick`] is due, monotonic microseconds; `None`: never.

@@ -165,7 +165,8 @@ impl Edge {
 
 /// The seq after these events, if they are what was asked for: consecutive, from `from` on.
 ///
-/// When the oldest of them have been dropped meanwhile, the reader has to begin anew, knowing of it.
+/// When the oldest of them have been dropped meanwhile, the reader has to subscribe anew, and is told then from where he
+/// follows on. What he has is of this log all the same.
 fn judge(from: Seq, events: &[Bytes]) -> Result<Seq, ErrorCode> {
     let (Some(first), Some(last)) = (events.first(), events.last()) else {
         return Err(ErrorCode::StorageUnavailable);
@@ -177,7 +178,7 @@ fn judge(from: Seq, events: &[Bytes]) -> Result<Seq, ErrorCode> {
     };
     let (first, last) = (seq_of(first)?, seq_of(last)?);
     if first > from {
-        Err(ErrorCode::CursorDiverged)
+        Err(ErrorCode::StorageUnavailable)
     } else if first != from || last.0 - first.0 + 1 != events.len() as u64 {
         Err(ErrorCode::InternalError)
     } else {

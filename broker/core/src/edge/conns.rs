@@ -54,6 +54,12 @@ struct Slot {
     queued_bytes: usize,
 }
 
+impl Slot {
+    fn is_there(&self) -> bool {
+        !self.closing && self.session.is_some()
+    }
+}
+
 /// All connections of the shard.
 #[derive(Debug)]
 pub(super) struct Conns {
@@ -176,6 +182,11 @@ impl Conns {
         if let Some(slot) = self.slot_mut(conn) {
             slot.closing = true;
         }
+    }
+
+    /// Whether something can be sent to it: it is neither closing nor gone.
+    pub(super) fn is_there(&self, conn: ConnId) -> bool {
+        self.slot(conn).is_some_and(Slot::is_there)
     }
 
     pub(super) fn may_read(&self, conn: ConnId) -> bool {
@@ -373,16 +384,14 @@ impl Conns {
     /// Queues a frame that may not be lost.
     pub(super) fn send(&mut self, conn: ConnId, frame: Bytes, via: Via, fx: &mut Effects) {
         let share = self.queue_share();
-        let Some(slot) =
-            find(&mut self.slots, conn).filter(|slot| !slot.closing && slot.session.is_some())
-        else {
+        let Some(slot) = find(&mut self.slots, conn).filter(|slot| slot.is_there()) else {
             return;
         };
         self.held.bytes += frame.len();
         push(slot, conn, frame, via, share, fx);
     }
 
-    /// Queues a frame unless the queue is over its limit; says whether it did.
+    /// Queues a frame unless the queue is over its limit, or the connection is gone; says whether it did.
     pub(super) fn offer(
         &mut self,
         conn: ConnId,
@@ -391,7 +400,7 @@ impl Conns {
         fx: &mut Effects,
     ) -> bool {
         let (share, each_max) = (self.queue_share(), self.queue_bytes_max);
-        let Some(slot) = find(&mut self.slots, conn).filter(|slot| !slot.closing) else {
+        let Some(slot) = find(&mut self.slots, conn).filter(|slot| slot.is_there()) else {
             return false;
         };
         if slot.queued_bytes > share {

@@ -3,7 +3,6 @@
 use bytes::Bytes;
 use prost::Message as _;
 use rialto_protocol::{
-    error::ErrorCode,
     frame::HEADER_BYTES,
     ids::{ConversationId, Seq, UserId},
     v1,
@@ -12,6 +11,7 @@ use smallvec::SmallVec;
 
 use super::{
     Edge,
+    parting::Ended,
     subscription::{Behind, SubKey, SubState},
     topic::TopicKey,
 };
@@ -34,7 +34,7 @@ impl Edge {
         conversation: ConversationId,
         (first, last): (Seq, Seq),
         frame: &Bytes,
-        ended: &[(UserId, ErrorCode)],
+        ended: &[Ended],
         fx: &mut Effects,
     ) {
         let Some(key) = self
@@ -48,18 +48,13 @@ impl Edge {
         if last < next_live {
             return;
         }
-        // Those who may have no more than this are served, and ended, before the others.
-        let leaving: SmallVec<[(SubKey, ErrorCode); 2]> = if ended.is_empty() {
-            SmallVec::new()
-        } else {
-            self.subs_of_users(key, ended)
-        };
-        for (sub, code) in leaving {
-            self.part(sub, (first, last), code, frame, fx);
-        }
-        // The last of them may have been the last of all.
-        if self.topics.key(conversation) != Some(key) {
-            return;
+        if !ended.is_empty() {
+            // Those who may not have all of this are served, and ended, before the others.
+            self.part_all(key, first, frame, ended, fx);
+            // The last of them may have been the last of all.
+            if self.topics.key(conversation) != Some(key) {
+                return;
+            }
         }
         if first == next_live {
             self.fan_out(key, (first, last), frame, fx);
@@ -72,8 +67,12 @@ impl Edge {
     /// Events before `next` became durable, and are not what the live readers wait for: they find them in the log.
     pub(super) fn leave_out(&mut self, key: TopicKey, next: Seq, fx: &mut Effects) {
         let next_live = self.topics.at(key).next_live;
-        while let Some(reader) = self.topics.at(key).live.last().copied() {
-            self.fall_behind(reader.sub, reader.conn, next_live, fx);
+        for index in (0..self.topics.at(key).live.len()).rev() {
+            let reader = self.topics.at(key).live[index];
+            // Those who are gone stay where they are, and one of them takes the place.
+            if self.conns.is_there(reader.conn) {
+                self.fall_behind(reader.sub, reader.conn, next_live, fx);
+            }
         }
         self.topics.at_mut(key).next_live = next;
         self.pump_behind(key, fx);
@@ -87,7 +86,11 @@ impl Edge {
         fx: &mut Effects,
     ) {
         let events = last.0 - first.0 + 1;
-        let via = if self.topics.at(key).live.len() > CROWD {
+        let live = &self.topics.at(key).live;
+        let mut there = live
+            .iter()
+            .filter(|reader| self.conns.is_there(reader.conn));
+        let via = if live.len() > CROWD && there.nth(CROWD).is_some() {
             Via::Crowd
         } else {
             Via::Main
@@ -97,6 +100,9 @@ impl Edge {
         while let Some(reader) = self.topics.at(key).live.get(index).copied() {
             if self.conns.offer(reader.conn, frame, via, fx) {
                 served += 1;
+                index += 1;
+            } else if !self.conns.is_there(reader.conn) {
+                // It is gone, and not taken apart yet.
                 index += 1;
             } else {
                 // Another reader takes its place in the list.
@@ -137,47 +143,6 @@ impl Edge {
         }
     }
 
-    fn subs_of_users(
-        &self,
-        key: TopicKey,
-        ended: &[(UserId, ErrorCode)],
-    ) -> SmallVec<[(SubKey, ErrorCode); 2]> {
-        let topic = self.topics.at(key);
-        let live = topic.live.iter().map(|reader| reader.sub);
-        live.chain(topic.behind.iter().copied())
-            .filter_map(|sub| {
-                let user = self.conns.open(self.subs[sub.0 as usize].conn)?.user;
-                let (_, code) = ended.iter().find(|(ended, _)| *ended == user)?;
-                Some((sub, *code))
-            })
-            .collect()
-    }
-
-    /// The last events of a subscription whose reader may not have what comes after them.
-    fn part(
-        &mut self,
-        key: SubKey,
-        (first, last): (Seq, Seq),
-        code: ErrorCode,
-        frame: &Bytes,
-        fx: &mut Effects,
-    ) {
-        let sub = &mut self.subs[key.0 as usize];
-        match &mut sub.state {
-            SubState::Behind(behind) if behind.held != 0 => {
-                behind.ended = Some(code);
-                return;
-            }
-            SubState::Live if self.topics.at(sub.topic).next_live == first => {
-                if self.conns.offer(sub.conn, frame, Via::Main, fx) {
-                    fx.counters.events_delivered += last.0 - first.0 + 1;
-                }
-            }
-            SubState::Live | SubState::Behind(_) => {}
-        }
-        self.end(key, Some(code), fx);
-    }
-
     /// A signal, to whoever follows the conversation and can take it now. A crowd is called for it a few at a time, as for
     /// events, and one that comes too soon after the last is dropped.
     pub(super) fn signalled(
@@ -191,14 +156,14 @@ impl Edge {
         let Some(key) = self.topics.key(conversation) else {
             return;
         };
-        let readers = self.topics.at(key).live.len() + self.topics.at(key).behind.len();
-        let is_crowd = readers > CROWD;
+        let is_crowd = self.followers(key).nth(CROWD).is_some();
         if is_crowd {
             if now.mono_us < self.crowd_signal_us {
                 fx.counters.shed("signals", "crowd");
                 return;
             }
-            self.crowd_signal_us = now.mono_us + readers as u64 * CROWD_SIGNAL_US;
+            let readers = self.followers(key).count() as u64;
+            self.crowd_signal_us = now.mono_us + readers * CROWD_SIGNAL_US;
         }
         let via = if is_crowd { Via::Crowd } else { Via::Main };
         let body = frame.get(HEADER_BYTES..).unwrap_or_default();
@@ -219,6 +184,15 @@ impl Edge {
         }
     }
 
+    /// Connections that follow a conversation, without those that are gone and not taken apart yet.
+    fn followers(&self, key: TopicKey) -> impl Iterator<Item = ConnId> {
+        let topic = self.topics.at(key);
+        let live = topic.live.iter().map(|reader| reader.conn);
+        let behind = topic.behind.iter();
+        let behind = behind.map(|sub| self.subs[sub.0 as usize].conn);
+        live.chain(behind).filter(|conn| self.conns.is_there(*conn))
+    }
+
     fn signal_to(
         &mut self,
         conn: ConnId,
@@ -233,7 +207,8 @@ impl Edge {
         if Some(session.user) == not_to {
             return;
         }
-        let via = if session.agreed.datagrams {
+        // A crowd is called a few at a time, which datagrams do not wait for.
+        let via = if session.agreed.datagrams && via != Via::Crowd {
             Via::Datagram
         } else {
             via

@@ -197,7 +197,7 @@ impl Edge {
         fx.outputs.push(Output::Close { conn });
     }
 
-    /// Drops everything of a session; what remains takes nothing in any more.
+    /// Ends a session; what remains of it takes nothing in any more. What it followed and watched is taken apart later.
     fn leave(&mut self, now: Now, conn: ConnId, fx: &mut Effects) {
         let Some(session) = self.conns.get_mut(conn) else {
             return;
@@ -210,8 +210,8 @@ impl Edge {
         self.conns.leave_behind(conn, left.in_flight_bytes, orphan);
         if was_open {
             self.open -= 1;
-            self.drop_subs(&left.subs, fx);
-            self.unwatch(conn, &left.watched, fx);
+            let work = left.take_work();
+            self.estates.add(conn, left.subs, left.watched, work);
             let state = self.presence.left(left.user, left.away);
             self.report(now, left.user, state, fx);
         }
@@ -234,23 +234,24 @@ impl Edge {
         }
     }
 
-    /// An entry of the timers has come up: the connection's time is over, or the entry moves on.
-    pub(super) fn timed(&mut self, now: Now, at_us: u64, conn: ConnId, fx: &mut Effects) {
+    /// An entry of the timers has come up: the connection's time is over, or the entry moves on. Says whether it is over.
+    pub(super) fn timed(&mut self, now: Now, at_us: u64, conn: ConnId, fx: &mut Effects) -> bool {
         let Some(session) = self.conns.get_mut(conn) else {
-            return;
+            return false;
         };
         if session.timer_us != at_us {
-            return;
+            return false;
         }
         session.timer_us = u64::MAX;
-        match self
+        let code = self
             .conns
             .get(conn)
-            .and_then(|session| self.overdue(now, session))
-        {
+            .and_then(|session| self.overdue(now, session));
+        match code {
             Some(code) => self.fail(now, conn, code, fx),
             None => self.arm(now, conn),
         }
+        code.is_some()
     }
 
     /// Ends the sessions with tokens of keys that are not trusted any more, as if their tokens had expired: so many at a time that

@@ -203,6 +203,11 @@ impl Session {
         self.work.as_deref_mut()
     }
 
+    /// What is under way, of a session that is over.
+    pub(super) fn take_work(&mut self) -> Option<Box<Work>> {
+        self.work.take()
+    }
+
     /// Conversations that requests which are not answered are to make followed.
     pub(super) fn coming(&self) -> impl Iterator<Item = ConversationId> {
         let named = self.work.iter().flat_map(|work| &work.named);

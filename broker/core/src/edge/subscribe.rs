@@ -80,30 +80,30 @@ impl Edge {
     ) -> Result<(), Refusal> {
         let items = items_of(body)?;
         self.costs(call, items.len());
-        let mut room = self
-            .config
-            .subscriptions_max
-            .saturating_sub(self.taken(call.conn));
+        let mut taken = self.taken(call.conn);
         let cost = call.cost + check::clamped(items.len() * RESULT_BYTES);
         let Some(mut waiting) = self.waiting_follow(call, cost, FrameKind::Subscribed) else {
             return Ok(());
         };
         for (slot, (conversation, cursor)) in (0..=u16::MAX).zip(items) {
             let is_new = !self.is_wanted(call.conn, conversation);
-            let is_refused = is_new && room == 0;
+            let refusal = if is_new {
+                self.refusal_of_one_more(conversation, taken)
+            } else {
+                None
+            };
             self.name(
                 call.conn,
                 &mut waiting,
                 conversation,
-                (!is_refused).then_some(slot),
+                refusal.is_none().then_some(slot),
             );
-            waiting.results.push(if is_refused {
-                let code = ErrorCode::SubscriptionLimit;
+            waiting.results.push(if let Some(code) = refusal {
                 fx.counters.shed("session", code.name());
                 self.note_refusals(call.conn, code, 1);
                 Some(denied(conversation, code))
             } else {
-                room -= usize::from(is_new);
+                taken += usize::from(is_new);
                 waiting.missing += 1;
                 self.ask_to_subscribe(call, slot, conversation, cursor, fx);
                 None
@@ -175,7 +175,7 @@ impl Edge {
         fx: &mut Effects,
     ) {
         let key = self.topics.key_or_insert(conversation);
-        self.topics.at_mut(key).asked += 1;
+        self.topics.ask(key);
         // The credit is held by the whole request.
         let origin = Origin {
             cost: 0,
@@ -230,8 +230,7 @@ impl Edge {
         let Some(key) = self.topics.key(conversation) else {
             return;
         };
-        let topic = self.topics.at_mut(key);
-        topic.asked = topic.asked.saturating_sub(1);
+        self.topics.answered(key);
         match &result {
             Ok(standing) => {
                 self.topics.attach(key, standing);

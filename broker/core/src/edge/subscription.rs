@@ -13,7 +13,27 @@ use super::{
     session::SubRef,
     topic::{LiveReader, TopicKey},
 };
-use crate::{advice::retry_hint_ms, effects::Effects, io::ConnId, message::ToOwner};
+use crate::{
+    advice::retry_hint_ms, config::CoreConfig, effects::Effects, io::ConnId, message::ToOwner,
+};
+
+/// What a subscription takes, about: its own place, one in its session's list, and one among its conversation's readers.
+const SUB_BYTES: usize = 96;
+/// What it takes that somebody here follows a conversation at all, here and at its owner, about.
+const TOPIC_BYTES: usize = 224;
+/// What of the shard's budget that may be, beside it. Half goes to whoever comes, and past that nobody has more than an equal part
+/// of the other half.
+const FOLLOWING_PART: usize = 3;
+/// An equal part is one of so many at least: it takes as many sessions to keep the next one out.
+const SHARERS_MIN: usize = 1_024;
+/// Six conversations, however small a part would be.
+const SHARE_BYTES_MIN: usize = 6 * (SUB_BYTES + TOPIC_BYTES);
+
+const _: () = assert!(
+    CoreConfig::SHARD_BYTES_MAX_DEFAULT / FOLLOWING_PART / 2
+        >= 50_000 * 5 * (SUB_BYTES + TOPIC_BYTES),
+    "50,000 idle connections follow five conversations each, be they all on one shard and nobody's follow those of another"
+);
 
 /// Names a subscription while it lives; used again afterwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +87,29 @@ impl Edge {
         self.conns
             .open(conn)?
             .sub_of(self.topics.key(conversation)?)
+    }
+
+    /// Why a session that has so many subscriptions may not have one more, of this conversation.
+    pub(super) fn refusal_of_one_more(
+        &self,
+        conversation: ConversationId,
+        taken: usize,
+    ) -> Option<ErrorCode> {
+        if taken >= self.config.subscriptions_max {
+            return Some(ErrorCode::SubscriptionLimit);
+        }
+        let bytes_max = self.config.shard_bytes_max / FOLLOWING_PART;
+        let half = bytes_max / 2;
+        let sharers = usize::try_from(self.open).unwrap_or(usize::MAX);
+        let part = half / sharers.max(SHARERS_MIN);
+        let topics = self.topics.len() + usize::from(self.topics.key(conversation).is_none());
+        // Those of sessions that are gone count until they are taken apart.
+        let subs = self.subs.len() + self.topics.asked() + 1;
+        let bytes = subs * SUB_BYTES + topics * TOPIC_BYTES;
+        let own_bytes = (taken + 1) * (SUB_BYTES + TOPIC_BYTES);
+        let has_room =
+            bytes <= half || (bytes <= bytes_max && own_bytes <= part.max(SHARE_BYTES_MIN));
+        (!has_room).then_some(ErrorCode::Overloaded)
     }
 
     /// Begins a subscription, or begins it anew; it waits until the Subscribe is answered.

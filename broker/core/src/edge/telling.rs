@@ -179,7 +179,8 @@ impl Edge {
     fn tell_of_several(&mut self, users: &[PresenceOf], fx: &mut Effects) -> usize {
         let mut pushes = Pushes::new(self.config.hasher());
         for presence in users {
-            for conn in self.presence.told(*presence).into_iter().flatten() {
+            let watchers = self.presence.told(*presence).into_iter().flatten();
+            for conn in watchers.filter(|conn| self.conns.is_there(**conn)) {
                 pushes.add(*conn, presence);
             }
         }
@@ -194,7 +195,7 @@ impl Edge {
 }
 
 fn push_to(conns: &mut Conns, conn: ConnId, frame: &Bytes, via: Via, fx: &mut Effects) {
-    if !conns.offer(conn, frame, via, fx) {
+    if !conns.offer(conn, frame, via, fx) && conns.is_there(conn) {
         fx.counters.shed("presence", "queue_full");
     }
 }

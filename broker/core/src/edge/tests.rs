@@ -8,6 +8,7 @@ mod crossing;
 mod draining;
 mod ending;
 mod handshake;
+mod leaving;
 mod log;
 mod presence;
 mod publish;

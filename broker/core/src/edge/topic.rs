@@ -42,6 +42,8 @@ pub(super) struct Topics {
     slab: Slab<Topic>,
     by_conversation: HashMap<ConversationId, TopicKey, RandomState>,
     by_handle: HashMap<Handle, TopicKey, RandomState>,
+    /// Subscribe messages that owners have not answered.
+    asked: usize,
 }
 
 impl Topics {
@@ -50,7 +52,18 @@ impl Topics {
             slab: Slab::new(),
             by_conversation: HashMap::with_hasher(hasher.clone()),
             by_handle: HashMap::with_hasher(hasher),
+            asked: 0,
         }
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.slab.len()
+    }
+
+    /// How many subscriptions owners have not answered.
+    pub(super) fn asked(&self) -> usize {
+        self.asked
     }
 
     pub(super) fn key(&self, conversation: ConversationId) -> Option<TopicKey> {
@@ -90,6 +103,21 @@ impl Topics {
         &mut self.slab[key.0 as usize]
     }
 
+    /// The owner is asked for a subscription: the topic stays until it has answered.
+    pub(super) fn ask(&mut self, key: TopicKey) {
+        self.at_mut(key).asked += 1;
+        self.asked += 1;
+    }
+
+    /// It has.
+    pub(super) fn answered(&mut self, key: TopicKey) {
+        let topic = self.at_mut(key);
+        if topic.asked > 0 {
+            topic.asked -= 1;
+            self.asked -= 1;
+        }
+    }
+
     /// Takes in that the owner has attached the edge.
     pub(super) fn attach(&mut self, key: TopicKey, standing: &Standing) {
         let topic = &mut self.slab[key.0 as usize];
@@ -116,11 +144,5 @@ impl Topics {
             self.by_handle.remove(&topic.handle);
         }
         topic.attached.then_some(topic.conversation)
-    }
-
-    /// Topics in memory.
-    #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
-        self.slab.len()
     }
 }

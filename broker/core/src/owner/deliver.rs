@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use rialto_protocol::{
     frame::{self, HEADER_BYTES},
+    ids::Seq,
     limits::DELIVER_EVENTS_MAX,
 };
 use smallvec::SmallVec;
@@ -47,22 +48,17 @@ impl Desk {
         let mut first = touched.first;
         let mut rest = &events[..];
         while !rest.is_empty() {
-            let mut count = fitting(rest, budget).count();
-            // Whoever is put out may have the event that says so, and nothing that follows in the same entry.
-            if let Some(seq) = touched
-                .ended
-                .iter()
-                .map(|(_, seq, _)| *seq)
-                .find(|seq| *seq >= first)
-            {
-                count = count.min(usize::try_from(seq.0 - first.0 + 1).unwrap_or(count));
-            }
+            let count = fitting(rest, budget).count();
             let (chunk, later) = rest.split_at(count);
             rest = later;
-            let last = rialto_protocol::ids::Seq(first.0 + count as u64 - 1);
+            let last = Seq(first.0 + count as u64 - 1);
             let frame = frame::deliver(attachment.handle, chunk.iter());
-            let ended = touched.ended.iter().filter(|(_, seq, _)| *seq == last);
-            let ended: SmallVec<_> = ended.map(|(user, _, code)| (*user, *code)).collect();
+            // Whoever is put out may have the event that says so, and nothing that follows: his edge sees to that.
+            let ended = touched.ended.iter();
+            let ended: SmallVec<_> = ended
+                .filter(|(_, seq, _)| (first..=last).contains(seq))
+                .copied()
+                .collect();
             for edge in &attachment.edges {
                 let (conversation, frame, ended) = (conversation.id, frame.clone(), ended.clone());
                 fx.send(

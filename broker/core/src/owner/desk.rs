@@ -24,8 +24,9 @@ use super::{
     conversation::Conversation,
     entry::Waiting,
     lane::Lanes,
-    outbox::{Retries, notices_max},
+    outbox::notices_max,
     parked::Parked,
+    retries::Retries,
     work::{Load, Need, Outcome, Work},
 };
 
@@ -49,7 +50,7 @@ pub(super) struct Desk {
     pub(super) drops: u64,
     /// How many notices may be on their way to inboxes.
     pub(super) notices_max: usize,
-    /// What of them is to be sent again.
+    /// What of them is to be sent, for the first time or again.
     pub(super) retries: Retries,
 }
 

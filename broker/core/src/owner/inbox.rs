@@ -4,7 +4,7 @@ use bytes::Bytes;
 use prost::Message as _;
 use rialto_protocol::{
     error::ErrorCode,
-    ids::UserId,
+    ids::{ClientId, UserId},
     record::Table,
     v1::{self, ConversationKind, event::Content},
 };
@@ -24,7 +24,8 @@ use super::{
 };
 
 impl Desk {
-    /// Appends a notice, once, and tells the lane that passed it on when it is durable.
+    /// Appends a notice, once, and tells the lane that passed it on when it is durable. One that says how a conversation stood
+    /// before a later one said how it stands is not appended any more.
     pub(super) fn keep_notice(
         &mut self,
         now: Now,
@@ -60,28 +61,11 @@ impl Desk {
         };
         if before.is_none() {
             // A notice that cannot be read was not written by this version: it is dropped, or it would come for ever.
-            if let Ok(notice) = v1::Notice::decode(notice.clone()) {
-                let listing = match &notice.notice {
-                    Some(v1::notice::Notice::Listing(listing)) if !is_outdated => {
-                        Some((listing.conversation.clone(), listing.encode_to_vec()))
-                    }
-                    _ => None,
-                };
-                self.log(
-                    now,
-                    conversation,
-                    author,
-                    *client_id,
-                    &Content::Notice(notice),
-                );
-                if let Some((key, row)) = listing {
-                    self.lanes.get_mut(conversation.lane).row(
-                        &conversation.id,
-                        Table::Listing,
-                        &key,
-                        &row,
-                    );
-                }
+            match v1::Notice::decode(notice.clone()) {
+                // Behind the later one, whoever follows would take it for how the conversation stands.
+                Ok(notice) if *is_outdated && listing_of(&notice).is_some() => {}
+                Ok(notice) => self.log_notice(now, conversation, author, *client_id, notice),
+                Err(_) => {}
             }
         }
         let done = ToOwner::PassedOn {
@@ -91,6 +75,31 @@ impl Desk {
         };
         self.reply(conversation, *from, Message::ToOwner(done), fx);
         Ok(())
+    }
+
+    /// Appends a notice; one of how a conversation stands goes into the user's list too.
+    fn log_notice(
+        &mut self,
+        now: Now,
+        conversation: &mut Conversation,
+        author: Author,
+        client_id: ClientId,
+        notice: v1::Notice,
+    ) {
+        let listing = listing_of(&notice)
+            .map(|listing| (listing.conversation.clone(), listing.encode_to_vec()));
+        self.log(
+            now,
+            conversation,
+            author,
+            client_id,
+            &Content::Notice(notice),
+        );
+        if let Some((key, row)) = listing {
+            self.lanes
+                .get_mut(conversation.lane)
+                .row(&conversation.id, Table::Listing, &key, &row);
+        }
     }
 
     /// A page of the user's own list.
@@ -128,5 +137,13 @@ impl Desk {
             fx,
         );
         Ok(())
+    }
+}
+
+/// How a conversation stands, if that is what a notice says.
+fn listing_of(notice: &v1::Notice) -> Option<&v1::Listing> {
+    match &notice.notice {
+        Some(v1::notice::Notice::Listing(listing)) => Some(listing),
+        _ => None,
     }
 }

@@ -3,7 +3,7 @@
 use rialto_protocol::{
     error::ErrorCode,
     frame::{self, FrameKind},
-    ids::{RequestId, UserId},
+    ids::{RequestId, Seq, UserId},
     v1::{self, ConversationKind, Role},
 };
 
@@ -49,26 +49,25 @@ impl Desk {
         if *read > visible || *delivered > visible {
             return Err(ErrorCode::TargetNotFound.into());
         }
-        let moves = *unread || *read > member.read().0;
-        let ordinal = match (
-            moves,
-            conversation.ordinal_at(*read),
-            work.known.target(*read),
-        ) {
-            (false, ..) => None,
-            (true, Some(ordinal), _) => Some(ordinal),
-            (true, None, Some(target)) => {
-                Some(target.as_ref().ok_or(ErrorCode::TargetNotFound)?.ordinal)
-            }
-            (true, None, None) => return Err(Need::Target(*read).into()),
+        let has_read = member.read();
+        let marked = if *unread || *read > has_read.0 {
+            let ordinal = match (conversation.ordinal_at(*read), work.known.target(*read)) {
+                (Some(ordinal), _) => ordinal,
+                (None, Some(target)) => target.as_ref().ok_or(ErrorCode::TargetNotFound)?.ordinal,
+                (None, None) => return Err(Need::Target(*read).into()),
+            };
+            Some((*read, ordinal))
+        } else {
+            // What one says counts as read without being written or told: marking it does both.
+            (*read > Seq(member.row.read_seq)).then_some(has_read)
         };
         let before = member.marker();
         let head = conversation.head.cursor.seq;
         let Some(member) = conversation.member_mut(&author.user) else {
             return Ok(());
         };
-        if let Some(ordinal) = ordinal {
-            member.row.read_seq = read.0;
+        if let Some((seq, ordinal)) = marked {
+            member.row.read_seq = seq.0;
             member.row.read_ordinal = ordinal.0;
             if *unread {
                 member.row.unread_at_seq = head.0;
@@ -76,8 +75,8 @@ impl Desk {
             let read = member.read().0.0;
             member.row.mentions.retain(|mention| *mention > read);
         }
-        member.row.delivered_seq = member.row.delivered_seq.max(delivered.0).max(read.0);
-        if member.marker() != before || *unread {
+        member.row.delivered_seq = before.delivered_seq.max(delivered.0).max(read.0);
+        if marked.is_some() || member.marker() != before {
             self.markers_moved(now, conversation, author.user);
         }
         let (_, member) = conversation.parties(&author.user)?;

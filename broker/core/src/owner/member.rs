@@ -13,7 +13,7 @@ use crate::io::StoredSent;
 
 use super::profile::Profile;
 
-/// Unread mentions that are kept of one member; beyond it the count stands still.
+/// Unread mentions that are kept of one member, those of the newest messages; beyond it the count stands still.
 pub(super) const MENTIONS_KEPT: usize = limits::UNREAD_MENTIONS_MAX;
 /// Devices of one member of which the newest `client_id` is kept in memory; others are looked up.
 const DEVICES_KEPT: usize = 16;
@@ -181,9 +181,11 @@ impl Member {
         }
         let read = self.read().0.0;
         self.row.mentions.retain(|mention| *mention > read);
-        if self.row.mentions.len() < MENTIONS_KEPT {
-            self.row.mentions.push(seq.0);
-        }
+        // An edit may mention in a message that is older than those that are kept.
+        self.row.mentions.push(seq.0);
+        self.row.mentions.sort_unstable();
+        let surplus = self.row.mentions.len().saturating_sub(MENTIONS_KEPT);
+        self.row.mentions.drain(..surplus);
         true
     }
 
@@ -285,5 +287,20 @@ mod tests {
         assert_eq!(member.unread_mentions(), 1);
         member.row.set_state(MemberState::Removed);
         assert_eq!(member.unread_mentions(), 0);
+    }
+
+    #[test]
+    fn of_more_mentions_than_are_kept_those_of_the_newest_messages_are() {
+        let mut member = Member::default();
+        member.row.set_state(MemberState::Joined);
+        for seq in (1..=149).chain([151, 150]) {
+            assert!(member.mention(Seq(seq)));
+        }
+        assert!(member.mention(Seq(7)), "an old one is told of all the same");
+        assert!(!member.mention(Seq(150)), "and one that is kept is not");
+        assert_eq!(member.row.mentions, (52..=151).collect::<Vec<_>>());
+        assert_eq!(member.unread_mentions(), 100);
+        member.row.read_seq = 100;
+        assert_eq!(member.unread_mentions(), 51);
     }
 }

@@ -198,8 +198,14 @@ fn join(profile: &Profile, own: &Member) -> Result<Change, ErrorCode> {
     let role = match own.row.state() {
         MemberState::Joined => return Err(ErrorCode::MembershipUnchanged),
         MemberState::Banned => return Err(ErrorCode::Banned),
+        // The last owner left it to those who had been invited. What is public he may not leave like that.
+        MemberState::Invited
+            if profile.owners == 0 && !profile.is_public() && own.row.role() > Role::ReadOnly =>
+        {
+            Role::Owner
+        }
         MemberState::Invited => own.row.role(),
-        _ if profile.is_public() => Role::Member,
+        _ if profile.is_public() => role_by_oneself(own),
         MemberState::Unspecified => return Err(ErrorCode::ConversationNotFound),
         _ => return Err(ErrorCode::NotAMember),
     };
@@ -209,16 +215,35 @@ fn join(profile: &Profile, own: &Member) -> Result<Change, ErrorCode> {
     })
 }
 
+/// What somebody keeps of his role while he is not in: that he may only read is not undone by going and coming again.
+fn role_kept(member: &Member) -> Role {
+    match member.row.role() {
+        Role::ReadOnly => Role::ReadOnly,
+        _ => Role::Unspecified,
+    }
+}
+
+/// The role of whoever enters what is public without being given one.
+fn role_by_oneself(member: &Member) -> Role {
+    match role_kept(member) {
+        Role::Unspecified => Role::Member,
+        role => role,
+    }
+}
+
 fn leave(profile: &Profile, own: &Member) -> Result<Change, ErrorCode> {
     match own.row.state() {
+        // Others enter what is public when he is gone, whoever they are: somebody must be there to moderate.
         MemberState::Joined
-            if own.role() == Role::Owner && profile.owners == 1 && profile.members > 1 =>
+            if own.role() == Role::Owner
+                && profile.owners == 1
+                && (profile.members > 1 || profile.is_public()) =>
         {
             Err(ErrorCode::LastOwner)
         }
         MemberState::Joined | MemberState::Invited => Ok(Change {
             state: MemberState::Left,
-            role: Role::Unspecified,
+            role: role_kept(own),
         }),
         _ => rules::may_read(profile, own).and(Err(ErrorCode::NotAMember)),
     }
@@ -236,10 +261,12 @@ fn invite(
     } else {
         role
     };
-    // What is public anybody may enter: there every member may invite to an ordinary place.
-    if !(profile.is_public() && role <= Role::Member) {
-        rules::may_give(own, Role::Unspecified, role)?;
-    }
+    let role = match rules::may_give(own, Role::Unspecified, role) {
+        Ok(()) => role,
+        // What is public anybody may enter: there every member may invite to the place that the other has by himself.
+        Err(_) if profile.is_public() && role == Role::Member => role_by_oneself(other),
+        Err(code) => return Err(code),
+    };
     match other.row.state() {
         MemberState::Joined | MemberState::Invited => Err(ErrorCode::MembershipUnchanged),
         MemberState::Banned => Err(ErrorCode::Banned),
@@ -275,7 +302,7 @@ fn put_out(
     }
     Ok(Change {
         state,
-        role: Role::Unspecified,
+        role: role_kept(other),
     })
 }
 
@@ -286,7 +313,7 @@ fn unban(profile: &Profile, own: &Member, other: &Member) -> Result<Change, Erro
     }
     Ok(Change {
         state: MemberState::Left,
-        role: Role::Unspecified,
+        role: role_kept(other),
     })
 }
 

@@ -1,8 +1,9 @@
 //! Outboxes: what an event causes elsewhere is passed on after the event is durable, under an id derived from it, until the
-//! inbox has it. A crash resumes; dedupe makes it once.
+//! inbox has it. A crash resumes; dedupe makes it once. When each is sent: [`super::retries`].
 //!
 //! Notices may arrive in another order than they were sent in, because one that was refused is sent again. The user's list
-//! shows the newest all the same: one that a later notice of the same conversation has followed does not change the list.
+//! shows the newest all the same: one that a later notice of the same conversation has followed does not change the list, and is
+//! not told of any more.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -34,11 +35,6 @@ const NOTICE_BYTES: usize = 512;
 const BUDGET_PART: usize = 4;
 /// One part of so many is what one user may have caused of them: whoever makes many leaves room for the others.
 const USER_PART: usize = 16;
-/// How long an item that could not be kept waits before it is sent again.
-const RETRY_US: u64 = 1_000_000;
-/// So many of them are sent at once, and how long the next wait behind them.
-const RETRIES_AT_ONCE: usize = 1_000;
-const RETRY_STEP_US: u64 = 100_000;
 /// How long "passed on" may wait for another entry to be written along with.
 const WRITE_DONE_US: u64 = 10_000_000;
 
@@ -54,13 +50,24 @@ pub(super) type ItemId = (Position, u16);
 /// What one lane has still to pass on.
 #[derive(Debug)]
 pub(super) struct Outbox {
+    /// What has been sent.
     pending: BTreeMap<ItemId, Pending>,
+    /// What has not, by rising position.
+    unsent: VecDeque<Unsent>,
     /// The newest of those that change a user's list, by user and conversation.
     listings: BTreeMap<(UserId, ConversationId), ItemId>,
     /// Position of the newest entry that had outbox records.
     newest: Position,
     /// What the journal knows to be done.
     written: Position,
+}
+
+/// What is left of a durable entry that is to be sent for the first time.
+#[derive(Debug)]
+struct Unsent {
+    position: Position,
+    time_ms: u64,
+    outgoing: std::vec::IntoIter<Outgoing>,
 }
 
 #[derive(Debug)]
@@ -124,53 +131,12 @@ impl Notices {
     }
 }
 
-/// What is to be sent again, and when.
-#[derive(Debug, Default)]
-pub(super) struct Retries {
-    /// Items that were refused, those refused longest ago first, and when their time has come, monotonic microseconds.
-    refused: VecDeque<(u64, LaneId, ItemId)>,
-    /// Not before that: others were sent again just now.
-    not_before_us: u64,
-    /// When what is done is to be written down.
-    write_us: Option<u64>,
-}
-
-impl Retries {
-    fn next_us(&self) -> Option<u64> {
-        let (due_us, ..) = self.refused.front()?;
-        Some(self.not_before_us.max(*due_us))
-    }
-
-    /// When [`Desk::retry_outboxes`] is due, monotonic microseconds.
-    pub(super) fn deadline_us(&self) -> Option<u64> {
-        self.next_us().into_iter().chain(self.write_us).min()
-    }
-
-    fn refuse(&mut self, now: Now, lane: LaneId, item: ItemId) {
-        self.refused.push_back((now.mono_us + RETRY_US, lane, item));
-    }
-
-    /// Those whose time has come, as many as are sent at once.
-    fn take_due(&mut self, now_us: u64) -> Vec<(LaneId, ItemId)> {
-        let mut due = Vec::new();
-        while due.len() < RETRIES_AT_ONCE
-            && self.next_us().is_some_and(|due_us| due_us <= now_us)
-            && let Some((_, lane, item)) = self.refused.pop_front()
-        {
-            due.push((lane, item));
-        }
-        if due.len() == RETRIES_AT_ONCE {
-            self.not_before_us = now_us + RETRY_STEP_US;
-        }
-        due
-    }
-}
-
 impl Outbox {
     pub(super) fn new(mut items: Vec<OutboxItem>) -> Self {
         items.sort_by_key(|item| (item.position, item.index));
         let mut outbox = Self {
             pending: BTreeMap::new(),
+            unsent: VecDeque::new(),
             listings: BTreeMap::new(),
             newest: Position(0),
             written: Position(0),
@@ -185,6 +151,28 @@ impl Outbox {
             outbox.insert(item.position, item.time_ms, &outgoing);
         }
         outbox
+    }
+
+    /// Takes in what a durable entry causes, the newest.
+    fn add(&mut self, position: Position, time_ms: u64, outgoing: Vec<Outgoing>) {
+        self.unsent.push_back(Unsent {
+            position,
+            time_ms,
+            outgoing: outgoing.into_iter(),
+        });
+    }
+
+    /// The oldest item that has not been sent, which is to be sent now.
+    fn next_to_send(&mut self) -> Option<ItemId> {
+        let unsent = self.unsent.front_mut()?;
+        let (position, time_ms) = (unsent.position, unsent.time_ms);
+        let outgoing = unsent.outgoing.next();
+        if unsent.outgoing.as_slice().is_empty() {
+            self.unsent.pop_front();
+        }
+        let outgoing = outgoing?;
+        self.insert(position, time_ms, &outgoing);
+        Some((position, outgoing.index))
     }
 
     /// Puts in the newest item.
@@ -238,8 +226,10 @@ impl Outbox {
     }
 
     fn done_through(&self) -> Position {
-        match self.pending.keys().next() {
-            Some((position, _)) => Position(position.0.saturating_sub(1)),
+        let pending = self.pending.keys().next().map(|(position, _)| *position);
+        let unsent = self.unsent.front().map(|unsent| unsent.position);
+        match pending.or(unsent) {
+            Some(position) => Position(position.0.saturating_sub(1)),
             None => self.newest,
         }
     }
@@ -315,18 +305,29 @@ impl Desk {
         for (id, lane) in self.lanes.iter_mut() {
             for (item, pending) in &mut lane.outbox.pending {
                 pending.refused = true;
-                self.retries.refused.push_back((0, id, *item));
+                self.retries.resume(id, *item);
             }
         }
         self.send_again(0, fx);
     }
 
-    /// Passes on what a durable entry causes.
-    pub(super) fn pass_on(&mut self, lane: LaneId, entry: &Built, fx: &mut Effects) {
-        for outgoing in &entry.outgoing {
-            let outbox = &mut self.lanes.get_mut(lane).outbox;
-            outbox.insert(entry.position, entry.time_ms, outgoing);
-            self.send_notice(lane, (entry.position, outgoing.index), fx);
+    /// Passes on what a durable entry causes, as much of it as there is time for now.
+    pub(super) fn pass_on(&mut self, now: Now, lane: LaneId, entry: &mut Built, fx: &mut Effects) {
+        let outgoing = std::mem::take(&mut entry.outgoing);
+        if outgoing.is_empty() {
+            return;
+        }
+        self.retries.add(lane, outgoing.len());
+        let outbox = &mut self.lanes.get_mut(lane).outbox;
+        outbox.add(entry.position, entry.time_ms, outgoing);
+        self.send_new(now, fx);
+    }
+
+    fn send_new(&mut self, now: Now, fx: &mut Effects) {
+        while let Some(lane) = self.retries.next_to_send(now) {
+            if let Some(item) = self.lanes.get_mut(lane).outbox.next_to_send() {
+                self.send_notice(lane, item, fx);
+            }
         }
     }
 
@@ -364,8 +365,10 @@ impl Desk {
         }
     }
 
-    /// Sends refused items again, some at a time, and writes down what is done where nothing else is written.
+    /// Sends what there was no time for, and refused items again, some at a time, and writes down what is done where nothing else
+    /// is written.
     pub(super) fn retry_outboxes(&mut self, now: Now, fx: &mut Effects) {
+        self.send_new(now, fx);
         self.send_again(now.mono_us, fx);
         if self
             .retries
@@ -437,7 +440,20 @@ mod tests {
         assert_eq!(outbox.write_done(), None);
         outbox.remove((Position(4), 1));
         assert_eq!(outbox.write_done(), Some(Position(8)));
+        let outgoing = |index| Outgoing {
+            index,
+            user: UserId::SYSTEM,
+            notice: Bytes::new(),
+            account: UserId::SYSTEM,
+        };
+        outbox.add(Position(12), 1, vec![outgoing(0), outgoing(1)]);
         outbox.pending.clear();
-        assert_eq!(outbox.write_done(), Some(Position(9)));
+        assert_eq!(outbox.write_done(), Some(Position(11)));
+        for index in 0..2 {
+            assert_eq!(outbox.next_to_send(), Some((Position(12), index)));
+            assert_eq!(outbox.write_done(), None, "it is sent, and not kept yet");
+            outbox.remove((Position(12), index));
+        }
+        assert_eq!(outbox.write_done(), Some(Position(12)));
     }
 }

@@ -10,7 +10,8 @@ use rialto_protocol::{
 use super::deliver::fitting;
 use crate::io::Answer;
 
-/// Stored events as a reader who is behind gets them; the one to be verified is taken off.
+/// Stored events as a reader who is behind gets them; the one to be verified is taken off. Where it is missing it has been
+/// dropped meanwhile, which does not show another log: the reader is to subscribe anew, and is told then what is left.
 pub(super) fn continued(
     answer: Option<Answer>,
     from: Seq,
@@ -22,8 +23,12 @@ pub(super) fn continued(
     };
     let mut events = events.into_iter();
     if let Some(epoch) = verify {
-        let before = events.next().and_then(|event| event::peek(&event).ok());
-        if before.is_none_or(|head| head.seq.next() != from || head.epoch != epoch) {
+        let before = events
+            .next()
+            .and_then(|event| event::peek(&event).ok())
+            .filter(|head| head.seq.next() == from)
+            .ok_or(ErrorCode::StorageUnavailable)?;
+        if before.epoch != epoch {
             return Err(ErrorCode::CursorDiverged);
         }
     }

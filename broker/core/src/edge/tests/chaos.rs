@@ -46,6 +46,7 @@ enum Step {
     Answer {
         log: usize,
     },
+    Pass,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -59,6 +60,7 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(log, count, bytes)| Step::Append { log, count, bytes }),
         4 => (0..CLIENTS).prop_map(|client| Step::Write { client }),
         8 => (0..LOGS).prop_map(|log| Step::Answer { log }),
+        1 => Just(Step::Pass),
     ]
 }
 
@@ -152,6 +154,8 @@ impl World {
                     self.rig.tell(answer);
                 }
             }
+            // What those who are gone have left is taken apart.
+            Step::Pass => self.rig.pass_ms(1),
         }
         self.look();
     }
@@ -317,6 +321,7 @@ proptest! {
         for client in 0..CLIENTS {
             world.rig.close(world.clients[client].conn);
         }
+        world.rig.pass_ms(1);
         world.look();
         world.settle();
         prop_assert!(world.logs.iter().all(|log| !log.attached));

@@ -280,7 +280,7 @@ fn a_read_that_fails_or_leaves_events_out_ends_the_subscription() {
         (|_| Ok(Vec::new()), ErrorCode::StorageUnavailable),
         (
             |log| Ok(log.events[2..].to_vec()),
-            ErrorCode::CursorDiverged,
+            ErrorCode::StorageUnavailable,
         ),
         (
             |log| Ok(vec![log.events[0].clone(), log.events[2].clone()]),
@@ -357,9 +357,19 @@ fn signals_are_datagrams_where_agreed_and_are_dropped_and_counted_when_the_queue
 fn a_crowd_is_called_for_signals_and_those_that_follow_too_soon_are_dropped() {
     let mut rig = Rig::new();
     let mut log = Log::new(1, 0);
+    let by_datagram = Transport {
+        datagrams: true,
+        ..Transport::default()
+    };
     let conns: Vec<_> = (0..65)
         .map(|number| {
-            let conn = rig.connect(&format!("user {number}"));
+            let user = format!("user {number}");
+            let signals = [v1::Capability::SignalDatagrams];
+            // A crowd is called whatever carries it.
+            let conn = match number {
+                0..10 => rig.connect(&user),
+                _ => rig.connect_as(&user, by_datagram, &signals, false),
+            };
             rig.follow(conn, &mut log, None);
             conn
         })

@@ -8,7 +8,10 @@ use rialto_protocol::{
     v1::SubscriptionStatus as Status,
 };
 
-use super::rig::{Log, Rig, conversation, decode, ended, seqs, subscribe};
+use super::{
+    leaving::follow_many,
+    rig::{Log, Rig, conversation, decode, ended, seqs, subscribe},
+};
 use crate::{
     config::CoreConfig,
     message::{ToEdge, ToOwner},
@@ -234,6 +237,74 @@ fn there_are_only_so_many_subscriptions() {
 }
 
 #[test]
+fn subscriptions_of_all_together_have_a_bound_of_which_each_session_has_a_part() {
+    // A third of it for subscriptions: 64,000, of which one of a conversation that nobody else follows takes 320.
+    let mut rig = Rig::with(CoreConfig {
+        shard_bytes_max: 192_000,
+        ..CoreConfig::default()
+    });
+    let (ann, bob) = (rig.connect("ann"), rig.connect("bob"));
+    follow_many(&mut rig, ann, 0, 101);
+    assert_eq!(rig.edge.subs.len(), 100, "half is for whoever comes");
+    let frames = rig.frames(ann);
+    let subscribed: v1::Subscribed = decode(frames.last().unwrap());
+    let refusal = subscribed.results[100].error.as_ref().unwrap();
+    assert_eq!(ErrorCode::from_proto(refusal), Some(ErrorCode::Overloaded));
+    assert!(refusal.retry_after_ms > 0);
+    assert_eq!(rig.shed("session", "overloaded"), 1);
+    // Past that each has a little, whether others follow the same or not.
+    follow_many(&mut rig, bob, 1_000, 4);
+    follow_many(&mut rig, bob, 0, 4);
+    assert_eq!((rig.edge.subs.len(), rig.edge.topics.len()), (106, 104));
+    follow_many(&mut rig, bob, 1_000, 4);
+    assert_eq!(
+        rig.shed("session", "overloaded"),
+        3,
+        "what is there may begin anew"
+    );
+    for number in 0..16 {
+        let conn = rig.connect(&format!("user {number}"));
+        follow_many(&mut rig, conn, 2_000 + 10 * number, 6);
+    }
+    assert_eq!(rig.edge.topics.len(), 199, "and nobody more than there is");
+    // What is left by one who is gone is there until it is taken apart.
+    rig.close(ann);
+    let eve = rig.connect("eve");
+    follow_many(&mut rig, eve, 5_000, 1);
+    assert_eq!(rig.edge.topics.len(), 199);
+    rig.pass_ms(0);
+    rig.asked.clear();
+    // Bob follows two of hers.
+    assert_eq!(rig.edge.topics.len(), 101);
+    follow_many(&mut rig, eve, 5_000, 7);
+    assert_eq!(rig.edge.topics.len(), 107);
+}
+
+#[test]
+fn subscriptions_that_wait_for_their_answers_count_as_if_they_had_come() {
+    let mut rig = Rig::with(CoreConfig {
+        shard_bytes_max: 192_000,
+        ..CoreConfig::default()
+    });
+    let conn = rig.connect("ann");
+    for number in 0..2 {
+        let items: Vec<_> = (0..60)
+            .map(|item| (conversation(60 * number + item), None))
+            .collect();
+        let request = 2 + u32::from(number);
+        rig.send(conn, FrameKind::Subscribe, request, &subscribe(&items));
+    }
+    assert_eq!(rig.asked.len(), 100);
+    let asked: Vec<_> = rig.asked.drain(..).collect();
+    for ask in &asked {
+        rig.tell(deny(ask, ErrorCode::ConversationNotFound));
+    }
+    let items: Vec<_> = (0..100).map(|item| (conversation(item), None)).collect();
+    rig.send(conn, FrameKind::Subscribe, 4, &subscribe(&items));
+    assert_eq!(rig.asked.len(), 100, "what was denied takes nothing");
+}
+
+#[test]
 fn the_last_subscriber_to_go_detaches_the_edge() {
     let mut rig = Rig::new();
     let (ann, bob) = (rig.connect("ann"), rig.connect("bob"));
@@ -244,6 +315,7 @@ fn the_last_subscriber_to_go_detaches_the_edge() {
     assert_eq!(rig.frame(ann).kind, FrameKind::Done);
     assert!(rig.asked.is_empty());
     rig.close(bob);
+    rig.pass_ms(0);
     assert!(
         matches!(rig.ask(), ToOwner::Detach { conversation, .. } if conversation == log.conversation)
     );
@@ -264,6 +336,7 @@ fn the_edge_stays_attached_while_somebody_is_about_to_subscribe() {
     );
     let ask = rig.ask();
     rig.close(ann);
+    rig.pass_ms(0);
     assert!(
         rig.asked.is_empty(),
         "Detach would overtake nothing, but take the new reader's events away"
@@ -459,4 +532,38 @@ fn a_conversation_that_is_subscribed_to_again_before_the_answer_counts_once() {
         &subscribe(&[(conversation(2), None)]),
     );
     assert_eq!(rig.asked.len(), 3, "what is given up makes room at once");
+}
+
+#[test]
+fn a_reader_whose_next_events_are_dropped_subscribes_anew_and_follows_what_is_left() {
+    let mut rig = Rig::new();
+    let conn = rig.connect("ann");
+    let mut log = Log::new(1, 10);
+    let result = rig.follow(conn, &mut log, cursor(3, 2));
+    assert_eq!(result.status, Status::Following as i32);
+    log.oldest = Seq(6);
+    let ask = rig.ask();
+    rig.tell(log.answer(ask).unwrap());
+    let ended: v1::SubscriptionEnded = decode(&rig.frame(conn));
+    let error = ended.error.unwrap();
+    assert_eq!(
+        ErrorCode::from_proto(&error),
+        Some(ErrorCode::StorageUnavailable)
+    );
+    assert_ne!(
+        error.retry(),
+        v1::Retry::Never,
+        "nothing is to be discarded"
+    );
+    let detach = rig.ask();
+    log.answer(detach);
+
+    let result = rig.follow(conn, &mut log, cursor(3, 2));
+    assert_eq!(result.status, Status::Truncated as i32);
+    assert_eq!(result.oldest_seq, 6);
+    let ask = rig.ask();
+    rig.tell(log.answer(ask).unwrap());
+    let live = log.append(1, 10);
+    rig.tell(live);
+    assert_eq!(seqs(&rig.frames(conn)), [6, 7, 8, 9, 10, 11]);
 }

@@ -181,6 +181,37 @@ fn refreshes_that_come_too_late_do_not_keep_a_session() {
     assert!(rig.was_closed(conn));
 }
 
+#[test]
+fn sessions_whose_tokens_end_in_the_same_second_end_some_at_a_time() {
+    let mut rig = Rig::new();
+    let conns: Vec<_> = (0..300).map(|_| briefly_connected(&mut rig)).collect();
+    let others: Vec<_> = (0..3_000)
+        .map(|_| rig.accept(Transport::default()))
+        .collect();
+    let closed = |rig: &mut Rig| {
+        let closed = |output: &&Output| matches!(output, Output::Close { .. });
+        let count = rig.outputs.iter().filter(closed).count();
+        rig.outputs.clear();
+        count
+    };
+    rig.pass_ms(4_999);
+    for conn in others {
+        rig.close(conn);
+    }
+    // Entries of those that are gone are looked at as well, and end nobody.
+    rig.pass_ms(65_000);
+    assert_eq!(closed(&mut rig), 0);
+    for (wait_ms, count) in [(1, 128), (2, 0), (1, 128), (3, 44), (1_000, 0)] {
+        rig.pass_ms(wait_ms);
+        assert_eq!(closed(&mut rig), count, "after {wait_ms} ms");
+    }
+    assert!(
+        conns
+            .iter()
+            .all(|conn| rig.edge.conns.open(*conn).is_none())
+    );
+}
+
 /// A token of that key.
 fn signed_with(key: u64) -> Identity {
     Identity {

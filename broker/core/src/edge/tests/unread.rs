@@ -5,7 +5,7 @@ use rialto_protocol::{error::ErrorCode, frame::FrameKind, v1};
 use super::rig::{Rig, conversation};
 use crate::{
     config::CoreConfig,
-    io::{ConnId, Input},
+    io::{ConnId, Input, Output},
     message::ToOwner,
 };
 
@@ -94,4 +94,24 @@ fn as_long_as_there_is_room_nobody_has_to_read() {
     let deaf = deaf(&mut rig, 3);
     ping_for_s(&mut rig, &deaf, 100);
     assert!(deaf.iter().all(|conn| !rig.was_closed(*conn)));
+}
+
+#[test]
+fn very_many_who_do_not_read_are_closed_some_at_a_time() {
+    let mut rig = Rig::with(CoreConfig {
+        shard_bytes_max: 3_000_000,
+        ..small_shard()
+    });
+    let deaf = deaf(&mut rig, 300);
+    ping_for_s(&mut rig, &deaf, 40);
+    let mut closed = Vec::new();
+    for _ in 0..20_000 {
+        rig.outputs.clear();
+        rig.pass_ms(1);
+        let closes = |output: &&Output| matches!(output, Output::Close { .. });
+        closed.push(rig.outputs.iter().filter(closes).count());
+    }
+    closed.retain(|count| *count > 0);
+    assert_eq!(closed, [128, 128, 44]);
+    assert_eq!(rig.shed("queue", "unread"), 300);
 }

@@ -77,6 +77,7 @@ fn lists_of_the_watched_have_a_bound_of_which_each_session_has_a_part() {
     rig.close(ann);
     watch(&mut rig, bob, "user", 0);
     assert!(states(&rig.frame(bob)).is_empty());
+    rig.pass_ms(0);
     assert_eq!(rig.edge.presence.watched_bytes(), 0);
 }
 

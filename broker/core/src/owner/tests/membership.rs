@@ -36,7 +36,7 @@ fn the_one_removed_receives_nothing_after_it() {
         } if *conversation == group => Some(ended.clone()),
         _ => None,
     });
-    assert_eq!(&ended.unwrap()[..], [(bob, ErrorCode::NotAMember)]);
+    assert_eq!(&ended.unwrap()[..], [(bob, Seq(2), ErrorCode::NotAMember)]);
     assert_eq!(world.subscribe(bob, group), Err(ErrorCode::NotAMember));
     assert_eq!(
         world.publish(bob, group, text("still here?")),
@@ -59,7 +59,7 @@ fn the_one_removed_receives_nothing_after_it() {
 }
 
 #[test]
-fn what_follows_a_removal_in_the_same_entry_is_told_apart_from_it() {
+fn a_removal_is_named_with_the_event_that_says_so_and_what_follows_shares_its_frame() {
     let mut world = World::new();
     let (alice, bob) = (user("alice"), user("bob"));
     let group = world.create(alice, ConversationKind::Group, false, &[bob]);
@@ -86,10 +86,69 @@ fn what_follows_a_removal_in_the_same_entry_is_told_apart_from_it() {
             last,
             ended,
             ..
-        } if *conversation == group => Some((first.0, last.0, ended.len())),
+        } if *conversation == group => Some((first.0, last.0, ended.to_vec())),
         _ => None,
     });
-    assert_eq!(told.collect::<Vec<_>>(), [(2, 3, 1), (4, 5, 0)]);
+    let removed = (bob, Seq(3), ErrorCode::NotAMember);
+    assert_eq!(told.collect::<Vec<_>>(), [(2, 5, vec![removed])]);
+}
+
+#[test]
+fn those_who_leave_together_are_told_of_in_as_many_frames_as_their_events_take() {
+    for (frame_bytes_max, frames) in [(64 << 10, 1), (4_000, 10)] {
+        let config = CoreConfig {
+            frame_bytes_max,
+            ..CoreConfig::default()
+        };
+        let mut world = World::with(config, MapStore::default());
+        let alice = user("alice");
+        let channel = world.create(alice, ConversationKind::Channel, true, &[]);
+        let others: Vec<UserId> = (0..200)
+            .map(|number| user(&format!("user {number}")))
+            .collect();
+        for other in &others {
+            seq_of(act(&mut world, *other, channel, Action::Join, None));
+        }
+        world.subscribe(alice, channel).unwrap();
+        world.said.clear();
+        world.hold = true;
+        let ids: Vec<ClientId> = others.iter().map(|_| world.id()).collect();
+        for (other, client_id) in others.iter().zip(&ids) {
+            let origin = world.origin();
+            let draft = Draft {
+                client_id: *client_id,
+                content: membership(Action::Leave, None, Role::Unspecified),
+            };
+            world.owner.take(
+                world.now,
+                ToOwner::Append {
+                    origin,
+                    author: author(*other),
+                    conversation: channel,
+                    first: 0,
+                    drafts: vec![draft],
+                },
+                &mut world.fx,
+            );
+        }
+        world.settle();
+        world.sync();
+        let told = world.said.iter().filter_map(|said| match said {
+            ToEdge::Deliver {
+                first, last, ended, ..
+            } => Some((first.0, last.0, ended.clone())),
+            _ => None,
+        });
+        let told: Vec<_> = told.collect();
+        assert!(told.len() <= frames, "{} frames", told.len());
+        let mut ended = Vec::new();
+        for (first, last, of_frame) in told {
+            let within = |(_, seq, _): &(UserId, Seq, ErrorCode)| (first..=last).contains(&seq.0);
+            assert!(of_frame.iter().all(within));
+            ended.extend(of_frame.iter().map(|(user, seq, _)| (*user, seq.0)));
+        }
+        assert!(ended.into_iter().eq(others.into_iter().zip(202..)));
+    }
 }
 
 #[test]
@@ -459,4 +518,150 @@ fn who_created_and_was_put_out_does_not_learn_how_it_goes_on() {
     let again = ask(&mut world);
     world.send(again);
     assert_eq!(world.refusal(), Some(ErrorCode::NotAMember));
+}
+
+/// The role in which a user is, or was the last time.
+fn role_of(world: &mut World, user: UserId, conversation: ConversationId) -> Role {
+    let ask = ToOwner::Describe {
+        origin: world.origin(),
+        user,
+        conversation,
+    };
+    world.send(ask);
+    let description = world.answer::<v1::Description>(FrameKind::Description);
+    description.me.unwrap().role()
+}
+
+#[test]
+fn who_may_only_read_does_not_write_by_going_and_coming_again() {
+    let mut world = World::new();
+    let (alice, bob, carol) = (user("alice"), user("bob"), user("carol"));
+    let channel = world.create(alice, ConversationKind::Channel, true, &[bob, carol]);
+    let hush = membership(Action::SetRole, Some(bob), Role::ReadOnly);
+    seq_of(world.publish(alice, channel, hush));
+    let ways: [&[(UserId, Action)]; 4] = [
+        &[(bob, Action::Leave), (bob, Action::Join)],
+        &[(alice, Action::Remove), (bob, Action::Join)],
+        &[
+            (alice, Action::Ban),
+            (alice, Action::Unban),
+            (bob, Action::Join),
+        ],
+        &[
+            (bob, Action::Leave),
+            (carol, Action::Invite),
+            (bob, Action::Leave),
+            (carol, Action::Invite),
+            (bob, Action::Join),
+        ],
+    ];
+    for way in ways {
+        for (by, action) in way {
+            let whom = (*by != bob).then_some(bob);
+            seq_of(act(&mut world, *by, channel, *action, whom));
+            world.now.unix_ms += 5_000;
+        }
+        world = world.restart();
+        assert_eq!(
+            world.publish(bob, channel, text("hi")),
+            refused(ErrorCode::RoleTooLow),
+            "{way:?}"
+        );
+        assert_eq!(role_of(&mut world, bob, channel), Role::ReadOnly);
+    }
+    // Whoever may give roles gives one by inviting.
+    seq_of(act(&mut world, bob, channel, Action::Leave, None));
+    world.now.unix_ms += 5_000;
+    seq_of(act(&mut world, alice, channel, Action::Invite, Some(bob)));
+    seq_of(act(&mut world, bob, channel, Action::Join, None));
+    seq_of(world.publish(bob, channel, text("hi")));
+}
+
+#[test]
+fn roles_other_than_that_of_a_reader_are_lost_with_the_place() {
+    let mut world = World::new();
+    let (alice, bob) = (user("alice"), user("bob"));
+    let channel = world.create(alice, ConversationKind::Channel, true, &[bob]);
+    let raise = membership(Action::SetRole, Some(bob), Role::Admin);
+    seq_of(world.publish(alice, channel, raise));
+    seq_of(act(&mut world, bob, channel, Action::Leave, None));
+    assert_eq!(role_of(&mut world, bob, channel), Role::Unspecified);
+    world.now.unix_ms += 5_000;
+    seq_of(act(&mut world, bob, channel, Action::Join, None));
+    assert_eq!(role_of(&mut world, bob, channel), Role::Member);
+}
+
+#[test]
+fn who_may_not_give_roles_invites_nobody_who_may_only_read() {
+    let mut world = World::new();
+    let (alice, bob, carol) = (user("alice"), user("bob"), user("carol"));
+    let channel = world.create(alice, ConversationKind::Channel, true, &[bob]);
+    let invite = |role| membership(Action::Invite, Some(carol), role);
+    assert_eq!(
+        world.publish(bob, channel, invite(Role::ReadOnly)),
+        refused(ErrorCode::RoleTooLow)
+    );
+    seq_of(world.publish(bob, channel, invite(Role::Member)));
+    seq_of(act(&mut world, alice, channel, Action::Remove, Some(carol)));
+    seq_of(world.publish(alice, channel, invite(Role::ReadOnly)));
+    seq_of(act(&mut world, carol, channel, Action::Join, None));
+    assert_eq!(role_of(&mut world, carol, channel), Role::ReadOnly);
+}
+
+#[test]
+fn what_is_public_keeps_its_owner_be_he_alone() {
+    let mut world = World::new();
+    let (alice, bob) = (user("alice"), user("bob"));
+    for kind in [ConversationKind::Channel, ConversationKind::Thread] {
+        let public = world.create(alice, kind, true, &[]);
+        assert_eq!(
+            act(&mut world, alice, public, Action::Leave, None),
+            refused(ErrorCode::LastOwner)
+        );
+        seq_of(act(&mut world, bob, public, Action::Join, None));
+        let hand_over = membership(Action::SetRole, Some(bob), Role::Owner);
+        seq_of(world.publish(alice, public, hand_over));
+        seq_of(act(&mut world, alice, public, Action::Leave, None));
+        assert_eq!(
+            act(&mut world, bob, public, Action::Leave, None),
+            refused(ErrorCode::LastOwner)
+        );
+    }
+    let group = world.create(alice, ConversationKind::Group, false, &[]);
+    seq_of(act(&mut world, alice, group, Action::Leave, None));
+}
+
+#[test]
+fn a_group_that_its_last_owner_left_belongs_to_the_first_invited_one_who_enters() {
+    let mut world = World::new();
+    let (alice, carol, eve) = (user("alice"), user("carol"), user("eve"));
+    let [bob, dora] = ["bob", "dora"].map(user);
+    let group = world.create(alice, ConversationKind::Group, false, &[]);
+    let invited = [
+        (bob, Role::ReadOnly),
+        (carol, Role::Member),
+        (dora, Role::Moderator),
+    ];
+    for (user, role) in invited {
+        let invite = membership(Action::Invite, Some(user), role);
+        seq_of(world.publish(alice, group, invite));
+    }
+    seq_of(act(&mut world, alice, group, Action::Leave, None));
+    let mut world = world.restart();
+    for (user, role) in [
+        (bob, Role::ReadOnly),
+        (carol, Role::Owner),
+        (dora, Role::Moderator),
+    ] {
+        seq_of(act(&mut world, user, group, Action::Join, None));
+        assert_eq!(role_of(&mut world, user, group), role);
+    }
+    let mut world = world.restart();
+    let raise = membership(Action::SetRole, Some(bob), Role::Member);
+    seq_of(world.publish(carol, group, raise));
+    seq_of(act(&mut world, carol, group, Action::Invite, Some(eve)));
+    assert_eq!(
+        act(&mut world, carol, group, Action::Leave, None),
+        refused(ErrorCode::LastOwner)
+    );
 }

@@ -44,6 +44,21 @@ impl World {
         self.settle();
     }
 
+    /// As [`World::pass_ms`], with a tick whenever one is due.
+    fn pass_ms_ticking(&mut self, ms: u64) {
+        let until_us = self.now.mono_us + ms * 1_000;
+        while let Some(due_us) = self
+            .owner
+            .deadline_us()
+            .filter(|due_us| *due_us <= until_us)
+        {
+            self.now.mono_us = due_us.max(self.now.mono_us);
+            self.owner.handle_tick(self.now, &mut self.fx);
+            self.settle();
+        }
+        self.now.mono_us = until_us;
+    }
+
     /// How the user's list shows the conversation.
     fn listed(&mut self, user: UserId, conversation: ConversationId) -> MemberState {
         let origin = self.origin();
@@ -97,6 +112,16 @@ fn in_and_out(world: &mut World) -> (UserId, ConversationId, [ToOwner; 2]) {
     (bob, group, notices)
 }
 
+/// How whoever follows the user's inbox is told that conversations stand, one after the other.
+fn told(world: &mut World, user: UserId) -> Vec<MemberState> {
+    let notices = world.notices(user);
+    let states = notices.iter().filter_map(|notice| match notice {
+        v1::notice::Notice::Listing(listing) => Some(listing.state()),
+        v1::notice::Notice::Mentioned(_) => None,
+    });
+    states.collect()
+}
+
 #[test]
 fn a_notice_that_is_sent_again_does_not_replace_what_a_later_one_wrote() {
     let mut world = World::new();
@@ -109,7 +134,40 @@ fn a_notice_that_is_sent_again_does_not_replace_what_a_later_one_wrote() {
     assert_eq!(item_of(&again[0]), item_of(&put_in));
     world.send(again[0].clone());
     assert_eq!(world.listed(bob, group), MemberState::Removed);
-    assert_eq!(world.notices(bob).len(), 2, "neither is lost");
+    assert_eq!(told(&mut world, bob), [MemberState::Removed]);
+    world.pass_ms(60_000);
+    assert!(world.take_notices().is_empty(), "it does not come again");
+    let mut world = world.restart();
+    assert_eq!(told(&mut world, bob), [MemberState::Removed]);
+}
+
+#[test]
+fn a_late_mention_is_told_whatever_followed_it() {
+    let mut world = World::new();
+    let (alice, bob) = (user("alice"), user("bob"));
+    let group = world.create(alice, ConversationKind::Group, false, &[bob]);
+    world.hold_notices = true;
+    let mention = v1::Message {
+        mentions: vec![bob.to_proto()],
+        ..v1::Message::default()
+    };
+    seq_of(world.publish(alice, group, Content::Message(mention)));
+    let mentioned = world.take_notices();
+    world.refuse_notice(&mentioned[0]);
+    seq_of(world.publish(
+        alice,
+        group,
+        membership(Action::Remove, Some(bob), Role::Unspecified),
+    ));
+    for notice in world.take_notices() {
+        world.send(notice);
+    }
+    world.pass_ms(1_000);
+    for notice in world.take_notices() {
+        world.send(notice);
+    }
+    let last = world.notices(bob).pop();
+    assert!(matches!(last, Some(v1::notice::Notice::Mentioned(_))));
 }
 
 #[test]
@@ -119,7 +177,7 @@ fn nor_does_it_after_a_crash_between_both() {
     world.send(put_out);
     let mut world = world.restart();
     assert_eq!(world.listed(bob, group), MemberState::Removed);
-    assert_eq!(world.notices(bob).len(), 2);
+    assert_eq!(told(&mut world, bob), [MemberState::Removed]);
 }
 
 #[test]
@@ -283,6 +341,7 @@ fn refused_notices_are_sent_again_some_at_a_time_in_the_order_of_their_refusals(
     world.hold_notices = true;
     for _ in 0..5 {
         world.create(user("alice"), ConversationKind::Group, false, &others);
+        world.pass_ms(5);
     }
     let notices = world.take_notices();
     assert_eq!(notices.len(), 2_500);
@@ -306,4 +365,83 @@ fn refused_notices_are_sent_again_some_at_a_time_in_the_order_of_their_refusals(
     let owner = Owner::new(EDGE, TOPOLOGY, Arc::default(), claims, &mut fx);
     assert_eq!(fx.messages.len(), 1_000);
     assert!(owner.deadline_us().is_some());
+}
+
+/// The world after eight Creates of 500 that became durable at once, whose notices the test holds back.
+fn after_many_creates() -> World {
+    let mut world = World::new();
+    (world.hold, world.hold_notices) = (true, true);
+    let others = people(499);
+    for number in 0..8 {
+        let creator = user(&format!("creator {number}"));
+        world.create(creator, ConversationKind::Group, false, &others);
+    }
+    assert!(world.take_notices().is_empty());
+    world.sync();
+    world
+}
+
+#[test]
+fn notices_that_become_durable_together_are_sent_some_at_a_time_in_order() {
+    let mut world = after_many_creates();
+    let mut sent = Vec::new();
+    for (wait_ms, count) in [
+        (0, 512),
+        (4, 0),
+        (1, 512),
+        (4, 512),
+        (40, 2_464),
+        (1_000, 0),
+    ] {
+        world.pass_ms_ticking(wait_ms);
+        let now = world.take_notices();
+        assert_eq!(now.len(), count, "after {wait_ms} ms");
+        assert_eq!(world.owner.desk.lanes.notices().count(), 4_000);
+        sent.extend(now);
+    }
+    for lane in 0..TOPOLOGY.lanes {
+        let of_lane = sent.iter().map(item_of).filter(|item| item.0.0 == lane);
+        assert!(
+            of_lane.is_sorted(),
+            "those of a lane are sent as they became durable"
+        );
+    }
+    for notice in sent {
+        world.send(notice);
+    }
+    assert_eq!(world.owner.desk.lanes.notices().count(), 0);
+}
+
+#[test]
+fn a_create_is_told_at_once_and_the_next_too_unless_very_many_are() {
+    let mut world = World::new();
+    world.hold_notices = true;
+    for _ in 0..50 {
+        world.create(user("alice"), ConversationKind::Group, false, &people(9));
+        assert_eq!(world.take_notices().len(), 10);
+    }
+    world.create(user("bob"), ConversationKind::Group, false, &people(19));
+    assert_eq!(world.take_notices().len(), 12);
+    assert!(world.owner.deadline_us().is_some());
+    world.pass_ms(1);
+    assert_eq!(world.take_notices().len(), 8);
+}
+
+#[test]
+fn notices_that_were_not_sent_before_a_crash_are_after_it() {
+    let mut world = after_many_creates();
+    let sent = world.take_notices();
+    assert_eq!(sent.len(), 512);
+    for notice in sent {
+        world.send(notice);
+    }
+    // The journal is told how far they are passed on, and of no more.
+    world.pass_ms(11_000);
+    world.take_notices();
+    let mut world = world.restart();
+    world.pass_ms_ticking(10_000);
+    assert_eq!(world.owner.desk.lanes.notices().count(), 0);
+    for member in people(499).into_iter().step_by(50) {
+        assert_eq!(world.notices(member).len(), 8);
+    }
 }

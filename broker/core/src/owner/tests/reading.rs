@@ -251,3 +251,91 @@ fn signals_reach_followers_and_are_not_kept() {
     assert_eq!(world.refusal(), Some(ErrorCode::ConversationNotFound));
     assert_eq!(world.history(bob, group).len(), 1);
 }
+
+/// How often a user's inbox was told of his marker, and what it was told last.
+fn told(world: &mut World, user: UserId) -> (usize, Option<Marker>) {
+    let notices = world.notices(user);
+    let listings = notices.iter().filter_map(|notice| match notice {
+        v1::notice::Notice::Listing(listing) => listing.marker,
+        v1::notice::Notice::Mentioned(_) => None,
+    });
+    let markers: Vec<Marker> = listings.collect();
+    (markers.len(), markers.last().copied())
+}
+
+#[test]
+fn marking_what_one_said_oneself_is_written_and_told_once() {
+    let mut world = World::new();
+    let (alice, bob) = (user("alice"), user("bob"));
+    let group = world.create(alice, ConversationKind::Group, false, &[bob]);
+    world.subscribe(alice, group).unwrap();
+    for number in 2..=40 {
+        world.publish(bob, group, text(&format!("{number}")));
+    }
+    let own = Marker {
+        read_seq: 40,
+        read_ordinal: 39,
+        delivered_seq: 40,
+    };
+    let (before, _) = told(&mut world, bob);
+    world.said.clear();
+    let marked = mark(&mut world, bob, group, 3, false);
+    assert_eq!(marked.marker, Some(own), "it does not go back");
+    let is_signal = |said: &ToEdge| matches!(said, ToEdge::Signalled { user, .. } if *user == bob);
+    assert!(world.said.iter().any(is_signal), "others see it");
+    assert_eq!(told(&mut world, bob), (before + 1, Some(own)));
+    for read in [3, 40] {
+        mark(&mut world, bob, group, read, false);
+    }
+    assert_eq!(told(&mut world, bob), (before + 1, Some(own)));
+
+    let mut world = world.restart();
+    let origin = world.origin();
+    world.send(ToOwner::Members {
+        origin,
+        user: alice,
+        conversation: group,
+        after: None,
+        limit: 9,
+    });
+    let page = world.answer::<v1::MembersPage>(FrameKind::MembersPage);
+    let of_bob = page.members.iter().find(|it| it.user == bob.to_proto());
+    assert_eq!(of_bob.unwrap().marker, Some(own), "it is in the row");
+
+    let unread = mark(&mut world, bob, group, 30, true).marker.unwrap();
+    assert_eq!((unread.read_seq, unread.delivered_seq), (30, 40));
+}
+
+#[test]
+fn marking_unread_does_not_take_back_that_what_one_said_oneself_arrived() {
+    let mut world = World::new();
+    let alice = user("alice");
+    let group = world.create(alice, ConversationKind::Group, false, &[]);
+    world.publish(alice, group, text("2"));
+    let marker = mark(&mut world, alice, group, 1, true).marker.unwrap();
+    assert_eq!((marker.read_seq, marker.delivered_seq), (1, 2));
+    let mut world = world.restart();
+    let standing = world.subscribe(alice, group).unwrap();
+    assert_eq!(standing.marker, marker);
+}
+
+#[test]
+fn of_more_unread_mentions_than_are_counted_the_newest_are() {
+    let mut world = World::new();
+    let (alice, bob) = (user("alice"), user("bob"));
+    let group = world.create(alice, ConversationKind::Group, false, &[bob]);
+    for _ in 2..=151 {
+        let mention = v1::Message {
+            mentions: vec![bob.to_proto()],
+            ..v1::Message::default()
+        };
+        seq_of(world.publish(alice, group, Content::Message(mention)));
+    }
+    let mut world = world.restart();
+    assert_eq!(world.subscribe(bob, group).unwrap().unread_mentions, 100);
+    for (read, left) in [(21, 100), (101, 50), (141, 10), (151, 0)] {
+        let marked = mark(&mut world, bob, group, read, false);
+        assert_eq!(marked.unread_mentions, left, "up to {read}");
+        assert_eq!(marked.unread, 151 - read);
+    }
+}

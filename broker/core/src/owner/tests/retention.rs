@@ -47,6 +47,17 @@ fn catch_up(
     from: u64,
     verify: Option<Epoch>,
 ) -> Result<usize, ErrorCode> {
+    ask_to_catch_up(world, user, conversation, from, verify);
+    caught_up(world)
+}
+
+fn ask_to_catch_up(
+    world: &mut World,
+    user: UserId,
+    conversation: ConversationId,
+    from: u64,
+    verify: Option<Epoch>,
+) {
     world.send(ToOwner::CatchUp {
         edge: EDGE,
         conn: ConnId {
@@ -59,6 +70,10 @@ fn catch_up(
         verify,
         bytes_max: 1 << 16,
     });
+}
+
+/// How many events the newest read brought.
+fn caught_up(world: &World) -> Result<usize, ErrorCode> {
     match world.said.last() {
         Some(ToEdge::CaughtUp { result, .. }) => result.clone().map(|events| events.len()),
         other => panic!("{other:?}"),
@@ -135,7 +150,7 @@ fn whoever_meets_a_drop_that_was_not_noticed_is_told_of_it_when_he_subscribes_an
     world.store.oldest = Seq(7);
     assert_eq!(
         catch_up(&mut world, alice, group, 6, Some(Epoch(1))),
-        Err(ErrorCode::CursorDiverged)
+        Err(ErrorCode::StorageUnavailable)
     );
     assert_eq!(world.subscribe(alice, group).unwrap().oldest, Seq(7));
     world.store.oldest = Seq(11);
@@ -168,4 +183,25 @@ fn a_conversation_that_was_read_while_events_were_dropped_is_looked_at_again() {
         Some(ToEdge::Subscribed { result, .. }) => assert_eq!(result.unwrap().oldest, Seq(5)),
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn events_that_are_dropped_while_a_reader_reads_on_do_not_show_another_log() {
+    let (mut world, alice, group) = ten_events();
+    // The event that is looked at is gone alone, others with it, all are gone.
+    for oldest in [5, 7, 11] {
+        world.hold_loads = true;
+        ask_to_catch_up(&mut world, alice, group, 5, Some(Epoch(1)));
+        world.store.oldest = Seq(oldest);
+        world.owner.handle_dropped();
+        world.read();
+        assert_eq!(caught_up(&world), Err(ErrorCode::StorageUnavailable));
+        let standing = world.subscribe(alice, group).unwrap();
+        assert_eq!(standing.oldest, Seq(oldest), "subscribing anew shows it");
+        let rest = catch_up(&mut world, alice, group, oldest, None);
+        assert_eq!(rest, Ok(usize::try_from(11 - oldest).unwrap()));
+        (world, ..) = ten_events();
+    }
+    let other_epoch = catch_up(&mut world, alice, group, 5, Some(Epoch(2)));
+    assert_eq!(other_epoch, Err(ErrorCode::CursorDiverged));
 }
