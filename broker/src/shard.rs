@@ -14,6 +14,7 @@ pub mod lookup;
 pub(crate) mod mailbox;
 pub(crate) mod outgoing;
 pub(crate) mod pump;
+pub(crate) mod quota;
 pub(crate) mod tokens;
 pub(crate) mod turns;
 

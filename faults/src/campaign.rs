@@ -84,8 +84,8 @@ campaigns! {
     Certificate "certificate" 40 3
     /// Restarts every few hundred milliseconds while a crowd reconnects
     Storm "storm" 40 3
-    /// Twenty kinds of attack on a small budget while others go on as before; one a round
-    Overload "overload" 20 20
+    /// Twenty-one kinds of attack on a small budget while others go on as before; one a round
+    Overload "overload" 21 21
 }
 
 /// How a campaign is run.

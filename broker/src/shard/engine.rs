@@ -273,9 +273,15 @@ impl Engine {
         self.turn.ring();
     }
 
-    /// Resolves when it is the turn of a connection over QUIC whose ClientHello has begun.
-    pub(crate) async fn hello_turn(&self) {
-        self.turns.hello().await;
+    /// Resolves when it is the turn of a connection over QUIC in the middle of its handshake.
+    pub(crate) async fn quic_handshake_turn(&self) {
+        self.turns.quic_handshakes().take().await;
+        self.turn.ring();
+    }
+
+    /// Resolves when it is the turn of an answer of storage.
+    pub(crate) async fn answer_turn(&self) {
+        self.turns.answers().take().await;
         self.turn.ring();
     }
 

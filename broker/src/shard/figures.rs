@@ -59,6 +59,7 @@ pub(crate) const SHED: &[(&str, &str)] = &[
     ("handshake", "quic"),
     ("handshake", "timeout"),
     ("handshake", "tls"),
+    ("handshake", "waiting"),
     ("partial_frame", "shard_budget"),
     ("seen", "full"),
 ];

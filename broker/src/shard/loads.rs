@@ -152,6 +152,9 @@ pub(crate) async fn read(engine: Rc<Engine>, load: Load) {
         // The pump has a timer to set.
         return engine.turn().ring();
     }
+    // While it waits, its place among those under way is not given to another.
+    engine.answer_turn().await;
+    let _working = engine.turns().answers().working();
     engine.loads().end(load.user);
     tell(&engine, load.ticket, result);
 }

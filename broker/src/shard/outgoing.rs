@@ -272,7 +272,7 @@ mod tests {
             panic!("{ending:?}")
         };
         let user = UserId::from_name("ann");
-        ended.push((user, ErrorCode::NotAMember));
+        ended.push((user, Seq(2), ErrorCode::NotAMember));
         assert_eq!(outgoing.push(ending), Some(LeftOut::News));
         assert_eq!(outgoing.push(answer()), None);
         let mut post = Vec::new();

@@ -28,6 +28,9 @@ use super::{
     tokens::Tokens,
 };
 
+/// Outputs that room is kept for: so many at least, and so many times what was used last.
+const OUTPUTS_KEPT: usize = 4_096;
+const OUTPUTS_ROOM: usize = 8;
 /// Rounds of a turn before the shard's other tasks have theirs.
 const ROUNDS_MAX: usize = 8;
 /// Appends of a shard on their way to the disk. What comes meanwhile gathers into larger entries.
@@ -206,9 +209,12 @@ impl Pump {
             core.take_outputs(&mut outputs);
         });
         let any = !outputs.is_empty();
+        let used = outputs.len();
         for output in outputs.drain(..) {
             self.act(output);
         }
+        // What a busy moment took is given back.
+        outputs.shrink_to((used * OUTPUTS_ROOM).max(OUTPUTS_KEPT));
         self.outputs = outputs;
         any
     }

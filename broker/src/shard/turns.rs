@@ -1,5 +1,5 @@
 //! Who may wait while others have their turn: connections with more to say than a turn is for, readers of what a crowd is
-//! told, handshakes, and those who leave. The pump calls the next of them once a round, so that who says little waits for a
+//! told, handshakes, answers of storage, and those who leave. The pump calls the next of them once a round, so that who says little waits for a
 //! short round at most. When thousands say a little at the same moment, those for whom the round has no time wait for the next.
 //!
 //! Of those who wait for a turn the one is next who has had least (start-time fair queueing): a connection's account is what it
@@ -9,12 +9,14 @@ use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, VecDeque},
     rc::Rc,
+    time::Duration,
 };
 
+use super::{
+    link::Link,
+    quota::{Quota, TimeQuota},
+};
 use bytes::Bytes;
-use tokio::sync::Semaphore;
-
-use super::link::Link;
 
 /// What is done in a round for connections that have more to say, in short messages: some 1 ms.
 const ROUND_WORK: usize = 1_024;
@@ -39,9 +41,11 @@ const LEAVING_CALLED_MAX: usize = 8;
 /// Reads of TLS handshakes in a round, twice as many as are accepted: each takes two. One of them may be a key exchange and a
 /// signature, 0.3 ms and more.
 const HANDSHAKES_CALLED_MAX: usize = 2;
-/// What clients over QUIC say in a round that have not said their ClientHello to its end, but for the beginning of it, for which they
-/// are accepted: it may be the end, and lead to the same.
-const HELLOS_CALLED_MAX: usize = 1;
+/// For connections over QUIC in the middle of their handshakes: of what comes for them, the end of a ClientHello that did not fit
+/// into the first packet leads to the same.
+const HANDSHAKES_TIME: Duration = Duration::from_micros(250);
+/// For answers of storage: a page to be compressed is some 1 ms.
+const ANSWERS_TIME: Duration = Duration::from_micros(500);
 
 /// See the module.
 pub(crate) struct Turns {
@@ -60,8 +64,10 @@ pub(crate) struct Turns {
     leaving: RefCell<VecDeque<Rc<Link>>>,
     /// Reads of TLS handshakes.
     handshakes: Quota,
-    /// Whatever comes for a ClientHello that has begun.
-    hellos: Quota,
+    /// Connections over QUIC in the middle of their handshakes.
+    quic_handshakes: TimeQuota,
+    /// Answers of storage.
+    answers: TimeQuota,
     /// What was done in this round for connections that waited for their turn, for those that did not, and for those that need not.
     called_work: Cell<usize>,
     uncalled_work: Cell<usize>,
@@ -79,39 +85,12 @@ impl Default for Turns {
             crowd_frames: Cell::default(),
             leaving: RefCell::default(),
             handshakes: Quota::new(HANDSHAKES_CALLED_MAX),
-            hellos: Quota::new(HELLOS_CALLED_MAX),
+            quic_handshakes: TimeQuota::new(HANDSHAKES_TIME),
+            answers: TimeQuota::new(ANSWERS_TIME),
             called_work: Cell::default(),
             uncalled_work: Cell::default(),
             least_work: Cell::default(),
         }
-    }
-}
-
-/// So many of a kind a round has time for; those who wait have the next in the order in which they came.
-struct Quota {
-    left: Semaphore,
-    each_round: usize,
-}
-
-impl Quota {
-    fn new(each_round: usize) -> Self {
-        Self {
-            left: Semaphore::new(each_round),
-            each_round,
-        }
-    }
-
-    async fn take(&self) {
-        if let Ok(turn) = self.left.acquire().await {
-            turn.forget();
-        }
-    }
-
-    fn renew(&self) {
-        let taken = self
-            .each_round
-            .saturating_sub(self.left.available_permits());
-        self.left.add_permits(taken);
     }
 }
 
@@ -180,7 +159,8 @@ impl Turns {
 
     /// Takes in that so many bytes were written to it.
     pub(crate) fn was_written(&self, link: &Link, turn: Turn, bytes: usize) {
-        self.spend(link, turn, bytes / WRITE_WORK_BYTES);
+        let call = if bytes > 0 { LOOK_WORK } else { 0 };
+        self.spend(link, turn, call + bytes / WRITE_WORK_BYTES);
     }
 
     fn spend(&self, link: &Link, turn: Turn, work: usize) {
@@ -208,9 +188,14 @@ impl Turns {
         self.handshakes.take().await;
     }
 
-    /// Resolves when the round has time for what may be the end of a ClientHello over QUIC.
-    pub(crate) async fn hello(&self) {
-        self.hellos.take().await;
+    /// Time for connections over QUIC in the middle of their handshakes.
+    pub(crate) fn quic_handshakes(&self) -> &TimeQuota {
+        &self.quic_handshakes
+    }
+
+    /// Time for answers of storage.
+    pub(crate) fn answers(&self) -> &TimeQuota {
+        &self.answers
     }
 
     /// Puts a connection, whose turn is expected to take so much work, behind all others that have more to say and
@@ -250,7 +235,8 @@ impl Turns {
         }
         // Whoever has its turn by this has the pump begin another round.
         self.handshakes.renew();
-        self.hellos.renew();
+        self.quic_handshakes.renew();
+        self.answers.renew();
         self.call_crowd() | self.call_eager() | self.call_leaving()
     }
 
@@ -302,8 +288,6 @@ impl Turns {
 
 #[cfg(test)]
 mod tests {
-    use std::task::{Context, Waker};
-
     use rialto_core::io::ConnId;
 
     use super::*;
@@ -551,35 +535,6 @@ mod tests {
         assert!(turns.call());
         let called = ROUND_WORK.div_ceil(LOOK_WORK + CLOSE_WORK);
         assert_eq!(turns.eager.borrow().len(), 100 - called);
-    }
-
-    #[test]
-    fn handshakes_that_a_round_has_no_time_for_have_the_next_in_the_order_in_which_they_came() {
-        let turns = Turns::default();
-        let mut cx = Context::from_waker(Waker::noop());
-        // Three rounds' but for one.
-        let count = 3 * HANDSHAKES_CALLED_MAX - 1;
-        let mut handshakes: Vec<_> = (0..count).map(|_| Box::pin(turns.handshake())).collect();
-        handshakes.retain_mut(|turn| turn.as_mut().poll(&mut cx).is_pending());
-        assert_eq!(handshakes.len(), count - HANDSHAKES_CALLED_MAX);
-        turns.call();
-        let last = handshakes.split_off(HANDSHAKES_CALLED_MAX);
-        // Whoever gives up gives his turn back.
-        drop(handshakes.drain(1..));
-        assert!(handshakes[0].as_mut().poll(&mut cx).is_ready());
-        for mut turn in last {
-            assert!(turn.as_mut().poll(&mut cx).is_ready());
-        }
-        turns.call();
-        assert_eq!(
-            turns.handshakes.left.available_permits(),
-            HANDSHAKES_CALLED_MAX
-        );
-        turns.call();
-        assert_eq!(
-            turns.handshakes.left.available_permits(),
-            HANDSHAKES_CALLED_MAX
-        );
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 mod catch_up;
 mod datagrams;
-mod hello;
+mod handshake;
 mod parting;
 mod runtime;
 mod settings;
@@ -35,7 +35,7 @@ use crate::{
 };
 
 use datagrams::OneByOne;
-use hello::Unheard;
+use handshake::UnderWay;
 use parting::{Addresses, Parting, Served};
 use runtime::OfEndpoint;
 
@@ -114,10 +114,9 @@ impl Listener {
     ) -> Result<Accepted, ConnectionError> {
         let connecting = incoming.accept_with(settings)?;
         let driver = self.runtime.take_driver();
-        let unheard = driver.map(|driver| hello::drive(engine, driver));
         Ok(Accepted {
             connecting,
-            unheard,
+            under_way: driver.map(|driver| handshake::drive(engine, driver)),
         })
     }
 }
@@ -125,14 +124,27 @@ impl Listener {
 /// A connection whose handshake has begun.
 struct Accepted {
     connecting: Connecting,
-    unheard: Option<Unheard>,
+    under_way: Option<UnderWay>,
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+enum NoHandshake {
+    #[error(transparent)]
+    Failed(#[from] ConnectionError),
+    #[error("too many others are in the middle of theirs")]
+    GivenUp,
 }
 
 impl Accepted {
-    async fn connection(mut self) -> Result<quinn::Connection, ConnectionError> {
-        self.connecting.handshake_data().await?;
-        drop(self.unheard);
-        self.connecting.await
+    async fn connection(mut self) -> Result<quinn::Connection, NoHandshake> {
+        let Some(under_way) = &self.under_way else {
+            return Ok(self.connecting.await?);
+        };
+        tokio::select! {
+            connection = &mut self.connecting => Ok(connection?),
+            () = under_way.given_up() => Err(NoHandshake::GivenUp),
+        }
     }
 }
 
@@ -185,14 +197,18 @@ async fn shake_hands(
     let handshake = async {
         let connection = accepted?.connection().await?;
         let (send, recv) = connection.accept_bi().await?;
-        Ok::<_, ConnectionError>((connection, send, recv))
+        Ok::<_, NoHandshake>((connection, send, recv))
     };
     let (connection, send, recv) =
         match tokio::time::timeout(engine.handshake_timeout(), Box::pin(handshake)).await {
             Ok(Ok(opened)) => opened,
             Ok(Err(error)) => {
                 tracing::debug!(%error, "no QUIC handshake");
-                return engine.shed(Stage::Handshake, "quic");
+                let reason = match error {
+                    NoHandshake::Failed(_) => "quic",
+                    NoHandshake::GivenUp => "waiting",
+                };
+                return engine.shed(Stage::Handshake, reason);
             }
             Err(_) => return engine.shed(Stage::Handshake, "timeout"),
         };

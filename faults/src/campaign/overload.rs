@@ -1,6 +1,6 @@
 //! Overload: each round another attack on a broker with a small budget, while clients that behave go on as before. Judged are
-//! the broker's memory, the latencies of those clients, that each refusal is counted, that nothing acknowledged is lost, and
-//! that the broker is well afterwards.
+//! the broker's memory, the latencies of those clients, how long newcomers wait until they are let in, that each refusal is
+//! counted, that nothing acknowledged is lost, and that the broker is well afterwards.
 
 mod amplifying;
 mod attack;
@@ -21,7 +21,7 @@ use tokio::time::sleep;
 
 use super::stage::Stage;
 use crate::broker::Broker;
-use crate::load::{Measured, Phase, Plan, Steady};
+use crate::load::{Came, Measured, Newcomers, Phase, Plan, Steady};
 use crate::patience::Patience;
 use attack::{ATTACKS, Attack, Shed};
 use site::{Assault, Tally};
@@ -52,6 +52,8 @@ const SLOWER_MAX: f64 = 3.0;
 /// A quiet 99th percentile below this counts as this, milliseconds: attackers, broker and clients share two processors, and
 /// who waits for one waits for a turn of the scheduler.
 const QUIET_FLOOR_MS: f64 = 10.0;
+/// How long a newcomer may wait until he is let in.
+const NEWCOMER_MAX: Duration = Duration::from_secs(5);
 /// Open files that attackers use at most, of the 20,000 that many machines give a process.
 const FILES: u64 = 19_000;
 /// Steps of patience between two looks at the broker's metrics.
@@ -132,8 +134,10 @@ async fn play(stage: &mut Stage, attack: Attack) -> anyhow::Result<()> {
 
     steady.enter(Phase::Attacked);
     let assault = Assault::begin(attack, stage.launch.ports, connections)?;
+    let newcomers = Newcomers::begin(&plan);
     sleep(times.attacked).await;
     let after = expected(stage, &broker, attack, &assault, &before).await?;
+    let came = newcomers.end().await;
     let tally = assault.end().await?;
     let peak = watch::memory(&broker)?.peak;
 
@@ -149,6 +153,7 @@ async fn play(stage: &mut Stage, attack: Attack) -> anyhow::Result<()> {
         connections: connections as u64,
     };
     judge(stage, attack, &seen, &measured, &tally);
+    judge_newcomers(stage, attack, came);
     broker.kill();
     Ok(())
 }
@@ -267,6 +272,7 @@ fn judge(stage: &mut Stage, attack: Attack, seen: &Seen, measured: &[Measured; 3
             &tally.advised,
         ),
         ("deliveries to attackers", &tally.told),
+        ("halves of handshakes let go", &tally.let_go),
     ]);
     for (name, count) in counts {
         stage
@@ -328,6 +334,35 @@ fn judge_latencies(stage: &mut Stage, attack: Attack, measured: &[Measured; 3]) 
                 attack.name
             );
             stage.findings.add("slowed by the attack", words);
+        }
+    }
+}
+
+fn judge_newcomers(stage: &mut Stage, attack: Attack, came: Vec<Came>) {
+    for Came { endpoint, waits } in came {
+        let over = endpoint.split(':').next().unwrap_or_default();
+        let waits = match waits {
+            Ok(waits) => waits.percentiles(),
+            Err(error) => {
+                let words = format!("{}, over {over}: {error:#}", attack.name);
+                stage.findings.add("newcomers that are kept out", words);
+                continue;
+            }
+        };
+        for (name, ms) in [
+            ("p50", waits.p50),
+            ("p99", waits.p99),
+            ("longest", waits.max),
+        ] {
+            // Far below what a u64 holds.
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+            let us = (ms * 1_000.0) as u64;
+            let name = format!("{}: newcomers over {over}, {name} µs", attack.name);
+            stage.figures.add(&name, us);
+        }
+        if waits.max > NEWCOMER_MAX.as_secs_f64() * 1_000.0 && !stage.options.short {
+            let words = format!("{}, over {over}: {:.0} ms", attack.name, waits.max);
+            stage.findings.add("newcomers that are kept waiting", words);
         }
     }
 }

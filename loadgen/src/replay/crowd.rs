@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures_util::stream::{self, StreamExt};
-use rialto_protocol::ids::{ConversationId, UserId};
+use rialto_protocol::ids::{ClientId, ConversationId, UserId};
 use rialto_sdk::{Client, ConnectError, Content, PublishError, Publishing};
 use tokio::sync::{OnceCell, Semaphore};
 
@@ -111,6 +111,27 @@ impl Voice {
         match self.on_behalf_of {
             None => self.client.publish(conversation, content).await,
             Some(user) => self.client.publish_as(user, conversation, content).await,
+        }
+    }
+
+    /// Says it again under the id that it had.
+    ///
+    /// # Errors
+    /// When it cannot be sent.
+    pub(super) async fn publish_again(
+        &self,
+        client_id: ClientId,
+        conversation: ConversationId,
+        content: Content,
+    ) -> Result<Publishing, PublishError> {
+        let client = &self.client;
+        match self.on_behalf_of {
+            None => client.publish_again(client_id, conversation, content).await,
+            Some(user) => {
+                client
+                    .publish_again_as(user, client_id, conversation, content)
+                    .await
+            }
         }
     }
 }

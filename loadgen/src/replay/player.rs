@@ -205,7 +205,7 @@ impl Player<'_> {
                 Ok(())
             }
             Err(error) if sent.message.is_none() && is_member_already(&error) => Ok(()),
-            Err(error) if error.retry() == Retry::Safe => self.say_again(sent, error).await,
+            Err(error) if may_be_said_again(&error) => self.say_again(sent, error).await,
             Err(error) => self.refused_for_good(sent.message, &error),
         }
     }
@@ -218,13 +218,13 @@ impl Player<'_> {
         Counters::add(&self.stage.counters.published, 1);
     }
 
-    /// Sends again what the broker refused for now, and waits for it.
+    /// Sends again what the broker refused for now, under the same id, and waits for it.
     async fn say_again(
         &mut self,
         mut sent: UnderWay,
         mut error: PublishError,
     ) -> Result<(), ReplayError> {
-        while error.retry() == Retry::Safe && !matches!(error, PublishError::Closed { .. }) {
+        while may_be_said_again(&error) {
             Counters::add(&self.stage.counters.refused, 1);
             sleep(
                 error
@@ -233,18 +233,13 @@ impl Player<'_> {
                     .unwrap_or(AGAIN),
             )
             .await;
-            let publishing = match sent
-                .voice
-                .publish(self.play.conversation, sent.content.clone())
-                .await
-            {
+            let (voice, client_id) = (&sent.voice, sent.publishing.client_id());
+            let again =
+                voice.publish_again(client_id, self.play.conversation, sent.content.clone());
+            sent.publishing = match again.await {
                 Ok(publishing) => publishing,
                 Err(error) => return self.refused_for_good(sent.message, &error),
             };
-            if let Some(at) = sent.message {
-                self.play.script.messages[at].client_id = Some(publishing.client_id());
-            }
-            sent.publishing = publishing;
             match (&mut sent.publishing).await {
                 Ok(receipt) => {
                     self.acknowledged(&sent, &receipt);
@@ -273,6 +268,11 @@ impl Player<'_> {
         }
         Ok(())
     }
+}
+
+/// Under its id, also where it may have been taken before.
+fn may_be_said_again(error: &PublishError) -> bool {
+    error.retry() != Retry::Never && !matches!(error, PublishError::Closed { .. })
 }
 
 /// An entry that an earlier replay made, or that was sent twice.

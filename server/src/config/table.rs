@@ -394,7 +394,7 @@ pub const TABLE: &[Key] = &[
         "0",
         (0, 36_500),
         "days",
-        "Events are dropped, a week's worth at a time, once they are older; 0: kept for ever.",
+        "Events are dropped, a week's worth at a time, once the newest is so much younger; their room comes back over minutes. 0: kept for ever.",
     ),
     number(
         "storage.segment_bytes",

@@ -7,6 +7,7 @@ use std::time::Duration;
 use rialto_protocol::frame::{FrameKind, HEADER_BYTES};
 use rialto_protocol::ids::ConversationId;
 use rialto_protocol::v1;
+use rialto_sdk::{Client, Content};
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::sleep;
 
@@ -119,16 +120,9 @@ fn messages(conversation: ConversationId, id: &mut u32, bytes: usize) -> Vec<u8>
 
 /// Asks for whole pages of a long log, again and again, and never reads one.
 pub(super) async fn deaf_readers(site: &Rc<Site>) {
-    let Some((herald, square)) = site.herald().await else {
+    let Some((_herald, square)) = long_log(site).await else {
         return;
     };
-    for _ in 0..LOG_EVENTS {
-        let said = herald.publish(square, rialto_sdk::Content::text("x".repeat(LOG_BYTES)));
-        if let Ok(said) = said.await {
-            let _ = said.await;
-        }
-    }
-    let _herald = herald;
     site.each(|site, number| async move {
         loop {
             let line = Line::enter(&site, number, Caller::User, Hearing::Deaf).await;
@@ -137,6 +131,43 @@ pub(super) async fn deaf_readers(site: &Rc<Site>) {
                 line::request(FrameKind::History, *id, &history(square))
             };
             line.pour_deaf(ask).await;
+            line::turned_away(&site).await;
+        }
+    })
+    .await;
+}
+
+/// A long log, and who has written it.
+async fn long_log(site: &Site) -> Option<(Client, ConversationId)> {
+    let (herald, square) = site.herald().await?;
+    for _ in 0..LOG_EVENTS {
+        let said = herald.publish(square, Content::text("x".repeat(LOG_BYTES)));
+        if let Ok(said) = said.await {
+            let _ = said.await;
+        }
+    }
+    Some((herald, square))
+}
+
+/// Follows a long log from its beginning, again and again, and has every page of it compressed.
+pub(super) async fn compressed_pages(site: &Rc<Site>) {
+    let Some((_herald, square)) = long_log(site).await else {
+        return;
+    };
+    site.each(|site, number| async move {
+        loop {
+            let caller = Caller::Compressing;
+            let line = Line::enter(&site, number, caller, Hearing::Usual).await;
+            let ask = |id: &mut u32| {
+                *id += 1;
+                let subscription = v1::Subscription {
+                    conversation: square.to_proto(),
+                    cursor: Some(v1::Cursor::default()),
+                };
+                let subscriptions = vec![subscription];
+                line::request(FrameKind::Subscribe, *id, &v1::Subscribe { subscriptions })
+            };
+            line.pour(&site.tally, ask).await;
             line::turned_away(&site).await;
         }
     })

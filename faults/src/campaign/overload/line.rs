@@ -39,6 +39,8 @@ pub(super) enum Caller {
     User,
     /// A service, without.
     Service,
+    /// A user whose frames are to be compressed.
+    Compressing,
 }
 
 impl Caller {
@@ -193,15 +195,16 @@ impl Line {
 
 /// The Hello of a user, or of a service.
 pub(super) fn hello(user: UserId, caller: Caller) -> Vec<u8> {
-    let prefix = match caller {
-        Caller::User => "dev",
-        Caller::Service => "dev-service",
+    let (prefix, capabilities) = match caller {
+        Caller::User => ("dev", Vec::new()),
+        Caller::Service => ("dev-service", Vec::new()),
+        Caller::Compressing => ("dev", vec![v1::Capability::Zstd as i32]),
     };
     let hello = v1::Hello {
         token: format!("{prefix}:{user}"),
         device: DeviceId::from_bytes(*user.as_bytes()).to_proto(),
         sdk: "attacker".to_owned(),
-        capabilities: Vec::new(),
+        capabilities,
     };
     request(FrameKind::Hello, 1, &hello)
 }

@@ -1,12 +1,14 @@
-//! Attacks over QUIC: handshakes that never end, sessions that never begin, frames that never end, the ends of handshakes' first
-//! messages all at once, and datagrams of nonsense.
+//! Attacks over QUIC: handshakes that never end, sessions that never begin, frames that never end, the second halves of handshakes
+//! all at once, and datagrams of nonsense.
 
-use std::collections::HashMap;
+mod exotic;
+mod held;
+
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -23,6 +25,8 @@ use tokio::net::UdpSocket;
 use tokio::time::{sleep, timeout};
 
 use super::holding::begun_frame;
+use held::HoldsBack;
+
 use super::line::{self, Caller, Line};
 use super::site::{Site, Tally};
 use crate::random::Dice;
@@ -31,10 +35,8 @@ use crate::random::Dice;
 const SOCKETS: usize = 32;
 /// After that the broker has given up a handshake, by its settings.
 const GIVEN_UP: Duration = Duration::from_millis(1_500);
-/// Before it has, clients have come with the beginning of their first messages.
+/// Before it has, clients have come with the first halves of their handshakes.
 const HELD_BACK: Duration = Duration::from_millis(800);
-/// Sockets let go what they hold back one after the other.
-const BETWEEN: Duration = Duration::from_millis(2);
 /// The shortest datagram that a client may begin with (RFC 9000, section 14.1).
 const INITIAL_BYTES: usize = 1_200;
 /// Protocols that a client names so that its first message does not fit into one of them, each of so many bytes.
@@ -97,17 +99,34 @@ pub(super) async fn quic_frames(site: &Rc<Site>) {
     .await;
 }
 
-/// Clients whose first message takes two datagrams, of which they hold the second back until all of them are there: then the
-/// broker has a key exchange and a signature to make for each at once.
-pub(super) async fn quic_hellos(site: &Rc<Site>) {
-    let Some(clients) = Clients::bind(site, Manner::HoldsBack) else {
+/// Clients that hold the second half of their handshakes back until all of them are there, and let it go at once. For a third it is
+/// the end of a first message that takes two datagrams, for a third the first message said again with a key that the broker can
+/// use: both have it make a key exchange and a signature. For a third it is what they answer to that.
+pub(super) async fn quic_halves(site: &Rc<Site>) {
+    let holding = [
+        Manner::HoldsHello,
+        Manner::HoldsSecondHello,
+        Manner::HoldsAnswer,
+    ];
+    let Some(clients) = holding
+        .map(|manner| Clients::bind(site, manner))
+        .into_iter()
+        .collect::<Option<Vec<_>>>()
+    else {
         return;
     };
     let coming = site.each(|site, number| {
-        let clients = clients.clone();
+        let theirs = clients[number % clients.len()].clone();
+        let number = number / clients.len();
         async move {
             loop {
-                let _ = timeout(GIVEN_UP, clients.connect(&site, number)).await;
+                // Until the broker has given it up; a session never begins.
+                let _connection = timeout(GIVEN_UP, async {
+                    let connection = theirs.connect(&site, number).await?;
+                    connection.closed().await;
+                    io::Result::Ok(connection)
+                })
+                .await;
                 line::turned_away(&site).await;
             }
         }
@@ -115,10 +134,8 @@ pub(super) async fn quic_hellos(site: &Rc<Site>) {
     let letting_go = async {
         loop {
             sleep(HELD_BACK).await;
-            for socket in &clients.holding {
-                socket.let_go();
-                // What the broker's buffer has no room for is lost.
-                sleep(BETWEEN).await;
+            for socket in clients.iter().flat_map(|clients| &clients.holding) {
+                socket.let_go(&site.tally);
             }
         }
     };
@@ -199,8 +216,12 @@ enum Manner {
     Usual,
     /// They hear nothing, see [`Deaf`].
     Deaf,
-    /// Nor do these, which say half of their first message, see [`HoldsBack`].
-    HoldsBack,
+    /// Nor do these, which hold back all but the first datagram of their long first message, see [`HoldsBack`].
+    HoldsHello,
+    /// These have a short one with a key that the broker cannot use, and hold back what they say when they are told so.
+    HoldsSecondHello,
+    /// These hold back what follows their first message.
+    HoldsAnswer,
 }
 
 /// Clients that share sockets.
@@ -226,10 +247,12 @@ impl Clients {
     fn try_bind(site: &Site, manner: Manner) -> anyhow::Result<Self> {
         let mut tls = Arc::unwrap_or_clone(Roots::InsecureLoopbackOnly.client_config()?);
         let mut payload_bytes = QUIC_LOOPBACK_PAYLOAD_BYTES;
-        if manner == Manner::HoldsBack {
+        if manner == Manner::HoldsHello {
             let others = (0..PROTOCOLS).map(|number| vec![number; PROTOCOL_BYTES]);
             tls.alpn_protocols.extend(others);
             payload_bytes = INITIAL_BYTES.try_into()?;
+        } else if manner == Manner::HoldsSecondHello {
+            tls = exotic::client_config(&tls)?;
         }
         let mut transport = TransportConfig::default();
         transport
@@ -255,14 +278,8 @@ impl Clients {
         let socket: Arc<dyn AsyncUdpSocket> = match manner {
             Manner::Usual => socket,
             Manner::Deaf => Arc::new(Deaf(socket)),
-            Manner::HoldsBack => {
-                let holding = Arc::new(HoldsBack {
-                    socket: Arc::new(Deaf(socket)),
-                    begun: Mutex::default(),
-                });
-                self.holding.push(Arc::clone(&holding));
-                holding
-            }
+            Manner::HoldsHello => self.hold(Arc::new(Deaf(socket))),
+            Manner::HoldsSecondHello | Manner::HoldsAnswer => self.hold(socket),
         };
         let mut config = EndpointConfig::default();
         config.max_udp_payload_size(QUIC_LOOPBACK_PAYLOAD_BYTES)?;
@@ -270,6 +287,12 @@ impl Clients {
         let endpoint = Endpoint::new_with_abstract_socket(config, None, socket, runtime)?;
         self.sockets.push(endpoint);
         Ok(())
+    }
+
+    fn hold(&mut self, socket: Arc<dyn AsyncUdpSocket>) -> Arc<HoldsBack> {
+        let holding = Arc::new(HoldsBack::new(socket));
+        self.holding.push(Arc::clone(&holding));
+        holding
     }
 
     /// The connection with this number.
@@ -329,6 +352,10 @@ impl AsyncUdpSocket for Deaf {
         self.0.local_addr()
     }
 
+    fn max_receive_segments(&self) -> usize {
+        self.0.max_receive_segments()
+    }
+
     fn may_fragment(&self) -> bool {
         self.0.may_fragment()
     }
@@ -337,102 +364,4 @@ impl AsyncUdpSocket for Deaf {
 /// By its first byte (RFC 9000, section 17.2.5).
 fn is_retry(datagram: &[u8]) -> bool {
     datagram.first().is_some_and(|first| first & 0xf0 == 0xf0)
-}
-
-/// A socket that sends the first datagram of a handshake, keeps the second until it is told to let go, and drops all others; it hears as
-/// little as [`Deaf`].
-#[derive(Debug)]
-struct HoldsBack {
-    socket: Arc<Deaf>,
-    /// By the connection id of the client.
-    begun: Mutex<HashMap<Vec<u8>, Begun>>,
-}
-
-/// A handshake of which the first datagram was sent.
-#[derive(Debug)]
-struct Begun {
-    /// The connection id of the broker: another one when it has asked for proof, and all is said again.
-    to: Vec<u8>,
-    end: Option<(SocketAddr, Vec<u8>)>,
-}
-
-impl HoldsBack {
-    fn begun(&self) -> MutexGuard<'_, HashMap<Vec<u8>, Begun>> {
-        self.begun.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Sends what was held back, as far as the system takes it.
-    fn let_go(&self) {
-        let begun = std::mem::take(&mut *self.begun());
-        for (destination, end) in begun.into_values().filter_map(|begun| begun.end) {
-            let _ = self.socket.try_send(&Transmit {
-                destination,
-                ecn: None,
-                contents: &end,
-                segment_size: None,
-                src_ip: None,
-            });
-        }
-    }
-}
-
-impl AsyncUdpSocket for HoldsBack {
-    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
-        Arc::clone(&self.socket).create_io_poller()
-    }
-
-    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        let Some((to, from)) = connection_ids(transmit.contents) else {
-            return self.socket.try_send(transmit);
-        };
-        let mut handshakes = self.begun();
-        match handshakes.get_mut(from) {
-            Some(begun) if begun.to == to => {
-                let contents = || (transmit.destination, transmit.contents.to_vec());
-                begun.end.get_or_insert_with(contents);
-            }
-            _ => {
-                self.socket.try_send(transmit)?;
-                let (to, end) = (to.to_vec(), None);
-                handshakes.insert(from.to_vec(), Begun { to, end });
-            }
-        }
-        Ok(())
-    }
-
-    fn poll_recv(
-        &self,
-        cx: &mut Context<'_>,
-        bufs: &mut [IoSliceMut<'_>],
-        metas: &mut [RecvMeta],
-    ) -> Poll<io::Result<usize>> {
-        self.socket.poll_recv(cx, bufs, metas)
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.socket.local_addr()
-    }
-
-    fn may_fragment(&self) -> bool {
-        self.socket.may_fragment()
-    }
-}
-
-/// The ids of whom a datagram goes to and of whom it comes from, if it belongs to a handshake (RFC 9000, section 17.2).
-fn connection_ids(datagram: &[u8]) -> Option<(&[u8], &[u8])> {
-    const LONG: u8 = 0x80;
-    const VERSION_BYTES: usize = 4;
-    let (first, rest) = datagram.split_first()?;
-    if first & LONG == 0 {
-        return None;
-    }
-    let (to, rest) = counted(rest.get(VERSION_BYTES..)?)?;
-    let (from, _) = counted(rest)?;
-    Some((to, from))
-}
-
-/// So many bytes as the first one says, and what follows them.
-fn counted(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (count, rest) = bytes.split_first()?;
-    rest.split_at_checked((*count).into())
 }

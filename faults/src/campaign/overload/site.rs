@@ -33,6 +33,8 @@ pub(super) struct Tally {
     pub(super) advised: AtomicU64,
     /// Frames with events that attackers were told.
     pub(super) told: AtomicU64,
+    /// Halves of handshakes that were held back and let go.
+    pub(super) let_go: AtomicU64,
     /// Why they did not do what they were there for.
     pub(super) failed: OnceLock<String>,
 }
