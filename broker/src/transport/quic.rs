@@ -142,6 +142,7 @@ impl Accepted {
             return Ok(self.connecting.await?);
         };
         tokio::select! {
+            biased;
             connection = &mut self.connecting => Ok(connection?),
             () = under_way.given_up() => Err(NoHandshake::GivenUp),
         }

@@ -201,24 +201,19 @@ mod tests {
         }
     }
 
-    /// Somebody has a round's time and is at work.
-    fn use_up(engine: &Engine) {
-        assert!(engine.quic_handshake_turn().now_or_never().is_some());
-    }
-
     #[tokio::test]
     async fn what_comes_in_the_middle_of_a_handshake_waits_for_time() {
         LocalSet::new()
             .run_until(async {
                 let engine = engine();
-                use_up(&engine);
+                engine.turns().quic_handshakes().use_up();
                 let (one, under_way) = Connection::begin(&engine);
                 let (other, _under_way) = Connection::begin(&engine);
                 assert_eq!((one.driven().await, other.driven().await), (1, 1));
                 assert_eq!((one.hear().await, other.hear().await), (1, 1));
-                drop(engine.turns().quic_handshakes().working());
+                engine.turns().call();
                 assert_eq!((one.driven().await, other.driven().await), (2, 2));
-                use_up(&engine);
+                engine.turns().quic_handshakes().use_up();
                 assert_eq!((one.hear().await, other.hear().await), (2, 2));
                 drop(under_way);
                 assert_eq!(one.driven().await, 3, "its handshake is over");
@@ -232,7 +227,7 @@ mod tests {
         LocalSet::new()
             .run_until(async {
                 let engine = engine();
-                use_up(&engine);
+                engine.turns().quic_handshakes().use_up();
                 let mut waiting = Vec::new();
                 for _ in 0..WAITING_MAX {
                     let (connection, under_way) = Connection::begin(&engine);
@@ -245,8 +240,8 @@ mod tests {
                 late.driven().await;
                 assert_eq!(late.hear().await, 1);
                 assert!(under_way.given_up().now_or_never().is_some());
-                drop(engine.turns().quic_handshakes().working());
-                assert_eq!(waiting[WAITING_MAX - 1].0.driven().await, 2);
+                engine.turns().call();
+                assert_eq!(waiting[0].0.driven().await, 2);
                 assert_eq!(late.hear().await, 1, "it makes no key exchange");
                 drop(under_way);
                 assert_eq!(late.driven().await, 2);

@@ -167,8 +167,10 @@ impl Leaving {
         }
         if shrinking.bytes == 0 {
             // Now that nothing is in it: fjall may have it open, and would keep its bytes.
-            fs::remove_file(&shrinking.path)?;
-            queue.file = None;
+            match fs::remove_file(&shrinking.path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => queue.file = None,
+            }
         }
         Ok(true)
     }
