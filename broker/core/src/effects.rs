@@ -23,6 +23,13 @@ const ROOM_MIN: usize = 4_096;
 /// So many times what was used last is kept at most.
 const ROOM_KEPT: usize = 8;
 
+/// Entries that a list has room for, at most, once it is empty and so many were used last: what a moment took in which there was
+/// very much to do is given back.
+#[must_use]
+pub fn room_kept(used: usize) -> usize {
+    ROOM_MIN.max(used * ROOM_KEPT)
+}
+
 /// What the halves of a shard write to while they handle an input.
 #[derive(Debug, Default)]
 pub struct Effects {
@@ -41,7 +48,7 @@ pub struct Effects {
 impl Effects {
     /// Moves the outputs out, in order. What room a moment took in which there was very much to do is given back.
     pub fn take_outputs(&mut self, into: &mut Vec<Output>) {
-        let room = ROOM_MIN.max(self.outputs.len() * ROOM_KEPT);
+        let room = room_kept(self.outputs.len());
         into.append(&mut self.outputs);
         if self.outputs.capacity() > room {
             self.outputs.shrink_to(room);

@@ -12,7 +12,10 @@ use std::{
 };
 
 use futures_util::{StreamExt, stream::FuturesOrdered};
-use rialto_core::io::{Identity, Input, Output, Query, Ticket};
+use rialto_core::{
+    effects::room_kept,
+    io::{Identity, Input, Output, Query, Ticket},
+};
 use rialto_protocol::{error::ErrorCode, ids::UserId};
 use rialto_storage::{directory::Seen, views::ViewsError};
 use tokio::time::{Instant, Sleep};
@@ -28,9 +31,6 @@ use super::{
     tokens::Tokens,
 };
 
-/// Outputs that room is kept for: so many at least, and so many times what was used last.
-const OUTPUTS_KEPT: usize = 4_096;
-const OUTPUTS_ROOM: usize = 8;
 /// Rounds of a turn before the shard's other tasks have theirs.
 const ROUNDS_MAX: usize = 8;
 /// Appends of a shard on their way to the disk. What comes meanwhile gathers into larger entries.
@@ -213,8 +213,7 @@ impl Pump {
         for output in outputs.drain(..) {
             self.act(output);
         }
-        // What a busy moment took is given back.
-        outputs.shrink_to((used * OUTPUTS_ROOM).max(OUTPUTS_KEPT));
+        outputs.shrink_to(room_kept(used));
         self.outputs = outputs;
         any
     }

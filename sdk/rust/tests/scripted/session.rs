@@ -14,7 +14,7 @@ use rialto_sdk::{
 };
 
 use crate::server::{
-    DEVICE, PATIENCE, ROOM, Server, Tokens, builder, presences, reconnecting, user, welcome,
+    DEVICE, PATIENCE, Peer, ROOM, Server, Tokens, builder, presences, reconnecting, user, welcome,
 };
 
 /// What the client told at its very end.
@@ -494,15 +494,20 @@ async fn requests_are_asked_again_unless_that_could_undo_something() {
     );
     let (id, second) = peer.expect::<v1::Create>(FrameKind::Create).await;
     assert_eq!(second, first);
+    send_existing(&mut peer, id, &first).await;
+    let created = create.await.unwrap().unwrap();
+    assert!(created.existed && created.conversation.to_proto() == first.conversation);
+}
+
+/// Answers that what was to be created is there already.
+async fn send_existing(peer: &mut Peer, id: RequestId, create: &v1::Create) {
     let created = v1::CreatedConversation {
-        conversation: first.conversation.clone(),
+        conversation: create.conversation.clone(),
         head: None,
         existed: true,
     };
     peer.send(FrameKind::CreatedConversation, id, &created)
         .await;
-    let created = create.await.unwrap().unwrap();
-    assert!(created.existed && created.conversation.to_proto() == first.conversation);
 }
 
 #[tokio::test]
@@ -525,13 +530,7 @@ async fn a_conversation_that_may_have_been_opened_is_asked_for_under_its_id_unti
     }
     let (id, again) = peer.expect::<v1::Create>(FrameKind::Create).await;
     assert_eq!(again, first);
-    let created = v1::CreatedConversation {
-        conversation: first.conversation.clone(),
-        head: None,
-        existed: true,
-    };
-    peer.send(FrameKind::CreatedConversation, id, &created)
-        .await;
+    send_existing(&mut peer, id, &first).await;
     assert!(create.await.unwrap().unwrap().existed);
     assert!(peer.next().await.is_none());
 }

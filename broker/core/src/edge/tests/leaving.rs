@@ -12,6 +12,7 @@ use super::{
     handshake::identity,
     presence::{load, loaded, one, set, states, watch},
     rig::{Log, Rig, START_MS, hello, seqs, subscribe, user},
+    subscribing::subscribed,
 };
 use crate::{
     counters::Counters,
@@ -39,28 +40,15 @@ pub(super) fn follow_many(rig: &mut Rig, conn: ConnId, first: u32, count: u32) {
 
 /// The owner of an empty conversation has the edge follow it.
 fn following(ask: &ToOwner) -> ToEdge {
-    let ToOwner::Subscribe {
-        origin,
-        slot,
-        user,
-        conversation,
-        cursor,
-    } = *ask
-    else {
+    let ToOwner::Subscribe { conversation, .. } = ask else {
         panic!("Subscribe")
     };
     let number = conversation.as_bytes()[6..10].try_into().unwrap();
-    ToEdge::Subscribed {
-        origin,
-        slot,
-        user,
-        conversation,
-        cursor,
-        result: Ok(Standing {
-            handle: Handle(u32::from_be_bytes(number)),
-            ..Log::new(1, 0).standing()
-        }),
-    }
+    let standing = Standing {
+        handle: Handle(u32::from_be_bytes(number)),
+        ..Log::new(1, 0).standing()
+    };
+    subscribed(ask, Ok(standing))
 }
 
 fn subscriptions(rig: &Rig) -> u64 {

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     config::CoreConfig,
-    message::{ToEdge, ToOwner},
+    message::{Standing, ToEdge, ToOwner},
 };
 
 pub(super) fn cursor(epoch: u64, seq: u64) -> Option<Cursor> {
@@ -34,6 +34,11 @@ pub(super) fn unsubscribe(numbers: &[u8]) -> v1::Unsubscribe {
 }
 
 pub(super) fn deny(ask: &ToOwner, code: ErrorCode) -> ToEdge {
+    subscribed(ask, Err(code))
+}
+
+/// The owner's answer.
+pub(super) fn subscribed(ask: &ToOwner, result: Result<Standing, ErrorCode>) -> ToEdge {
     let ToOwner::Subscribe {
         origin,
         slot,
@@ -50,7 +55,7 @@ pub(super) fn deny(ask: &ToOwner, code: ErrorCode) -> ToEdge {
         user,
         conversation,
         cursor,
-        result: Err(code),
+        result,
     }
 }
 
