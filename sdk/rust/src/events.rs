@@ -52,7 +52,8 @@ pub enum Event {
         /// Why.
         reason: EndReason,
     },
-    /// The connection broke, or is there again. Nothing has to be done.
+    /// The connection broke, or is there again. Nothing has to be done. Of a break that there was no room for nothing is told;
+    /// [`crate::Client::state`] always is as it is.
     Connection(ConnectionState),
     /// The server asked for a reconnect. Nothing has to be done.
     GoAway {

@@ -56,8 +56,8 @@ pub(crate) struct Session {
     standing: Standing,
     /// Longest time for an answer.
     answer_timeout: Duration,
-    /// Since the last attempt to connect.
-    was_connected: bool,
+    /// What the caller was told last is that there is a connection.
+    told_connected: bool,
     /// Why there was no connection the last time.
     cause: DisconnectCause,
 }
@@ -120,7 +120,7 @@ impl Session {
             subscriptions: Subscriptions::default(),
             standing: Standing::new(),
             answer_timeout,
-            was_connected: false,
+            told_connected: false,
             cause: DisconnectCause::Lost(TransportError::Closed),
         }
     }
@@ -182,7 +182,6 @@ impl Session {
             limits,
             ..
         } = welcomed;
-        self.was_connected = true;
         self.reconnect.connected(now);
         self.tokens
             .began(welcome.server_time_ms, welcome.token_expires_ms, now);
@@ -190,7 +189,9 @@ impl Session {
         self.shared.connected(limits, welcome.server_time_ms);
         let state = ConnectionState::Connected { endpoint, session };
         self.shared.set_state(state.clone());
-        self.sink.send(Event::Connection(state));
+        if !std::mem::replace(&mut self.told_connected, true) {
+            self.sink.send(Event::Connection(state));
+        }
         self.standing.connected(now);
         Link {
             connected,
@@ -367,8 +368,10 @@ impl Session {
             cause: self.cause.clone(),
         };
         self.shared.set_state(state.clone());
-        // Once for each break: nobody may be there to take one for each attempt.
-        if std::mem::take(&mut self.was_connected) {
+        // Once for each break, and while there is room: nobody may be there to take what comes of a line that is down and up for
+        // months.
+        if self.told_connected && self.sink.has_room() {
+            self.told_connected = false;
             self.sink.send(Event::Connection(state));
         }
         let tokens = self.tokens.source();

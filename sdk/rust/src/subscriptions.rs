@@ -68,7 +68,7 @@ struct Subscription {
     gap_since: Option<Instant>,
     /// A deadline is set for that.
     gap_watched: bool,
-    /// Events had to be thrown away.
+    /// Events had to be thrown away, or were never there.
     overflowed: bool,
     /// Tries to subscribe again since the last event.
     tries: u32,
@@ -78,6 +78,7 @@ struct Subscription {
 #[derive(Debug, Default)]
 pub(crate) struct Subscriptions {
     by_id: HashMap<ConversationId, Subscription>,
+    /// What each names now: the server may give one to another conversation when it has ended the subscription that had it.
     handles: HashMap<u32, ConversationId>,
     orphans: Orphans,
     held_bytes: usize,
@@ -159,7 +160,9 @@ impl Subscriptions {
         let Some(subscription) = self.by_id.remove(&conversation) else {
             return;
         };
-        if let Some(handle) = subscription.handle {
+        if let Some(handle) = subscription.handle
+            && self.handles.get(&handle) == Some(&conversation)
+        {
             self.handles.remove(&handle);
         }
         self.held_bytes -= subscription.hold.bytes();
@@ -299,11 +302,8 @@ impl Subscriptions {
             return;
         }
         if !run.is_consecutive() {
-            tracing::warn!(%conversation, "a Deliver whose events are not consecutive; subscribing again");
-            self.again(conversation, None, now);
-            return;
-        }
-        if first <= subscription.at.next {
+            subscription.overflowed = true;
+        } else if first <= subscription.at.next {
             subscription.hand_over(conversation, run, sink);
             self.held_bytes -= subscription.release(conversation, sink);
             subscription.gap_since = (!subscription.hold.is_empty()).then_some(now);

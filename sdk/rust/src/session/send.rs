@@ -83,10 +83,11 @@ impl Session {
     fn request(&mut self, link: &mut Link, order: u64, request: Request) {
         if !link.carries(&request.body) {
             self.shared.release(request.cost);
+            self.standing.answered(request.kind, order, None);
             let invalid = RequestError::Invalid("the request does not fit into a frame");
             return request.answer.send(Err(invalid));
         }
-        self.standing.asked(request.kind);
+        self.standing.asked(request.kind, order);
         let (kind, body) = (request.kind, request.body.clone());
         self.ask(link, kind, &body, InFlight::Request(order, request));
     }

@@ -1,5 +1,6 @@
 //! What the server is told anew on each connection: whom the session watches, and how present it is.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,8 +22,9 @@ struct Wish {
     order: u64,
     /// To be told then.
     due: Option<Instant>,
-    /// Requests of the caller's that are not answered: what they ask for holds, if any is taken.
-    asked: usize,
+    /// The places of the caller's requests that are not answered, on whichever connection that will be: what they ask for holds,
+    /// if any is taken.
+    asked: BTreeSet<u64>,
     /// What the server said to it was thrown away.
     missed: bool,
 }
@@ -34,7 +36,7 @@ impl Standing {
             body: None,
             order: 0,
             due: None,
-            asked: 0,
+            asked: BTreeSet::new(),
             missed: false,
         }))
     }
@@ -43,10 +45,10 @@ impl Standing {
         self.0.iter_mut().find(|wish| wish.kind == kind)
     }
 
-    /// The caller asks for one of these, if it is one.
-    pub(super) fn asked(&mut self, kind: FrameKind) {
+    /// The caller asks for one of these, if it is one: for the first time, or once more on another connection.
+    pub(super) fn asked(&mut self, kind: FrameKind, order: u64) {
         if let Some(wish) = self.of(kind) {
-            wish.asked += 1;
+            wish.asked.insert(order);
         }
     }
 
@@ -54,7 +56,7 @@ impl Standing {
     /// that holds does not hold any more.
     pub(super) fn answered(&mut self, kind: FrameKind, order: u64, body: Option<&Bytes>) {
         if let Some(wish) = self.of(kind) {
-            wish.asked = wish.asked.saturating_sub(1);
+            wish.asked.remove(&order);
             if let Some(body) = body
                 && order > wish.order
             {
@@ -69,7 +71,6 @@ impl Standing {
     pub(super) fn connected(&mut self, now: Instant) {
         for wish in &mut self.0 {
             wish.due = Some(now);
-            wish.asked = 0;
             wish.missed = false;
         }
     }
@@ -114,9 +115,11 @@ impl Standing {
 }
 
 impl Wish {
-    /// When it is to be told: not while the caller asks for another one, which would be undone by that.
+    /// When it is to be told: not while the caller asks for another one. A later one would be undone by that, and an earlier one,
+    /// which is to be given once more, would undo it.
     fn due(&self) -> Option<Instant> {
-        self.due.filter(|_| self.body.is_some() && self.asked == 0)
+        self.due
+            .filter(|_| self.body.is_some() && self.asked.is_empty())
     }
 }
 
@@ -130,19 +133,27 @@ mod tests {
     fn the_last_one_that_was_asked_for_holds_in_whatever_order_the_answers_come() {
         let (mut standing, now) = (Standing::new(), Instant::now());
         let bodies = [b"first", b"other"].map(|body| Bytes::from_static(body));
-        for _ in &bodies {
-            standing.asked(WATCH);
+        for order in [3, 8] {
+            standing.asked(WATCH, order);
         }
         standing.answered(WATCH, 8, Some(&bodies[1]));
         standing.answered(WATCH, 3, Some(&bodies[0]));
         assert_eq!(standing.due(), None, "the server took them in their order");
         standing.connected(now);
         assert_eq!(standing.take_due(now), Some((WATCH, bodies[1].clone())));
+    }
 
-        // One that is given once more on the next connection comes after that: the last one is told anew.
+    #[test]
+    fn one_that_is_to_be_given_once_more_goes_ahead_of_a_later_one_that_was_taken() {
+        let (mut standing, now) = (Standing::new(), Instant::now());
+        let bodies = [b"first", b"other"].map(|body| Bytes::from_static(body));
+        for order in [3, 8] {
+            standing.asked(WATCH, order);
+        }
+        standing.answered(WATCH, 8, Some(&bodies[1]));
         standing.connected(now);
-        standing.asked(WATCH);
         assert_eq!(standing.take_due(now), None);
+        standing.asked(WATCH, 3);
         standing.answered(WATCH, 3, Some(&bodies[0]));
         assert_eq!(standing.take_due(now), Some((WATCH, bodies[1].clone())));
     }

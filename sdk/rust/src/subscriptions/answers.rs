@@ -125,7 +125,7 @@ impl Subscriptions {
         subscription.fallback = None;
         subscription.gap_watched = false;
         if let Some(old) = subscription.handle.replace(result.handle)
-            && old != result.handle
+            && self.handles.get(&old) == Some(&conversation)
         {
             self.handles.remove(&old);
         }

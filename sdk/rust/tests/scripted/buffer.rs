@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use rialto_sdk::protocol::body;
 use rialto_sdk::protocol::frame::{self, FrameKind};
 use rialto_sdk::protocol::ids::RequestId;
-use rialto_sdk::{ErrorCode, Event, Events, Start, UserId, v1};
+use rialto_sdk::{ConnectionState, ErrorCode, Event, Events, Start, UserId, v1};
 
 use crate::server::{PATIENCE, Peer, ROOM, Server, deliver, event, following, presences};
 
@@ -197,6 +197,38 @@ async fn presence_that_there_was_no_room_for_is_asked_for_again() {
         Some(Event::Presence(seen)) => assert_eq!(seen[0].state(), v1::PresenceState::Online),
         other => panic!("{other:?}"),
     }
+}
+
+#[tokio::test]
+async fn breaks_that_there_is_no_room_for_are_not_told_and_later_ones_are() {
+    let server = Server::start().await;
+    let (client, mut events, mut peer) =
+        server.client_with(|builder| builder.event_buffer(1)).await;
+    for _ in 0..3 {
+        drop(peer);
+        // Who waits for an answer notices the break, room or not.
+        (_, peer) = tokio::join!(client.describe(ROOM), async {
+            let mut peer = server.welcome().await;
+            let (id, _) = peer.expect::<v1::Describe>(FrameKind::Describe).await;
+            peer.refuse(id, ErrorCode::NotAMember).await;
+            peer
+        });
+    }
+    assert!(matches!(
+        events.try_next(),
+        Some(Event::Connection(ConnectionState::Connected { .. }))
+    ));
+    assert!(events.try_next().is_none());
+    drop(peer);
+    assert!(matches!(
+        events.next().await,
+        Some(Event::Connection(ConnectionState::Reconnecting { .. }))
+    ));
+    let _peer = server.welcome().await;
+    assert!(matches!(
+        events.next().await,
+        Some(Event::Connection(ConnectionState::Connected { .. }))
+    ));
 }
 
 #[tokio::test]

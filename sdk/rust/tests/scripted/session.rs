@@ -8,9 +8,9 @@ use rialto_sdk::protocol::body;
 use rialto_sdk::protocol::frame::{self, FrameKind};
 use rialto_sdk::protocol::ids::RequestId;
 use rialto_sdk::{
-    ClientBuilder, CloseReason, ConnectError, ConnectionState, Create, DisconnectCause, ErrorCode,
-    Event, Events, PublishError, ReconnectPolicy, RequestError, Retry, Seq, Signal, Start,
-    TokenError, TransportError, UserId, v1,
+    Client, ClientBuilder, CloseReason, ConnectError, ConnectionState, Create, DisconnectCause,
+    ErrorCode, Event, Events, PublishError, ReconnectPolicy, RequestError, Retry, Seq, Signal,
+    Start, TokenError, TransportError, UserId, v1,
 };
 
 use crate::server::{
@@ -249,7 +249,7 @@ async fn why_there_is_no_client_is_typed() {
         builder().endpoint("http://h:1").connect().await,
         Err(ConnectError::Endpoint(_))
     ));
-    let tokenless = rialto_sdk::Client::builder()
+    let tokenless = Client::builder()
         .endpoint("tcp://127.0.0.1:1")
         .connect()
         .await;
@@ -704,29 +704,96 @@ async fn what_the_server_refused_to_watch_is_not_watched_after_a_reconnect() {
     assert_eq!(watch.users, [bob.to_proto()]);
 }
 
+/// A Watch that is under way.
+struct Watching {
+    call: tokio::task::JoinHandle<Result<Vec<v1::Presence>, RequestError>>,
+    id: RequestId,
+    body: v1::Watch,
+}
+
+impl Watching {
+    async fn begin(client: &Client, peer: &mut Peer, users: Vec<UserId>) -> Self {
+        let client = client.clone();
+        let call = tokio::spawn(async move { client.watch(&users).await });
+        let (id, body) = peer.expect::<v1::Watch>(FrameKind::Watch).await;
+        Self { call, id, body }
+    }
+
+    /// Two of them, one after the other.
+    async fn begin_two(client: &Client, peer: &mut Peer, first: Vec<UserId>) -> [Self; 2] {
+        let first = Self::begin(client, peer, first).await;
+        let second = vec![UserId::from_name("zoe")];
+        [first, Self::begin(client, peer, second).await]
+    }
+
+    /// Takes the same Watch on the next connection.
+    async fn again(&mut self, peer: &mut Peer) {
+        let (id, body) = peer.expect::<v1::Watch>(FrameKind::Watch).await;
+        assert_eq!(body, self.body);
+        self.id = id;
+    }
+
+    async fn answer(self, peer: &mut Peer) {
+        let user = UserId::from_slice(&self.body.users[0]).unwrap();
+        let offline = presences(user, v1::PresenceState::Offline);
+        peer.send(FrameKind::Presences, self.id, &offline).await;
+        self.call.await.unwrap().unwrap();
+    }
+}
+
 #[tokio::test]
 async fn of_two_lists_that_were_under_way_the_later_one_is_watched_after_a_reconnect() {
     let server = Server::start().await;
     let (client, _events, mut peer) = server.client().await;
-    let mut asked = Vec::new();
-    for name in ["bob", "zoe"] {
-        let (client, watched) = (client.clone(), [UserId::from_name(name)]);
-        let watching = tokio::spawn(async move { client.watch(&watched).await });
-        let (id, watch) = peer.expect::<v1::Watch>(FrameKind::Watch).await;
-        asked.push((watching, id, watch));
-    }
+    let bob = vec![UserId::from_name("bob")];
+    let [first, second] = Watching::begin_two(&client, &mut peer, bob).await;
+    let later = second.body.clone();
     // The homes of those in the second list were faster.
-    let later = asked[1].2.clone();
-    for (watching, id, watch) in asked.into_iter().rev() {
-        let user = UserId::from_slice(&watch.users[0]).unwrap();
-        let offline = presences(user, v1::PresenceState::Offline);
-        peer.send(FrameKind::Presences, id, &offline).await;
-        watching.await.unwrap().unwrap();
-    }
+    second.answer(&mut peer).await;
+    first.answer(&mut peer).await;
     drop(peer);
     let mut peer = server.welcome().await;
     let (_, watch) = peer.expect::<v1::Watch>(FrameKind::Watch).await;
     assert_eq!(watch, later);
+}
+
+#[tokio::test]
+async fn a_list_that_is_asked_for_once_more_does_not_replace_a_later_one_that_was_taken() {
+    let server = Server::start().await;
+    let (client, _events, mut peer) = server.client().await;
+    let bob = vec![UserId::from_name("bob")];
+    let [mut first, second] = Watching::begin_two(&client, &mut peer, bob).await;
+    let later = second.body.clone();
+    second.answer(&mut peer).await;
+    drop(peer);
+    let mut peer = server.welcome().await;
+    first.again(&mut peer).await;
+    first.answer(&mut peer).await;
+    let (_, watch) = peer.expect::<v1::Watch>(FrameKind::Watch).await;
+    assert_eq!(watch, later);
+}
+
+#[tokio::test]
+async fn a_list_that_the_next_connection_cannot_carry_keeps_no_later_one_from_being_watched() {
+    let server = Server::start().await;
+    let (client, _events, mut peer) = server.client().await;
+    let many = (0..500).map(|n: u32| UserId::from_name(&n.to_string()));
+    let many = many.collect();
+    let [first, second] = Watching::begin_two(&client, &mut peer, many).await;
+    let later = second.body.clone();
+    second.answer(&mut peer).await;
+    drop(peer);
+    let mut peer = server.accept().await;
+    let mut lowered = welcome();
+    lowered.limits.as_mut().unwrap().frame_bytes_max = 4 * 1024;
+    peer.hello(lowered).await;
+    let (_, watch) = peer.expect::<v1::Watch>(FrameKind::Watch).await;
+    assert_eq!(watch, later);
+    let refused = first.call.await.unwrap();
+    assert!(
+        matches!(refused, Err(RequestError::Invalid(_))),
+        "{refused:?}"
+    );
 }
 
 #[tokio::test]

@@ -35,6 +35,30 @@ fn due_after_once(bench: &mut Bench) -> Vec<(ConversationId, u64)> {
 }
 
 #[test]
+fn what_there_is_no_room_for_is_left_and_asked_for_again_when_there_is() {
+    let mut bench = Bench::with_buffer(true, 2);
+    bench.follow(Start::Beginning, 7, 9);
+    bench.deliver(7, 6..=6);
+    bench.deliver(7, 1..=2);
+    bench.deliver(7, 3..=3);
+    assert_eq!(bench.subscriptions.held_bytes(), 0);
+    assert_eq!(bench.subscriptions.take_leaving(), Some(vec![ROOM]));
+    assert_eq!(bench.subscriptions.take_leaving(), None);
+    assert_eq!(bench.seen(), [1, 2]);
+    // There is room, but what comes is behind what was left out.
+    bench.deliver(7, 4..=9);
+    assert_eq!(bench.seen(), []);
+    assert!(bench.due().is_empty());
+    bench.subscriptions.has_room(bench.now);
+    let due = bench.due();
+    assert_eq!((due.len(), bench.cursor()), (1, Some(cursor(2))));
+    bench.subscriptions.asked();
+    bench.answer(due[0].1, &following(8, 9), false);
+    bench.deliver(8, 3..=9);
+    assert_eq!(bench.seen(), [3, 4, 5, 6, 7, 8, 9]);
+}
+
+#[test]
 fn what_overtakes_its_answer_and_finds_no_room_is_asked_for_again() {
     let (mut bench, generation) = asked_again(true);
     fill(&bench);
