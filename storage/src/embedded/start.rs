@@ -15,8 +15,8 @@ use super::{
     options::EmbeddedOptions,
     readers::Readers,
     threads::{self, StoreThread},
-    views::{Fault, ViewStore, checkpoint::Checkpoint, directory},
-    worker::Work,
+    views::{Fault, Leave, ViewStore, checkpoint::Checkpoint, directory},
+    worker::{PROBE, PROBE_BYTES, Work},
 };
 use crate::journal::JournalError;
 
@@ -31,6 +31,8 @@ pub(super) fn open(
     options.check()?;
     let dir = lock.dir();
     let format = Format::load_or_create(dir, &options.fixed(), random_id()?, now_ms())?;
+    // Of a process that was killed while it looked for room.
+    let _ = std::fs::remove_file(dir.join(PROBE));
     let (views, checkpoint, made) = open_views(dir, options.cache_bytes, &format.fixed())?;
     let lanes = format.fixed().lanes;
     let (log, recovered) = Log::open(
@@ -38,6 +40,7 @@ pub(super) fn open(
         options.log(format.data_set(), lanes),
         &checkpoint.of_log(),
     )?;
+    make_room(&views, || log.room(dir));
     // Or a power cut might take the folders away that were just made.
     sync_directory(dir)?;
     if made == Made::Now {
@@ -81,6 +84,22 @@ pub(super) fn open(
         created_ms: format.created_ms(),
         _lock: lock,
     })))
+}
+
+/// Lanes are claimed, which takes a few bytes, before the thread behind the views comes to what leaves. Where there is no room,
+/// some of it goes before that.
+fn make_room(views: &ViewStore, room: impl Fn() -> std::io::Result<u64>) {
+    // Where the file system does not tell, the claim will.
+    while room().is_ok_and(|room| room < PROBE_BYTES as u64) {
+        match views.leave() {
+            Ok(Leave::Step(_)) => {}
+            Ok(Leave::Nothing | Leave::Later) => return,
+            Err(fault) => {
+                tracing::warn!(%fault, "a window that was dropped gives no room back yet");
+                return;
+            }
+        }
+    }
 }
 
 /// When the views were made that are used.
@@ -270,4 +289,52 @@ fn now_ms() -> u64 {
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::{
+        super::views::tests::{bytes_below, open as database},
+        *,
+    };
+
+    #[test]
+    fn where_there_is_no_room_as_much_leaves_as_a_start_needs() {
+        const LEAVING_BYTES: u64 = 3 * PROBE_BYTES as u64;
+        let dir = tempfile::tempdir().unwrap();
+        let checkpoint = Checkpoint::empty(1);
+        drop(database(dir.path(), &checkpoint));
+        let leaving = dir.path().join("leaving");
+        fs::create_dir_all(leaving.join("0")).unwrap();
+        let file = fs::File::create(leaving.join("0").join("1")).unwrap();
+        file.set_len(LEAVING_BYTES).unwrap();
+        let views = database(dir.path(), &checkpoint);
+        make_room(&views, || Ok(PROBE_BYTES as u64));
+        assert_eq!(bytes_below(&leaving), LEAVING_BYTES);
+        make_room(&views, || Ok(LEAVING_BYTES - bytes_below(&leaving)));
+        let left = LEAVING_BYTES - PROBE_BYTES as u64;
+        assert_eq!(bytes_below(&leaving), left);
+        // It may be too little, and ends all the same.
+        make_room(&views, || Ok(0));
+        assert!(!leaving.exists());
+    }
+
+    #[test]
+    fn what_looked_for_room_takes_none_after_a_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || {
+            let options = EmbeddedOptions {
+                segment_bytes: 64 << 10,
+                ..EmbeddedOptions::default()
+            };
+            EmbeddedStore::open(dir.path(), options).unwrap()
+        };
+        open().close();
+        let probe = dir.path().join(PROBE);
+        fs::write(&probe, b"as long as there was room").unwrap();
+        open().close();
+        assert!(!probe.exists());
+    }
 }

@@ -4,6 +4,7 @@
 mod pacer;
 #[cfg(test)]
 mod tests;
+mod windows;
 
 use std::{
     fmt,
@@ -18,7 +19,7 @@ use std::{
 use super::{
     directory::SeenBuffer,
     log::{Log, SealedSegment},
-    views::{Fault, Leave, Memory, Pace, Step, ViewStore, checkpoint::Checkpoint},
+    views::{Fault, Memory, Pace, Step, ViewStore, checkpoint::Checkpoint},
 };
 use crate::{journal::JournalError, promise::Resolver};
 use pacer::Pacer;
@@ -36,20 +37,18 @@ const HURRY_SEGMENTS: u64 = 2;
 const CROWDED: Duration = Duration::from_millis(20);
 /// Between looks whether fjall goes on meanwhile: the thread that merges may have ended.
 const CROWDED_LOOK: Duration = Duration::from_secs(1);
-/// Between looks whether what is on its way out is left alone by now.
-const LEAVES: Duration = Duration::from_millis(100);
 /// Between attempts at a segment that could not be brought in.
 const RETRY: Duration = Duration::from_secs(2);
 /// After so many in a row, with room on the disk, a start has to find out what is wrong: without an end publishers would wait
 /// for ever once the views lag by as much as they may.
 const ATTEMPTS_MAX: u32 = 5;
 /// What bringing in a segment may write, times its bytes. With less room it is not tried again after it failed for lack of
-/// room: what an attempt leaves behind is removed by the next start only.
+/// room: what an attempt leaves behind is removed by the next start only. And as much leaves behind it.
 const ROOM_SEGMENTS: u64 = 2;
 
 /// File by which it is found out whether there is room, and as much as a start needs to go on.
-const PROBE: &str = "room.tmp";
-const PROBE_BYTES: usize = 4 << 20;
+pub(super) const PROBE: &str = "room.tmp";
+pub(super) const PROBE_BYTES: usize = 4 << 20;
 
 type Settled = Result<(), JournalError>;
 
@@ -228,7 +227,7 @@ impl Work {
                     self.make_do(&segment, &mut turns);
                 }
                 Some(segment) => match self.bring_in(&segment, &mut turns) {
-                    Ok(()) => self.brought_in(&mut turns),
+                    Ok(()) => self.brought_in(segment, &mut turns),
                     Err(Fault::Stopped) => break,
                     Err(fault) => self.failed(&segment, &fault, &mut turns),
                 },
@@ -252,7 +251,7 @@ impl Work {
     /// There is no room for a segment: what is on its way out makes some.
     fn make_do(&self, segment: &SealedSegment, turns: &mut Turns) {
         self.refuse(segment, "there is no room on the disk");
-        let rest = self.leave(turns).unwrap_or_else(|| {
+        let rest = self.leave(turns).rest().unwrap_or_else(|| {
             self.expire(&mut turns.checkpoint);
             RETRY
         });
@@ -261,18 +260,20 @@ impl Work {
         });
     }
 
-    fn brought_in(&self, turns: &mut Turns) {
+    fn brought_in(&self, segment: SealedSegment, turns: &mut Turns) {
         turns.failures = Failures::default();
         self.log.hold_views_up(false);
-        // Where the next segment is there already, what leaves would wait for ever.
-        self.leave(turns);
+        let bytes = segment.bytes();
+        // Or it could not be used again meanwhile.
+        drop(segment);
+        self.leave_as_much(bytes, turns);
         (turns.used, turns.sealed) = (Instant::now(), Instant::now());
     }
 
     /// There is no segment: what leaves goes on meanwhile.
     fn idle(&self, flush_every: Duration, turns: &mut Turns) {
         let due = flush_every.saturating_sub(turns.flushed.elapsed());
-        let rest = self.leave(turns).map_or(due, |rest| rest.min(due));
+        let rest = self.leave(turns).rest().map_or(due, |rest| rest.min(due));
         if self.wait(rest) {
             return;
         }
@@ -283,24 +284,6 @@ impl Work {
         if seal_ms.is_some_and(|time| turns.sealed.elapsed() >= time) {
             turns.sealed = Instant::now();
             self.log.seal(|_| ());
-        }
-    }
-
-    /// Goes on with what is on its way out; for how long the disk is left to others then. `None`: nothing is.
-    fn leave(&self, turns: &mut Turns) -> Option<Duration> {
-        let begun = Instant::now();
-        if let Some(until) = turns.leaves_not_before.filter(|until| *until > begun) {
-            return Some(until - begun);
-        }
-        match self.views.leave() {
-            Ok(Leave::Nothing) => None,
-            Ok(Leave::Later) => Some(LEAVES),
-            Ok(Leave::Step) => Some(self.disk_rest(begun.elapsed())),
-            Err(fault) => {
-                tracing::error!(%fault, "a window that was dropped could not be removed; it is tried again");
-                turns.leaves_not_before = Some(begun + RETRY);
-                Some(RETRY)
-            }
         }
     }
 
@@ -372,11 +355,14 @@ impl Work {
         let brought = self.views.gather(segment, memory, &mut pacer)?;
         // Before it is said into which windows it goes: another lane's clock may have leapt ahead in the same segment.
         self.keep(checkpoint)?;
-        self.views.bring_in(brought, checkpoint, &mut pacer)?;
-        checkpoint.events_windows = self.views.existing_windows();
-        checkpoint.sent_windows = self.views.kept_sent_windows(checkpoint.newest_time_ms);
-        checkpoint.advance(segment.checkpoint());
-        self.store(checkpoint)?;
+        let mut next = checkpoint.clone();
+        self.views.bring_in(brought, &mut next, &mut pacer)?;
+        next.events_windows = self.views.existing_windows();
+        next.sent_windows = self.views.kept_sent_windows(next.newest_time_ms);
+        next.advance(segment.checkpoint());
+        self.store(&next)?;
+        // Not before: windows of sent ids go by its time, and a start refuses views without those that the one on the disk names.
+        *checkpoint = next;
         pacer.reached(Step::Checkpointed)?;
         self.viewed.store(segment.number(), SeqCst);
         self.log.viewed(segment.number());
@@ -385,26 +371,6 @@ impl Work {
         // Windows go only after the checkpoint has said that nobody expects them.
         self.views.drop_windows(checkpoint.newest_time_ms);
         Ok(())
-    }
-
-    /// Raises the first window of events that is kept, once the checkpoint has said so, where events have become too old by journal
-    /// time.
-    fn keep(&self, checkpoint: &mut Checkpoint) -> Result<(), Fault> {
-        let first = self.views.first_kept(self.options.retention_ms);
-        if first > self.views.events_from() {
-            checkpoint.events_from = first;
-            self.store(checkpoint)?;
-            self.views.keep_from(first);
-        }
-        Ok(())
-    }
-
-    /// Has windows leave that are too old by now, whether or not a segment comes in. What fails is tried again with the next one.
-    fn expire(&self, checkpoint: &mut Checkpoint) {
-        match self.keep(checkpoint) {
-            Ok(()) => self.views.drop_windows(checkpoint.newest_time_ms),
-            Err(fault) => tracing::error!(%fault, "events that are too old could not be dropped"),
-        }
     }
 
     fn store(&self, checkpoint: &Checkpoint) -> Result<(), Fault> {

@@ -222,6 +222,7 @@ impl Replay<'_> {
                 "its end is missing, and later segments hold entries",
             ));
         }
+        let in_views = segment.number() < self.viewed.segment;
         match scan.end {
             End::Damaged(offset) => {
                 return Err(damaged(
@@ -230,10 +231,17 @@ impl Replay<'_> {
                     "an entry is bad, and entries written after it are not",
                 ));
             }
+            // No write was torn there: the views take what was ended durably, and nothing else.
+            End::Open { end, .. } if in_views => {
+                return Err(damaged(
+                    &name,
+                    end,
+                    "its end is missing, and the views hold what stood there",
+                ));
+            }
             End::Open { end, .. } if self.open.is_none() => self.open = Some((name.clone(), end)),
             End::Open { .. } | End::Sealed(_) => {}
         }
-        let in_views = segment.number() < self.viewed.segment;
         if !in_views {
             for (offset, header) in &scan.entries {
                 self.replay(header)

@@ -126,6 +126,11 @@ impl SealedSegment {
         self.sealed.number()
     }
 
+    /// Bytes up to the end of its last entry.
+    pub(crate) fn bytes(&self) -> u32 {
+        self.sealed.end
+    }
+
     /// What the views have to keep, durably, together with what this segment holds, before they call [`super::Log::viewed`].
     pub(crate) fn checkpoint(&self) -> ViewCheckpoint {
         let segment = self.number() + 1;

@@ -199,10 +199,34 @@ pub(in crate::embedded) fn not_sealed() -> Log {
 
 /// A log with one sealed segment, and a way to say how many more bytes its disk takes, for tests of what stands behind it.
 pub(in crate::embedded) fn sealed_on_a_small_disk() -> (Log, impl Fn(Option<usize>)) {
+    sealed_at(1)
+}
+
+/// The same, of an entry of this journal time.
+pub(in crate::embedded) fn sealed_at(time_ms: u64) -> (Log, impl Fn(Option<usize>)) {
     let disk = FakeDisk::new();
     let (log, _) = open(&disk);
     let mut owner = Owner::of(&log);
-    append(&log, vec![owner.row(0, 1, 100)]).unwrap();
+    let entry = Entry {
+        time_ms,
+        ..owner.row(0, 1, 100)
+    };
+    append(&log, vec![entry]).unwrap();
     seal(&log);
     (log, move |room| disk.set_room(room))
+}
+
+/// A log with two sealed segments, each with a row of so many bytes.
+pub(in crate::embedded) fn sealed_twice(bytes: usize) -> Log {
+    let options = LogOptions {
+        segment_bytes: 4 << 20,
+        ..small()
+    };
+    let (log, _) = open_with(&FakeDisk::new(), options, &ViewCheckpoint::default()).unwrap();
+    let mut owner = Owner::of(&log);
+    for key in 1..=2 {
+        append(&log, vec![owner.row(0, key, bytes)]).unwrap();
+        seal(&log);
+    }
+    log
 }

@@ -61,7 +61,14 @@ impl<T> Doing<T> for Result<T, fjall::Error> {
 
 impl From<Fault> for ViewsError {
     fn from(fault: Fault) -> Self {
+        let is_damage = !fault.may_pass();
         match fault {
+            // One that takes nothing any more does after a start.
+            Fault::Store { what, cause }
+                if is_damage && !matches!(cause, fjall::Error::Poisoned) =>
+            {
+                Self::Damaged(format!("{what}: {cause}"))
+            }
             Fault::Store { what, cause } => Self::Io {
                 what: what.to_owned(),
                 cause: cause.to_string(),

@@ -7,7 +7,8 @@
 //! | a folder where fjall keeps keyspaces, without a name | it waits for reads and merges that had begun; a start of fjall removes it at once |
 //! | a folder where fjall does not look | its files become shorter by a step at a time; a start goes on with it |
 //!
-//! The windows go one after the other, so that one at most is in the state of the second row, and briefly.
+//! The windows go one after the other, so that one at most is in the state of the second row, and briefly. None goes before a later one
+//! was made: after a start fjall would give its number out again, and take for deleted what is made under it.
 
 use std::{
     collections::VecDeque,
@@ -20,7 +21,7 @@ use std::{
 
 use fjall::{Database, Keyspace};
 
-use super::{Doing, Fault, ViewStore, trickle::greatest};
+use super::{Doing, Fault, Partitions, ViewStore, trickle::greatest};
 
 /// Folder beside that of the keyspaces, while there is something in it.
 const FOLDER: &str = "leaving";
@@ -36,8 +37,8 @@ pub(in crate::embedded) enum Leave {
     Nothing,
     /// A read or a merge has to end before.
     Later,
-    /// A step was made.
-    Step,
+    /// A step was made, which has given the disk so many bytes back.
+    Step(u64),
 }
 
 /// All that is on its way out.
@@ -48,7 +49,7 @@ pub(super) struct Leaving {
 }
 
 struct Queue {
-    /// Those that have a name yet, the first to go first.
+    /// Those that have a name yet, in the order in which they go.
     named: VecDeque<Arc<Keyspace>>,
     nameless: Option<Nameless>,
     /// Something may be in the folder.
@@ -77,8 +78,12 @@ impl ViewStore {
     /// # Errors
     /// What the operating system or fjall says; all is as it was then.
     pub(in crate::embedded) fn leave(&self) -> Result<Leave, Fault> {
+        let last = self.with_partitions(|Partitions { events, sent }| {
+            let kept = events.values().chain(sent.values());
+            kept.filter_map(|keyspace| number_of(keyspace)).max()
+        });
         self.leaving
-            .step(&self.db, |gone| self.compaction.dropped(gone))
+            .step(&self.db, last, |gone| self.compaction.dropped(gone))
     }
 }
 
@@ -106,15 +111,21 @@ impl Leaving {
         self.lock().named.push_back(keyspace);
     }
 
-    /// The next step; `gone` is told when a name is.
-    fn step(&self, db: &Database, gone: impl Fn(&Keyspace)) -> Result<Leave, Fault> {
+    /// The next step; `last` is the greatest number of a window that stays, and `gone` is told when a name is.
+    fn step(
+        &self,
+        db: &Database,
+        last: Option<u64>,
+        gone: impl Fn(&Keyspace),
+    ) -> Result<Leave, Fault> {
         let mut queue = self.lock();
         if queue.moved {
-            queue.moved = self
+            let cut = self
                 .shrink(&mut queue)
                 .map_err(fjall::Error::from)
                 .doing("shortening the files of a window that was dropped")?;
-            return Ok(Leave::Step);
+            queue.moved = cut.is_some();
+            return Ok(Leave::Step(cut.unwrap_or(0)));
         }
         if let Some(nameless) = &queue.nameless {
             if !nameless.is_left_alone(db) {
@@ -124,21 +135,22 @@ impl Leaving {
                 .map_err(fjall::Error::from)
                 .doing("moving the folder of a window that was dropped")?;
             (queue.nameless, queue.moved) = (None, true);
-            return Ok(Leave::Step);
+            return Ok(Leave::Step(0));
         }
-        let Some(keyspace) = queue.named.front() else {
+        let mut named = queue.named.iter().enumerate();
+        let Some((place, keyspace)) = named.find(|(_, keyspace)| number_of(keyspace) < last) else {
             return Ok(Leave::Nothing);
         };
         db.delete_keyspace(Keyspace::clone(keyspace))
             .doing("deleting the name of a window that was dropped")?;
         gone(keyspace);
-        let keyspace = queue.named.pop_front();
+        let keyspace = queue.named.remove(place);
         queue.nameless = keyspace.map(|keyspace| Nameless {
             keyspace,
             since: Instant::now(),
             merges: db.compactions_completed(),
         });
-        Ok(Leave::Step)
+        Ok(Leave::Step(0))
     }
 
     /// Puts a folder where fjall does not look for it. Its handle finds nothing to remove then, whoever lets go of it last.
@@ -148,13 +160,13 @@ impl Leaving {
         fs::rename(keyspace.path(), self.folder.join(number.to_string()))
     }
 
-    /// Cuts a step off a file; false: none is left.
-    fn shrink(&self, queue: &mut Queue) -> io::Result<bool> {
+    /// Cuts a step off a file, of so many bytes; `None`: none is left.
+    fn shrink(&self, queue: &mut Queue) -> io::Result<Option<u64>> {
         let shrinking = match &mut queue.file {
             Some(shrinking) => shrinking,
             none => match self.open_one()? {
                 Some(shrinking) => none.insert(shrinking),
-                None => return Ok(false),
+                None => return Ok(None),
             },
         };
         let cut = shrinking.bytes.min(STEP_BYTES);
@@ -172,7 +184,7 @@ impl Leaving {
                 _ => queue.file = None,
             }
         }
-        Ok(true)
+        Ok(Some(cut))
     }
 
     /// Opens a file that is left; `None`: none is, and no folder.
@@ -212,6 +224,11 @@ impl Drop for Leaving {
             tracing::warn!(%error, "the files of a window that was dropped are removed all at once");
         }
     }
+}
+
+/// The number that fjall has given a keyspace: greater than those of all that were there then.
+fn number_of(keyspace: &Keyspace) -> Option<u64> {
+    keyspace.path().file_name()?.to_str()?.parse().ok()
 }
 
 /// Some file below a folder. Folders in which there is none are removed on the way.

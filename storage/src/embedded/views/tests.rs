@@ -57,6 +57,13 @@ pub(in crate::embedded) fn fill(store: &ViewStore, window: u32) -> PathBuf {
     events[&window].path().to_owned()
 }
 
+/// Makes a window of sent ids with nothing in it.
+pub(in crate::embedded) fn make_sent(store: &ViewStore, window: u32) {
+    store
+        .open_windows(&BTreeSet::new(), &BTreeSet::from([window]))
+        .unwrap();
+}
+
 /// Has the thread that merges end by a panic while more tables wait for it than may.
 pub(in crate::embedded) fn crowd(store: &ViewStore) {
     store.compaction.fail_merges();
@@ -79,7 +86,8 @@ fn check(store: &ViewStore, window: u32) {
     assert_eq!(lengths.collect::<Vec<_>>(), [RUN_BYTES; RUNS]);
 }
 
-fn bytes_below(folder: &Path) -> u64 {
+/// Bytes of all files below a folder, if there is one.
+pub(in crate::embedded) fn bytes_below(folder: &Path) -> u64 {
     let Ok(entries) = fs::read_dir(folder) else {
         return 0;
     };
@@ -113,7 +121,7 @@ fn step(store: &ViewStore) -> bool {
         match store.leave().unwrap() {
             Leave::Nothing => return false,
             Leave::Later => std::thread::yield_now(),
-            Leave::Step => return true,
+            Leave::Step(_) => return true,
         }
     }
 }
@@ -159,12 +167,13 @@ fn a_window_that_is_read_from_stays_as_it_is_until_nobody_does() {
     let store = open(dir.path(), &Checkpoint::empty(1));
     let folder = fill(&store, 1);
     let whole = bytes_below(&folder);
+    fill(&store, 2);
     let read = store.with_partitions(|partitions| Arc::clone(&partitions.events[&1]));
     store.keep_from(2);
     store.drop_windows(0);
-    while store.leave().unwrap() == Leave::Step {}
+    while matches!(store.leave().unwrap(), Leave::Step(_)) {}
     // What fjall had begun is over for certain.
-    fill(&store, 2);
+    fill(&store, 3);
     assert_eq!(store.leave().unwrap(), Leave::Later);
     assert_eq!(bytes_below(&folder), whole);
     assert_eq!(read.iter().count(), RUNS);
@@ -216,7 +225,7 @@ fn a_stop_removes_nothing_and_the_next_start_goes_on() {
     store.keep_from(3);
     store.drop_windows(0);
     // The first has no name any more, the second has.
-    while store.leave().unwrap() == Leave::Step {}
+    while matches!(store.leave().unwrap(), Leave::Step(_)) {}
     drop(store);
     drop(read);
     assert!(!folders[0].exists());
@@ -233,11 +242,37 @@ fn a_stop_removes_nothing_and_the_next_start_goes_on() {
 }
 
 #[test]
+fn a_window_that_is_made_after_the_last_one_was_dropped_is_there_at_every_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let checkpoint = Checkpoint {
+        events_from: 2,
+        ..Checkpoint::empty(1)
+    };
+    let store = open(dir.path(), &Checkpoint::empty(1));
+    let folder = fill(&store, 1);
+    store.keep_from(2);
+    store.drop_windows(0);
+    while step(&store) {}
+    drop(store);
+    let store = open(dir.path(), &checkpoint);
+    for window in 2..=4 {
+        fill(&store, window);
+    }
+    drop(store);
+    let store = open(dir.path(), &checkpoint);
+    assert_eq!(store.existing_windows(), [2, 3, 4]);
+    (2..=4).for_each(|window| check(&store, window));
+    while step(&store) {}
+    assert!(!folder.exists());
+}
+
+#[test]
 fn what_cannot_be_removed_stays_in_the_queue() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path(), &Checkpoint::empty(1));
     let folder = fill(&store, 1);
     let whole = bytes_below(&folder);
+    fill(&store, 2);
     // Of a former run nothing is left.
     assert!(step(&store) && !step(&store));
     store.keep_from(2);

@@ -4,8 +4,11 @@ use rialto_protocol::ids::UserId;
 
 use super::{
     super::{
-        log::tests::{not_sealed, sealed_on_a_small_disk},
-        views::tests::{WIDTH_MS, crowd, fill, open},
+        log::tests::{not_sealed, sealed_at, sealed_on_a_small_disk, sealed_twice},
+        views::{
+            SENT_KEEP_MS,
+            tests::{WIDTH_MS, bytes_below, crowd, fill, make_sent, open},
+        },
     },
     *,
 };
@@ -128,6 +131,75 @@ fn what_is_too_old_goes_though_there_is_no_room_for_anything_new() {
     let noted = Checkpoint::load(&data).unwrap().unwrap();
     assert_eq!((noted.events_from, noted.segment), (99, 1));
     worker.stop();
+}
+
+#[test]
+fn ids_that_the_checkpoint_on_the_disk_names_stay_until_a_later_one_does_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let checkpoint = Checkpoint {
+        sent_windows: vec![0],
+        ..Checkpoint::empty(1)
+    };
+    let views = open(&dir.path().join("1"), &checkpoint);
+    make_sent(&views, 0);
+    // By the time that the segment brings they are not needed any more.
+    let (log, set_room) = sealed_at(WIDTH_MS + SENT_KEEP_MS + 1);
+    set_room(Some(0));
+    // Without this directory no checkpoint can be written.
+    let data = dir.path().join("data");
+    let worker = Worker::start(data.clone(), options(), log, views, checkpoint);
+    // It is tried to make room time and again.
+    for _ in 0..8 {
+        worker.settle().unwrap_err();
+    }
+    assert_eq!(worker.work.views.kept_sent_windows(0), [0]);
+    std::fs::create_dir(&data).unwrap();
+    set_room(None);
+    while worker.settle().is_err() {}
+    let noted = Checkpoint::load(&data).unwrap().unwrap();
+    assert_eq!((noted.segment, noted.sent_windows.len()), (2, 0));
+    worker.until("their window goes", |work| {
+        work.views.kept_sent_windows(0).is_empty()
+    });
+    worker.stop();
+}
+
+#[test]
+fn behind_each_segment_as_much_leaves_as_it_may_have_brought_though_the_next_one_waits() {
+    const LEAVING_BYTES: u64 = 8 << 20;
+    let dir = tempfile::tempdir().unwrap();
+    let checkpoint = Checkpoint::empty(1);
+    let folder = dir.path().join("1");
+    drop(open(&folder, &checkpoint));
+    // As a former process left it behind.
+    let leaving = folder.join("leaving");
+    std::fs::create_dir_all(leaving.join("0")).unwrap();
+    let file = std::fs::File::create(leaving.join("0").join("1")).unwrap();
+    file.set_len(LEAVING_BYTES).unwrap();
+    let views = open(&folder, &checkpoint);
+    let left = Arc::new(Mutex::new(Vec::new()));
+    let hook = {
+        let left = Arc::clone(&left);
+        move |step: Step| {
+            if step == Step::Gathered {
+                left.lock().unwrap().push(bytes_below(&leaving));
+            }
+            true
+        }
+    };
+    let options = WorkerOptions {
+        on_step: Some(StepHook(Arc::new(hook))),
+        ..options()
+    };
+    let data = dir.path().to_owned();
+    let log = sealed_twice(3 << 19);
+    let worker = Worker::start(data, options, log, views, checkpoint);
+    worker.until("both are in", |work| work.viewed() == 2);
+    worker.stop();
+    // Twice 1.5 MiB and what stands around it, by steps of 1 MiB.
+    let gone = 4 << 20;
+    let expected = [LEAVING_BYTES, LEAVING_BYTES - gone];
+    assert_eq!(*left.lock().unwrap(), expected);
 }
 
 #[test]

@@ -195,6 +195,36 @@ fn every_flipped_bit_of_a_segment_before_the_last_is_refused() {
 }
 
 #[test]
+fn the_end_of_what_the_views_hold_is_not_taken_for_a_torn_write() {
+    let disk = FakeDisk::new();
+    let mut checkpoint = ViewCheckpoint::default();
+    let (log, _) = open(&disk);
+    let entry = Owner::of(&log).next(1, outbox(&[b"a"]));
+    let end = FIRST_ENTRY as usize + 48 + entry.records.len() + 48;
+    append(&log, vec![entry]).unwrap();
+    drop(log);
+    // A start ends the segment, by one write with the last group.
+    let (log, _) = open(&disk);
+    view_all(&log, &mut checkpoint);
+    drop(log);
+    assert_eq!((checkpoint.segment, checkpoint.outbox_segment), (2, 1));
+    let whole = disk.bytes(FIRST);
+    for at in FIRST_ENTRY as usize..end {
+        let mut flipped = whole.clone();
+        flipped[at] ^= 1;
+        disk.put(FIRST, &flipped);
+        let opened = open_with(&disk, small(), &checkpoint);
+        assert!(
+            matches!(opened, Err(JournalError::Damaged(_))),
+            "byte {at}: what is to be passed on is forgotten"
+        );
+    }
+    disk.put(FIRST, &whole);
+    let (log, _) = open_with(&disk, small(), &checkpoint).unwrap();
+    assert_eq!(claim(&log)[1].outbox.len(), 1);
+}
+
+#[test]
 fn a_segment_that_lost_its_end_is_refused_also_the_one_that_is_written() {
     let (disk, all, ends) = written(&[2, 1]);
     let whole = disk.bytes(FIRST);
