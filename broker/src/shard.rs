@@ -2,6 +2,7 @@
 //!
 //! Nothing here decides; `engine` holds what the thread's tasks share, `pump` carries out what the core put out.
 
+pub(crate) mod answers;
 pub(crate) mod appends;
 pub(crate) mod bell;
 pub(crate) mod complaints;

@@ -104,6 +104,7 @@ codes! {
     600 StorageUnavailable "storage_unavailable" MaybeDuplicate "Storage did not answer, so it may have happened. Send again with the same client_id."
     601 InternalError "internal_error" MaybeDuplicate "The server failed, so it may have happened. Send again with the same client_id."
     602 OwnerMoved "owner_moved" MaybeDuplicate "The conversation moved to another broker meanwhile. Send again with the same client_id."
+    603 Damaged "damaged" Never "What is stored of it cannot be read back. Tell the operator; the log says what is damaged."
 }
 
 impl ErrorCode {
@@ -119,10 +120,11 @@ impl ErrorCode {
         self.code() < 200
     }
 
-    /// Whether the server closes the connection after it when it answers Hello: all of 1xx and 2xx.
+    /// Whether the server closes the connection after it when it answers Hello: all but those that another Hello may do better
+    /// than, which are 3xx and 4xx.
     #[must_use]
     pub const fn closes_handshake(self) -> bool {
-        self.code() < 300
+        self.code() < 300 || self.code() >= 500
     }
 
     /// Its message; `retry_after_ms` 0: no advice.
@@ -162,7 +164,7 @@ mod tests {
             assert_eq!(ErrorCode::from_proto(&code.to_proto(0)), Some(*code));
         }
         assert_eq!(ErrorCode::from_code(99), None);
-        assert_eq!(ErrorCode::ALL.len(), 51);
+        assert_eq!(ErrorCode::ALL.len(), 52);
     }
 
     #[test]
@@ -199,7 +201,10 @@ mod tests {
     fn only_1xx_and_a_refused_hello_close() {
         for code in ErrorCode::ALL {
             assert_eq!(code.closes_connection(), code.code() / 100 == 1);
-            assert_eq!(code.closes_handshake(), code.code() / 100 <= 2);
+            assert_eq!(
+                code.closes_handshake(),
+                ![3, 4].contains(&(code.code() / 100))
+            );
         }
     }
 }

@@ -124,14 +124,6 @@ pub fn peek(event: &[u8]) -> Result<EventHead, EventError> {
     read_head(&mut Reader::new(event))
 }
 
-/// The sender of an encoded event.
-///
-/// # Errors
-/// As [`peek`].
-pub fn sender(event: &[u8]) -> Result<UserId, EventError> {
-    peek(event).map(|head| head.sender)
-}
-
 /// Field number of what an encoded event says: 17 is a message, the only one that counts as unread. Contents that this
 /// version does not know have a number too.
 ///
@@ -237,7 +229,6 @@ mod tests {
         assert_eq!(decoded.content, Some(message(b"hello")));
         assert_eq!(decoded.encode_to_vec(), event);
         assert_eq!(peek(&event), Ok(head()));
-        assert_eq!(sender(&event), Ok(head().sender));
         assert_eq!(content_field(&event), Ok(CONTENT_MESSAGE));
     }
 

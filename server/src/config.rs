@@ -428,6 +428,20 @@ mod tests {
         assert!(off[0].contains("all off"), "{off:?}");
     }
 
+    /// Else the start would find it out once the data is open.
+    #[test]
+    fn the_port_of_one_listener_cannot_be_that_of_another_on_all_addresses() {
+        for (tls, refused) in [
+            ("0.0.0.0:4400", 1),
+            ("0.0.0.0:4402", 0),
+            ("127.0.0.2:4400", 0),
+            ("[::1]:4400", 0),
+        ] {
+            let found = problems(&[("listen.tls", tls)]);
+            assert_eq!(found.len(), refused, "{tls}: {found:?}");
+        }
+    }
+
     #[test]
     fn a_data_directory_under_a_file_is_refused_before_anything_is_made() {
         let directory = tempfile::tempdir().unwrap();

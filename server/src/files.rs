@@ -48,7 +48,9 @@ pub(crate) fn advice(error: &io::Error) -> &'static str {
 /// Replaces the file by one with this content, at once.
 pub(crate) fn replace(path: &Path, content: &[u8], access: Access) -> io::Result<()> {
     let written = write_beside(path, content, access)?;
-    fs::rename(&written, path)
+    fs::rename(&written, path).inspect_err(|_| {
+        let _ = fs::remove_file(&written);
+    })
 }
 
 /// Makes the file unless there is one. Of several processes that try, one makes it. Says whether this one did.
@@ -130,6 +132,16 @@ mod tests {
         );
         replace(&path, b"third", Access::All).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"third");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    /// It may be a private key.
+    #[test]
+    fn what_cannot_be_put_in_its_place_is_not_left_beside_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key.pem");
+        fs::create_dir(&path).unwrap();
+        assert!(replace(&path, b"secret", Access::Owner).is_err());
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 }

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::Context as _;
 use rialto_broker::{
-    Authenticator, Broker, BrokerConfig, StopError, StopReason,
+    Authenticator, Broker, BrokerConfig, StartError, StopError, StopReason,
     auth::{DevelopmentTokens, KeyFile, LoopbackOnly, Reload},
 };
 use rialto_storage::{
@@ -65,9 +65,8 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     addresses::remove(&config.data_dir);
     // What may be wrong is said before the data is opened, which may take long after a kill.
     let (keys, identity, development) = open_keys(config)?;
-    let cannot_start = "the broker cannot start";
-    let preparation =
-        Broker::prepare(broker_config(config, &identity, files)).context(cannot_start)?;
+    let preparation = Broker::prepare(broker_config(config, &identity, files))
+        .map_err(|error| cannot_start(&error))?;
     let options = EmbeddedOptions {
         on_thread: Some(scheduling::arrange),
         ..config.storage.clone()
@@ -93,7 +92,7 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     };
     let served = Arc::new(store.clone());
     let start = stops.during("it serves", || preparation.start(served, authenticator));
-    let broker = start.await?.context(cannot_start)?;
+    let broker = start.await?.map_err(|error| cannot_start(&error))?;
     announce(config, &broker, &identity, development_tokens)?;
     tracing::info!(
         elapsed_ms = elapsed_ms(started),
@@ -211,6 +210,24 @@ async fn stop(config: &Config, broker: Broker, stops: &mut Stops<'_>) -> Result<
 
 async fn asked_to_stop(signals: &mut Signals) {
     while signals.next().await != Asked::Stop {}
+}
+
+/// Why there is no start, and what to do where an address is in the way: a listener has the name of its flag.
+fn cannot_start(error: &StartError) -> anyhow::Error {
+    let advice = match error {
+        StartError::Listen { what, cause, .. } => {
+            let why = match cause.kind() {
+                io::ErrorKind::AddrInUse => "something listens there already: stop it, or ",
+                io::ErrorKind::PermissionDenied => {
+                    "ports below 1024 are for the privileged as a rule: "
+                }
+                _ => "",
+            };
+            format!("; {why}name another address with --{what}")
+        }
+        _ => String::new(),
+    };
+    anyhow::anyhow!("the broker cannot start: {error}{advice}")
 }
 
 /// Ends the process without touching the data any more: what was acknowledged is on disk, and the next start recovers.
@@ -379,6 +396,25 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
+
+    #[test]
+    fn an_address_that_cannot_be_listened_on_comes_with_the_flag_that_names_another() {
+        for kind in [
+            io::ErrorKind::AddrInUse,
+            io::ErrorKind::AddrNotAvailable,
+            io::ErrorKind::PermissionDenied,
+        ] {
+            let said = cannot_start(&StartError::Listen {
+                what: "ops",
+                address: ([127, 0, 0, 1], 4410).into(),
+                cause: kind.into(),
+            });
+            let said = said.to_string();
+            for part in ["127.0.0.1:4410", "name another address with --ops"] {
+                assert!(said.contains(part), "{part}: {said}");
+            }
+        }
+    }
 
     #[tokio::test]
     async fn a_signal_is_heard_while_something_blocks() {

@@ -71,6 +71,28 @@ fn every_queue_and_reason_of_refusals_is_explained() {
     assert!(missing.is_empty(), "{missing:?}");
 }
 
+/// Whoever meets a limit finds out there what shows it and what to do, and whoever sets one where to look.
+#[test]
+fn every_limit_that_can_be_set_is_explained() {
+    let text = fs::read_to_string(tree::root().join("docs/OPERATIONS.md")).unwrap();
+    let section = text
+        .split("\n## ")
+        .find(|part| part.starts_with("Limits\n"))
+        .unwrap();
+    let rows: Vec<&str> = section
+        .lines()
+        .filter(|line| line.starts_with("| `"))
+        .filter_map(|line| line.split('|').nth(1))
+        .collect();
+    let missing: Vec<_> = rialto_server::config::table::TABLE
+        .iter()
+        .map(|key| key.name)
+        .filter(|name| name.starts_with("limits.") || name.ends_with("_max"))
+        .filter(|name| !rows.iter().any(|row| row.contains(&format!("`{name}`"))))
+        .collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
 #[test]
 fn paths_that_pages_name_exist() {
     let mut wrong = Vec::new();
@@ -130,6 +152,19 @@ fn rows_of_a_table_have_the_cells_of_its_head() {
         wrong.extend(uneven.map(|(number, row)| format!("{}:{number}: {row}", page.path)));
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn every_page_is_to_be_found_from_the_readme() {
+    let readme = fs::read_to_string(tree::root().join("README.md")).unwrap();
+    let pages = tree::text_files(&tree::root().join("docs")).unwrap();
+    let missing: Vec<_> = pages
+        .iter()
+        .filter(|page| !page.path.contains('/'))
+        .filter(|page| !readme.contains(&format!("](docs/{})", page.path)))
+        .map(|page| &page.path)
+        .collect();
+    assert!(missing.is_empty(), "{missing:?}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Who may use whom (DESIGN: "The house"). An edge that is missing here is a decision to be made, not a line to be added.
+//! Who may use whom (docs/ARCHITECTURE.md, "Crates"). An edge that is missing here is a decision to be made, not a line to be added.
 
 use std::collections::BTreeMap;
 

@@ -1,6 +1,21 @@
-//! When something that was refused for now is worth another try. What has a moment of its own (a rate, slow mode) says that.
+//! When something that was refused for now is worth another try, and what never is. What has a moment of its own (a rate, slow
+//! mode) says that.
 
 use rialto_protocol::error::ErrorCode;
+
+use crate::io::Answer;
+
+/// Told where something that is stored cannot be read back: it will not be tomorrow either.
+pub(crate) const DAMAGED: ErrorCode = ErrorCode::Damaged;
+
+/// What is told where a read has brought nothing that could be gone on with.
+#[must_use]
+pub(crate) fn read_failure(answer: Option<&Answer>) -> ErrorCode {
+    match answer {
+        Some(Answer::Damaged) => DAMAGED,
+        _ => ErrorCode::StorageUnavailable,
+    }
+}
 
 /// Milliseconds; 0: no advice.
 #[must_use]

@@ -79,7 +79,7 @@ impl Default for CoreConfig {
             frame_bytes_max: limits::FRAME_BYTES_MAX_DEFAULT,
             body_bytes_max: limits::BODY_BYTES_MAX_DEFAULT,
             in_flight_bytes_max: 1 << 20,
-            queue_bytes_max: 1 << 20,
+            queue_bytes_max: 4 << 20,
             shard_bytes_max: Self::SHARD_BYTES_MAX_DEFAULT,
             catch_up_bytes_max: 256 << 10,
             subscriptions_max: 10_000,

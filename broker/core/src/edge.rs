@@ -12,6 +12,7 @@ mod deliver;
 mod drain;
 mod estates;
 mod handshake;
+mod held;
 mod home;
 mod life;
 mod orphans;

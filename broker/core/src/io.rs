@@ -55,6 +55,11 @@ pub struct Identity {
     pub key: Option<KeyTag>,
 }
 
+impl Identity {
+    /// How much longer a session goes on, so that a Refresh that is late is not lost, milliseconds.
+    pub const GRACE_MS: u64 = 60_000;
+}
+
 /// Names a key that tokens are verified by, while the process runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct KeyTag(pub NonZeroU64);
@@ -127,7 +132,7 @@ pub enum Input {
     Loaded {
         /// Whose.
         ticket: Ticket,
-        /// What was found; `None`: the read failed.
+        /// What was found; `None`: the read failed, and may not another time.
         answer: Option<Answer>,
     },
     /// Storage has dropped old events: what it said before of the oldest that is kept may be too low.
@@ -351,6 +356,8 @@ pub enum Query {
 /// What was read; the variant fits the query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
+    /// To any: what is stored is not as it was written, and will not be another time.
+    Damaged,
     /// To [`Query::Conversation`]; `None`: there is no such conversation.
     Conversation(Option<StoredConversation>),
     /// To [`Query::Member`].

@@ -38,16 +38,18 @@ use rialto_protocol::{
 };
 
 use crate::{
+    advice::{DAMAGED, read_failure},
     config::CoreConfig,
     counters::Counters,
     effects::Effects,
-    io::{Answer, Input, LaneClaim, Now, Query, Ticket},
+    io::{Answer, Input, LaneClaim, Now, Query, StoredConversation, Ticket},
     message::{Message, ToEdge, ToOwner},
     topology::{ShardId, Topology},
 };
 
 use conversation::{Conversation, Slot};
 use desk::Desk;
+use profile::Profile;
 use work::{Load, Work};
 
 /// How many conversations are looked at for one that can be dropped when there are too many.
@@ -265,13 +267,13 @@ impl Owner {
             return;
         };
         let waiting = std::mem::take(waiting);
-        let stored = match answer {
-            Some(Answer::Conversation(stored)) => stored,
-            _ => {
+        let stored = match stored(answer) {
+            Ok(stored) => stored,
+            Err(code) => {
                 self.conversations.remove(&id);
                 for work in waiting {
                     self.desk.parked.remove(&work);
-                    self.desk.refuse(&work, ErrorCode::StorageUnavailable, fx);
+                    self.desk.refuse(&work, code, fx);
                 }
                 return;
             }
@@ -398,6 +400,19 @@ impl Owner {
                 }
             }
         }
+    }
+}
+
+/// A conversation as it was read; `None`: there is none. One whose profile cannot be read is not taken for none: whoever named it
+/// could open it anew, as his own.
+fn stored(answer: Option<Answer>) -> Result<Option<(StoredConversation, Profile)>, ErrorCode> {
+    match answer {
+        Some(Answer::Conversation(None)) => Ok(None),
+        Some(Answer::Conversation(Some(stored))) => match Profile::from_row(&stored.profile) {
+            Some(profile) => Ok(Some((stored, profile))),
+            None => Err(DAMAGED),
+        },
+        answer => Err(read_failure(answer.as_ref())),
     }
 }
 

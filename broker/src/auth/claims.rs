@@ -75,9 +75,11 @@ impl Claims {
             .scope
             .as_deref()
             .is_some_and(|scope| scope.split(' ').any(|word| word == SERVICE_SCOPE));
+        // Whoever is let in now is not sent away at once.
+        let longer_ms = leeway_ms.saturating_sub(Identity::GRACE_MS);
         Ok(Identity {
             user,
-            expires_ms,
+            expires_ms: expires_ms.saturating_add(longer_ms),
             service: self.service.unwrap_or(false) || scoped,
             key: Some(key),
         })
@@ -135,6 +137,23 @@ mod tests {
         assert_eq!(of("-5"), 0);
         assert_eq!(of("18446744073709551615"), u64::MAX);
         assert_eq!(of("1e300"), u64::MAX);
+    }
+
+    #[test]
+    fn whoever_is_let_in_by_the_leeway_stays_for_it() {
+        let key = KeyTag(std::num::NonZeroU64::MIN);
+        let claims: Claims = serde_json::from_str(r#"{ "sub": "alice", "exp": 1000 }"#).unwrap();
+        for leeway_s in [0, 60, 600] {
+            let policy = TokenPolicy {
+                leeway_s,
+                ..TokenPolicy::default()
+            };
+            let end_ms = 1_000_000 + u64::from(leeway_s) * 1_000;
+            let last = claims.identity(&policy, key, end_ms - 1).unwrap();
+            assert!(last.expires_ms + Identity::GRACE_MS >= end_ms);
+            let late = claims.identity(&policy, key, end_ms);
+            assert_eq!(late.unwrap_err(), ErrorCode::TokenExpired);
+        }
     }
 
     #[test]

@@ -87,13 +87,18 @@ impl KeySet {
             serde_json::from_slice(json).map_err(|error| KeySetError::Form(error.to_string()))?;
         let mut keys = HashMap::new();
         for value in document.keys {
-            let private = value.get("d").is_some();
+            let is = |member: &str, what: &str| value[member].as_str() == Some(what);
+            if value.get("d").is_some() {
+                let name = value["kid"].as_str().unwrap_or_default();
+                return Err(KeySetError::Private(name.to_owned()));
+            }
+            // Of others not even the form is known.
+            if !is("kty", "OKP") || !is("crv", "Ed25519") {
+                continue;
+            }
             let jwk: Jwk = serde_json::from_value(value)
                 .map_err(|error| KeySetError::Form(error.to_string()))?;
             let name = jwk.common.key_id.clone().unwrap_or_default();
-            if private {
-                return Err(KeySetError::Private(name));
-            }
             let Some(key) = verifying_key(&jwk, &name)? else {
                 continue;
             };

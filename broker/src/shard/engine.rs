@@ -386,7 +386,10 @@ impl Engine {
     /// Nothing waits for the disk, for storage or for another shard.
     pub(crate) fn is_idle(&self) -> bool {
         let mailbox = &self.node.mailboxes[usize::from(self.id.0)];
-        self.core.borrow().is_idle() && !self.overflowing.get() && mailbox.is_empty()
+        self.core.borrow().is_idle()
+            && !self.overflowing.get()
+            && mailbox.is_empty()
+            && !self.turns.holds_answers()
     }
 
     pub(crate) fn figures(&self) -> ShardFigures {
@@ -627,6 +630,18 @@ pub(crate) mod tests {
         engine.close_all();
         let late = engine.open(Carrier::Tls, admitted(&engine), Transport::default(), None);
         assert!(late.link().is_closing());
+    }
+
+    #[test]
+    fn a_connection_that_is_gone_keeps_nothing_though_it_waited_for_another_shard() {
+        let engine = engine();
+        let registration = engine.open(Carrier::Tcp, admitted(&engine), Transport::default(), None);
+        let link = engine.link(registration.link().id()).unwrap();
+        link.push(Bytes::from_static(b"news"));
+        engine.set_overflowing(true);
+        assert!(!registration.may_read());
+        drop(registration);
+        assert!(engine.strangers.count() == 0 && link.outbox().is_empty());
     }
 
     #[test]

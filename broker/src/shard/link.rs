@@ -100,6 +100,12 @@ impl Link {
         }
     }
 
+    /// The connection is gone: it counts nowhere and keeps nothing any more, whoever still has it in a list.
+    pub(crate) fn let_go(&self) {
+        *self.who.borrow_mut() = Who::Known(None);
+        *self.outbox.borrow_mut() = Outbox::default();
+    }
+
     pub(crate) fn id(&self) -> ConnId {
         self.id
     }

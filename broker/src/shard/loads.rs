@@ -161,13 +161,14 @@ pub(crate) async fn read(engine: Rc<Engine>, load: Load) {
 
 /// Tells the core how a read ended.
 pub(crate) fn tell(engine: &Engine, ticket: Ticket, result: Result<Answer, LookupError>) {
-    if let Err(error) = &result {
-        engine.note_load_failure(error);
-    }
-    engine.handle(Input::Loaded {
-        ticket,
-        answer: result.ok(),
-    });
+    let answer = match result {
+        Ok(answer) => Some(answer),
+        Err(error) => {
+            engine.note_load_failure(&error);
+            error.is_damage().then_some(Answer::Damaged)
+        }
+    };
+    engine.handle(Input::Loaded { ticket, answer });
 }
 
 #[cfg(test)]

@@ -48,6 +48,15 @@ impl LookupError {
             Self::Views(ViewsError::Busy) | Self::Directory(DirectoryError::Busy)
         )
     }
+
+    /// What is stored is not as it was written: reading it again would bring no more.
+    pub(crate) fn is_damage(&self) -> bool {
+        match self {
+            Self::Views(error) => matches!(error, ViewsError::Damaged(_)),
+            Self::Directory(_) => false,
+            Self::Event(_) | Self::Tombstone(_) | Self::Edit(_) | Self::Profile(_) => true,
+        }
+    }
 }
 
 /// Answers a query of the core.

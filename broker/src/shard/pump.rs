@@ -21,6 +21,7 @@ use rialto_storage::{directory::Seen, views::ViewsError};
 use tokio::time::{Instant, Sleep};
 
 use super::{
+    answers,
     appends::{self, Appending},
     engine::Engine,
     figures::Stage,
@@ -50,7 +51,7 @@ pub(crate) async fn run(engine: Rc<Engine>) {
     poll_fn(|cx| pump.poll(cx)).await;
 }
 
-struct Pump {
+pub(super) struct Pump {
     engine: Rc<Engine>,
     outputs: Vec<Output>,
     entries: Vec<rialto_core::io::Entry>,
@@ -68,7 +69,7 @@ struct Pump {
 }
 
 impl Pump {
-    fn new(engine: Rc<Engine>) -> Self {
+    pub(super) fn new(engine: Rc<Engine>) -> Self {
         let shards = engine.node().mailboxes.len();
         let bytes_max = engine.node().config.forward_bytes_max;
         let drops = engine.node().store.drops();
@@ -161,10 +162,13 @@ impl Pump {
         any
     }
 
-    fn take_messages(&mut self) -> bool {
-        let messages = self.mailbox().take(&self.engine.node().mailboxes);
+    pub(super) fn take_messages(&mut self) -> bool {
+        let mut messages = self.mailbox().take(&self.engine.node().mailboxes);
         let any = !messages.is_empty();
-        if any {
+        for answer in messages.extract_if(.., |message| answers::is_long(message)) {
+            answers::pass_on(&self.engine, answer);
+        }
+        if !messages.is_empty() {
             self.tell(Input::Messages { messages });
         }
         any

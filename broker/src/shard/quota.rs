@@ -88,13 +88,16 @@ impl TimeQuota {
         self.waiting.borrow().len()
     }
 
-    /// A round begins. Those who are called and find no time keep their places.
-    pub(super) fn renew(&self) {
+    /// A round begins. Those who are called and find no time keep their places. Whether somebody waits: those who are called may be
+    /// gone, and then have no other round begun for those behind them.
+    pub(super) fn renew(&self) -> bool {
         self.spent.set(Duration::ZERO);
-        for (number, waker) in self.waiting.borrow().iter().take(CALLED_MAX) {
+        let waiting = self.waiting.borrow();
+        for (number, waker) in waiting.iter().take(CALLED_MAX) {
             self.called.set(number + 1);
             waker.wake_by_ref();
         }
+        !waiting.is_empty()
     }
 
     /// The round has no time left.
@@ -235,7 +238,7 @@ mod tests {
         turns.retain_mut(|turn| turn.poll_unpin(&mut cx).is_pending());
         assert_eq!(turns.len(), count);
         for left in [2 * CALLED_MAX - 1, CALLED_MAX - 1, 0] {
-            quota.renew();
+            assert!(quota.renew(), "somebody waits");
             // Whoever is not called has none, even if he looks first.
             let last = turns.last_mut();
             assert!(left == 0 || last.is_none_or(|turn| turn.poll_unpin(&mut cx).is_pending()));

@@ -66,8 +66,10 @@ pub(crate) struct Turns {
     handshakes: Quota,
     /// Connections over QUIC in the middle of their handshakes.
     quic_handshakes: TimeQuota,
-    /// Answers of storage.
+    /// Answers of storage, of this shard's and of others'.
     answers: TimeQuota,
+    /// Each of those of other shards that waits has a clone.
+    answers_held: Rc<()>,
     /// What was done in this round for connections that waited for their turn, for those that did not, and for those that need not.
     called_work: Cell<usize>,
     uncalled_work: Cell<usize>,
@@ -87,6 +89,7 @@ impl Default for Turns {
             handshakes: Quota::new(HANDSHAKES_CALLED_MAX),
             quic_handshakes: TimeQuota::new(HANDSHAKES_TIME),
             answers: TimeQuota::new(ANSWERS_TIME),
+            answers_held: Rc::default(),
             called_work: Cell::default(),
             uncalled_work: Cell::default(),
             least_work: Cell::default(),
@@ -198,6 +201,16 @@ impl Turns {
         &self.answers
     }
 
+    /// An answer of another shard waits until this is dropped.
+    pub(crate) fn hold_answer(&self) -> Rc<()> {
+        Rc::clone(&self.answers_held)
+    }
+
+    /// Whether answers of other shards wait.
+    pub(crate) fn holds_answers(&self) -> bool {
+        Rc::strong_count(&self.answers_held) > 1
+    }
+
     /// Puts a connection, whose turn is expected to take so much work, behind all others that have more to say and
     /// have had less.
     pub(crate) fn wait(&self, link: &Rc<Link>, work: usize) {
@@ -235,9 +248,8 @@ impl Turns {
         }
         // Whoever has its turn by this has the pump begin another round.
         self.handshakes.renew();
-        self.quic_handshakes.renew();
-        self.answers.renew();
-        self.call_crowd() | self.call_eager() | self.call_leaving()
+        let wait_for_time = self.quic_handshakes.renew() | self.answers.renew();
+        self.call_crowd() | self.call_eager() | self.call_leaving() | wait_for_time
     }
 
     fn call_leaving(&self) -> bool {
@@ -288,6 +300,8 @@ impl Turns {
 
 #[cfg(test)]
 mod tests {
+    use std::task::{Context, Waker};
+
     use rialto_core::io::ConnId;
 
     use super::*;
@@ -535,6 +549,21 @@ mod tests {
         assert!(turns.call());
         let called = ROUND_WORK.div_ceil(LOOK_WORK + CLOSE_WORK);
         assert_eq!(turns.eager.borrow().len(), 100 - called);
+    }
+
+    #[test]
+    fn while_somebody_waits_for_time_another_round_follows() {
+        let turns = Turns::default();
+        for quota in [turns.quic_handshakes(), turns.answers()] {
+            quota.use_up();
+            let mut cx = Context::from_waker(Waker::noop());
+            let mut waiting = Box::pin(quota.take());
+            assert!(waiting.as_mut().poll(&mut cx).is_pending());
+            // Whoever is called may be gone: nobody else says that there are others.
+            assert!(turns.call());
+            drop(waiting);
+            assert!(!turns.call());
+        }
     }
 
     #[test]

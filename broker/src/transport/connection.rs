@@ -420,7 +420,7 @@ mod tests {
                 cost: 0,
             },
             kind: FrameKind::HistoryPage,
-            body: Bytes::from(vec![0; 4 << 20]),
+            body: Bytes::from(vec![0; 9 << 20]),
         };
         let mut outputs = Vec::new();
         engine.with_core(|core, now| {
@@ -439,7 +439,7 @@ mod tests {
             assert!(Pin::new(connection).poll(&mut cx).is_pending());
         };
         poll(&mut connection);
-        assert!(connection.wire.taken > 4 << 20 && !may_read());
+        assert!(connection.wire.taken > 9 << 20 && !may_read());
         connection.wire.sends = true;
         engine.turns().call();
         poll(&mut connection);

@@ -3,6 +3,7 @@
 
 mod catch_up;
 mod datagrams;
+mod frames;
 mod handshake;
 mod parting;
 mod runtime;
@@ -64,7 +65,8 @@ impl Listener {
         let mut endpoint = shared.endpoint();
         endpoint.cid_generator(move || Box::new(ShardIds::new(shard, shards)));
         let runtime = Arc::new(OfEndpoint::default());
-        let socket = OneByOne::new(runtime.wrap_udp_socket(socket)?);
+        let socket = runtime.wrap_udp_socket(socket)?;
+        let socket = OneByOne::new(socket, Arc::clone(runtime.intake()));
         let server = Some(shared.server.clone());
         Ok(Self {
             endpoint: Endpoint::new_with_abstract_socket(

@@ -30,6 +30,15 @@ const REFUSED: [u8; 7] = [21, 3, 3, 0, 2, 2, 80];
 
 /// A record that says little takes as long as so many bytes of those that say much.
 const RECORD_BYTES: usize = 256;
+/// What a record has beside what it says: its header, the type of that, and a tag (RFC 8446, section 5.2).
+const RECORD_OVERHEAD: usize = 5 + 1 + 16;
+/// A byte of records that say nothing takes as long as so many bytes of those that say much: the 27 of a change of keys are some 4 µs.
+const CONTENTLESS_WEIGHT: usize = 64;
+/// Bytes that a client has to say for each of those before much is read of it at once, and before that at first.
+const OWED_PER_BYTE: u32 = 8;
+const OWED_AT_FIRST: u32 = 16 << 10;
+/// What is read at once before: changes of keys for 0.6 ms at most.
+const OWING_BYTES_MAX: usize = 4 << 10;
 
 /// Accepts and serves connections for as long as it is polled.
 pub(crate) async fn serve(engine: Rc<Engine>, listener: TcpListener, config: Arc<ServerConfig>) {
@@ -81,6 +90,8 @@ struct Encrypted {
     early: BytesMut,
     /// The client was told that nothing more follows.
     goodbye: bool,
+    /// Bytes that the client has to say before much is read of it at once.
+    owed: u32,
     parting: Parting,
 }
 
@@ -91,6 +102,7 @@ impl Encrypted {
             buffers: Rc::clone(buffers),
             early: BytesMut::new(),
             goodbye: false,
+            owed: OWED_AT_FIRST,
             parting: Parting::default(),
         }
     }
@@ -114,7 +126,7 @@ impl Encrypted {
         self.stream.socket().poll_read_ready(cx)
     }
 
-    /// Ready at once: goes on as far as it gets with what has come.
+    /// Ready at once: goes on with what has come, be it with a part of it.
     fn take_heard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Self {
             stream,
@@ -122,13 +134,15 @@ impl Encrypted {
             early,
             ..
         } = self;
-        let handshake = stream.poll_handshake(cx, &mut buffers.borrow_mut(), |plain| {
+        let buffers = &mut buffers.borrow_mut();
+        let received = stream.poll_receive(cx, buffers, OWING_BYTES_MAX, |plain| {
             early.extend_from_slice(plain);
         });
-        match handshake {
-            Poll::Ready(done) => Poll::Ready(done),
-            Poll::Pending => Poll::Ready(Ok(())),
-        }
+        Poll::Ready(match received {
+            Poll::Ready(Ok(0)) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Poll::Ready(received) => received.map(drop),
+            Poll::Pending => Ok(()),
+        })
     }
 }
 
@@ -144,14 +158,28 @@ impl Wire for Encrypted {
             buf.extend_from_slice(&early);
             return Poll::Ready(Ok(early.len()));
         }
+        let bytes_max = if self.owed > 0 {
+            bytes_max.min(OWING_BYTES_MAX)
+        } else {
+            bytes_max
+        };
         let buffers = &mut self.buffers.borrow_mut();
-        let mut records = 0;
+        let begun = self.stream.received_bytes();
+        let (mut records, mut content) = (0, 0);
         let received = self.stream.poll_receive(cx, buffers, bytes_max, |plain| {
             records += 1;
+            content += plain.len();
             buf.extend_from_slice(plain);
         });
         let count = ready!(received)?;
-        Poll::Ready(Ok(count + records * RECORD_BYTES))
+        let ended = (begun + count).saturating_sub(self.stream.received_bytes());
+        let contentless = ended.saturating_sub(content + records * RECORD_OVERHEAD);
+        self.owed = self
+            .owed
+            .saturating_add(clamped(contentless).saturating_mul(OWED_PER_BYTE))
+            .saturating_sub(clamped(content));
+        let work = records * RECORD_BYTES + contentless * CONTENTLESS_WEIGHT;
+        Poll::Ready(Ok(count + work))
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, outbox: &mut Outbox) -> Poll<io::Result<usize>> {
@@ -183,6 +211,10 @@ impl Wire for Encrypted {
         }
         self.parting.poll(self.stream.socket(), cx)
     }
+}
+
+fn clamped(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
@@ -270,5 +302,48 @@ mod tests {
                 .unwrap();
         }
         assert!(counted >= RECORDS * RECORD_BYTES, "{counted}");
+    }
+
+    #[tokio::test]
+    async fn changes_of_keys_count_as_what_they_take_and_have_little_be_read_at_once() {
+        // As many as rustls takes before somebody has to say something.
+        const CHANGES: usize = 32;
+        const CHANGE_BYTES: usize = RECORD_OVERHEAD + 5;
+        const SAID: usize = 32 << 10;
+        let engine = engine();
+        let (connector, near, mut wire) = connected().await;
+        let (client, shaken) =
+            tokio::join!(connector.connect(name(), near), wire.shake_hands(&engine));
+        let mut client = client.unwrap();
+        shaken.unwrap();
+        for _ in 0..CHANGES {
+            client.get_mut().1.refresh_traffic_keys().unwrap();
+        }
+        client.write_all(&[7]).await.unwrap();
+        client.flush().await.unwrap();
+        let (mut buf, mut counted) = (BytesMut::new(), 0);
+        while buf.is_empty() {
+            counted += poll_fn(|cx| wire.poll_read(cx, &mut buf, 64 << 10))
+                .await
+                .unwrap();
+        }
+        let changed = CHANGES * CHANGE_BYTES;
+        assert!(counted >= changed * CONTENTLESS_WEIGHT, "{counted}");
+        let owed = OWED_AT_FIRST + OWED_PER_BYTE * clamped(changed) - 1;
+        assert_eq!(wire.owed, owed);
+        client.write_all(&[7; SAID]).await.unwrap();
+        client.flush().await.unwrap();
+        counted = 0;
+        while buf.len() <= SAID {
+            let before = buf.len();
+            let owes = wire.owed > 0;
+            counted += poll_fn(|cx| wire.poll_read(cx, &mut buf, 64 << 10))
+                .await
+                .unwrap();
+            // What is missing of a record that was begun is read as a whole.
+            assert!(!owes || buf.len() - before <= 16 << 10);
+        }
+        assert_eq!(wire.owed, 0);
+        assert!(counted < 2 * SAID, "nothing of it is without content");
     }
 }

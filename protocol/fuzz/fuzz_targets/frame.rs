@@ -1,4 +1,5 @@
-//! Everything that is done with received bytes: frames are split off, decompressed, decoded, and their events peeked at.
+//! Everything that is done with received bytes: frames are split off, decompressed, decoded or read in place, and their events
+//! peeked at; and the records that the journal holds.
 //!
 //! `cargo +nightly fuzz run frame` in `protocol/` (needs cargo-fuzz).
 
@@ -8,10 +9,13 @@ use bytes::{Bytes, BytesMut};
 use libfuzzer_sys::fuzz_target;
 use rialto_protocol::frame::{self, Frame, FrameKind};
 use rialto_protocol::ids::Seq;
+use rialto_protocol::record::RecordRefs;
 use rialto_protocol::{body, event, limits, v1};
 
 #[path = "../../tests/support/any.rs"]
 mod any;
+#[path = "../../tests/support/in_place.rs"]
+mod in_place;
 
 fuzz_target!(|bytes: &[u8]| {
     let mut buf = BytesMut::from(bytes);
@@ -25,6 +29,8 @@ fuzz_target!(|bytes: &[u8]| {
         let _ = any::decode_and_encode(*kind, &body);
     }
     peek(&body);
+    let _ = in_place::is_read_in_place(bytes);
+    let _ = RecordRefs::new(bytes).count();
 });
 
 fn receive(frame: &Frame) {

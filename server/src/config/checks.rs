@@ -52,15 +52,23 @@ fn check_listeners(config: &Config, problems: &mut Vec<Problem>) {
         ("listen.tls", listen.tls),
         ("listen.ops", listen.ops),
     ];
-    let same = |a: SocketAddr, b: Option<SocketAddr>| a.port() != 0 && b == Some(a);
     for (index, (key, address)) in named.iter().enumerate() {
         for (earlier, other) in &named[..index] {
-            if address.is_some_and(|address| same(address, *other)) {
-                let text = format!("has the same TCP address as {earlier}; give it another port");
+            if address.zip(*other).is_some_and(|(a, b)| overlap(a, b)) {
+                let text = format!(
+                    "has the same TCP port as {earlier}, on the same address or all of them; give it another port"
+                );
                 problems.push(Problem::Conflict { key, text });
             }
         }
     }
+}
+
+/// Whether who listens on one of them keeps the other taken.
+fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    let one_is_all =
+        a.is_ipv4() == b.is_ipv4() && (a.ip().is_unspecified() || b.ip().is_unspecified());
+    a.port() != 0 && (a == b || (a.port() == b.port() && one_is_all))
 }
 
 /// A word that is no level would count as the name of a part, and silence all others.

@@ -272,10 +272,10 @@ pub const TABLE: &[Key] = &[
     ),
     number(
         "limits.queue_bytes_max",
-        "1048576",
+        "4194304",
         (256 * KIB, GIB),
         "bytes",
-        "Frames queued for one connection; past it its subscriptions read from the log.",
+        "Frames queued for one connection while there is room; past it its subscriptions read from the log.",
     ),
     number(
         "limits.node_bytes_max",

@@ -1,10 +1,5 @@
 //! The connections by slot, and how many bytes each has queued. What delivery looks at for every reader stands in the slot
 //! itself, beside the session, not in it.
-//!
-//! A connection may hold much as long as few do. Of the shard's budget, half goes to whoever comes; past that each connection
-//! has an equal part of an eighth, so that readers read from the log instead of from a queue, publishers are not read until
-//! they are answered, and pages are short. With answers that are longer than such a part, the shares take a quarter at most;
-//! the last quarter is for beginnings of frames, which the shell keeps.
 
 use std::collections::HashMap;
 
@@ -13,6 +8,7 @@ use bytes::Bytes;
 
 use super::{
     check::clamped,
+    held::{Held, SHARE_BYTES},
     orphans::Orphan,
     session::{Session, State},
     window::Window,
@@ -22,15 +18,6 @@ use crate::{
     effects::Effects,
     io::{ConnId, Output, Via},
 };
-
-/// What a connection may hold, queued or in flight, while the shard is over its budget: at least and at most. With so many
-/// connections that the least is too much, they hold more than the budget by that.
-const SHARE_BYTES: (usize, usize) = (4 << 10, 64 << 10);
-/// What of the shard's budget is for whoever comes, and what is shared out in equal parts past that.
-const FREE_PART: usize = 2;
-const SHARED_PART: usize = 8;
-/// With so many parts of so many held there is room for no new requests: three quarters, the fourth is the shell's.
-const FULL_PARTS: (usize, usize) = (3, 4);
 
 /// Looks in a row after which a client does not read, and what it has to take from one to the next to be one that does: a
 /// kibibyte a second, when they are 15 s apart.
@@ -58,6 +45,11 @@ impl Slot {
     fn is_there(&self) -> bool {
         !self.closing && self.session.is_some()
     }
+
+    /// Whether more than its share is queued for it, and its client has taken hardly anything since the last look.
+    fn takes_little(&self, share: usize) -> bool {
+        self.queued_bytes > share && self.taken_bytes < TAKEN_BYTES_MIN && !self.closing
+    }
 }
 
 /// All connections of the shard.
@@ -76,29 +68,6 @@ pub(super) struct Conns {
     /// What one connection may have queued, and in flight, while there is room.
     queue_bytes_max: usize,
     in_flight_bytes_max: usize,
-}
-
-/// Bytes that all connections hold together, queued and in flight.
-#[derive(Clone, Copy, Debug)]
-struct Held {
-    bytes: usize,
-    /// Of the shard's budget.
-    budget: usize,
-}
-
-impl Held {
-    fn is_crowded(self) -> bool {
-        self.bytes > self.budget / FREE_PART
-    }
-
-    /// What one of so many connections may have, of `each_max` when there is room.
-    fn share(self, each_max: usize, connections: usize) -> usize {
-        if !self.is_crowded() {
-            return each_max;
-        }
-        let part = self.budget / SHARED_PART / connections.max(1);
-        each_max.min(part.clamp(SHARE_BYTES.0, SHARE_BYTES.1))
-    }
 }
 
 impl Conns {
@@ -336,7 +305,7 @@ impl Conns {
 
     /// Whether so much is held that new requests are refused; messages are taken as far as each connection's share goes.
     pub(super) fn are_full(&self) -> bool {
-        self.held.bytes > self.held.budget / FULL_PARTS.1 * FULL_PARTS.0
+        self.held.is_full()
     }
 
     /// Whether more is held than is for whoever comes.
@@ -416,7 +385,7 @@ impl Conns {
 
     /// Whether so much is held that it matters soon who does not read.
     pub(super) fn are_filling(&self) -> bool {
-        self.held.bytes > self.held.budget / FREE_PART / 2
+        self.held.is_filling()
     }
 
     /// Looks at what each has taken since the last look; gives those that have more than their share queued, and have taken hardly
@@ -425,8 +394,9 @@ impl Conns {
         let (share, is_crowded) = (self.queue_share(), self.are_crowded());
         let mut unread = Vec::new();
         for (index, slot) in (0..).zip(&mut self.slots) {
-            let taken = std::mem::take(&mut slot.taken_bytes);
-            if slot.queued_bytes <= share || taken >= TAKEN_BYTES_MIN || slot.closing {
+            let takes_little = slot.takes_little(share);
+            slot.taken_bytes = 0;
+            if !takes_little {
                 slot.unread_looks = 0;
                 continue;
             }
@@ -439,6 +409,12 @@ impl Conns {
             }
         }
         unread
+    }
+
+    /// Whether that is still so of one that was found by the last look: it may have begun to read since, or others made room.
+    pub(super) fn is_unread(&self, conn: ConnId) -> bool {
+        let share = self.queue_share();
+        self.are_crowded() && self.slot(conn).is_some_and(|slot| slot.takes_little(share))
     }
 
     /// Bytes that all of them hold, whatever storage has been asked for included.

@@ -18,12 +18,10 @@ use super::{
 use crate::{
     advice::retry_hint_ms,
     effects::Effects,
-    io::{ConnId, KeyTag, Now, Output, TakenIn, Transport, Via},
+    io::{ConnId, Identity, KeyTag, Now, Output, TakenIn, Transport, Via},
     message::Origin,
 };
 
-/// What a session may still do with a token that has ended, so that a Refresh that is late is not lost.
-const TOKEN_GRACE_MS: u64 = 60_000;
 /// How much longer it may while a new one is being verified that came within that time.
 const REFRESH_GRACE_MS: u64 = 10_000;
 /// From the end of one session whose key was withdrawn to that of the next: a shard shakes hands with a thousand clients a second.
@@ -257,7 +255,7 @@ impl Edge {
     /// Ends the sessions with tokens of keys that are not trusted any more, as if their tokens had expired: so many at a time that
     /// those who come again with new ones can be served.
     pub(crate) fn withdraw(&mut self, now: Now, is_trusted: impl Fn(KeyTag) -> bool) {
-        let mut ends_ms = now.unix_ms.saturating_sub(TOKEN_GRACE_MS);
+        let mut ends_ms = now.unix_ms.saturating_sub(Identity::GRACE_MS);
         for conn in self.conns.ids() {
             let Some(session) = self.conns.open_mut(conn) else {
                 continue;
@@ -439,7 +437,7 @@ impl Edge {
 /// When the session is over for want of a token, milliseconds since 1970. What comes after the grace does not put it off, and a
 /// Refresh that is verified for too long no further either.
 fn token_due_ms(session: &Session) -> u64 {
-    let due_ms = session.token_expires_ms.saturating_add(TOKEN_GRACE_MS);
+    let due_ms = session.token_expires_ms.saturating_add(Identity::GRACE_MS);
     match session.refreshing_since_ms() {
         Some(since_ms) if since_ms < due_ms => due_ms.saturating_add(REFRESH_GRACE_MS),
         _ => due_ms,

@@ -26,7 +26,7 @@ use crate::{
 /// From the beginning of a pass to that of the next at least, microseconds.
 const PASS_US: u64 = 250_000;
 /// Presences that are told at once, each to one connection: some 2 ms. Of a user whom more watch nobody else is told with him,
-/// and all get the same frame.
+/// and all get the same frame. One who needs no telling any more counts as one: there may be as many of them.
 const TOLD_AT_ONCE: usize = 4_096;
 /// How long the next telling is away, for each frame and for each presence in them, microseconds: as with signals to crowds, so
 /// that presence has a quarter of a shard's time at most.
@@ -142,13 +142,13 @@ impl Edge {
         let mut users = Vec::new();
         let mut presences = 0;
         while let Some(user) = self.presence.telling.next() {
-            if let Some((presence, watchers)) = self.presence.untold(user) {
-                if presences > 0 && presences + watchers > TOLD_AT_ONCE {
-                    break;
-                }
-                presences += watchers;
-                users.push(presence);
+            let untold = self.presence.untold(user);
+            let more = untold.map_or(1, |(_, watchers)| watchers);
+            if presences > 0 && presences + more > TOLD_AT_ONCE {
+                break;
             }
+            presences += more;
+            users.extend(untold.map(|(presence, _)| presence));
             self.presence.telling.skip();
         }
         let frames = match users[..] {

@@ -63,8 +63,8 @@ impl Edge {
             let Some(conn) = self.unread.found.pop_front() else {
                 return;
             };
-            // One that has left meanwhile is not counted.
-            if self.conns.is_there(conn) {
+            // One that has left meanwhile, or reads after all, is passed over.
+            if self.conns.is_unread(conn) {
                 fx.counters.shed("queue", "unread");
                 self.fail(now, conn, ErrorCode::TooManyConnections, fx);
             }

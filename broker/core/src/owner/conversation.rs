@@ -13,6 +13,7 @@ use rialto_protocol::{
 };
 
 use crate::{
+    advice::{DAMAGED, read_failure},
     io::{Answer, SentEvent, StoredConversation},
     message::Author,
 };
@@ -98,11 +99,12 @@ impl Conversation {
     pub(super) fn new(
         id: ConversationId,
         lane: LaneId,
-        stored: Option<StoredConversation>,
+        stored: Option<(StoredConversation, Profile)>,
         drops: u64,
         durable: Position,
         hasher: ahash::RandomState,
     ) -> Self {
+        let (stored, profile) = stored.unzip();
         let head = stored
             .as_ref()
             .map_or_else(LogEnd::default, |stored| LogEnd {
@@ -110,8 +112,7 @@ impl Conversation {
                 ordinal: stored.ordinal,
                 time_ms: stored.time_ms,
             });
-        let oldest = stored.as_ref().map_or(Seq(1), |stored| stored.oldest);
-        let profile = stored.and_then(|stored| Profile::from_row(&stored.profile));
+        let oldest = stored.map_or(Seq(1), |stored| stored.oldest);
         Self {
             id,
             lane,
@@ -340,7 +341,7 @@ impl Conversation {
         queues.into_iter().flat_map(|(_, queue)| queue).collect()
     }
 
-    /// Takes in what was read for the user's first piece of work; `None`: the read failed.
+    /// Takes in what was read for the user's first piece of work, or that the read failed.
     pub(super) fn learn(
         &mut self,
         user: UserId,
@@ -360,15 +361,16 @@ impl Conversation {
                 Some(loaded) if !self.members.contains_key(member) => {
                     self.members.insert(*member, Known::new(loaded));
                     desk.members += 1;
-                    false
+                    None
                 }
-                loaded => loaded.is_none(),
+                Some(_) => None,
+                None => Some(DAMAGED),
             },
             (Need::Sent(_, client_id), Some(Answer::Sent { event, as_of_ms })) => {
                 if let Some(work) = self.first(&user) {
                     work.known.sent = Some((*client_id, event.ok_or(as_of_ms)));
                 }
-                false
+                None
             }
             (Need::Target(seq), Some(Answer::Events { events, tombstones })) => {
                 let deleted = tombstones.iter().any(|(dead, _)| dead == seq);
@@ -378,20 +380,20 @@ impl Conversation {
                 if let Some(work) = self.first(&user) {
                     work.known.targets.push((*seq, target));
                 }
-                false
+                None
             }
             (Need::Oldest(drops), Some(Answer::Conversation(stored))) => {
                 // Where nothing is stored yet, nothing was dropped.
                 let oldest = stored.map_or(self.oldest, |stored| stored.oldest);
                 self.oldest = self.oldest.max(oldest);
                 self.oldest_known = Some(*drops);
-                false
+                None
             }
-            _ => true,
+            (_, answer) => Some(read_failure(answer.as_ref())),
         };
         if let Some(work) = self.first(&user) {
             work.outstanding = work.outstanding.saturating_sub(1);
-            work.failed |= failed;
+            work.failed = work.failed.or(failed);
         }
     }
 

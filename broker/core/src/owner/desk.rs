@@ -139,8 +139,8 @@ impl Desk {
             self.refuse(work, ErrorCode::StorageUnavailable, fx);
             return Outcome::Done;
         }
-        if work.failed {
-            self.refuse_after(conversation, work, ErrorCode::StorageUnavailable, fx);
+        if let Some(code) = work.failed {
+            self.refuse_after(conversation, work, code, fx);
             return Outcome::Done;
         }
         if work.receipts.is_empty() && work.ask.may_be_refused() && self.lanes.are_full() {

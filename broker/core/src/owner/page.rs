@@ -8,24 +8,30 @@ use rialto_protocol::{
 };
 
 use super::deliver::fitting;
-use crate::io::Answer;
+use crate::{
+    advice::{DAMAGED, read_failure},
+    io::Answer,
+};
 
 /// Stored events as a reader who is behind gets them; the one to be verified is taken off. Where it is missing it has been
-/// dropped meanwhile, which does not show another log: the reader is to subscribe anew, and is told then what is left.
+/// dropped meanwhile, which does not show another log: the reader is to subscribe anew, and is told then what is left. Where it is
+/// damaged he would meet the same again.
 pub(super) fn continued(
     answer: Option<Answer>,
     from: Seq,
     verify: Option<Epoch>,
     budget: usize,
 ) -> Result<Vec<Bytes>, ErrorCode> {
-    let Some(Answer::Events { events, tombstones }) = answer else {
-        return Err(ErrorCode::StorageUnavailable);
+    let (events, tombstones) = match answer {
+        Some(Answer::Events { events, tombstones }) => (events, tombstones),
+        answer => return Err(read_failure(answer.as_ref())),
     };
     let mut events = events.into_iter();
     if let Some(epoch) = verify {
-        let before = events
-            .next()
-            .and_then(|event| event::peek(&event).ok())
+        let before = events.next().map(|event| event::peek(&event));
+        let before = before
+            .transpose()
+            .map_err(|_| DAMAGED)?
             .filter(|head| head.seq.next() == from)
             .ok_or(ErrorCode::StorageUnavailable)?;
         if before.epoch != epoch {
@@ -117,6 +123,21 @@ mod tests {
 
     fn is_redacted(event: &Bytes) -> bool {
         event::content_field(event) == Ok(event::CONTENT_REDACTED)
+    }
+
+    #[test]
+    fn a_damaged_event_at_the_cursor_is_not_taken_for_one_that_was_dropped() {
+        let read = |events| {
+            let tombstones = Vec::new();
+            let answer = Some(Answer::Events { events, tombstones });
+            continued(answer, Seq(2), Some(Epoch(1)), usize::MAX)
+        };
+        let (events, _) = deleted(3, Seq(9));
+        let damaged = vec![Bytes::from_static(b"no event"), events[1].clone()];
+        assert_eq!(read(damaged), Err(DAMAGED));
+        let dropped = events[1..].to_vec();
+        assert_eq!(read(dropped), Err(ErrorCode::StorageUnavailable));
+        assert_eq!(read(events.clone()), Ok(events[1..].to_vec()));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use rialto_protocol::{
 };
 
 use crate::{
-    advice::retry_hint_ms,
+    advice::{read_failure, retry_hint_ms},
     effects::Effects,
     io::{Answer, ConnId, Query},
     message::{Message, Origin, ToEdge, ToOwner},
@@ -383,9 +383,10 @@ impl Desk {
                 ReadJob::History { origin, .. }
                 | ReadJob::Members { origin, .. }
                 | ReadJob::Conversations { origin, .. },
-                _,
+                answer,
             ) => {
-                fx.send(origin.edge, refused(origin, ErrorCode::StorageUnavailable));
+                let code = read_failure(answer.as_ref());
+                fx.send(origin.edge, refused(origin, code));
             }
         }
     }

@@ -118,6 +118,16 @@ impl Desk {
         fx: &mut Effects,
     ) {
         let edge = joining.origin.edge;
+        let changed = conversation.member(&joining.user);
+        let changed = changed.map(|member| member.membership);
+        if let Some(position) = changed
+            && !self.is_durable(conversation.lane, position)
+        {
+            // He has come or gone since he asked: whether he is in is told once it is certain.
+            let waiting = Waiting::Subscribed(joining.clone());
+            self.lanes.wait(conversation.lane, position, waiting);
+            return;
+        }
         let result = conversation
             .parties(&joining.user)
             .map_err(|_| ErrorCode::StorageUnavailable)

@@ -24,7 +24,7 @@ use rialto_protocol::{
 use crate::{
     config::CoreConfig,
     effects::Effects,
-    io::{AppendFailure, ConnId, Entry, Input, Now, Output, Query, Ticket},
+    io::{Answer, AppendFailure, ConnId, Entry, Input, Now, Output, Query, Ticket},
     message::{Author, Draft, Message, Origin, Receipt, Standing, ToEdge, ToOwner},
     topology::{ShardId, Topology},
 };
@@ -54,6 +54,8 @@ struct World {
     hold_loads: bool,
     /// Reads fail.
     fail_loads: bool,
+    /// What they read is damaged.
+    damaged: bool,
     /// Notices that the test holds back.
     held_notices: Vec<ToOwner>,
     hold_notices: bool,
@@ -92,6 +94,7 @@ impl World {
             held_loads: Vec::new(),
             hold_loads: false,
             fail_loads: false,
+            damaged: false,
             held_notices: Vec::new(),
             hold_notices: false,
             service: false,
@@ -152,7 +155,10 @@ impl World {
     }
 
     fn load(&mut self, ticket: Ticket, query: &Query) {
-        let answer = (!self.fail_loads).then(|| self.store.read(query));
+        let answer = match self.damaged {
+            true => Some(Answer::Damaged),
+            false => (!self.fail_loads).then(|| self.store.read(query)),
+        };
         if self.owner.awaits(ticket) {
             self.owner
                 .handle_loaded(self.now, ticket, answer, &mut self.fx);

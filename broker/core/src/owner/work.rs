@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 
 use super::read::ReadJob;
 use crate::{
-    advice::retry_hint_ms,
+    advice::{DAMAGED, retry_hint_ms},
     io::SentEvent,
     message::{Origin, Receipt, ToOwner},
     topology::ShardId,
@@ -95,8 +95,8 @@ pub(super) struct Work {
     pub(super) known: Known,
     /// Reads under way for it.
     pub(super) outstanding: u32,
-    /// One of them failed.
-    pub(super) failed: bool,
+    /// One of them failed, and what is told then.
+    pub(super) failed: Option<ErrorCode>,
     /// It is done from its start again, and some of its drafts may have been kept the first time.
     pub(super) begun_before: bool,
 }
@@ -117,7 +117,7 @@ impl Work {
             receipts: SmallVec::new(),
             known: Known::default(),
             outstanding: 0,
-            failed: false,
+            failed: None,
             begun_before: false,
         }
     }
@@ -183,7 +183,8 @@ impl Work {
     pub(super) fn refusal(&self, code: ErrorCode) -> Option<(ShardId, crate::message::Message)> {
         use crate::message::{Message, ToEdge};
         // What may have been kept may not be said to have had no effect.
-        let code = if self.begun_before && code.retry() == Retry::Safe {
+        let says_so = code.retry() == Retry::Safe || code == DAMAGED;
+        let code = if self.begun_before && says_so {
             ErrorCode::StorageUnavailable
         } else {
             code

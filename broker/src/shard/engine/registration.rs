@@ -90,6 +90,7 @@ impl Drop for Registration {
         self.engine.figures.borrow_mut().open[self.carrier as usize] -= 1;
         self.engine.handle(Input::Closed { conn });
         self.engine.remember(&self.link);
+        self.link.let_go();
         if emptied {
             self.engine.emptied.ring();
         }

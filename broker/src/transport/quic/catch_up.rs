@@ -202,7 +202,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_stream_counts_as_queued_until_it_has_ended() {
-        const STREAMS: u32 = 4_096;
+        const STREAMS: u32 = 9_216;
         let (client, wire) = connected().await;
         let streams_take = async {
             let engine = engine();

@@ -1,10 +1,16 @@
-//! A UDP socket that hands its datagrams out one by one, so that each has a buffer of its own.
+//! A UDP socket that hands its datagrams out one by one, so that each has a buffer of its own, and first packets of clients after
+//! all others.
 //!
 //! The kernel joins what one sender sends (UDP GRO), up to 64 KiB. quinn copies that into one buffer and cuts it up, and whatever
 //! it keeps of a datagram, be it a byte of a stream with a gap before it, would keep all of that buffer.
+//!
+//! What looks like a first packet costs the keys that tell whether it is one, ten times what it takes to find that a packet
+//! belongs to a connection. Anybody can send it, from any address: it is put aside until nothing else is there, and waits for its
+//! part of a round ([`Intake`]).
 
 use std::{
-    io::{self, IoSliceMut},
+    collections::VecDeque,
+    io::{self, IoSliceMut, Read as _},
     net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -15,6 +21,9 @@ use quinn::{
     AsyncUdpSocket, UdpPoller,
     udp::{RecvMeta, Transmit},
 };
+use rialto_core::counts::Counts;
+
+use super::runtime::Intake;
 
 /// Taken from the kernel at once, each of them one datagram or several joined.
 const BATCHES: usize = 8;
@@ -22,18 +31,24 @@ const BATCHES: usize = 8;
 const BATCH_BYTES: usize = 64 << 10;
 /// Longer datagrams are for programs of this machine: no usual network carries them whole.
 const FAR_BYTES_MAX: usize = 1_500;
+/// How often the kernel is asked for datagrams that go before the first packets that it gives.
+const FILLS_MAX: usize = 8;
+/// First packets that are put aside, as many as come to quinn in some ten rounds. What is more is dropped, and sent again.
+const ASIDE_BYTES_MAX: usize = 256 << 10;
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct OneByOne {
     socket: Arc<dyn AsyncUdpSocket>,
+    intake: Arc<Intake>,
     received: Mutex<Received>,
 }
 
 impl OneByOne {
-    pub(super) fn new(socket: Arc<dyn AsyncUdpSocket>) -> Arc<Self> {
+    pub(super) fn new(socket: Arc<dyn AsyncUdpSocket>, intake: Arc<Intake>) -> Arc<Self> {
         Arc::new(Self {
             socket,
+            intake,
             received: Mutex::new(Received::new()),
         })
     }
@@ -59,26 +74,32 @@ impl AsyncUdpSocket for OneByOne {
         bufs: &mut [IoSliceMut<'_>],
         metas: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
+        if !self.intake.is_open() {
+            // The endpoint is polled again when it is.
+            return Poll::Pending;
+        }
         let mut received = self.received();
-        if received.batches.is_empty() {
-            ready!(received.fill(&*self.socket, cx))?;
-        }
-        let mut count = 0;
-        for (buf, meta) in bufs.iter_mut().zip(metas) {
-            let Some((datagram, its)) = received.next() else {
+        let mut is_drained = false;
+        for _ in 0..FILLS_MAX {
+            if received.batches.is_empty() {
+                is_drained = received.fill(&*self.socket, cx)?.is_pending();
+            }
+            if is_drained {
                 break;
-            };
-            // What is longer than quinn has said that it takes, it cannot read anyway.
-            let len = datagram.len().min(buf.len());
-            buf[..len].copy_from_slice(&datagram[..len]);
-            *meta = RecvMeta {
-                len,
-                stride: len,
-                ..its
-            };
-            count += 1;
+            }
+            let count = received.hand_out(bufs, metas);
+            if count > 0 {
+                return Poll::Ready(Ok(count));
+            }
         }
-        Poll::Ready(Ok(count))
+        let has_first = !received.aside.is_empty();
+        if has_first && self.intake.take_first_packet() {
+            return Poll::Ready(Ok(received.hand_out_first(bufs, metas)));
+        }
+        if has_first || !is_drained {
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -99,6 +120,15 @@ struct Received {
     bytes: Box<[u8]>,
     /// The last of them first; where each stands in `bytes`, and what is left of it.
     batches: Vec<(usize, RecvMeta)>,
+    aside: Aside,
+}
+
+/// First packets, and what came behind one from the same address, which may be of the same handshake; the oldest first.
+#[derive(Default)]
+struct Aside {
+    bytes: VecDeque<u8>,
+    metas: VecDeque<RecvMeta>,
+    by_address: Counts<SocketAddr>,
 }
 
 impl std::fmt::Debug for Received {
@@ -114,7 +144,40 @@ impl Received {
         Self {
             bytes: vec![0; BATCHES * BATCH_BYTES].into(),
             batches: Vec::with_capacity(BATCHES),
+            aside: Aside::default(),
         }
+    }
+
+    /// Hands out what goes before first packets, of what the kernel has given; how many datagrams that were.
+    fn hand_out(&mut self, bufs: &mut [IoSliceMut<'_>], metas: &mut [RecvMeta]) -> usize {
+        let mut count = 0;
+        for (buf, meta) in bufs.iter_mut().zip(metas) {
+            let Some((datagram, its)) = self.next() else {
+                break;
+            };
+            // What is longer than quinn has said that it takes, it cannot read anyway.
+            let len = datagram.len().min(buf.len());
+            buf[..len].copy_from_slice(&datagram[..len]);
+            *meta = RecvMeta {
+                len,
+                stride: len,
+                ..its
+            };
+            count += 1;
+        }
+        count
+    }
+
+    /// Hands out the next one that was put aside; how many that were.
+    fn hand_out_first(&mut self, bufs: &mut [IoSliceMut<'_>], metas: &mut [RecvMeta]) -> usize {
+        let mut count = 0;
+        for (buf, meta) in bufs.iter_mut().zip(metas).take(1) {
+            if let Some(its) = self.aside.pop(buf) {
+                *meta = its;
+                count += 1;
+            }
+        }
+        count
     }
 
     fn fill(&mut self, socket: &dyn AsyncUdpSocket, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -128,7 +191,7 @@ impl Received {
         Poll::Ready(Ok(()))
     }
 
-    /// The next datagram that is taken.
+    /// The next datagram that is taken and not put aside.
     fn next(&mut self) -> Option<(&[u8], RecvMeta)> {
         loop {
             let (at, left) = self.batches.last_mut()?;
@@ -139,11 +202,61 @@ impl Received {
             if left.len == 0 || len == 0 {
                 self.batches.pop();
             }
-            if len > 0 && takes(meta.addr.ip(), len) {
+            let datagram = &self.bytes[start..start + len];
+            if len > 0 && takes(meta.addr.ip(), len) && !self.aside.take(datagram, meta) {
                 return Some((&self.bytes[start..start + len], meta));
             }
         }
     }
+}
+
+impl Aside {
+    fn is_empty(&self) -> bool {
+        self.metas.is_empty()
+    }
+
+    /// Takes a datagram in, if it is a first packet or comes behind one; whether it is not to be handed out otherwise.
+    fn take(&mut self, datagram: &[u8], meta: RecvMeta) -> bool {
+        let is_first = is_first_packet(datagram);
+        if !is_first && (self.is_empty() || self.by_address.get(&meta.addr) == 0) {
+            return false;
+        }
+        if self.bytes.len() + datagram.len() > ASIDE_BYTES_MAX {
+            return is_first;
+        }
+        self.bytes.extend(datagram);
+        self.by_address.add(meta.addr);
+        self.metas.push_back(RecvMeta {
+            len: datagram.len(),
+            ..meta
+        });
+        true
+    }
+
+    /// The oldest, as far as the buffer goes.
+    fn pop(&mut self, buf: &mut [u8]) -> Option<RecvMeta> {
+        let meta = self.metas.pop_front()?;
+        self.by_address.remove(&meta.addr);
+        let len = meta.len.min(buf.len());
+        // There are as many bytes as its length tells.
+        let _ = self.bytes.read_exact(&mut buf[..len]);
+        self.bytes.drain(..meta.len - len);
+        Some(RecvMeta {
+            len,
+            stride: len,
+            ..meta
+        })
+    }
+}
+
+/// Whether it looks like a client's first packet: a long header of the type Initial (RFC 9000, section 17.2), neither of which is
+/// protected. Later ones of a handshake may, those of a connection that is there do not.
+fn is_first_packet(datagram: &[u8]) -> bool {
+    const FORM_AND_TYPE: u8 = 0b1011_0000;
+    const LONG_INITIAL: u8 = 0b1000_0000;
+    datagram
+        .first()
+        .is_some_and(|first| first & FORM_AND_TYPE == LONG_INITIAL)
 }
 
 /// Whether a datagram of that length is taken from there.
@@ -155,9 +268,10 @@ fn takes(from: IpAddr, bytes: usize) -> bool {
 mod tests {
     use std::{future::poll_fn, net::Ipv4Addr};
 
+    use futures_util::FutureExt as _;
     use quinn::{Runtime, TokioRuntime};
 
-    use super::*;
+    use super::{super::runtime::FIRST_PACKETS_MAX, *};
 
     const DATAGRAMS: usize = 10;
     const BYTES: usize = 1_000;
@@ -167,9 +281,106 @@ mod tests {
         TokioRuntime.wrap_udp_socket(socket).unwrap()
     }
 
+    /// One that may receive.
+    fn receiving() -> (Arc<OneByOne>, Arc<Intake>) {
+        let intake = Arc::new(Intake::default());
+        intake.open();
+        (OneByOne::new(socket(), Arc::clone(&intake)), intake)
+    }
+
+    /// Says datagrams that begin with these bytes and go on with their numbers.
+    fn say(sender: &std::net::UdpSocket, socket: &OneByOne, first: u8, numbers: &[u8]) {
+        for number in numbers {
+            let datagram = [first, *number];
+            sender
+                .send_to(&datagram, socket.local_addr().unwrap())
+                .unwrap();
+        }
+    }
+
+    async fn next(socket: &OneByOne) -> [u8; 2] {
+        let (mut bytes, mut metas) = ([0; 2], [RecvMeta::default()]);
+        let mut bufs = [IoSliceMut::new(&mut bytes)];
+        let count = poll_fn(|cx| socket.poll_recv(cx, &mut bufs, &mut metas))
+            .await
+            .unwrap();
+        assert_eq!((count, metas[0].len), (1, 2));
+        bytes
+    }
+
+    /// The next datagrams, one at a time, as long as there are any.
+    async fn hear(socket: &OneByOne) -> Vec<[u8; 2]> {
+        let mut heard = vec![next(socket).await];
+        while let Some(datagram) = next(socket).now_or_never() {
+            heard.push(datagram);
+        }
+        heard
+    }
+
+    /// As a long header and a short one begin.
+    const FIRST: u8 = 0xc3;
+    const LATER: u8 = 0x43;
+
+    fn client() -> std::net::UdpSocket {
+        std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()
+    }
+
+    #[tokio::test]
+    async fn first_packets_come_after_those_of_connections_and_before_what_follows_them() {
+        let (socket, _) = receiving();
+        let (one, other) = (client(), client());
+        say(&one, &socket, FIRST, &[1, 2]);
+        say(&one, &socket, LATER, &[3]);
+        say(&other, &socket, LATER, &[4, 5]);
+        let heard = hear(&socket).await;
+        let numbers: Vec<u8> = heard.iter().map(|[_, number]| *number).collect();
+        assert_eq!(numbers, [4, 5, 1, 2, 3]);
+        say(&one, &socket, LATER, &[6]);
+        assert_eq!(hear(&socket).await, [[LATER, 6]]);
+        assert!(socket.received().aside.by_address.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_round_has_time_for_some_first_packets_and_for_all_others() {
+        let (socket, intake) = receiving();
+        let (junk, honest) = (client(), client());
+        let numbers: Vec<u8> = (0..=u8::MAX).take(FIRST_PACKETS_MAX + 8).collect();
+        say(&junk, &socket, FIRST, &numbers);
+        let heard = hear(&socket).await;
+        assert_eq!(heard.len(), FIRST_PACKETS_MAX);
+        say(&honest, &socket, LATER, &[1]);
+        assert_eq!(hear(&socket).await, [[LATER, 1]]);
+        intake.open();
+        assert_eq!(hear(&socket).await.len(), 8);
+    }
+
+    #[test]
+    fn first_packets_that_there_is_no_room_for_are_dropped_and_others_go_before_them() {
+        let meta = |port: u16| RecvMeta {
+            addr: (Ipv4Addr::LOCALHOST, port).into(),
+            ..RecvMeta::default()
+        };
+        let mut aside = Aside::default();
+        let mut datagram = [FIRST; 1_200];
+        let room = ASIDE_BYTES_MAX / datagram.len();
+        for _ in 0..2 * room {
+            assert!(aside.take(&datagram, meta(1)));
+        }
+        assert_eq!(aside.metas.len(), room);
+        datagram[0] = LATER;
+        assert!(!aside.take(&datagram, meta(1)));
+        let mut buf = [0; 1_000];
+        let first = aside.pop(&mut buf).unwrap();
+        assert_eq!((first.len, buf), (1_000, [FIRST; 1_000]));
+        assert!(aside.take(&datagram, meta(1)) && !aside.take(&datagram, meta(2)));
+        while aside.pop(&mut buf).is_some() {}
+        assert!(aside.bytes.is_empty() && aside.by_address.is_empty());
+        assert_eq!((buf[0], buf[1]), (LATER, FIRST), "the last one");
+    }
+
     #[tokio::test]
     async fn datagrams_that_the_kernel_joins_are_handed_out_one_by_one() {
-        let (sender, socket) = (socket(), OneByOne::new(socket()));
+        let (sender, (socket, _)) = (socket(), receiving());
         let mut poller = Arc::clone(&sender).create_io_poller();
         poll_fn(|cx| poller.as_mut().poll_writable(cx))
             .await

@@ -9,6 +9,7 @@ use rialto_protocol::limits::{
     FRAME_BYTES_MAX_UNAUTHENTICATED, KEEP_ALIVE_PATIENCE, QUIC_LOOPBACK_PAYLOAD_BYTES,
 };
 
+use super::frames::Looking;
 use crate::{
     config::BrokerConfig,
     transport::certificates::{Certificates, IdentityError},
@@ -96,7 +97,7 @@ fn server_config(
     let tls = certificates.server_config()?;
     let crypto = QuicServerConfig::try_from(tls)
         .map_err(|error| IdentityError::Refused(rustls::Error::General(error.to_string())))?;
-    let mut quic = quinn::ServerConfig::with_crypto(Arc::new(crypto));
+    let mut quic = quinn::ServerConfig::with_crypto(Looking::over(Arc::new(crypto)));
     quic.max_incoming(INCOMING_MAX)
         .incoming_buffer_size(16 << 10)
         .incoming_buffer_size_total(INCOMING_BYTES_MAX)

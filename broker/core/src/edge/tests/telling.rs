@@ -162,3 +162,32 @@ fn a_pass_is_told_a_part_at_a_time() {
     rig.pass_ms(1);
     assert_eq!(told(&mut rig), [1]);
 }
+
+#[test]
+fn those_who_need_no_telling_any_more_are_passed_over_a_part_at_a_time() {
+    const USERS: usize = 5_000;
+    let mut rig = Rig::new();
+    let users: Vec<String> = (0..USERS).map(|number| format!("user {number}")).collect();
+    let sessions: Vec<ConnId> = users.iter().map(|name| rig.connect(name)).collect();
+    for names in users.chunks(1_000) {
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let bob = rig.connect("bob");
+        rig.send(bob, FrameKind::Watch, 2, &watch(&names));
+        rig.frames(bob);
+    }
+    // The first is told of at once; the others are as they were before it is their turn.
+    for state in [State::Away, State::Online] {
+        for conn in &sessions {
+            set(&mut rig, *conn, state);
+        }
+    }
+    rig.pass_ms(PASS_MS - 1);
+    rig.now.mono_us += 1_000;
+    let mut left = Vec::new();
+    for _ in 0..2 {
+        rig.edge.handle_tick(rig.now, &mut rig.fx);
+        left.push(rig.edge.presence.telling.due_us().is_some());
+        rig.now.mono_us += 5_000;
+    }
+    assert_eq!(left, [true, false]);
+}

@@ -115,3 +115,22 @@ fn very_many_who_do_not_read_are_closed_some_at_a_time() {
     assert_eq!(closed, [128, 128, 44]);
     assert_eq!(rig.shed("queue", "unread"), 300);
 }
+
+#[test]
+fn who_reads_after_he_was_found_not_to_is_not_closed() {
+    let mut rig = Rig::with(CoreConfig {
+        shard_bytes_max: 3_000_000,
+        ..small_shard()
+    });
+    let deaf = deaf(&mut rig, 300);
+    ping_for_s(&mut rig, &deaf, 40);
+    rig.outputs.clear();
+    while !rig.was_closed(deaf[0]) {
+        rig.pass_ms(1);
+    }
+    // All were found in the same look, and the last are to be closed some milliseconds later.
+    take(&mut rig, deaf[299]);
+    rig.pass_ms(20_000);
+    assert!(rig.was_closed(deaf[298]) && !rig.was_closed(deaf[299]));
+    assert_eq!(rig.shed("queue", "unread"), 299);
+}

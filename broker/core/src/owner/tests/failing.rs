@@ -1,6 +1,7 @@
 //! What is said when the disk or a read fails, and when it may be said.
 
 use super::*;
+use crate::advice::DAMAGED;
 use rialto_protocol::v1::{ConversationKind, MembershipAction as Action, Role};
 
 /// A group whose first member has sent, and an id of hers that is older: whether it is there has to be read.
@@ -391,4 +392,145 @@ fn a_notice_that_waited_for_longer_than_ids_are_remembered_arrives() {
         });
     }
     assert_eq!(world.notices(bob).len(), 2);
+}
+
+#[test]
+fn damage_is_told_apart_from_what_cannot_be_read_now() {
+    let mut world = World::new();
+    let (alice, _, group, early) = group_and_early_id(&mut world);
+    let nowhere = ConversationId::of_direct(alice, user("eve"));
+    let conn = ConnId {
+        index: 0,
+        generation: 0,
+    };
+    world.fail_loads = true;
+    for (damaged, code) in [(false, ErrorCode::StorageUnavailable), (true, DAMAGED)] {
+        world.damaged = damaged;
+        world.send(ToOwner::CatchUp {
+            edge: EDGE,
+            conn,
+            user: alice,
+            conversation: group,
+            from: Seq(1),
+            verify: None,
+            bytes_max: 1 << 10,
+        });
+        assert_eq!(world.refusal(), Some(code), "a subscription that is behind");
+        let origin = world.origin();
+        world.send(ToOwner::History {
+            origin,
+            user: alice,
+            conversation: group,
+            from: Seq(1),
+            backward: false,
+            limit: 10,
+            bytes_max: 1 << 10,
+        });
+        assert_eq!(world.refusal(), Some(code), "a page");
+        world.publish_as(alice, group, early, text("its id is looked up"));
+        let receipt = world.receipt();
+        assert!(
+            matches!(receipt, Receipt::Refused { code: told, .. } if told == code),
+            "{receipt:?}"
+        );
+        assert_eq!(world.subscribe(alice, nowhere), Err(code));
+    }
+}
+
+#[test]
+fn damage_that_is_met_later_does_not_say_that_nothing_was_kept() {
+    let mut world = World::new();
+    let (alice, _, group, early) = group_and_early_id(&mut world);
+    let fresh = world.id();
+    (world.hold, world.hold_loads) = (true, true);
+    world.publish_all(alice, group, &[fresh, early]);
+    world.fail(AppendFailure::NothingKept);
+    world.damaged = true;
+    world.read();
+    let receipts = world.receipts();
+    assert_eq!(receipts.len(), 2);
+    let code = ErrorCode::StorageUnavailable;
+    let maybe_kept =
+        |receipt: &Receipt| matches!(receipt, Receipt::Refused { code: told, .. } if *told == code);
+    assert!(receipts.iter().all(maybe_kept), "{receipts:?}");
+}
+
+#[test]
+fn a_conversation_whose_profile_is_damaged_is_not_opened_anew() {
+    let mut world = World::new();
+    let alice = user("alice");
+    let group = world.create(alice, ConversationKind::Group, false, &[]);
+    let mut world = world.restart();
+    let damaged = Bytes::from_static(b"no profile");
+    let profile = world.store.replace_profile(group, damaged);
+    let (origin, client_id) = (world.origin(), world.id());
+    let create = v1::Create {
+        conversation: group.to_proto(),
+        kind: ConversationKind::Group as i32,
+        client_id: client_id.to_proto(),
+        ..v1::Create::default()
+    };
+    world.send(ToOwner::Create {
+        origin,
+        author: author(user("eve")),
+        conversation: group,
+        create,
+        service: false,
+    });
+    assert_eq!(world.refusal(), Some(DAMAGED));
+    assert_eq!(world.subscribe(alice, group), Err(DAMAGED));
+    world.store.replace_profile(group, profile);
+    assert_eq!(world.history(alice, group).len(), 1);
+}
+
+#[test]
+fn nobody_follows_by_a_membership_that_is_not_durable() {
+    let mut world = World::new();
+    let (alice, bob) = (user("alice"), user("bob"));
+    let group = world.create(alice, ConversationKind::Group, false, &[bob]);
+    world.said.clear();
+    world.hold = true;
+    let id = world.id();
+    world.publish_as(alice, group, id, text("under way"));
+    let origin = world.origin();
+    world.send(ToOwner::Subscribe {
+        origin,
+        slot: 0,
+        user: bob,
+        conversation: group,
+        cursor: None,
+    });
+    let role = Role::Unspecified;
+    let changes = [
+        (alice, membership(Action::Remove, Some(bob), role)),
+        (alice, membership(Action::Invite, Some(bob), role)),
+        (bob, membership(Action::Join, None, role)),
+    ];
+    for (author, change) in changes {
+        let id = world.id();
+        world.publish_as(author, group, id, change);
+    }
+    // The message and the removal become durable together, and what follows does not.
+    let (lane, through) = (world.held[1].lane, world.held[1].position);
+    let kept: Vec<Entry> = world.held.drain(..2).collect();
+    for entry in kept {
+        world.store.keep(entry);
+    }
+    let appended = Input::Appended { lane, through };
+    world
+        .owner
+        .handle_append(world.now, &appended, &mut world.fx);
+    world.settle();
+    let answers = |world: &World| {
+        let said = world.said.iter();
+        let answers = said.filter_map(|said| match said {
+            ToEdge::Subscribed { result, .. } => Some(result.is_ok()),
+            _ => None,
+        });
+        answers.collect::<Vec<_>>()
+    };
+    assert!(answers(&world).is_empty());
+    world.fail(AppendFailure::NothingKept);
+    assert_eq!(answers(&world), [false]);
+    assert_eq!(world.subscribe(bob, group), Err(ErrorCode::NotAMember));
 }

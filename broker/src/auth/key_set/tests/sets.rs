@@ -56,8 +56,10 @@ fn key_sets_that_cannot_be_right_are_refused() {
 fn keys_of_other_kinds_do_not_disturb() {
     let one = pair();
     let symmetric = json!({ "kty": "oct", "k": "c2VjcmV0", "kid": "h1", "alg": "HS256" });
+    let agreement = json!({ "kty": "OKP", "crv": "X25519", "x": "AAAA", "kid": "x1" });
+    let of_tomorrow = json!({ "kty": "AKP", "alg": "ML-DSA-65", "pub": "AAAA", "kid": "p1" });
     let set = KeySet::parse(
-        json!({ "keys": [symmetric, jwk(&one, "k1")] })
+        json!({ "keys": [symmetric, agreement, of_tomorrow, jwk(&one, "k1")] })
             .to_string()
             .as_bytes(),
         TokenPolicy::default(),
