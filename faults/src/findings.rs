@@ -40,6 +40,15 @@ impl Findings {
             .extend(verdict.examples.iter().take(room).cloned());
     }
 
+    /// The same with examples that say where it was.
+    #[must_use]
+    pub fn at(mut self, place: &str) -> Self {
+        for example in &mut self.examples {
+            *example = format!("{place}: {example}");
+        }
+        self
+    }
+
     /// Adds those of another part.
     pub fn merge(&mut self, other: Self) {
         for (kind, count) in other.violations {

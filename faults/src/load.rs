@@ -4,9 +4,11 @@
 //! everything is acknowledged, read again from the first event on, and judged. So the work of judging does not grow with the
 //! length of a campaign. The clients live on from era to era.
 
+mod archive;
 mod dial;
 mod founding;
 mod judge;
+mod later;
 mod ledger;
 mod newcomers;
 mod publisher;
@@ -18,8 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use futures_util::stream::{self, StreamExt as _};
-use rialto_loadgen::checker::{Fingerprint, Reading};
+use rialto_loadgen::checker::Reading;
 use rialto_protocol::ids::{ConversationId, Seq, UserId};
 use rialto_protocol::v1;
 use rialto_sdk::{Client, Content, Create};
@@ -29,9 +30,12 @@ use tokio::task::JoinHandle;
 use crate::findings::{Figures, Findings};
 use crate::patience::Patience;
 use crate::random::Dice;
+pub use archive::Reread;
+use archive::{Archived, print};
 use dial::{connect, dial, user};
 use founding::{found, keep_founding};
 pub use judge::Turns;
+pub(crate) use later::{Heard, Later, Speaker};
 use ledger::Ledger;
 pub use newcomers::{Came, Newcomers};
 pub use publisher::Pace;
@@ -44,8 +48,6 @@ pub use steady::{Measured, Phase, Steady};
 const LAST_WORDS_BYTES: usize = 2_000;
 /// Devices of one user.
 const DEVICES: usize = 2;
-/// Logs that are read again at the same time: one that is refused takes a while.
-const READ_AT_ONCE: usize = 8;
 
 /// How much load.
 #[derive(Clone, Debug)]
@@ -66,6 +68,8 @@ pub struct Plan {
     pub patience: Duration,
     /// For how long a log may be refused for now when it is read again.
     pub refused_max: Duration,
+    /// Whether more is said later in logs that were judged: it takes the memory of all that was sent.
+    pub goes_on: bool,
 }
 
 impl Plan {
@@ -85,6 +89,7 @@ impl Plan {
             turns: Turns::Count,
             patience,
             refused_max: patience,
+            goes_on: false,
         }
     }
 }
@@ -102,44 +107,6 @@ pub struct Town {
     pub findings: Findings,
     /// What all eras did.
     pub figures: Figures,
-}
-
-/// A log that was judged; it must never change again.
-#[derive(Debug)]
-struct Archived {
-    name: String,
-    conversation: ConversationId,
-    events: usize,
-    print: Fingerprint,
-}
-
-/// What came of reading logs again: how many are what they were, and the others in words.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Reread {
-    /// They are what they were.
-    pub same: u64,
-    /// They hold something else, or are said not to be there.
-    pub other: Vec<String>,
-    /// The broker refused to read them for now, for as long as somebody waited.
-    pub refused: Vec<String>,
-    /// Nobody said anything.
-    pub unanswered: Vec<String>,
-}
-
-impl Reread {
-    fn add(&mut self, archived: &Archived, read: Read) {
-        let Archived { name, events, .. } = archived;
-        match read {
-            Read::Whole(log) if print(&log) == archived.print => self.same += 1,
-            Read::Whole(log) => {
-                let words = format!("{name} had {events} events and has {}", log.len());
-                self.other.push(words);
-            }
-            Read::Denied(error) => self.other.push(format!("{name}: {error}")),
-            Read::Refused(error) => self.refused.push(format!("{name}: {error}")),
-            Read::Unanswered => self.unanswered.push(name.clone()),
-        }
-    }
 }
 
 /// A part of a campaign that is judged as a whole.
@@ -170,6 +137,12 @@ impl Era {
     #[must_use]
     pub fn acknowledged(&self) -> u64 {
         self.ledger.acknowledged_count()
+    }
+
+    /// The latest time that an acknowledgement has told, milliseconds since 1970.
+    #[must_use]
+    pub fn newest_ms(&self) -> u64 {
+        self.ledger.newest_ms()
     }
 
     /// Refusals so far that are to be tried again.
@@ -344,39 +317,6 @@ impl Town {
         Ok(())
     }
 
-    /// Reads every log that was judged once more. What came of it stands in `reread` also when this is given up.
-    pub async fn reread(&self, reread: &mut Reread) {
-        let reads = stream::iter(&self.archive).map(async |archived: &Archived| {
-            let Plan {
-                patience,
-                refused_max,
-                ..
-            } = self.plan;
-            let read = read(&self.keeper, archived.conversation, patience, refused_max);
-            (archived, read.await)
-        });
-        let mut reads = Box::pin(reads.buffered(READ_AT_ONCE));
-        while let Some((archived, read)) = reads.next().await {
-            reread.add(archived, read);
-        }
-    }
-
-    /// As [`Town::reread`], at the end of a campaign: anything else than the same is a violation.
-    pub async fn read_all_again(&mut self) {
-        let mut reread = Reread::default();
-        self.reread(&mut reread).await;
-        if reread.same == self.archive.len() as u64 {
-            let events = self.archive.iter().map(|archived| archived.events as u64);
-            self.figures.add("events read again", events.sum());
-        }
-        for words in reread.other {
-            self.findings.add("changed later", words);
-        }
-        for words in reread.refused.into_iter().chain(reread.unanswered) {
-            self.findings.add("unreadable", words);
-        }
-    }
-
     /// Founds a conversation that nobody judges, and says something there.
     ///
     /// # Errors
@@ -449,7 +389,7 @@ impl Town {
         pages.figures.add("events read", read);
         let books = pages.books.len() as u64;
         pages.figures.add("conversations judged", books);
-        for book in &pages.books {
+        for book in std::mem::take(&mut pages.books) {
             let Some(log) = logs.get(&book.conversation) else {
                 continue;
             };
@@ -457,12 +397,13 @@ impl Town {
                 .iter()
                 .filter_map(|follower| follower.reading(book.conversation))
                 .collect();
-            judge::judge(book, log, readings, self.plan.turns, findings);
+            judge::judge(&book, log, readings, self.plan.turns, findings);
             self.archive.push(Archived {
                 name: book.name.clone(),
                 conversation: book.conversation,
                 events: log.len(),
                 print: print(log),
+                book: self.plan.goes_on.then_some(book),
             });
         }
     }
@@ -473,45 +414,5 @@ impl Town {
         let follower = Follower::start(name, client, events, era.ledger.clone());
         follower.follow(ids).await;
         Ok(follower)
-    }
-}
-
-fn print(log: &[v1::Event]) -> Fingerprint {
-    let bytes: Vec<u8> = log
-        .iter()
-        .flat_map(prost::Message::encode_length_delimited_to_vec)
-        .collect();
-    Fingerprint::of(&bytes)
-}
-
-#[cfg(test)]
-mod tests {
-    use rialto_sdk::RequestError;
-
-    use super::*;
-
-    #[test]
-    fn a_log_is_what_it_was_or_refused_or_wrong() {
-        let log = vec![v1::Event::default()];
-        let archived = Archived {
-            name: "room".to_owned(),
-            conversation: ConversationId::from_bytes([1; 16]),
-            events: 1,
-            print: print(&log),
-        };
-        let mut reread = Reread::default();
-        for read in [
-            Read::Whole(Vec::new()),
-            Read::Refused(RequestError::UnexpectedAnswer),
-            Read::Unanswered,
-            Read::Denied(RequestError::Invalid("no such log")),
-            Read::Whole(log),
-        ] {
-            reread.add(&archived, read);
-        }
-        assert_eq!(reread.same, 1);
-        let wrong = ["room had 1 events and has 0", "room: no such log"];
-        assert_eq!(reread.other, wrong);
-        assert_eq!((reread.refused.len(), reread.unanswered.len()), (1, 1));
     }
 }

@@ -146,7 +146,7 @@ pub async fn idle(options: Options) -> Result<Report, RunError> {
     })
 }
 
-/// Resident memory once it stands still, or after a minute.
+/// Resident memory once it stands still, or after a minute, which is told.
 async fn still(broker: &BrokerProcess) -> Result<u64, RunError> {
     let mut before = broker.usage()?.resident_bytes;
     let mut still = 0;
@@ -160,8 +160,12 @@ async fn still(broker: &BrokerProcess) -> Result<u64, RunError> {
         };
         before = now;
         if still == STILL_LOOKS {
-            break;
+            return Ok(before);
         }
     }
+    eprintln!(
+        "loadgen: the broker's memory did not stand still within {} s: what it is now is taken",
+        LOOKS_MAX * u32::try_from(LOOK_EVERY.as_secs()).unwrap_or(1)
+    );
     Ok(before)
 }

@@ -13,7 +13,7 @@
 //! | [`latency`], [`counters`], [`progress`] | figures while a run lasts and after it |
 //! | [`wire`] | the wire as load is made: no queue, task or allocation for a message |
 //! | [`dial`], [`target`], [`tokens`], [`open_files`] | connecting |
-//! | [`broker_process`] | what the broker uses meanwhile |
+//! | [`broker_process`], [`standstill`] | what the broker uses meanwhile, and when the machine was not there |
 
 pub mod broker_process;
 pub mod catch_up;
@@ -30,6 +30,7 @@ pub mod progress;
 pub mod replay;
 pub mod run;
 pub mod scenario;
+pub mod standstill;
 pub mod target;
 pub mod threshold;
 pub mod tokens;

@@ -107,6 +107,9 @@ fn summary(report: &Report) -> String {
             ));
         }
     }
+    if report.stood_still.times > 0 {
+        all.push(("processors stood still", report.stood_still.to_string()));
+    }
     if let Some(growth) = report.growth {
         let grown = [
             ("memory", growth.rss),
@@ -211,6 +214,13 @@ fn plots(report: &Report) -> Vec<Plot> {
             ],
         ),
     ];
+    plots.push(plot(
+        "Standstills of the machine's processors a sample",
+        show_ms,
+        vec![line("all processors", 0, &|sample| {
+            Some(sample.stood_still.total_ms)
+        })],
+    ));
     if report.broker.is_some() {
         plots.push(plot(
             "Processors that the broker kept busy",

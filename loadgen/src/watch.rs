@@ -135,6 +135,9 @@ fn line(sample: &Sample) -> String {
         let memory = units::bytes(broker.resident_bytes as f64);
         let _ = write!(line, ", broker {:.0} % {memory}", broker.cpu * 100.0);
     }
+    if sample.stood_still.times > 0 {
+        let _ = write!(line, ", machine stood still {}", sample.stood_still);
+    }
     for (count, what) in [
         (sample.refused, "refused for now"),
         (sample.failed, "failed"),

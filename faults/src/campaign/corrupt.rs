@@ -2,22 +2,29 @@
 //! bit is flipped, a sector is zero, or the rest is missing. The broker may refuse to start and say why, or serve each conversation
 //! as it was or refuse it with an error in its log; it may not serve anything else.
 //!
+//! Where it serves, more is said in what could be read. That is acknowledged, or refused because of storage with an error in the log;
+//! what was acknowledged stands behind what was there, under the next numbers. In some rounds, and in all in which the journal was
+//! damaged, the broker is killed then and started once more: that still holds, and numbers go on.
+//!
 //! What the journal's last write brought is no evidence: a torn write looks the same. So after everything that is
 //! judged something is written that is not.
 
 use std::fs::{self, File};
+use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use rialto_protocol::ids::{ConversationId, UserId};
 use tokio::time::sleep;
 
 use super::stage::Stage;
-use crate::broker::Started;
+use crate::broker::{Broker, Started};
 use crate::findings::Findings;
 use crate::lives::OwnEnd;
-use crate::load::{Pace, Plan, Reread, Town};
+use crate::load::{Heard, Later, Pace, Plan, Reread, Speaker, Town};
+use crate::patience::Patience;
 
 const SECTOR_BYTES: u64 = 512;
 /// Load before the damage.
@@ -28,6 +35,13 @@ const REST: Duration = Duration::from_millis(400);
 const REFUSED_MAX: Duration = Duration::from_secs(5);
 /// Damaged directories that are kept, of rounds in which something was found.
 const KEPT_MAX: u32 = 5;
+/// Messages that are said in each conversation that could be read.
+const LATER: usize = 3;
+/// Of 1,000 rounds, how many have a second start, beside those in which a file in this folder was damaged.
+const SECOND_START: u64 = 100;
+const JOURNAL: &str = "journal";
+/// What stands before an error in the broker's log.
+const ERROR: &str = "ERROR";
 /// Files that are not data.
 const NOT_DATA: [&str; 2] = ["LOCK", "addresses.json"];
 
@@ -74,14 +88,19 @@ pub(super) async fn run(stage: &mut Stage) -> anyhow::Result<()> {
     while let (Some(round), Some((file, place, damage))) = (stage.next_round(), cases.next()) {
         copy(&pristine, &stage.launch.data)?;
         let number = round + 1;
-        let what = format!(
-            "round {number}: {damage:?} at the {place:?} of {}",
-            file.display()
-        );
-        stage.at(&what);
+        let case = Case {
+            what: format!(
+                "round {number}: {damage:?} at the {place:?} of {}",
+                file.display()
+            ),
+            of_journal: file.starts_with(JOURNAL),
+            // In every round, so that one decides nothing for another.
+            drawn: stage.dice.chance(SECOND_START),
+        };
+        stage.at(&case.what);
         let found = stage.found();
         if spoil(&stage.launch.data.join(&file), place, damage)? {
-            judge(stage, &town, &what).await?;
+            judge(stage, &mut town, &case).await?;
         } else {
             stage.figures.add("files too short for it", 1);
         }
@@ -105,25 +124,102 @@ fn busy(mut plan: Plan) -> Plan {
     };
     plan.conversations = 4;
     plan.refused_max = REFUSED_MAX;
+    plan.goes_on = true;
     plan
 }
 
-async fn judge(stage: &mut Stage, town: &Town, what: &str) -> anyhow::Result<()> {
+/// A damage, and what follows it.
+struct Case {
+    /// In words.
+    what: String,
+    /// A file of the journal was damaged.
+    of_journal: bool,
+    /// It has a second start by the dice.
+    drawn: bool,
+}
+
+async fn judge(stage: &mut Stage, town: &mut Town, case: &Case) -> anyhow::Result<()> {
     stage.figures.add("damages", 1);
     let mut broker = match stage.try_start().await? {
         Started::Serving(broker, _) => broker,
         Started::Ended(_) => return Ok(()),
         Started::Hung => {
-            stage
-                .findings
-                .add("hung", format!("{what}: it neither served nor ended"));
+            hung(stage, case);
             return Ok(());
         }
     };
+    let mut later = Vec::new();
+    let Some(reread) = read_back(stage, town, &mut broker, &later, case).await else {
+        return Ok(());
+    };
+    let figure = if reread.refused.is_empty() {
+        "served and right"
+    } else {
+        "served, some reads refused with an error in the log"
+    };
+    stage.figures.add(figure, 1);
+    let logs = &reread.same;
+    let serves = say_later(stage, town.keeper(), &mut broker, logs, &mut later, case).await
+        && read_back(stage, town, &mut broker, &later, case)
+            .await
+            .is_some();
+    // Of a broker that ended only another start tells what became of what it acknowledged.
+    if serves && !case.drawn && !case.of_journal {
+        return Ok(());
+    }
+    broker.kill();
+    start_again(stage, town, logs, &mut later, serves, case).await
+}
+
+fn hung(stage: &mut Stage, case: &Case) {
+    let words = format!("{}: it neither served nor ended", case.what);
+    stage.findings.add("hung", words);
+}
+
+/// A second start: what was acknowledged before is there, and numbers go on. A journal that was good enough to be written to is so
+/// still; damaged views may end each start.
+async fn start_again(
+    stage: &mut Stage,
+    town: &mut Town,
+    logs: &[ConversationId],
+    later: &mut Vec<Later>,
+    served: bool,
+    case: &Case,
+) -> anyhow::Result<()> {
+    stage.figures.add("second starts", 1);
+    let mut broker = match stage.try_start().await? {
+        Started::Serving(broker, _) => broker,
+        Started::Ended(ending) => {
+            if served && case.of_journal {
+                let words = format!("{}: {}", case.what, ending.words());
+                stage.findings.add("served once and not again", words);
+            }
+            stage.figures.add("second starts that were refused", 1);
+            return Ok(());
+        }
+        Started::Hung => {
+            hung(stage, case);
+            return Ok(());
+        }
+    };
+    if say_later(stage, town.keeper(), &mut broker, logs, later, case).await {
+        read_back(stage, town, &mut broker, later, case).await;
+    }
+    Ok(())
+}
+
+/// Reads everything, and judges it; none: something was wrong, or the broker ended.
+async fn read_back(
+    stage: &mut Stage,
+    town: &mut Town,
+    broker: &mut Broker,
+    later: &[Later],
+    case: &Case,
+) -> Option<Reread> {
     let mut reread = Reread::default();
     tokio::select! {
         biased;
-        () = town.reread(&mut reread) => {}
+        () = town.reread(later, &mut reread) => {}
         // Nobody answers any more.
         _ = broker.wait(Duration::MAX) => {}
     }
@@ -132,23 +228,69 @@ async fn judge(stage: &mut Stage, town: &Town, what: &str) -> anyhow::Result<()>
         reread.refused.clear();
         reread.unanswered.clear();
     }
-    let findings = judge_reread(&reread, &broker.log(), what);
-    if findings.is_clean() && !ended {
-        let figure = if reread.refused.is_empty() {
-            "served and right"
-        } else {
-            "served, some reads refused with an error in the log"
-        };
-        stage.figures.add(figure, 1);
-    }
+    let findings = judge_reread(&reread, &broker.log(), &case.what);
+    let clean = findings.is_clean();
     stage.findings.merge(findings);
-    Ok(())
+    (clean && !ended).then_some(reread)
+}
+
+/// Says more in each of these logs; whether the broker serves still.
+async fn say_later(
+    stage: &mut Stage,
+    user: UserId,
+    broker: &mut Broker,
+    logs: &[ConversationId],
+    later: &mut Vec<Later>,
+    case: &Case,
+) -> bool {
+    let (port, patience) = (stage.launch.ports.tcp, stage.patience());
+    let mut heard = Heard::default();
+    let saying = async {
+        let mut speaker = Speaker::enter(port, user).await?;
+        speaker.say(logs, LATER, later, &mut heard).await
+    };
+    let said = Patience::of(patience).with(saying).await;
+    let ended = match said {
+        // A broker that ends breaks its connections first.
+        Some(Err(_)) => broker.wait(patience).await.is_some(),
+        Some(Ok(())) | None => broker.ended().is_some(),
+    };
+    let said = said.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()));
+    let findings = judge_heard(&heard, said.err().filter(|_| !ended), &broker.log());
+    stage.findings.merge(findings.at(&case.what));
+    let figures = &mut stage.figures;
+    figures.add("acknowledged after the damage", heard.acknowledged);
+    let refused = heard.unavailable.len() as u64;
+    figures.add(
+        "refused after the damage, with an error in the log",
+        refused,
+    );
+    !ended
+}
+
+/// Each message was acknowledged, or refused because of storage with an error in the broker's log. `unheard` is why not all answers
+/// came from a broker that serves.
+fn judge_heard(heard: &Heard, unheard: Option<io::Error>, log: &str) -> Findings {
+    let mut findings = Findings::default();
+    for words in &heard.refused {
+        findings.add("refused for no reason", words);
+    }
+    if !log.contains(ERROR) {
+        for words in &heard.unavailable {
+            findings.add("refused without a word", words);
+        }
+    }
+    if let Some(error) = unheard {
+        let words = format!("{} messages: {error}", heard.unanswered);
+        findings.add("unanswered", words);
+    }
+    findings
 }
 
 /// Each log is what it was, or refused with an error in the broker's log.
 fn judge_reread(reread: &Reread, log: &str, what: &str) -> Findings {
-    let mut findings = Findings::default();
-    let silent: &[String] = if log.contains("ERROR") {
+    let mut findings = reread.wrong.clone().at(what);
+    let silent: &[String] = if log.contains(ERROR) {
         &[]
     } else {
         &reread.refused
@@ -235,10 +377,10 @@ mod tests {
     fn a_log_that_is_refused_hides_nothing_of_the_others() {
         let words = |log: &str| vec![log.to_owned()];
         let reread = Reread {
-            same: 1,
             other: words("room 1"),
             refused: words("room 0"),
             unanswered: words("room 2"),
+            ..Reread::default()
         };
         let found = |log| {
             let findings = judge_reread(&reread, log, "a bit flipped");
@@ -248,6 +390,40 @@ mod tests {
         assert_eq!(found("ERROR of storage"), wrong);
         let silent = ["refused without a word", wrong[0], wrong[1]];
         assert_eq!(found("all is well"), silent);
+        let later = Reread {
+            wrong: lost(),
+            ..Reread::default()
+        };
+        let findings = judge_reread(&later, "all is well", "a bit flipped");
+        assert_eq!(findings.examples, ["a bit flipped: lost: message 7"]);
+    }
+
+    fn lost() -> Findings {
+        let mut findings = Findings::default();
+        findings.add("lost", "message 7");
+        findings
+    }
+
+    #[test]
+    fn what_is_said_later_is_acknowledged_or_refused_with_an_error_in_the_log() {
+        let words = |log: &str| vec![log.to_owned()];
+        let found = |heard: &Heard, unheard: Option<io::Error>, log| {
+            let findings = judge_heard(heard, unheard, log);
+            findings.violations.into_keys().collect::<Vec<_>>()
+        };
+        let mut heard = Heard {
+            acknowledged: 2,
+            unavailable: words("room 0"),
+            ..Heard::default()
+        };
+        assert_eq!(found(&heard, None, "ERROR of storage"), [""; 0]);
+        let silent = "refused without a word";
+        assert_eq!(found(&heard, None, "all is well"), [silent]);
+        heard.refused = words("room 1");
+        let wrong = ["refused for no reason", silent];
+        assert_eq!(found(&heard, None, "all is well"), wrong);
+        let silence = Some(io::ErrorKind::TimedOut.into());
+        assert_eq!(found(&Heard::default(), silence, ""), ["unanswered"]);
     }
 
     #[test]

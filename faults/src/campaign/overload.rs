@@ -19,13 +19,14 @@ use anyhow::bail;
 use rialto_loadgen::open_files;
 use tokio::time::sleep;
 
+use super::CannotRun;
 use super::stage::Stage;
 use crate::broker::Broker;
 use crate::load::{Came, Measured, Newcomers, Phase, Plan, Steady};
 use crate::patience::Patience;
 use attack::{ATTACKS, Attack, Shed};
 use site::{Assault, Tally};
-use watch::Sheds;
+use watch::{Losses, Sheds};
 
 /// Clients that behave, and how often each says something.
 const NEIGHBOURS: usize = 60;
@@ -80,7 +81,7 @@ const TIMES_SHORT: Times = Times {
 pub(super) async fn run(stage: &mut Stage) -> anyhow::Result<()> {
     let attacks = chosen(stage.options.attack.as_deref())?;
     if !stage.options.short {
-        open_files::make_room_for(FILES)?;
+        open_files::make_room_for(FILES).map_err(|error| CannotRun(error.to_string()))?;
     }
     while let Some(round) = stage.next_round() {
         let attack = attacks[round as usize % attacks.len()];
@@ -131,14 +132,16 @@ async fn play(stage: &mut Stage, attack: Attack) -> anyhow::Result<()> {
     sleep(times.quiet).await;
     let quiet = watch::memory(&broker)?.resident;
     let before = watch::sheds(&broker).await?;
+    let lost = watch::losses();
 
     steady.enter(Phase::Attacked);
     let assault = Assault::begin(attack, stage.launch.ports, connections)?;
-    let newcomers = Newcomers::begin(&plan);
+    let newcomers = Newcomers::begin(&plan)?;
     sleep(times.attacked).await;
     let after = expected(stage, &broker, attack, &assault, &before).await?;
-    let came = newcomers.end().await;
+    let came = newcomers.end().await?;
     let tally = assault.end().await?;
+    note_losses(stage, attack, lost, watch::losses());
     let peak = watch::memory(&broker)?.peak;
 
     steady.enter(Phase::After);
@@ -156,6 +159,26 @@ async fn play(stage: &mut Stage, attack: Attack) -> anyhow::Result<()> {
     judge_newcomers(stage, attack, came);
     broker.kill();
     Ok(())
+}
+
+/// What the machine lost of all that was on its way: that TCP and QUIC sent it again is in the latencies.
+fn note_losses(stage: &mut Stage, attack: Attack, before: Losses, after: Losses) {
+    for (name, before, after) in [
+        ("timeouts of TCP", before.timeouts, after.timeouts),
+        (
+            "UDP datagrams lost to full buffers",
+            before.full,
+            after.full,
+        ),
+        (
+            "packets lost to a full backlog",
+            before.backlog,
+            after.backlog,
+        ),
+    ] {
+        let name = format!("{}: {name}", attack.name);
+        stage.figures.add(&name, after.saturating_sub(before));
+    }
 }
 
 /// The attack goes on until it took place and all is refused that it must lead to, or patience is over; what was counted by then
@@ -311,6 +334,18 @@ fn judge_memory(stage: &mut Stage, attack: Attack, seen: &Seen) {
 
 fn judge_latencies(stage: &mut Stage, attack: Attack, measured: &[Measured; 3]) {
     let [quiet, attacked, _] = measured;
+    let late_ms = attacked.late.percentiles().p99;
+    for (when, measured) in [("quiet", quiet), ("attacked", attacked)] {
+        let late = us(measured.late.percentiles().p99);
+        for (name, value) in [
+            ("sent late by the clients themselves, p99 µs", late),
+            ("longest without any ack µs", measured.standstill_us),
+            ("and when that ended µs", measured.standstill_at_us),
+        ] {
+            let name = format!("{}: {name}, {when}", attack.name);
+            stage.figures.add(&name, value);
+        }
+    }
     for (what, quiet, attacked) in [
         ("acks", &quiet.acks, &attacked.acks),
         ("deliveries", &quiet.deliveries, &attacked.deliveries),
@@ -318,19 +353,16 @@ fn judge_latencies(stage: &mut Stage, attack: Attack, measured: &[Measured; 3]) 
         let (quiet_ms, attacked_ms) = (quiet.percentiles().p99, attacked.percentiles().p99);
         let ratio = attacked_ms / quiet_ms.max(QUIET_FLOOR_MS);
         for (name, value) in [
-            ("p99 µs, quiet", quiet_ms * 1_000.0),
-            ("p99 µs, attacked", attacked_ms * 1_000.0),
-            ("p99, times quiet, in %", ratio * 100.0),
+            ("p99 µs, quiet", us(quiet_ms)),
+            ("p99 µs, attacked", us(attacked_ms)),
+            ("p99, times quiet, in %", whole(ratio * 100.0)),
         ] {
-            // Far below what a u64 holds.
-            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-            let value = value as u64;
             let name = format!("{}: {what} {name}", attack.name);
             stage.figures.add(&name, value);
         }
         if ratio > SLOWER_MAX && !stage.options.short {
             let words = format!(
-                "{}: p99 of {what} {attacked_ms:.1} ms, quiet {quiet_ms:.1} ms",
+                "{}: p99 of {what} {attacked_ms:.1} ms, quiet {quiet_ms:.1} ms; p99 of the clients' own lateness {late_ms:.1} ms",
                 attack.name
             );
             stage.findings.add("slowed by the attack", words);
@@ -354,15 +386,23 @@ fn judge_newcomers(stage: &mut Stage, attack: Attack, came: Vec<Came>) {
             ("p99", waits.p99),
             ("longest", waits.max),
         ] {
-            // Far below what a u64 holds.
-            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-            let us = (ms * 1_000.0) as u64;
             let name = format!("{}: newcomers over {over}, {name} µs", attack.name);
-            stage.figures.add(&name, us);
+            stage.figures.add(&name, us(ms));
         }
         if waits.max > NEWCOMER_MAX.as_secs_f64() * 1_000.0 && !stage.options.short {
             let words = format!("{}, over {over}: {:.0} ms", attack.name, waits.max);
             stage.findings.add("newcomers that are kept waiting", words);
         }
     }
+}
+
+/// Microseconds.
+fn us(ms: f64) -> u64 {
+    whole(ms * 1_000.0)
+}
+
+// Figures are not negative, and far below what a u64 holds.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+fn whole(figure: f64) -> u64 {
+    figure as u64
 }

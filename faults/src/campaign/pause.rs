@@ -12,6 +12,8 @@ const PAUSE: Duration = Duration::from_secs(30);
 const PAUSE_SHORT: Duration = Duration::from_secs(3);
 /// Longest time before it, milliseconds.
 const LIFE_MS_MAX: u64 = 700;
+/// After that what was on its way has arrived.
+const ARRIVED: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(stage: &mut Stage) -> anyhow::Result<()> {
     let pause = if stage.options.short {
@@ -27,7 +29,13 @@ pub(super) async fn run(stage: &mut Stage) -> anyhow::Result<()> {
         sleep(life).await;
         broker.signal(Signal::STOP);
         stage.figures.add("pauses", 1);
-        sleep(pause).await;
+        sleep(ARRIVED).await;
+        let arrived = era.acknowledged();
+        sleep(pause.saturating_sub(ARRIVED)).await;
+        if era.acknowledged() > arrived {
+            let words = "it acknowledged something while it stood still";
+            stage.findings.add("attack that did not take place", words);
+        }
         broker.signal(Signal::CONT);
         stage
             .expect_progress(&era, &format!("after a pause of {} s", pause.as_secs()))

@@ -9,6 +9,7 @@ use rialto_protocol::ids::{ConversationId, UserId};
 use rialto_sdk::{Client, Create, ReconnectPolicy, Roots, Start};
 use tokio::time::sleep;
 
+use super::CannotRun;
 use super::stage::Stage;
 use crate::load::{Read, read};
 
@@ -35,7 +36,7 @@ pub(super) async fn run(stage: &mut Stage) -> anyhow::Result<()> {
     } else {
         CROWD
     };
-    open_files::make_room_for(2 * count as u64)?;
+    open_files::make_room_for(2 * count as u64).map_err(|error| CannotRun(error.to_string()))?;
     stage.launch.settings.push("broker.drain_ms=100".to_owned());
     let mut broker = stage.start().await?;
     let mut town = stage.town(stage.plan()).await?;

@@ -222,6 +222,14 @@ impl Ledger {
     pub(super) fn acknowledged_count(&self) -> u64 {
         self.pages().figures.of("acknowledged")
     }
+
+    /// The latest time that a receipt tells, milliseconds since 1970; 0: there is none.
+    pub(super) fn newest_ms(&self) -> u64 {
+        let pages = self.pages();
+        let lines = pages.books.iter().flat_map(|book| &book.entries);
+        let times = lines.filter_map(|line| Some(line.receipt?.time_ms));
+        times.max().unwrap_or_default()
+    }
 }
 
 /// What of a receipt stays the same for ever.
@@ -263,7 +271,7 @@ mod tests {
         assert!(ledger.pages().findings.is_clean());
         ledger.acknowledged(place, receipt(8, false));
         assert!(!ledger.pages().findings.is_clean());
-        assert_eq!(ledger.acknowledged_count(), 1);
+        assert_eq!((ledger.acknowledged_count(), ledger.newest_ms()), (1, 5));
     }
 
     #[test]

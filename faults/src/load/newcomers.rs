@@ -1,10 +1,14 @@
-//! Clients that come while others are there, and go again: how long it takes until they are let in.
+//! Clients that come while others are there, and go again: how long it takes until they are let in. They come from a thread of
+//! their own, at the priority of everybody who behaves, so that neither their handshakes nor the making of their sockets holds those
+//! up whose latencies are measured.
 
+use std::thread::JoinHandle;
 use std::time::Duration;
 
+use anyhow::{Context as _, anyhow};
+use futures_util::future::join_all;
 use rialto_loadgen::latency::Latencies;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
 use super::Plan;
@@ -14,12 +18,11 @@ use crate::patience::Patience;
 /// From one that was let in to the next over the same endpoint.
 const EVERY: Duration = Duration::from_millis(200);
 
-/// One after the other over each of the plan's endpoints.
+/// One after the other over each of the plan's endpoints, one at least.
 #[derive(Debug)]
 pub struct Newcomers {
-    patience: Duration,
-    coming: Vec<(String, JoinHandle<anyhow::Result<Latencies>>)>,
     stop: watch::Sender<bool>,
+    thread: Option<JoinHandle<Vec<Came>>>,
 }
 
 /// Those who came over one endpoint.
@@ -31,57 +34,105 @@ pub struct Came {
     pub waits: anyhow::Result<Latencies>,
 }
 
-impl Newcomers {
-    /// They come until they are told to stop.
-    #[must_use]
-    pub fn begin(plan: &Plan) -> Self {
-        let (stop, stopped) = watch::channel(false);
-        let endpoints = plan.endpoints.iter().enumerate();
-        let coming = endpoints.map(|(number, endpoint)| {
-            let task = tokio::spawn(come(plan.clone(), number, stopped.clone()));
-            (endpoint.clone(), task)
-        });
-        Self {
-            patience: plan.patience,
-            coming: coming.collect(),
-            stop,
-        }
-    }
-
-    /// No more come; those who wait are waited for.
-    pub async fn end(self) -> Vec<Came> {
+impl Drop for Newcomers {
+    fn drop(&mut self) {
         self.stop.send_replace(true);
-        let mut patience = Patience::of(self.patience);
-        let mut all = Vec::new();
-        for (endpoint, task) in self.coming {
-            let abort = task.abort_handle();
-            let waits = match patience.with(task).await {
-                Some(Ok(waits)) => waits,
-                Some(Err(error)) => Err(error.into()),
-                None => {
-                    abort.abort();
-                    Err(anyhow::anyhow!("somebody was never let in"))
-                }
-            };
-            all.push(Came { endpoint, waits });
-        }
-        all
     }
 }
 
+impl Newcomers {
+    /// They come until they are told to stop.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn begin(plan: &Plan) -> anyhow::Result<Self> {
+        let (stop, stopped) = watch::channel(false);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("the newcomers' runtime")?;
+        let plan = plan.clone();
+        let thread = std::thread::Builder::new().name("newcomers".into());
+        let thread = thread.spawn(move || runtime.block_on(come_everywhere(&plan, &stopped)));
+        Ok(Self {
+            stop,
+            thread: Some(thread.context("the newcomers' thread")?),
+        })
+    }
+
+    /// No more come; those who wait are waited for.
+    ///
+    /// # Errors
+    /// When their thread panicked.
+    pub async fn end(mut self) -> anyhow::Result<Vec<Came>> {
+        self.stop.send_replace(true);
+        let Some(thread) = self.thread.take() else {
+            return Ok(Vec::new());
+        };
+        tokio::task::spawn_blocking(move || thread.join())
+            .await?
+            .map_err(|_| anyhow!("the newcomers panicked"))
+    }
+}
+
+async fn come_everywhere(plan: &Plan, stopped: &watch::Receiver<bool>) -> Vec<Came> {
+    let endpoints = plan.endpoints.iter().enumerate();
+    join_all(endpoints.map(|(number, endpoint)| async move {
+        let waits = tokio::select! {
+            biased;
+            waits = come(plan, number, stopped) => waits,
+            () = give_up(plan.patience, stopped.clone()) => Err(anyhow!("somebody was never let in")),
+        };
+        Came {
+            endpoint: endpoint.clone(),
+            waits,
+        }
+    }))
+    .await
+}
+
 async fn come(
-    plan: Plan,
+    plan: &Plan,
     number: usize,
-    stopped: watch::Receiver<bool>,
+    stopped: &watch::Receiver<bool>,
 ) -> anyhow::Result<Latencies> {
     let mut waits = Latencies::default();
-    while !*stopped.borrow() {
+    loop {
         let begun = Instant::now();
-        let client = connect(&plan, number, user("newcomer")).await?;
-        let waited = begun.elapsed().as_micros();
-        waits.record_us(u64::try_from(waited).unwrap_or(u64::MAX));
+        let client = connect(plan, number, user("newcomer")).await?;
+        waits.record(begun.elapsed());
         client.close().await;
         sleep(EVERY).await;
+        if *stopped.borrow() {
+            return Ok(waits);
+        }
     }
-    Ok(waits)
+}
+
+/// Ends when the patience is over that begins once no more come.
+async fn give_up(patience: Duration, mut stopped: watch::Receiver<bool>) {
+    // Whoever has let go of them wants no more either.
+    let _ = stopped.wait_for(|stopped| *stopped).await;
+    let mut left = Patience::of(patience);
+    while left.wait().await {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::Ports;
+    use crate::random::Dice;
+
+    #[tokio::test]
+    async fn whoever_is_not_let_in_is_told_of() {
+        let nobody = Ports::free(&mut Dice::new(std::process::id().into()));
+        let endpoints = [nobody.tcp, nobody.tls].map(|port| format!("tcp://127.0.0.1:{port}"));
+        let plan = Plan::new(endpoints.into(), Duration::from_millis(20));
+        let newcomers = Newcomers::begin(&plan).unwrap();
+        let came = newcomers.end().await.unwrap();
+        assert_eq!(came.len(), 2);
+        for Came { endpoint, waits } in came {
+            assert!(plan.endpoints.contains(&endpoint) && waits.is_err());
+        }
+    }
 }

@@ -9,7 +9,8 @@ use rialto_loadgen::checker::{Observed, Reading};
 use rialto_protocol::ids::{ConversationId, Cursor, Seq};
 use rialto_protocol::v1;
 use rialto_sdk::{
-    Client, EndReason, Event, Events, HistoryQuery, RequestError, Retry, Start, SubscribeStatus,
+    Client, CloseReason, EndReason, Event, Events, HistoryQuery, RequestError, Retry, Start,
+    SubscribeStatus,
 };
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
@@ -218,6 +219,11 @@ async fn subscribe(
     while !wanted.is_empty() {
         let outcomes = match client.subscribe(wanted.clone()).await {
             Ok(outcomes) => outcomes,
+            // Nobody reads any more.
+            Err(RequestError::Closed {
+                reason: CloseReason::Asked,
+                ..
+            }) => return,
             Err(error) if error.retry() != Retry::Never => {
                 sleep(AGAIN).await;
                 continue;

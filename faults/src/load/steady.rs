@@ -2,7 +2,7 @@
 //! broker cannot slow its own measurement down. Latencies count from the moment at which a message was to be sent.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -55,17 +55,50 @@ pub struct Measured {
     pub acks: Latencies,
     /// … to its arrival at each of its readers.
     pub deliveries: Latencies,
+    /// … to that at which its client came to send it. So much of both is the clients' own doing, or that of whoever has their
+    /// processors.
+    pub late: Latencies,
+    /// The longest time in which nobody was acknowledged anything, microseconds: everybody stood still; and how far into the phase
+    /// that ended.
+    pub standstill_us: u64,
+    /// See [`Measured::standstill_us`].
+    pub standstill_at_us: u64,
 }
 
 /// Shared by all clients.
 #[derive(Debug)]
 struct Clock {
     begun: Instant,
-    phase: AtomicUsize,
+    /// When each phase began; those that are to come: never.
+    begins_us: [AtomicU64; Phase::ALL.len()],
+    /// When anybody was acknowledged last; 0: never.
+    acknowledged_us: AtomicU64,
     measured: [std::sync::Mutex<Measured>; Phase::ALL.len()],
 }
 
 impl Clock {
+    /// Of a first phase that has begun.
+    fn start() -> Self {
+        Self {
+            begun: Instant::now(),
+            begins_us: [0, u64::MAX, u64::MAX].map(AtomicU64::new),
+            acknowledged_us: AtomicU64::new(0),
+            measured: Default::default(),
+        }
+    }
+
+    /// From now on what is to be sent belongs to this phase.
+    fn enter(&self, phase: Phase) {
+        let now_us = self.since_us(Instant::now());
+        self.begins_us[phase as usize].store(now_us, Ordering::Relaxed);
+    }
+
+    /// The phase of what was to be sent at this time, however late it is sent.
+    fn phase_of(&self, intended_us: u64) -> usize {
+        let has_begun = |begins_us: &AtomicU64| begins_us.load(Ordering::Relaxed) <= intended_us;
+        self.begins_us.iter().rposition(has_begun).unwrap_or(0)
+    }
+
     fn since_us(&self, then: Instant) -> u64 {
         u64::try_from(then.saturating_duration_since(self.begun).as_micros()).unwrap_or(0)
     }
@@ -74,6 +107,23 @@ impl Clock {
         if let Some(measured) = self.measured.get(phase) {
             record(&mut measured.lock().unwrap_or_else(PoisonError::into_inner));
         }
+    }
+
+    /// Now, a message of this phase is acknowledged that was to be sent at this time.
+    fn acknowledged(&self, phase: usize, intended_us: u64) {
+        let now_us = self.since_us(Instant::now());
+        let still_us = match self.acknowledged_us.swap(now_us, Ordering::Relaxed) {
+            0 => 0,
+            before_us => now_us.saturating_sub(before_us),
+        };
+        let begins_us = self.begins_us[phase].load(Ordering::Relaxed);
+        self.record(phase, |measured| {
+            measured.acks.record_us(now_us.saturating_sub(intended_us));
+            if still_us > measured.standstill_us {
+                measured.standstill_us = still_us;
+                measured.standstill_at_us = now_us.saturating_sub(begins_us);
+            }
+        });
     }
 
     /// A message that has arrived somewhere.
@@ -119,11 +169,7 @@ impl Steady {
     pub async fn settle(plan: &Plan, clients: usize, interval: Duration) -> anyhow::Result<Self> {
         let keeper = connect(plan, 0, user("keeper")).await?;
         let ledger = Arc::new(Ledger::default());
-        let clock = Arc::new(Clock {
-            begun: Instant::now(),
-            phase: AtomicUsize::new(Phase::Quiet as usize),
-            measured: Default::default(),
-        });
+        let clock = Arc::new(Clock::start());
         let (stop, stopped) = watch::channel(false);
         let mut steady = Self {
             patience: plan.patience,
@@ -160,6 +206,10 @@ impl Steady {
                 steady.talkers.push(task);
             }
         }
+        // While others were still coming it was not quiet.
+        steady.clock.record(Phase::Quiet as usize, |measured| {
+            *measured = Measured::default();
+        });
         Ok(steady)
     }
 
@@ -187,7 +237,7 @@ impl Steady {
 
     /// From now on messages belong to this phase.
     pub fn enter(&self, phase: Phase) {
-        self.clock.phase.store(phase as usize, Ordering::Relaxed);
+        self.clock.enter(phase);
     }
 
     /// Lets everybody finish, reads everything again and judges it. What was measured comes back, by phase.
@@ -299,8 +349,14 @@ impl Talker {
 
     /// One message, sent again for as long as it is refused for now.
     async fn say(&self, intended: Instant) {
-        let phase = self.clock.phase.load(Ordering::Relaxed);
         let intended_us = self.clock.since_us(intended);
+        let phase = self.clock.phase_of(intended_us);
+        let late_us = self
+            .clock
+            .since_us(Instant::now())
+            .saturating_sub(intended_us);
+        self.clock
+            .record(phase, |measured| measured.late.record_us(late_us));
         let mut body = format!("{phase} {intended_us} {} ", self.number);
         body.extend(std::iter::repeat_n(
             'x',
@@ -335,12 +391,7 @@ impl Talker {
         loop {
             match publishing.await {
                 Ok(receipt) => {
-                    let us = self
-                        .clock
-                        .since_us(Instant::now())
-                        .saturating_sub(intended_us);
-                    self.clock
-                        .record(phase, |measured| measured.acks.record_us(us));
+                    self.clock.acknowledged(phase, intended_us);
                     return self.ledger.acknowledged(place, receipt);
                 }
                 Err(PublishError::Refused(error)) if error.retry() != Retry::Never => {
@@ -363,5 +414,46 @@ impl Talker {
                 Err(error) => return self.ledger.violation("not sent", error.to_string()),
             };
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everybody_stands_still_for_as_long_as_nobody_is_acknowledged() {
+        let begun = Instant::now().checked_sub(Duration::from_millis(50));
+        let clock = Clock {
+            begun: begun.unwrap(),
+            ..Clock::start()
+        };
+        let phase = Phase::Attacked as usize;
+        let measured = || clock.measured[phase].lock().unwrap().clone();
+        clock.acknowledged(phase, 0);
+        assert_eq!(measured().standstill_us, 0, "nothing was before it");
+        clock.acknowledged_us.store(20_000, Ordering::Relaxed);
+        clock.acknowledged(phase, 10_000);
+        let found = measured();
+        assert!(found.standstill_us >= 30_000, "{}", found.standstill_us);
+        let ms = found.acks.percentiles();
+        assert!(found.acks.count() == 2 && ms.p50 >= 39.0, "{ms:?}");
+    }
+
+    #[test]
+    fn what_is_sent_late_belongs_to_the_phase_that_it_was_to_be_sent_in() {
+        let clock = Clock::start();
+        let begins = |phase: Phase, at_us| {
+            clock.begins_us[phase as usize].store(at_us, Ordering::Relaxed);
+        };
+        begins(Phase::Attacked, 1_000);
+        assert_eq!(
+            [0, 999, 1_000, 9_000].map(|us| clock.phase_of(us)),
+            [0, 0, 1, 1]
+        );
+        begins(Phase::After, 5_000);
+        assert_eq!([999, 4_999, 5_000].map(|us| clock.phase_of(us)), [0, 1, 2]);
+        clock.enter(Phase::After);
+        assert!(clock.phase_of(u64::MAX) == Phase::After as usize);
     }
 }

@@ -375,6 +375,12 @@ fn tell(report: &Report) {
             );
         }
     }
+    if report.stood_still.times > 0 {
+        println!(
+            "processors of this machine stood still {}: nothing that was measured then is the broker's",
+            report.stood_still
+        );
+    }
     println!("checked: {}", report.check);
     if report.is_judged() {
         tell_findings(&report.violations.named(), &report.problems);

@@ -5,10 +5,13 @@ use std::time::Duration;
 
 use ahash::{AHashMap, AHashSet};
 use rialto_protocol::ids::{ConversationId, Seq, UserId};
-use rialto_sdk::{Client, Event, Events, HistoryQuery, Start, SubscribeStatus};
+use rialto_sdk::{
+    Client, CloseReason, EndReason, Event, Events, HistoryQuery, RequestError, Retry, Start,
+    SubscribeStatus,
+};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::{Clock, ReplayError};
 use crate::checker::{Observed, Reading};
@@ -23,6 +26,8 @@ const PAGE: u32 = 1_000;
 const BATCH: usize = 256;
 /// How long a reader that has everything listens on for what it should not get.
 const LINGER: Duration = Duration::from_millis(100);
+/// Wait before a subscription that was refused for now is asked for again.
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// The last seq of each conversation, once it is known.
 pub(super) type Heads = Option<Arc<AHashMap<ConversationId, Seq>>>;
@@ -34,6 +39,10 @@ pub(super) struct Arrivals {
     pub(super) reading: Reading,
     /// When each came, microseconds of the replay's clock.
     pub(super) at_us: Vec<u64>,
+    /// How often the broker said that its log does not hold what had come. The reader read it from its beginning then.
+    pub(super) diverged: u64,
+    /// How his subscription ended before its time, in words.
+    pub(super) ends: Vec<String>,
 }
 
 /// What came, by conversation.
@@ -71,11 +80,12 @@ impl Readers {
     ) -> Result<Follower, ReplayError> {
         let (client, events) = self.dialer.connect(user).await?;
         let followed = conversations.iter().map(|id| {
+            let reading = Reading::new(reader);
             (
                 *id,
                 Arrivals {
-                    reading: Reading::new(reader),
-                    at_us: Vec::new(),
+                    reading,
+                    ..Arrivals::default()
                 },
             )
         });
@@ -84,8 +94,9 @@ impl Readers {
             line: Line::new(self.dialer.counters().clone()),
             followed: followed.collect(),
             missing: AHashSet::new(),
+            anew: Vec::new(),
         };
-        let task = tokio::spawn(recording.run(events, heads));
+        let task = tokio::spawn(recording.run(client.clone(), events, heads));
         let wanted = conversations
             .iter()
             .map(|id| (*id, Start::Beginning))
@@ -117,7 +128,7 @@ impl Readers {
             let events = history(&client, conversation).await?;
             let mut arrivals = Arrivals {
                 reading: Reading::new(reader),
-                at_us: Vec::new(),
+                ..Arrivals::default()
             };
             let now_us = self.clock.now_us();
             arrivals.at_us.resize(events.len(), now_us);
@@ -175,10 +186,17 @@ struct Recording {
     followed: Followed,
     /// Conversations whose head is known and has not come.
     missing: AHashSet<ConversationId>,
+    /// Those that are to be followed once more, from their beginning.
+    anew: Vec<ConversationId>,
 }
 
 impl Recording {
-    async fn run(mut self, mut events: Events, mut heads: watch::Receiver<Heads>) -> Followed {
+    async fn run(
+        mut self,
+        client: Client,
+        mut events: Events,
+        mut heads: watch::Receiver<Heads>,
+    ) -> Followed {
         let mut known: Heads = None;
         let mut batch = Vec::with_capacity(BATCH);
         let mut patience = Instant::now() + self.readers.settle;
@@ -190,8 +208,17 @@ impl Recording {
                     patience = Instant::now() + self.readers.settle;
                 }
             }
+            for conversation in self.anew.drain(..) {
+                tokio::spawn(follow_anew(client.clone(), conversation));
+            }
             if known.is_some() && self.missing.is_empty() {
-                break;
+                let more = timeout(LINGER, events.next_batch(&mut batch, BATCH)).await;
+                if !more.is_ok_and(|count| count > 0) {
+                    return self.followed;
+                }
+                self.take(&mut batch, known.as_deref());
+                patience = Instant::now() + self.readers.settle;
+                continue;
             }
             tokio::select! {
                 count = events.next_batch(&mut batch, BATCH) => {
@@ -209,13 +236,6 @@ impl Recording {
                 () = sleep_until(patience), if known.is_some() => return self.followed,
             }
         }
-        while timeout(LINGER, events.next_batch(&mut batch, BATCH))
-            .await
-            .is_ok_and(|count| count > 0)
-        {
-            self.take(&mut batch, known.as_deref());
-        }
-        self.followed
     }
 
     /// From now on, waits for these heads.
@@ -237,12 +257,19 @@ impl Recording {
         let now_us = self.readers.clock.now_us();
         for event in batch.drain(..) {
             self.line.note(&event);
-            let Event::Delivered {
-                conversation,
-                events,
-            } = event
-            else {
-                continue;
+            let (conversation, events) = match event {
+                Event::Delivered {
+                    conversation,
+                    events,
+                } => (conversation, events),
+                Event::SubscriptionEnded {
+                    conversation,
+                    reason,
+                } => {
+                    self.ended(conversation, &reason, heads);
+                    continue;
+                }
+                _ => continue,
             };
             let arrivals = self.followed.entry(conversation).or_default();
             let before = arrivals.reading.events.len();
@@ -261,5 +288,143 @@ impl Recording {
                 self.missing.remove(&conversation);
             }
         }
+    }
+
+    /// A subscription ended by itself. That its log is another one than was read is a fault; what was read of it counts no more, and
+    /// it is read from its beginning. Where nothing was read there is nothing to begin anew: what is missing is found.
+    fn ended(
+        &mut self,
+        conversation: ConversationId,
+        reason: &EndReason,
+        heads: Option<&AHashMap<ConversationId, Seq>>,
+    ) {
+        let arrivals = self.followed.entry(conversation).or_default();
+        let read = arrivals.reading.events.len();
+        let words = match reason {
+            EndReason::Diverged { .. } => {
+                format!("was told that the log diverged, {read} events on")
+            }
+            EndReason::Refused(error) => format!("was refused after {read} events: {error}"),
+        };
+        arrivals.ends.push(words);
+        if !matches!(reason, EndReason::Diverged { .. }) || read == 0 {
+            return;
+        }
+        arrivals.diverged += 1;
+        arrivals.reading.events.clear();
+        arrivals.at_us.clear();
+        self.anew.push(conversation);
+        if heads.is_some_and(|heads| heads.get(&conversation) > Some(&Seq(0))) {
+            self.missing.insert(conversation);
+        }
+    }
+}
+
+/// Follows a conversation from its first event on, for as long as that is refused for now.
+async fn follow_anew(client: Client, conversation: ConversationId) {
+    loop {
+        let wanted = vec![(conversation, Start::Beginning)];
+        let retry = match client.subscribe(wanted).await {
+            Ok(outcomes) => outcomes
+                .into_iter()
+                .find_map(|outcome| match outcome.status {
+                    SubscribeStatus::Denied(error) => Some(error.retry()),
+                    _ => None,
+                }),
+            Err(RequestError::Closed {
+                reason: CloseReason::Asked,
+                ..
+            }) => None,
+            Err(error) => Some(error.retry()),
+        };
+        // What is refused for good is missing, which is found.
+        if retry.is_none_or(|retry| retry == Retry::Never) {
+            return;
+        }
+        sleep(AGAIN).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rialto_protocol::error::ErrorCode;
+    use rialto_protocol::v1;
+    use rialto_sdk::Roots;
+
+    use super::*;
+    use crate::tokens::Tokens;
+
+    const ROOM: ConversationId = ConversationId::from_bytes([1; 16]);
+
+    fn recording() -> Recording {
+        let counters = Arc::new(Counters::default());
+        let dialer = Dialer::new(
+            "tcp://127.0.0.1:1".parse().unwrap(),
+            Tokens::Development,
+            Roots::InsecureLoopbackOnly,
+            Duration::ZERO,
+            counters.clone(),
+        );
+        Recording {
+            readers: Readers {
+                dialer: Arc::new(dialer),
+                clock: Clock::start(),
+                settle: Duration::ZERO,
+            },
+            line: Line::new(counters),
+            followed: [(ROOM, Arrivals::default())].into_iter().collect(),
+            missing: AHashSet::new(),
+            anew: Vec::new(),
+        }
+    }
+
+    fn delivered(seqs: std::ops::RangeInclusive<u64>) -> Event {
+        let event = |seq| v1::Event {
+            seq,
+            ..v1::Event::default()
+        };
+        Event::Delivered {
+            conversation: ROOM,
+            events: seqs.map(event).collect(),
+        }
+    }
+
+    fn ended(reason: EndReason) -> Event {
+        Event::SubscriptionEnded {
+            conversation: ROOM,
+            reason,
+        }
+    }
+
+    #[test]
+    fn what_stands_behind_a_divergence_is_read_from_the_beginning() {
+        let mut recording = recording();
+        let heads: AHashMap<ConversationId, Seq> = [(ROOM, Seq(3))].into_iter().collect();
+        recording.expect(&heads);
+        let diverged = || ended(EndReason::Diverged { head: None });
+        recording.take(&mut vec![delivered(1..=3)], Some(&heads));
+        assert!(recording.missing.is_empty());
+        recording.take(&mut vec![diverged()], Some(&heads));
+        assert_eq!(recording.anew, [ROOM]);
+        assert!(recording.missing.contains(&ROOM), "it is waited for again");
+        recording.take(&mut vec![delivered(1..=2)], Some(&heads));
+        let arrivals = &recording.followed[&ROOM];
+        assert_eq!((arrivals.diverged, arrivals.at_us.len()), (1, 2));
+        assert_eq!(arrivals.reading.events.len(), 2);
+        recording.take(&mut vec![delivered(3..=3)], Some(&heads));
+        assert!(recording.missing.is_empty());
+        assert!(recording.followed[&ROOM].ends[0].contains("diverged, 3 events on"));
+    }
+
+    #[test]
+    fn what_is_refused_for_good_or_never_began_is_not_followed_again() {
+        let mut recording = recording();
+        recording.take(&mut vec![ended(EndReason::Diverged { head: None })], None);
+        recording.take(&mut vec![delivered(1..=1)], None);
+        let refused = EndReason::Refused(ErrorCode::NotAMember.to_proto(0).into());
+        recording.take(&mut vec![ended(refused)], None);
+        let arrivals = &recording.followed[&ROOM];
+        assert!(recording.anew.is_empty() && arrivals.diverged == 0);
+        assert_eq!((arrivals.ends.len(), arrivals.reading.events.len()), (2, 1));
     }
 }

@@ -78,13 +78,7 @@ pub(super) async fn play(
     play: Play,
     due: &[Duration],
 ) -> Result<Play, ReplayError> {
-    let mut player = Player {
-        stage,
-        log,
-        play,
-        under_way: VecDeque::new(),
-        speaker: None,
-    };
+    let mut player = Player::new(stage, log, play);
     for at in player.play.resumed..log.messages.len() {
         if let Some(due) = due.get(at) {
             player.wait(*due).await?;
@@ -99,14 +93,27 @@ struct Player<'a> {
     stage: &'a Stage,
     log: &'a Log,
     play: Play,
+    /// When it began, by the replay's clock: with many logs later than others.
+    begun: Duration,
     under_way: VecDeque<UnderWay>,
     speaker: Option<usize>,
 }
 
-impl Player<'_> {
-    /// Takes acknowledgements until a message is due.
+impl<'a> Player<'a> {
+    fn new(stage: &'a Stage, log: &'a Log, play: Play) -> Self {
+        Self {
+            stage,
+            log,
+            play,
+            begun: stage.clock.elapsed(),
+            under_way: VecDeque::new(),
+            speaker: None,
+        }
+    }
+
+    /// Takes acknowledgements until a message is due, so long after the log began.
     async fn wait(&mut self, due: Duration) -> Result<(), ReplayError> {
-        while let Some(left) = due
+        while let Some(left) = (self.begun + due)
             .checked_sub(self.stage.clock.elapsed())
             .filter(|left| !left.is_zero())
         {
@@ -160,20 +167,22 @@ impl Player<'_> {
         voice: Voice,
         content: Content,
     ) -> Result<(), ReplayError> {
+        // Before it waits for credit: that is the broker's time too.
+        let (since, sent_us) = (Instant::now(), self.stage.clock.now_us());
         let publishing = match voice.publish(self.play.conversation, content.clone()).await {
             Ok(publishing) => publishing,
             Err(error) => return self.refused_for_good(message, &error),
         };
         if let Some(at) = message {
             self.play.script.messages[at].client_id = Some(publishing.client_id());
-            self.play.sent_us[at] = self.stage.clock.now_us();
+            self.play.sent_us[at] = sent_us;
         }
         self.under_way.push_back(UnderWay {
             message,
             voice,
             content,
             publishing,
-            since: Instant::now(),
+            since,
         });
         Ok(())
     }
@@ -280,4 +289,49 @@ fn is_member_already(error: &PublishError) -> bool {
     error
         .refusal()
         .is_some_and(|refusal| refusal.is(ErrorCode::MembershipUnchanged))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use rialto_protocol::ids::UserId;
+    use rialto_sdk::Roots;
+
+    use super::super::crowd::Sharing;
+    use super::super::resume::new_play;
+    use super::*;
+    use crate::dial::Dialer;
+    use crate::tokens::Tokens;
+
+    #[tokio::test]
+    async fn a_log_that_begins_later_is_played_as_slowly_as_the_first() {
+        let due = Duration::from_millis(20);
+        let counters = Arc::new(Counters::default());
+        let dialer = Dialer::new(
+            "tcp://127.0.0.1:1".parse().unwrap(),
+            Tokens::Development,
+            Roots::InsecureLoopbackOnly,
+            Duration::ZERO,
+            counters.clone(),
+        );
+        let stage = Stage {
+            crowd: Crowd::new(Arc::new(dialer), &[], Sharing::None),
+            counters,
+            clock: Clock {
+                start: Instant::now().checked_sub(4 * due).unwrap(),
+            },
+            window: 1,
+        };
+        let log = Log {
+            channel: "c".into(),
+            day: "d".into(),
+            messages: Vec::new(),
+        };
+        let room = ConversationId::from_bytes([1; 16]);
+        let play = new_play(0, &log, room, |_| UserId::SYSTEM);
+        let begun = Instant::now();
+        Player::new(&stage, &log, play).wait(due).await.unwrap();
+        assert!(begun.elapsed() >= due);
+    }
 }

@@ -9,7 +9,7 @@ use super::follower::{Arrivals, Followed};
 use super::player::Play;
 use super::report::{Report, count, per_second};
 use super::{COLD_READERS, House, ReplayError};
-use crate::checker::{EXAMPLES_MAX, Reading, Verdict, check};
+use crate::checker::{EXAMPLES_MAX, Reading, Verdict, Violations, check};
 use crate::latency::Latencies;
 
 /// What the checker found, and how long deliveries took.
@@ -32,6 +32,9 @@ pub(super) async fn judge(
     let mut conversations: AHashMap<ConversationId, Vec<Reading>> = AHashMap::new();
     for (reader, followed) in readings.into_iter().enumerate() {
         for (conversation, arrivals) in followed {
+            let name = scripts.get(&conversation).map(|play| &*play.script.name);
+            let ended = ended_early(name.unwrap_or_default(), &arrivals);
+            found.verdict.add(ended);
             if let Some(play) = scripts.get(&conversation).filter(|_| reader < live) {
                 found.live_delivered += arrivals.reading.messages() as u64;
                 deliveries(play, &arrivals, &mut found.delivery);
@@ -50,6 +53,19 @@ pub(super) async fn judge(
             .add(tokio::task::spawn_blocking(move || check(&script, &readings)).await?);
     }
     Ok(found)
+}
+
+/// What the broker said of a log before its reader had all of it.
+fn ended_early(name: &str, arrivals: &Arrivals) -> Verdict {
+    let words = |words: &String| format!("{name}: {} {words}", arrivals.reading.reader);
+    Verdict {
+        violations: Violations {
+            diverged: arrivals.diverged,
+            ..Violations::default()
+        },
+        examples: arrivals.ends.iter().map(words).collect(),
+        ..Verdict::default()
+    }
 }
 
 /// From each publish of this replay to its arrival.
@@ -110,5 +126,25 @@ pub(super) fn report(
         delivered_per_s: per_second(found.live_delivered, play_s),
         ack_ms: acks.percentiles(),
         delivery_ms: found.delivery.percentiles(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_that_diverged_is_found_and_told() {
+        let arrivals = Arrivals {
+            reading: Reading::new("live reader 0"),
+            diverged: 1,
+            ends: vec!["was told that the log diverged, 7 events on".to_owned()],
+            ..Arrivals::default()
+        };
+        let verdict = ended_early("room", &arrivals);
+        assert_eq!(verdict.violations.total(), 1);
+        let words = "room: live reader 0 was told that the log diverged, 7 events on";
+        assert_eq!(verdict.examples, [words]);
+        assert!(ended_early("room", &Arrivals::default()).is_clean());
     }
 }

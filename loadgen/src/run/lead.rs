@@ -17,6 +17,7 @@ use super::schedule::Phase;
 use super::{RunError, Shared, Stage};
 use crate::broker_process::{BrokerProcess, Usage};
 use crate::checker::Violations;
+use crate::standstill::{Standstills, StoodStill};
 use crate::watch::Watch;
 
 /// From the word to the first message: every thread has heard it by then.
@@ -40,6 +41,8 @@ pub(super) struct Measured {
     pub(super) violations: Option<Violations>,
     pub(super) problems: Vec<String>,
     pub(super) client: Option<Usage>,
+    /// While the load lasted.
+    pub(super) stood_still: StoodStill,
     /// Why the run did not come to its end.
     pub(super) ended_early: Option<String>,
 }
@@ -102,6 +105,7 @@ pub(super) async fn lead(
         interrupts,
         watch,
         watched: Watched::new(broker),
+        standstills: Standstills::begin(),
         start_us: shared.clock.now_us() + micros(lead_time),
         said: Vec::new(),
         measured: Measured {
@@ -209,6 +213,7 @@ struct Load<'a> {
     interrupts: Interrupts,
     watch: Watch,
     watched: Watched,
+    standstills: Standstills,
     start_us: u64,
     /// What threads have said meanwhile.
     said: Vec<Done>,
@@ -267,6 +272,7 @@ impl Load<'_> {
         let phases = &shared.spec.phases;
         let mut goes_on = self.wait_until(self.start_us).await?;
         let _ = self.watched.used(&mut self.measured.problems);
+        let _ = self.standstills.take();
         let mut from_us = shared.clock.now_us();
         let mut end_us = self.start_us;
         for (index, phase) in phases.iter().enumerate() {
@@ -300,12 +306,14 @@ impl Load<'_> {
         let (interval, now_us) = (self.crew.take(), self.shared.clock.now_us());
         let measured = &mut self.measured;
         let used = self.watched.used(&mut measured.problems);
+        let stood_still = self.standstills.take();
         let seconds = (now_us - from_us) as f64 / 1e6;
         let at_s = (now_us - self.start_us) as f64 / 1e6;
-        let sample = Sample::of(&interval, phase, at_s, seconds, used);
+        let sample = Sample::of(&interval, phase, at_s, seconds, used, stood_still);
         self.watch.sample(&self.shared.spec.phases, index, &sample);
         measured.samples.push(sample);
         measured.total.add(&interval);
+        measured.stood_still.add(stood_still);
         if let Some(whole) = measured.phases.last_mut() {
             whole.interval.add(&interval);
             whole.seconds += seconds;

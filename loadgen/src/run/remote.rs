@@ -12,6 +12,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use super::clock::Clock;
 use super::crew::{Crew, Done, Reports};
@@ -29,6 +30,8 @@ const APART_MAX_US: u64 = 250_000;
 /// How long the coordinator tries to reach a worker that is only starting.
 const REACH_MAX: Duration = Duration::from_secs(10);
 const REACH_AGAIN: Duration = Duration::from_millis(50);
+/// How long it waits for what a worker says first.
+const FIRST_WORD_MAX: Duration = Duration::from_secs(30);
 /// Both sides have to be of one version.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -112,10 +115,13 @@ impl Link {
         let failed = |problem: String| RunError::Worker(address, problem);
         let begun = tokio::time::Instant::now();
         let stream = loop {
-            match TcpStream::connect(address).await {
-                Ok(stream) => break stream,
-                Err(error) if begun.elapsed() > REACH_MAX => return Err(failed(error.to_string())),
-                Err(_) => tokio::time::sleep(REACH_AGAIN).await,
+            match timeout(REACH_MAX, TcpStream::connect(address)).await {
+                Ok(Ok(stream)) => break stream,
+                Ok(Err(error)) if begun.elapsed() > REACH_MAX => {
+                    return Err(failed(error.to_string()));
+                }
+                Ok(Err(_)) => tokio::time::sleep(REACH_AGAIN).await,
+                Err(_) => return Err(failed("nobody answers there".into())),
             }
         };
         stream
@@ -130,7 +136,8 @@ impl Link {
         let before_us = clock.now_us();
         say(&mut writer, &begin).await.map_err(failed)?;
         let mut lines = Lines::new(reader);
-        let told_us = match lines.next().await.map_err(failed)? {
+        let word = first_word(&mut lines, FIRST_WORD_MAX).await;
+        let told_us = match word.map_err(failed)? {
             Word::Begun(now_us) => now_us,
             Word::Failed(problem) => return Err(failed(problem)),
             _ => return Err(failed("it did not begin".into())),
@@ -143,6 +150,12 @@ impl Link {
             writer,
         })
     }
+}
+
+/// What a worker says first, unless it is none.
+async fn first_word(lines: &mut Lines, within: Duration) -> Result<Word, String> {
+    let word = timeout(within, lines.next()).await;
+    word.unwrap_or_else(|_| Err("it says nothing: is it `loadgen run --worker`?".into()))
 }
 
 /// Whether a clock that said `told_us` between two times of ours is like ours, for all that can be known.
@@ -343,6 +356,16 @@ mod tests {
         assert!(behind.contains("300 ms behind"), "{behind}");
         let ahead = check_clock(before, 7_000_000, after).unwrap_err();
         assert!(ahead.contains("2000 ms ahead of"), "{ahead}");
+    }
+
+    #[tokio::test]
+    async fn whoever_says_nothing_is_no_worker() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stream = TcpStream::connect(address).await.unwrap();
+        let (reader, _writer) = stream.into_split();
+        let word = first_word(&mut Lines::new(reader), Duration::from_millis(10)).await;
+        assert!(word.unwrap_err().contains("says nothing"));
     }
 
     #[test]

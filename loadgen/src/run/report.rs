@@ -11,6 +11,7 @@ use super::{Check, Shared, Spec};
 use crate::broker_process::Usage;
 use crate::checker::Violations;
 use crate::latency::Percentiles;
+use crate::standstill::StoodStill;
 
 /// Refusals in words that a report keeps.
 const PROBLEMS_MAX: usize = 10;
@@ -78,6 +79,9 @@ pub struct Report {
     pub broker: Option<Usage>,
     /// What this load generator used itself, over all phases.
     pub client: Option<Usage>,
+    /// How long processors of the machine that led the load stood still while it lasted.
+    #[serde(default)]
+    pub stood_still: StoodStill,
     /// What grew while the load lasted; none when it lasted less than 4 seconds.
     pub growth: Option<Growth>,
     /// Why it ended before its time, in words: there is no verdict then.
@@ -224,6 +228,7 @@ pub(super) fn report(shared: &Shared, mut measured: Measured) -> Report {
         reconnects: measured.total.reconnects,
         broker: all.broker,
         client: measured.client,
+        stood_still: measured.stood_still,
         growth: growth(&spec.phases, &measured.samples),
         clean: violations_total == 0
             && measured.total.failed == 0

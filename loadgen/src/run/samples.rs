@@ -6,6 +6,7 @@ use super::interval::Interval;
 use super::schedule::Phase;
 use crate::broker_process::Usage;
 use crate::latency::Percentiles;
+use crate::standstill::StoodStill;
 
 /// A stretch of the load, a second or what is left of a phase.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -34,6 +35,9 @@ pub struct Sample {
     pub delivery_ms: Percentiles,
     /// What the broker used, if it was watched.
     pub broker: Option<BrokerSample>,
+    /// How long processors stood still.
+    #[serde(default)]
+    pub stood_still: StoodStill,
 }
 
 /// What the broker used in a stretch.
@@ -55,6 +59,7 @@ impl Sample {
         at_s: f64,
         seconds: f64,
         used: Option<Usage>,
+        stood_still: StoodStill,
     ) -> Self {
         let per_s = |count: u64| count as f64 / seconds.max(1e-9);
         let messages = interval.messages();
@@ -75,6 +80,7 @@ impl Sample {
                 resident_bytes: used.resident_bytes,
                 open_files: used.open_files,
             }),
+            stood_still,
         }
     }
 }

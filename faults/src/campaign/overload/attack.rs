@@ -225,20 +225,27 @@ pub(super) const ATTACKS: [Attack; 21] = [
 impl Attack {
     /// Why it is no attack; none: it took place.
     pub(super) fn missing(self, tally: &Tally, connections: u64) -> Option<String> {
+        let nothing = |count| Tally::of(count) == 0;
         let told = Tally::of(&tally.told);
-        if let Some(why) = tally.failed.get() {
-            Some(why.clone())
-        } else if Tally::of(&tally.opened) == 0 {
-            Some("no connection was opened".to_owned())
-        } else if matches!(self.kind, Kind::QuicHalves) && Tally::of(&tally.let_go) == 0 {
-            Some("nothing was held back".to_owned())
-        } else if self.expected.is_empty() && told < connections {
-            Some(format!(
-                "{connections} connections were told something {told} times"
-            ))
-        } else {
-            None
-        }
+        let why = match self.kind {
+            _ if nothing(&tally.opened) => "no connection was opened",
+            Kind::QuicHalves if nothing(&tally.let_go) => "nothing was held back",
+            Kind::CompressedPages if nothing(&tally.compressed) => "nothing was compressed",
+            Kind::Presence if told == 0 => "nobody was told of anybody",
+            _ if self.expected.is_empty() && told < connections => {
+                return Some(format!(
+                    "{connections} connections were told something {told} times"
+                ));
+            }
+            _ => return tally.failed.get().cloned(),
+        };
+        Some(
+            tally
+                .failed
+                .get()
+                .cloned()
+                .unwrap_or_else(|| why.to_owned()),
+        )
     }
 
     /// Goes on until it is dropped.
@@ -281,16 +288,19 @@ mod tests {
             assert!(missing(attack, &tally), "{} opened nothing", attack.name);
             Tally::add(&tally.opened);
             let silent = missing(attack, &tally);
-            let holds = matches!(attack.kind, Kind::QuicHalves);
+            let more = matches!(attack.kind, Kind::QuicHalves | Kind::Presence);
             assert_eq!(
                 silent,
-                holds || attack.expected.is_empty(),
+                more || attack.expected.is_empty(),
                 "{}",
                 attack.name
             );
             Tally::add(&tally.told);
             Tally::add(&tally.told);
             Tally::add(&tally.let_go);
+            let plain = matches!(attack.kind, Kind::CompressedPages);
+            assert_eq!(missing(attack, &tally), plain, "{}", attack.name);
+            Tally::add(&tally.compressed);
             assert!(!missing(attack, &tally), "{} took place", attack.name);
             let _ = tally.failed.set("no herald".to_owned());
             assert!(missing(attack, &tally), "{} failed", attack.name);

@@ -140,13 +140,23 @@ pub(super) async fn deaf_readers(site: &Rc<Site>) {
 /// A long log, and who has written it.
 async fn long_log(site: &Site) -> Option<(Client, ConversationId)> {
     let (herald, square) = site.herald().await?;
+    let mut dice = Dice::new(0);
     for _ in 0..LOG_EVENTS {
-        let said = herald.publish(square, Content::text("x".repeat(LOG_BYTES)));
+        let said = herald.publish(square, Content::text(letters(&mut dice)));
         if let Ok(said) = said.await {
             let _ = said.await;
         }
     }
     Some((herald, square))
+}
+
+/// A text with which compression has work. One letter again and again would cost nothing, and be sent as it is: the protocol allows
+/// no page to become so small.
+fn letters(dice: &mut Dice) -> String {
+    let mut bytes = [0; LOG_BYTES];
+    dice.fill(&mut bytes);
+    let letter = |byte: &u8| char::from(b'a' + byte % 16);
+    bytes.iter().map(letter).collect()
 }
 
 /// Follows a long log from its beginning, again and again, and has every page of it compressed.
@@ -238,5 +248,24 @@ fn nonsense(dice: &mut Dice) -> Vec<u8> {
         ]
         .concat(),
         _ => body,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rialto_protocol::frame;
+    use rialto_protocol::ids::RequestId;
+
+    use super::*;
+
+    #[test]
+    fn pages_of_the_long_log_are_sent_compressed() {
+        let sent = |text: String| {
+            let page = frame::wrap(FrameKind::Deliver, RequestId::PUSH, text.as_bytes());
+            frame::compress(&page)
+        };
+        let mut dice = Dice::new(0);
+        assert!(sent((0..30).map(|_| letters(&mut dice)).collect()).is_some());
+        assert!(sent("x".repeat(30 * LOG_BYTES)).is_none());
     }
 }

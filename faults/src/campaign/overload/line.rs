@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use prost::Message;
-use rialto_protocol::frame::{self, FrameKind};
+use rialto_protocol::frame::{self, Flags, Frame, FrameKind};
 use rialto_protocol::ids::{ClientId, ConversationId, DeviceId, RequestId, UserId};
 use rialto_protocol::limits::FRAME_BYTES_MAX_CEILING;
 use rialto_protocol::v1;
@@ -177,19 +177,31 @@ impl Line {
         let mut buf = BytesMut::with_capacity(64 << 10);
         while stream.read_buf(&mut buf).await.is_ok_and(|count| count > 0) {
             while let Ok(Some(frame)) = frame::split(&mut buf, FRAME_BYTES_MAX_CEILING) {
-                if frame.kind == FrameKind::Deliver {
-                    Tally::add(&tally.told);
-                } else if frame.kind == FrameKind::Error
-                    && v1::Error::decode(frame.body).is_ok_and(|error| error.retry_after_ms > 0)
-                {
-                    Tally::add(&tally.advised);
-                }
+                count(&frame, tally);
             }
             if buf.is_empty() {
                 buf.clear();
             }
         }
         buf.advance(buf.len());
+    }
+}
+
+/// What a frame brings an attacker.
+fn count(frame: &Frame, tally: &Tally) {
+    if frame.flags.contains(Flags::COMPRESSED) {
+        Tally::add(&tally.compressed);
+    }
+    match frame.kind {
+        FrameKind::Deliver => Tally::add(&tally.told),
+        FrameKind::Presences if frame.request_id == RequestId::PUSH => Tally::add(&tally.told),
+        FrameKind::Error
+            if v1::Error::decode(frame.body.clone())
+                .is_ok_and(|error| error.retry_after_ms > 0) =>
+        {
+            Tally::add(&tally.advised);
+        }
+        _ => {}
     }
 }
 
@@ -253,4 +265,31 @@ pub(super) fn now_ms() -> u64 {
 pub(super) async fn turned_away(site: &Site) {
     Tally::add(&site.tally.turned_away);
     sleep(AGAIN).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Dice;
+
+    #[test]
+    fn what_attackers_are_told_is_counted_and_no_answer_is() {
+        let tally = Tally::default();
+        let presences = v1::Presences::default();
+        for id in [RequestId::PUSH, RequestId(7)] {
+            let mut buf = BytesMut::from(&frame::encode(FrameKind::Presences, id, &presences)[..]);
+            let whole = frame::split(&mut buf, FRAME_BYTES_MAX_CEILING).unwrap();
+            count(&whole.unwrap(), &tally);
+        }
+        let mut page = [0; 2_000];
+        Dice::new(1).fill(&mut page);
+        page.iter_mut().for_each(|byte| *byte %= 16);
+        let page = frame::wrap(FrameKind::Deliver, RequestId::PUSH, &page);
+        for frame in [page.clone(), frame::compress(&page).unwrap()] {
+            let whole = frame::split(&mut BytesMut::from(&frame[..]), FRAME_BYTES_MAX_CEILING);
+            count(&whole.unwrap().unwrap(), &tally);
+        }
+        let found = [&tally.told, &tally.compressed, &tally.advised].map(Tally::of);
+        assert_eq!(found, [3, 1, 0]);
+    }
 }

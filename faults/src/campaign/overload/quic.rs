@@ -4,20 +4,16 @@
 mod exotic;
 mod held;
 
-use std::io::{self, IoSliceMut};
-use std::net::SocketAddr;
-use std::pin::Pin;
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use quinn::crypto::rustls::QuicClientConfig;
-use quinn::udp::{RecvMeta, Transmit};
 use quinn::{
     AsyncUdpSocket, ClientConfig, Connection, Endpoint, EndpointConfig, RecvStream, Runtime as _,
-    SendStream, TokioRuntime, TransportConfig, UdpPoller,
+    SendStream, TokioRuntime, TransportConfig,
 };
 use rialto_protocol::limits::QUIC_LOOPBACK_PAYLOAD_BYTES;
 use rialto_sdk::Roots;
@@ -25,7 +21,7 @@ use tokio::net::UdpSocket;
 use tokio::time::{sleep, timeout};
 
 use super::holding::begun_frame;
-use held::HoldsBack;
+use held::{Hears, Held, Sends};
 
 use super::line::{self, Caller, Line};
 use super::site::{Site, Tally};
@@ -214,9 +210,9 @@ fn junk(dice: &mut Dice, datagram: &mut [u8; INITIAL_BYTES]) -> usize {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Manner {
     Usual,
-    /// They hear nothing, see [`Deaf`].
+    /// They hear nothing, see [`Hears::Retries`].
     Deaf,
-    /// Nor do these, which hold back all but the first datagram of their long first message, see [`HoldsBack`].
+    /// Nor do these, which hold back all but the first datagram of their long first message, see [`Sends::First`].
     HoldsHello,
     /// These have a short one with a key that the broker cannot use, and hold back what they say when they are told so.
     HoldsSecondHello,
@@ -228,8 +224,8 @@ enum Manner {
 struct Clients {
     config: ClientConfig,
     sockets: Vec<Endpoint>,
-    /// Of those that hold something back.
-    holding: Vec<Arc<HoldsBack>>,
+    /// Of those that keep something to themselves.
+    holding: Vec<Arc<Held>>,
 }
 
 impl Clients {
@@ -277,9 +273,11 @@ impl Clients {
     fn add(&mut self, socket: Arc<dyn AsyncUdpSocket>, manner: Manner) -> anyhow::Result<()> {
         let socket: Arc<dyn AsyncUdpSocket> = match manner {
             Manner::Usual => socket,
-            Manner::Deaf => Arc::new(Deaf(socket)),
-            Manner::HoldsHello => self.hold(Arc::new(Deaf(socket))),
-            Manner::HoldsSecondHello | Manner::HoldsAnswer => self.hold(socket),
+            Manner::Deaf => self.hold(socket, Hears::Retries, Sends::All),
+            Manner::HoldsHello => self.hold(socket, Hears::Retries, Sends::First),
+            Manner::HoldsSecondHello | Manner::HoldsAnswer => {
+                self.hold(socket, Hears::All, Sends::First)
+            }
         };
         let mut config = EndpointConfig::default();
         config.max_udp_payload_size(QUIC_LOOPBACK_PAYLOAD_BYTES)?;
@@ -289,10 +287,10 @@ impl Clients {
         Ok(())
     }
 
-    fn hold(&mut self, socket: Arc<dyn AsyncUdpSocket>) -> Arc<HoldsBack> {
-        let holding = Arc::new(HoldsBack::new(socket));
-        self.holding.push(Arc::clone(&holding));
-        holding
+    fn hold(&mut self, socket: Arc<dyn AsyncUdpSocket>, hears: Hears, sends: Sends) -> Arc<Held> {
+        let held = Arc::new(Held::new(socket, hears, sends));
+        self.holding.push(Arc::clone(&held));
+        held
     }
 
     /// The connection with this number.
@@ -318,50 +316,4 @@ impl Clients {
         line::greet(&mut stream, Line::user(number), Caller::User).await?;
         Ok((connection, (send, receive)))
     }
-}
-
-/// A socket that hears nothing but the demand for proof of its address, so that its handshakes stay where they are then.
-#[derive(Debug)]
-struct Deaf(Arc<dyn AsyncUdpSocket>);
-
-impl AsyncUdpSocket for Deaf {
-    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
-        Arc::clone(&self.0).create_io_poller()
-    }
-
-    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        self.0.try_send(transmit)
-    }
-
-    fn poll_recv(
-        &self,
-        cx: &mut Context<'_>,
-        bufs: &mut [IoSliceMut<'_>],
-        metas: &mut [RecvMeta],
-    ) -> Poll<io::Result<usize>> {
-        let count = ready!(self.0.poll_recv(cx, bufs, metas))?;
-        for (buf, meta) in bufs.iter().zip(&mut metas[..count]) {
-            if !is_retry(buf) {
-                meta.len = 0;
-            }
-        }
-        Poll::Ready(Ok(count))
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
-    }
-
-    fn max_receive_segments(&self) -> usize {
-        self.0.max_receive_segments()
-    }
-
-    fn may_fragment(&self) -> bool {
-        self.0.may_fragment()
-    }
-}
-
-/// By its first byte (RFC 9000, section 17.2.5).
-fn is_retry(datagram: &[u8]) -> bool {
-    datagram.first().is_some_and(|first| first & 0xf0 == 0xf0)
 }

@@ -31,8 +31,10 @@ pub(super) struct Tally {
     pub(super) turned_away: AtomicU64,
     /// Requests that were refused with advice when to come back.
     pub(super) advised: AtomicU64,
-    /// Frames with events that attackers were told.
+    /// Frames with events or with changes of presence that attackers were told.
     pub(super) told: AtomicU64,
+    /// Frames that were compressed for them.
+    pub(super) compressed: AtomicU64,
     /// Halves of handshakes that were held back and let go.
     pub(super) let_go: AtomicU64,
     /// Why they did not do what they were there for.

@@ -1,4 +1,4 @@
-//! A socket that holds the second halves of handshakes back.
+//! A socket that keeps to itself some of what is heard, and some of what is to be sent.
 
 use std::collections::HashMap;
 use std::io::{self, IoSliceMut};
@@ -10,7 +10,6 @@ use std::task::{Context, Poll, ready};
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
 
-use super::is_retry;
 use crate::campaign::overload::site::Tally;
 
 /// Datagrams that a handshake holds back at most.
@@ -19,17 +18,37 @@ const HELD_MAX: usize = 4;
 /// Handshakes of which the first datagram was sent, by the connection id of the client: where the others go, and what they are.
 type Begun = HashMap<Vec<u8>, Vec<(SocketAddr, Vec<u8>)>>;
 
-/// A socket that sends the first datagram of a handshake, keeps the next ones until it is told to let go, and drops all others.
+/// What a socket hears.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hears {
+    All,
+    /// Nothing but the demand for proof of its address, so that handshakes stay where they are then.
+    Retries,
+}
+
+/// What a socket sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sends {
+    All,
+    /// The first datagram of a handshake; it keeps the next ones until it is told to let go, and drops all others.
+    First,
+}
+
+/// A socket between quinn and the system's.
 #[derive(Debug)]
-pub(super) struct HoldsBack {
+pub(super) struct Held {
     socket: Arc<dyn AsyncUdpSocket>,
+    hears: Hears,
+    sends: Sends,
     begun: Mutex<Begun>,
 }
 
-impl HoldsBack {
-    pub(super) fn new(socket: Arc<dyn AsyncUdpSocket>) -> Self {
+impl Held {
+    pub(super) fn new(socket: Arc<dyn AsyncUdpSocket>, hears: Hears, sends: Sends) -> Self {
         Self {
             socket,
+            hears,
+            sends,
             begun: Mutex::default(),
         }
     }
@@ -56,13 +75,17 @@ impl HoldsBack {
     }
 }
 
-impl AsyncUdpSocket for HoldsBack {
+impl AsyncUdpSocket for Held {
     fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
         Arc::clone(&self.socket).create_io_poller()
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        let Some((_, own)) = connection_ids(transmit.contents) else {
+        let ids = match self.sends {
+            Sends::All => None,
+            Sends::First => connection_ids(transmit.contents),
+        };
+        let Some((_, own)) = ids else {
             return self.socket.try_send(transmit);
         };
         let mut begun = self.begun();
@@ -84,9 +107,13 @@ impl AsyncUdpSocket for HoldsBack {
         metas: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
         let count = ready!(self.socket.poll_recv(cx, bufs, metas))?;
-        for datagram in bufs[..count].iter().filter(|datagram| is_retry(datagram)) {
-            // All is said again, with proof of the address.
-            if let Some((own, _)) = connection_ids(datagram) {
+        for (datagram, meta) in bufs.iter().zip(&mut metas[..count]) {
+            if !is_retry(datagram) {
+                if self.hears == Hears::Retries {
+                    meta.len = 0;
+                }
+            } else if let Some((own, _)) = connection_ids(datagram) {
+                // All is said again, with proof of the address.
                 self.begun().remove(own);
             }
         }
@@ -104,6 +131,11 @@ impl AsyncUdpSocket for HoldsBack {
     fn may_fragment(&self) -> bool {
         self.socket.may_fragment()
     }
+}
+
+/// By its first byte (RFC 9000, section 17.2.5).
+fn is_retry(datagram: &[u8]) -> bool {
+    datagram.first().is_some_and(|first| first & 0xf0 == 0xf0)
 }
 
 /// The ids of whom a datagram goes to and of whom it comes from, if it belongs to a handshake (RFC 9000, section 17.2).
