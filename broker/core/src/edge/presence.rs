@@ -190,6 +190,10 @@ impl Presence {
         (former, users): (&[UserId], &[UserId]),
         sessions: u64,
     ) -> bool {
+        let half = self.watched_bytes_max / 2;
+        if self.watched_bytes + users.len() * (WATCHER_BYTES + WATCHED_BYTES) <= half {
+            return true;
+        }
         let missing_in = |list: &[UserId], users: &[UserId]| -> usize {
             let missing = users
                 .iter()
@@ -198,7 +202,6 @@ impl Presence {
         };
         let (more, less) = (missing_in(former, users), missing_in(users, former));
         let bytes = self.watched_bytes + more - less;
-        let half = self.watched_bytes_max / 2;
         let part = half / usize::try_from(sessions).unwrap_or(usize::MAX).max(1);
         more <= less
             || bytes <= half
