@@ -142,7 +142,7 @@ impl Town {
         }
     }
 
-    /// As [`Town::reread`], at the end of a campaign: anything else than the same is a violation.
+    /// As `Town::reread`, at the end of a campaign: anything else than the same is a violation.
     pub async fn read_all_again(&mut self) {
         let mut reread = Reread::default();
         self.reread(&[], &mut reread).await;
