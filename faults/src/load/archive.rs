@@ -2,8 +2,10 @@
 
 use futures_util::stream::{self, StreamExt as _};
 use rialto_loadgen::checker::{Fingerprint, Said};
+use rialto_protocol::error::ErrorCode;
 use rialto_protocol::ids::{ConversationId, UserId};
 use rialto_protocol::v1;
+use rialto_sdk::RequestError;
 
 use super::Town;
 use super::judge::{Turns, judge};
@@ -45,6 +47,13 @@ pub struct Reread {
     pub wrong: Findings,
 }
 
+/// What is stored cannot be read back.
+fn is_damage(error: &RequestError) -> bool {
+    error
+        .refusal()
+        .is_some_and(|refusal| refusal.is(ErrorCode::Damaged))
+}
+
 impl Reread {
     fn add(&mut self, archived: &mut Archived, later: &[Later], turns: Turns, read: Read) {
         let name = &archived.name;
@@ -58,8 +67,12 @@ impl Reread {
                 archived.events,
                 log.len()
             )),
-            Read::Denied(error) => self.other.push(format!("{name}: {error}")),
-            Read::Refused(error) => self.refused.push(format!("{name}: {error}")),
+            Read::Denied(error) if !is_damage(&error) => {
+                self.other.push(format!("{name}: {error}"));
+            }
+            Read::Denied(error) | Read::Refused(error) => {
+                self.refused.push(format!("{name}: {error}"));
+            }
             Read::Unanswered => self.unanswered.push(name.clone()),
         }
     }
@@ -164,7 +177,7 @@ impl Town {
 mod tests {
     use rialto_protocol::ids::{ClientId, Epoch, Seq};
     use rialto_protocol::v1::event::Content;
-    use rialto_sdk::{Receipt, RequestError};
+    use rialto_sdk::Receipt;
 
     use super::*;
 
