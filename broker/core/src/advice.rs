@@ -5,14 +5,11 @@ use rialto_protocol::error::ErrorCode;
 
 use crate::io::Answer;
 
-/// Told where something that is stored cannot be read back: it will not be tomorrow either.
-pub(crate) const DAMAGED: ErrorCode = ErrorCode::Damaged;
-
 /// What is told where a read has brought nothing that could be gone on with.
 #[must_use]
 pub(crate) fn read_failure(answer: Option<&Answer>) -> ErrorCode {
     match answer {
-        Some(Answer::Damaged) => DAMAGED,
+        Some(Answer::Damaged) => ErrorCode::Damaged,
         _ => ErrorCode::StorageUnavailable,
     }
 }

@@ -38,7 +38,7 @@ use rialto_protocol::{
 };
 
 use crate::{
-    advice::{DAMAGED, read_failure},
+    advice::read_failure,
     config::CoreConfig,
     counters::Counters,
     effects::Effects,
@@ -410,7 +410,7 @@ fn stored(answer: Option<Answer>) -> Result<Option<(StoredConversation, Profile)
         Some(Answer::Conversation(None)) => Ok(None),
         Some(Answer::Conversation(Some(stored))) => match Profile::from_row(&stored.profile) {
             Some(profile) => Ok(Some((stored, profile))),
-            None => Err(DAMAGED),
+            None => Err(ErrorCode::Damaged),
         },
         answer => Err(read_failure(answer.as_ref())),
     }

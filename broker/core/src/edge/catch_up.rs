@@ -16,7 +16,6 @@ use super::{
     subscription::{SubKey, SubState},
 };
 use crate::{
-    advice::DAMAGED,
     effects::Effects,
     io::{ConnId, Via},
     message::ToOwner,
@@ -172,7 +171,11 @@ fn judge(from: Seq, events: &[Bytes]) -> Result<Seq, ErrorCode> {
     let (Some(first), Some(last)) = (events.first(), events.last()) else {
         return Err(ErrorCode::StorageUnavailable);
     };
-    let seq_of = |event: &Bytes| event::peek(event).map(|head| head.seq).map_err(|_| DAMAGED);
+    let seq_of = |event: &Bytes| {
+        event::peek(event)
+            .map(|head| head.seq)
+            .map_err(|_| ErrorCode::Damaged)
+    };
     let (first, last) = (seq_of(first)?, seq_of(last)?);
     if first > from {
         Err(ErrorCode::StorageUnavailable)

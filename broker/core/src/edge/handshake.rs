@@ -67,8 +67,7 @@ impl Edge {
     ) {
         fx.counters.shed("session", code.name());
         self.send(conn, frame::error(request, code, 0), fx);
-        let another_may_pass = !code.closes_handshake() && code.code() < 500;
-        if !another_may_pass {
+        if code.closes_handshake() {
             self.close(now, conn, fx);
         }
     }

@@ -7,13 +7,14 @@ use std::{
 
 use bytes::Bytes;
 use rialto_protocol::{
+    error::ErrorCode,
     event::{self, EventHead},
     ids::{ClientId, ConversationId, Cursor, LaneId, Ordinal, Position, Seq, UserId},
     v1,
 };
 
 use crate::{
-    advice::{DAMAGED, read_failure},
+    advice::read_failure,
     io::{Answer, SentEvent, StoredConversation},
     message::Author,
 };
@@ -364,7 +365,7 @@ impl Conversation {
                     None
                 }
                 Some(_) => None,
-                None => Some(DAMAGED),
+                None => Some(ErrorCode::Damaged),
             },
             (Need::Sent(_, client_id), Some(Answer::Sent { event, as_of_ms })) => {
                 if let Some(work) = self.first(&user) {

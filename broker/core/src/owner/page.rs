@@ -8,10 +8,7 @@ use rialto_protocol::{
 };
 
 use super::deliver::fitting;
-use crate::{
-    advice::{DAMAGED, read_failure},
-    io::Answer,
-};
+use crate::{advice::read_failure, io::Answer};
 
 /// Stored events as a reader who is behind gets them; the one to be verified is taken off. Where it is missing it has been
 /// dropped meanwhile, which does not show another log: the reader is to subscribe anew, and is told then what is left. Where it is
@@ -31,7 +28,7 @@ pub(super) fn continued(
         let before = events.next().map(|event| event::peek(&event));
         let before = before
             .transpose()
-            .map_err(|_| DAMAGED)?
+            .map_err(|_| ErrorCode::Damaged)?
             .filter(|head| head.seq.next() == from)
             .ok_or(ErrorCode::StorageUnavailable)?;
         if before.epoch != epoch {
@@ -134,7 +131,7 @@ mod tests {
         };
         let (events, _) = deleted(3, Seq(9));
         let damaged = vec![Bytes::from_static(b"no event"), events[1].clone()];
-        assert_eq!(read(damaged), Err(DAMAGED));
+        assert_eq!(read(damaged), Err(ErrorCode::Damaged));
         let dropped = events[1..].to_vec();
         assert_eq!(read(dropped), Err(ErrorCode::StorageUnavailable));
         assert_eq!(read(events.clone()), Ok(events[1..].to_vec()));

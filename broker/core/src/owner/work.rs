@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 
 use super::read::ReadJob;
 use crate::{
-    advice::{DAMAGED, retry_hint_ms},
+    advice::retry_hint_ms,
     io::SentEvent,
     message::{Origin, Receipt, ToOwner},
     topology::ShardId,
@@ -183,7 +183,7 @@ impl Work {
     pub(super) fn refusal(&self, code: ErrorCode) -> Option<(ShardId, crate::message::Message)> {
         use crate::message::{Message, ToEdge};
         // What may have been kept may not be said to have had no effect.
-        let says_so = code.retry() == Retry::Safe || code == DAMAGED;
+        let says_so = code.retry() == Retry::Safe || code == ErrorCode::Damaged;
         let code = if self.begun_before && says_so {
             ErrorCode::StorageUnavailable
         } else {

@@ -13,7 +13,6 @@ use rialto_protocol::{
 
 use super::rig::{Log, Rig, decode, ended, seqs, user};
 use crate::{
-    advice::DAMAGED,
     config::CoreConfig,
     io::{ConnId, Input, Output, Transport, Via},
     message::{ToEdge, ToOwner},
@@ -287,7 +286,10 @@ fn a_read_that_fails_or_leaves_events_out_ends_the_subscription() {
             |log| Ok(vec![log.events[0].clone(), log.events[2].clone()]),
             ErrorCode::InternalError,
         ),
-        (|_| Ok(vec![Bytes::from_static(b"no event")]), DAMAGED),
+        (
+            |_| Ok(vec![Bytes::from_static(b"no event")]),
+            ErrorCode::Damaged,
+        ),
     ];
     for (make, code) in cases {
         let mut rig = Rig::new();

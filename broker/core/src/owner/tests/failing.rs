@@ -1,7 +1,6 @@
 //! What is said when the disk or a read fails, and when it may be said.
 
 use super::*;
-use crate::advice::DAMAGED;
 use rialto_protocol::v1::{ConversationKind, MembershipAction as Action, Role};
 
 /// A group whose first member has sent, and an id of hers that is older: whether it is there has to be read.
@@ -404,7 +403,10 @@ fn damage_is_told_apart_from_what_cannot_be_read_now() {
         generation: 0,
     };
     world.fail_loads = true;
-    for (damaged, code) in [(false, ErrorCode::StorageUnavailable), (true, DAMAGED)] {
+    for (damaged, code) in [
+        (false, ErrorCode::StorageUnavailable),
+        (true, ErrorCode::Damaged),
+    ] {
         world.damaged = damaged;
         world.send(ToOwner::CatchUp {
             edge: EDGE,
@@ -477,8 +479,8 @@ fn a_conversation_whose_profile_is_damaged_is_not_opened_anew() {
         create,
         service: false,
     });
-    assert_eq!(world.refusal(), Some(DAMAGED));
-    assert_eq!(world.subscribe(alice, group), Err(DAMAGED));
+    assert_eq!(world.refusal(), Some(ErrorCode::Damaged));
+    assert_eq!(world.subscribe(alice, group), Err(ErrorCode::Damaged));
     world.store.replace_profile(group, profile);
     assert_eq!(world.history(alice, group).len(), 1);
 }
