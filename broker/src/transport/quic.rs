@@ -348,23 +348,31 @@ mod tests {
         }
     }
 
+    /// The two ends of a connection, the client's first.
+    pub(super) async fn paired(
+        server: ServerConfig,
+        client: quinn::ClientConfig,
+    ) -> (quinn::Connection, quinn::Connection) {
+        let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let server = Endpoint::server(server, free).unwrap();
+        let address = server.local_addr().unwrap();
+        let endpoint = Endpoint::client(free).unwrap();
+        let connecting = endpoint.connect_with(client, address, "localhost").unwrap();
+        let accepting = async { server.accept().await.unwrap().await.unwrap() };
+        let (connected, connection) = tokio::join!(connecting, accepting);
+        (connected.unwrap(), connection)
+    }
+
     /// A client, and the broker's end of its main stream.
     pub(super) async fn connected() -> ((quinn::Connection, SendStream, RecvStream), Quic) {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let certificate = made.cert.der().clone();
         let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
         let server = ServerConfig::with_single_cert(vec![certificate.clone()], key).unwrap();
-        let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let server = Endpoint::server(server, free).unwrap();
         let mut roots = rustls::RootCertStore::empty();
         roots.add(certificate).unwrap();
-        let config = quinn::ClientConfig::with_root_certificates(Arc::new(roots)).unwrap();
-        let client = Endpoint::client(free).unwrap();
-        let address = server.local_addr().unwrap();
-        let connecting = client.connect_with(config, address, "localhost").unwrap();
-        let accepting = async { server.accept().await.unwrap().await.unwrap() };
-        let (connected, connection) = tokio::join!(connecting, accepting);
-        let connected = connected.unwrap();
+        let client = quinn::ClientConfig::with_root_certificates(Arc::new(roots)).unwrap();
+        let (connected, connection) = paired(server, client).await;
         let (mut sending, receiving) = connected.open_bi().await.unwrap();
         sending.write_all(&[0; 1_000]).await.unwrap();
         let (send, recv) = connection.accept_bi().await.unwrap();

@@ -258,6 +258,15 @@ mod tests {
         (TlsConnector::from(Arc::new(client)), near.unwrap(), wire)
     }
 
+    /// The same once they have shaken hands.
+    async fn shaken(engine: &Engine) -> (tokio_rustls::client::TlsStream<TcpStream>, Encrypted) {
+        let (connector, near, mut wire) = connected().await;
+        let (client, shaken) =
+            tokio::join!(connector.connect(name(), near), wire.shake_hands(engine));
+        shaken.unwrap();
+        (client.unwrap(), wire)
+    }
+
     fn name() -> ServerName<'static> {
         ServerName::try_from("localhost").unwrap()
     }
@@ -286,11 +295,7 @@ mod tests {
     async fn records_that_say_little_count_as_more_than_they_say() {
         const RECORDS: usize = 100;
         let engine = engine();
-        let (connector, near, mut wire) = connected().await;
-        let (client, shaken) =
-            tokio::join!(connector.connect(name(), near), wire.shake_hands(&engine));
-        let mut client = client.unwrap();
-        shaken.unwrap();
+        let (mut client, mut wire) = shaken(&engine).await;
         for _ in 0..RECORDS {
             client.write_all(&[7]).await.unwrap();
         }
@@ -311,11 +316,7 @@ mod tests {
         const CHANGE_BYTES: usize = RECORD_OVERHEAD + 5;
         const SAID: usize = 32 << 10;
         let engine = engine();
-        let (connector, near, mut wire) = connected().await;
-        let (client, shaken) =
-            tokio::join!(connector.connect(name(), near), wire.shake_hands(&engine));
-        let mut client = client.unwrap();
-        shaken.unwrap();
+        let (mut client, mut wire) = shaken(&engine).await;
         for _ in 0..CHANGES {
             client.get_mut().1.refresh_traffic_keys().unwrap();
         }

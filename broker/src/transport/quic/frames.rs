@@ -334,13 +334,10 @@ impl Rest<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        net::{Ipv4Addr, SocketAddr},
-        sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
-    };
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
     use quinn::{
-        ConnectionError, Endpoint,
+        ConnectionError,
         crypto::{
             ClientConfig,
             rustls::{QuicClientConfig, QuicServerConfig},
@@ -349,7 +346,7 @@ mod tests {
     use quinn_proto::ConnectError;
     use rustls_pki_types::PrivateKeyDer;
 
-    use super::*;
+    use super::{super::tests::paired, *};
 
     /// So many of one frame, and another behind them.
     fn packet(frame: &[u8], count: usize) -> Vec<u8> {
@@ -552,8 +549,6 @@ mod tests {
             .unwrap();
         let tls = Arc::new(QuicServerConfig::try_from(tls).unwrap());
         let server = quinn::ServerConfig::with_crypto(Looking::over(tls));
-        let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let server = Endpoint::server(server, free).unwrap();
         let mut roots = rustls::RootCertStore::empty();
         roots.add(certificate).unwrap();
         let tls = rustls::ClientConfig::builder_with_provider(provider)
@@ -567,12 +562,7 @@ mod tests {
             says: Arc::clone(&says),
         };
         let config = quinn::ClientConfig::new(Arc::new(hostile));
-        let client = Endpoint::client(free).unwrap();
-        let address = server.local_addr().unwrap();
-        let connecting = client.connect_with(config, address, "localhost").unwrap();
-        let accepting = async { server.accept().await.unwrap().await.unwrap() };
-        let (connected, connection) = tokio::join!(connecting, accepting);
-        let connected = connected.unwrap();
+        let (connected, connection) = paired(server, config).await;
         let (mut sending, _receiving) = connected.open_bi().await.unwrap();
         sending.write_all(&[7; 1_000]).await.unwrap();
         let (_send, mut recv) = connection.accept_bi().await.unwrap();
