@@ -48,10 +48,10 @@ use rialto_protocol::ids::LaneId;
 
 use self::{
     disk::{Disk, RealDisk},
-    format::FIRST_ENTRY,
+    format::{EntryCodec, FIRST_ENTRY},
     outbox::Outbox,
     queue::{Command, Queue},
-    segment::Segments,
+    segment::{Segments, file_name},
 };
 pub(crate) use self::{
     sealed::{LaneTail, SealedSegment, StoredEntry, ViewCheckpoint},
@@ -390,6 +390,23 @@ impl Shared {
             .get()
             .cloned()
             .unwrap_or_else(|| "the log is closed".to_owned())
+    }
+
+    /// The segment with this number that holds entries, to be read from. It is not used again before it is let go of.
+    fn segment(&self, number: u64) -> Result<Arc<Segment>, JournalError> {
+        let failed = |error: io::Error| io_error(format!("read segment {number}"), &error);
+        let mut states = self.segments.lock();
+        if let Some(segment) = states.find_open(number) {
+            return Ok(segment);
+        }
+        let mut viewed = states.viewed.iter_mut();
+        let viewed = viewed
+            .find(|viewed| viewed.number == number)
+            .ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
+        let path = self.directory.join(file_name(number));
+        let file = self.disk.open(&path).map_err(failed)?;
+        let codec = EntryCodec::new(self.options.data_set, number);
+        Ok(viewed.opened(codec, file))
     }
 }
 

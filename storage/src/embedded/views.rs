@@ -248,6 +248,11 @@ impl ViewStore {
         most >= UNMERGED_TABLES_MAX && self.db.active_compactions() > 0
     }
 
+    /// The keyspace of the first merge that has failed, if one has. Nothing comes in any more then.
+    pub(super) fn failed_merge(&self) -> Option<&str> {
+        self.compaction.failed()
+    }
+
     /// Reads a segment and sorts what it brings. Nothing is written yet.
     pub(super) fn gather<'m>(
         &self,
@@ -294,10 +299,15 @@ impl ViewStore {
     /// Writes when users were last seen; later times win. Durable on return.
     pub(super) fn write_seen(&self, seen: &[(UserId, u64)]) -> Result<(), Fault> {
         for (user, time_ms) in seen {
-            if self
-                .read_seen(*user)?
-                .is_none_or(|before| before < *time_ms)
-            {
+            let before = match self.read_seen(*user) {
+                // Or nobody's time would be written any more.
+                Err(fault) if !fault.may_pass() => {
+                    tracing::error!(%fault, "when a user was last seen is written anew");
+                    None
+                }
+                before => before?,
+            };
+            if before.is_none_or(|before| before < *time_ms) {
                 self.seen
                     .insert(user.as_bytes(), time_ms.to_le_bytes())
                     .doing("writing when users were seen")?;

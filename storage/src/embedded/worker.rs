@@ -215,6 +215,10 @@ impl Work {
             if stopping || flush || turns.flushed.elapsed() >= flush_every {
                 if let Err(fault) = self.seen.flush(&self.views) {
                     tracing::error!(%fault, "when users were last seen could not be written");
+                    // While no segment comes nobody else would say so.
+                    if !stopping && fault.is_for_good() && self.has_room_again() {
+                        self.give_up(&fault);
+                    }
                 }
                 turns.flushed = Instant::now();
             }
@@ -222,10 +226,11 @@ impl Work {
                 break;
             }
             match self.log.sealed_unviewed() {
-                Some(segment) if self.views.is_crowded() => self.crowded(&segment, &mut turns),
+                // Crowded or not: merges may have ended for lack of room, and what leaves makes some.
                 Some(segment) if turns.failures.short_of_room && !self.has_room_again() => {
                     self.make_do(&segment, &mut turns);
                 }
+                Some(segment) if self.views.is_crowded() => self.crowded(&segment, &mut turns),
                 Some(segment) => match self.bring_in(&segment, &mut turns) {
                     Ok(()) => self.brought_in(segment, &mut turns),
                     Err(Fault::Stopped) => break,
@@ -303,27 +308,28 @@ impl Work {
         let failures = &mut turns.failures;
         tracing::error!(segment = segment.number(), %fault, "a segment could not be brought into the views");
         self.refuse(segment, &fault.to_string());
-        let poisoned = matches!(
-            fault,
-            Fault::Store {
-                cause: fjall::Error::Poisoned,
-                ..
-            }
-        );
         failures.short_of_room = self.log.is_full(&self.data.join(PROBE), PROBE_BYTES);
         self.log.hold_views_up(failures.short_of_room);
         if failures.short_of_room {
             self.log.make_room();
         } else {
             failures.attempts += 1;
-            // fjall takes nothing any more once a write of its own has failed. It does after a start, and a start needs room.
-            if poisoned || failures.attempts >= ATTEMPTS_MAX {
-                self.log
-                    .give_up(format!("the views take nothing any more: {fault}"));
+            // A start needs room.
+            if fault.is_for_good() || failures.attempts >= ATTEMPTS_MAX {
+                self.give_up(fault);
             }
         }
         turns.used = Instant::now();
         self.rest(RETRY);
+    }
+
+    /// Has the process end: a start has to find out what is wrong.
+    fn give_up(&self, fault: &Fault) {
+        let why = format!("the views take nothing any more: {fault}");
+        self.log.give_up(match self.views.failed_merge() {
+            Some(keyspace) => format!("{why}, since a merge of {keyspace} has failed"),
+            None => why,
+        });
     }
 
     /// Answers all who wait that this segment does not come in for now.

@@ -152,6 +152,8 @@ impl Lanes {
             epoch,
             time_ms,
         };
+        // If one was turned away, it is this one: a gap behind it is the caller's mistake again.
+        lane.full = false;
         Ok(())
     }
 
@@ -173,7 +175,7 @@ impl Lanes {
         }
     }
 
-    /// An entry is durable: a gap behind it is the caller's mistake again.
+    /// An entry is durable.
     pub(super) fn written(&mut self, entry: &Entry) {
         if let Some(lane) = self.lanes.get_mut(usize::from(entry.lane.0)) {
             let Entry {
@@ -187,7 +189,6 @@ impl Lanes {
                 epoch,
                 time_ms,
             };
-            lane.full = false;
         }
     }
 

@@ -57,8 +57,7 @@ pub(super) fn recover(
         )));
     }
     let first = viewed.outbox_segment.min(viewed.segment);
-    let mut segments = open_all(disk, directory, options, first)?;
-    let to_read = segments.split_off(&first);
+    let (kept, to_read) = open_all(disk, directory, options, first)?;
     check_none_missing(viewed, &to_read)?;
 
     let mut replay = Replay {
@@ -69,6 +68,7 @@ pub(super) fn recover(
         lanes: Lanes::new(options.lanes, &viewed.lanes),
         outbox: Outbox::new(options.lanes, &viewed.lanes),
         states: States {
+            viewed: kept.into_values().collect(),
             next_number: viewed.segment,
             outbox_noted: Some(viewed.outbox_segment),
             outbox_kept: Some(viewed.outbox_segment),
@@ -78,9 +78,6 @@ pub(super) fn recover(
         open: None,
         last: None,
     };
-    for segment in segments.into_values() {
-        replay.keep(segment)?;
-    }
     read_ahead(
         (disk, directory),
         to_read.into_values().collect(),
@@ -89,13 +86,16 @@ pub(super) fn recover(
     replay.finish()
 }
 
+/// Segments that are kept, and those that are needed, by their numbers.
+type Found = (BTreeMap<u64, Viewed>, BTreeMap<u64, Arc<Segment>>);
+
 fn open_all(
     disk: &dyn Disk,
     directory: &Path,
     options: &LogOptions,
     first_needed: u64,
-) -> Result<BTreeMap<u64, Arc<Segment>>, JournalError> {
-    let mut segments = BTreeMap::new();
+) -> Result<Found, JournalError> {
+    let (mut kept, mut needed) = Found::default();
     for file in disk
         .list(directory)
         .map_err(|error| io_error("list journal", &error))?
@@ -106,8 +106,11 @@ fn open_all(
                 .map_err(|error| io_error(format!("remove journal/{file}"), &error))?;
         } else if let Some(number) = number_of(&file) {
             match open(disk, directory, options, number) {
+                Ok(segment) if number < first_needed => {
+                    kept.insert(number, viewed(&Arc::new(segment))?);
+                }
                 Ok(segment) => {
-                    segments.insert(number, Arc::new(segment));
+                    needed.insert(number, Arc::new(segment));
                 }
                 // Views that have to be made again need it, and are not made without.
                 Err(error) if number < first_needed => {
@@ -117,7 +120,14 @@ fn open_all(
             }
         }
     }
-    Ok(segments)
+    Ok((kept, needed))
+}
+
+/// A segment that the views hold, and that is needed for nothing but restoring once its outbox is passed on.
+fn viewed(segment: &Arc<Segment>) -> Result<Viewed, JournalError> {
+    let modified = segment.file().modified_ms();
+    let time_ms = modified.map_err(|error| io_error(format!("read {}", segment.name()), &error))?;
+    Ok(Viewed::new(segment, time_ms))
 }
 
 fn open(
@@ -201,15 +211,6 @@ struct Replay<'a> {
 }
 
 impl Replay<'_> {
-    /// A segment that the views hold and that is needed for nothing but restoring.
-    fn keep(&mut self, segment: Arc<Segment>) -> Result<(), JournalError> {
-        let modified = segment.file().modified_ms();
-        let time_ms =
-            modified.map_err(|error| io_error(format!("read {}", segment.name()), &error))?;
-        self.states.viewed.push_back(Viewed { segment, time_ms });
-        Ok(())
-    }
-
     /// Takes a segment in, giving its buffer back.
     fn take(&mut self, loaded: Loaded) -> Result<Blocks, JournalError> {
         let Loaded { segment, scan, .. } = &loaded;
@@ -252,7 +253,7 @@ impl Replay<'_> {
             self.note_outbox(segment.number(), &scan.entries[number], seen);
         }
         if in_views {
-            self.keep(Arc::clone(segment))?;
+            self.states.viewed.push_back(viewed(segment)?);
             return Ok(loaded.bytes);
         }
         let next = segment.number() + 1;

@@ -6,7 +6,7 @@ use std::{
     ops::Deref,
     path::Path,
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -65,10 +65,6 @@ impl Segment {
 
     pub(super) fn file(&self) -> &dyn DiskFile {
         &*self.file
-    }
-
-    pub(super) fn into_file(self) -> Box<dyn DiskFile> {
-        self.file
     }
 
     /// Reads bytes that are known to be there.
@@ -144,11 +140,39 @@ pub(super) struct Sealed {
     pub(super) time_ms: u64,
 }
 
-/// A segment whose entries the views hold; kept for restoring to a point in time.
+/// A segment whose entries the views hold; kept for restoring to a point in time. Its file is open for whoever reads from it and for
+/// nobody else: very many may be kept, and open files are few.
 pub(super) struct Viewed {
-    pub(super) segment: Arc<Segment>,
+    pub(super) number: u64,
+    /// Bytes of the file.
+    pub(super) capacity: u32,
     /// Journal time of its last entry, milliseconds; after a start the time of the last write.
     pub(super) time_ms: u64,
+    /// What those who read from it hold.
+    open: Weak<Segment>,
+}
+
+impl Viewed {
+    pub(super) fn new(segment: &Arc<Segment>, time_ms: u64) -> Self {
+        Self {
+            number: segment.number,
+            capacity: segment.capacity,
+            time_ms,
+            open: Arc::downgrade(segment),
+        }
+    }
+
+    /// Whether somebody reads from it.
+    pub(super) fn is_read(&self) -> bool {
+        self.open.strong_count() > 0
+    }
+
+    /// Takes its file, which was opened for somebody who is to read from it; nobody else has it open.
+    pub(super) fn opened(&mut self, codec: EntryCodec, file: Box<dyn DiskFile>) -> Arc<Segment> {
+        let segment = Arc::new(Segment::new(self.number, self.capacity, codec, file));
+        self.open = Arc::downgrade(&segment);
+        segment
+    }
 }
 
 /// All segments, by state.
@@ -208,22 +232,19 @@ impl States {
     pub(super) fn viewed_from(&self, first: Option<u64>) -> u64 {
         first.map_or(0, |first| {
             let viewed = self.viewed.iter();
-            viewed
-                .filter(|viewed| viewed.segment.number >= first)
-                .count() as u64
+            viewed.filter(|viewed| viewed.number >= first).count() as u64
         })
     }
 
-    /// The segment with this number that holds entries.
-    pub(super) fn find(&self, number: u64) -> Option<Arc<Segment>> {
+    /// The segment with this number that holds entries, if it is open.
+    pub(super) fn find_open(&self, number: u64) -> Option<Arc<Segment>> {
         let active = self.active.iter().map(|(segment, _)| segment);
         let sealed = self.sealed.iter().map(|sealed| &sealed.segment);
-        let viewed = self.viewed.iter().map(|viewed| &viewed.segment);
-        active
-            .chain(sealed)
-            .chain(viewed)
-            .find(|segment| segment.number == number)
+        let mut held = active.chain(sealed);
+        let viewed = self.viewed.iter().find(|viewed| viewed.number == number);
+        held.find(|segment| segment.number == number)
             .cloned()
+            .or_else(|| viewed?.open.upgrade())
     }
 }
 
@@ -332,18 +353,21 @@ impl Segments {
 
     /// The views hold every segment up to this one.
     pub(super) fn viewed(&self, number: u64) {
-        self.change(|states| {
+        let closed = self.change(|states| {
             states.outbox_kept = states.outbox_noted;
+            let mut closed = Vec::new();
             while let Some(sealed) = states
                 .sealed
                 .pop_front_if(|sealed| sealed.segment.number <= number)
             {
-                states.viewed.push_back(Viewed {
-                    segment: sealed.segment,
-                    time_ms: sealed.time_ms,
-                });
+                let viewed = Viewed::new(&sealed.segment, sealed.time_ms);
+                states.viewed.push_back(viewed);
+                closed.push(sealed);
             }
+            closed
         });
+        // Files are closed without the lock.
+        drop(closed);
     }
 
     pub(super) fn wait_for_sealed(&self, deadline: Instant, called: impl Fn() -> bool) -> bool {

@@ -33,13 +33,15 @@ const SHORT_RETRIES: u32 = 60;
 /// So many segments may stay for an outbox without a complaint, and two complaints are so far apart.
 const COMPLAINT_SEGMENTS: u64 = 4;
 const COMPLAINT_EVERY: Duration = Duration::from_secs(3600);
+/// Between looks whether a segment has become too old to be kept, at most: clocks are set.
+const LOOK_EVERY: Duration = Duration::from_secs(3600);
 /// Name of a file on its way to become a segment.
 pub(super) const TEMPORARY: &str = "next.tmp";
 
 enum Task {
     /// Makes the segment with this number, of an old one if there is one.
-    Prepare(u64, Option<Segment>),
-    Remove(Arc<Segment>),
+    Prepare(u64, Option<u64>),
+    Remove(u64),
 }
 
 /// Works until the log is closed.
@@ -49,9 +51,8 @@ pub(super) fn run(shared: &Shared) {
         match task {
             Task::Prepare(number, old) => prepare_and_publish(shared, number, old),
             Task::Remove(segment) => {
-                let number = segment.number();
                 if let Err(error) = remove(shared, segment) {
-                    tracing::warn!(segment = number, %error, "an old segment could not be removed");
+                    tracing::warn!(segment, %error, "an old segment could not be removed");
                 }
             }
         }
@@ -60,19 +61,20 @@ pub(super) fn run(shared: &Shared) {
 
 /// Gives up the oldest segment that the views hold and no outbox needs, whatever was to be kept; false: there is none.
 pub(super) fn give_up_one(shared: &Shared) -> io::Result<bool> {
-    let oldest = take_viewed(shared, &mut shared.segments.lock(), Keep::Nothing);
-    let Some(Viewed { segment, .. }) = oldest else {
+    let mut states = shared.segments.lock();
+    let oldest = take_viewed(shared, &mut states, Keep::Nothing, now_ms());
+    drop(states);
+    let Some(Viewed { number, .. }) = oldest else {
         return Ok(false);
     };
-    remove(shared, segment)?;
+    remove(shared, number)?;
     Ok(true)
 }
 
-fn remove(shared: &Shared, segment: Arc<Segment>) -> io::Result<()> {
-    let path = shared.directory.join(file_name(segment.number()));
+/// Where somebody reads from it, its room is free once he has done.
+fn remove(shared: &Shared, segment: u64) -> io::Result<()> {
+    let path = shared.directory.join(file_name(segment));
     let removed = shared.disk.remove(&path);
-    // A file that is open keeps its room, without a name too.
-    drop(segment);
     let removed = removed.and_then(|()| shared.disk.sync_directory(&shared.directory));
     shared.segments.change(|_| ());
     removed
@@ -84,9 +86,10 @@ fn next_task(shared: &Shared) -> Option<Task> {
         if states.closed {
             return None;
         }
+        let clock_ms = now_ms();
         if states.room_wanted {
-            match take_viewed(shared, &mut states, Keep::Nothing) {
-                Some(old) => return Some(Task::Remove(old.segment)),
+            match take_viewed(shared, &mut states, Keep::Nothing, clock_ms) {
+                Some(old) => return Some(Task::Remove(old.number)),
                 None => states.room_wanted = false,
             }
         }
@@ -100,30 +103,28 @@ fn next_task(shared: &Shared) -> Option<Task> {
             } else {
                 Keep::AsConfigured
             };
-            let old = match take_viewed(shared, &mut states, keep) {
-                Some(old) if old.segment.capacity() != shared.options.segment_bytes => {
-                    return Some(Task::Remove(old.segment));
+            let old = match take_viewed(shared, &mut states, keep, clock_ms) {
+                Some(old) if old.capacity != shared.options.segment_bytes => {
+                    return Some(Task::Remove(old.number));
                 }
-                Some(Viewed { segment, time_ms }) => match Arc::try_unwrap(segment) {
-                    Ok(segment) => Some(segment),
-                    Err(segment) => {
-                        // Somebody reads from it, and nobody says when he has done.
-                        states.viewed.push_front(Viewed { segment, time_ms });
-                        again = Some(now + shared.options.full_retry);
-                        None
-                    }
-                },
-                None => None,
+                Some(old) if old.is_read() => {
+                    // Nobody says when he has done who reads.
+                    states.viewed.push_front(old);
+                    again = Some(now + shared.options.full_retry);
+                    None
+                }
+                old => old.map(|old| old.number),
             };
             if needed || old.is_some() {
                 return Some(Task::Prepare(states.next_number, old));
             }
         } else if states.ready.len() >= READY_MAX
-            && let Some(old) = take_viewed(shared, &mut states, Keep::AsConfigured)
+            && let Some(old) = take_viewed(shared, &mut states, Keep::AsConfigured, clock_ms)
         {
-            return Some(Task::Remove(old.segment));
+            return Some(Task::Remove(old.number));
         }
-        states = match again {
+        let aged = aged_in(&states, shared.options.keep_ms, clock_ms).map(|time| now + time);
+        states = match again.into_iter().chain(aged).min() {
             Some(until) => shared.segments.wait_until(states, until).0,
             None => shared.segments.wait(states),
         };
@@ -138,18 +139,27 @@ enum Keep {
     Nothing,
 }
 
+/// In how long it has to be looked whether the oldest viewed segment is too old by then. One that is so now stays for another reason.
+fn aged_in(states: &States, keep_ms: u64, now_ms: u64) -> Option<Duration> {
+    let last_ms = states.viewed.front()?.time_ms.saturating_add(keep_ms);
+    Some(match last_ms.saturating_add(1).saturating_sub(now_ms) {
+        0 => LOOK_EVERY,
+        left_ms => Duration::from_millis(left_ms).min(LOOK_EVERY),
+    })
+}
+
 /// Takes the oldest viewed segment out if it need not be kept any longer.
-fn take_viewed(shared: &Shared, states: &mut States, keep: Keep) -> Option<Viewed> {
+fn take_viewed(shared: &Shared, states: &mut States, keep: Keep, now_ms: u64) -> Option<Viewed> {
     let options = &shared.options;
     let pinned = first_needed(shared, states);
     let kept_bytes: u64 = states
         .viewed
         .iter()
-        .map(|viewed| u64::from(viewed.segment.capacity()))
+        .map(|viewed| u64::from(viewed.capacity))
         .sum();
-    let oldest_kept_ms = now_ms().saturating_sub(options.keep_ms);
+    let oldest_kept_ms = now_ms.saturating_sub(options.keep_ms);
     let taken = states.viewed.pop_front_if(|oldest| {
-        let number = oldest.segment.number();
+        let number = oldest.number;
         if pinned.is_some_and(|pinned| number >= pinned) {
             return false;
         }
@@ -192,7 +202,7 @@ fn complain(states: &mut States, pinned: Option<u64>, kept_bytes: u64) {
     );
 }
 
-fn prepare_and_publish(shared: &Shared, number: u64, old: Option<Segment>) {
+fn prepare_and_publish(shared: &Shared, number: u64, old: Option<u64>) {
     let prepared = prepare(shared, number, old);
     if prepared.is_err() {
         // What was begun takes room that is short.
@@ -225,7 +235,7 @@ fn prepare_and_publish(shared: &Shared, number: u64, old: Option<Segment>) {
     });
 }
 
-fn prepare(shared: &Shared, number: u64, old: Option<Segment>) -> io::Result<Ready> {
+fn prepare(shared: &Shared, number: u64, old: Option<u64>) -> io::Result<Ready> {
     let Shared {
         disk,
         directory,
@@ -236,10 +246,10 @@ fn prepare(shared: &Shared, number: u64, old: Option<Segment>) -> io::Result<Rea
     let capacity = options.segment_bytes;
     let file = match old {
         Some(old) => {
-            disk.rename(&directory.join(file_name(old.number())), &temporary)?;
+            disk.rename(&directory.join(file_name(old)), &temporary)?;
             // Or a power cut might leave the old name on a file with the new header.
             disk.sync_directory(directory)?;
-            old.into_file()
+            disk.open(&temporary)?
         }
         None => {
             // Where the file system does not tell, an attempt will.

@@ -446,13 +446,12 @@ impl Writer {
     fn outbox(&self, lane: LaneId) -> Result<Vec<OutboxItem>, JournalError> {
         let pending = locked(&self.shared.outbox).pending(lane);
         let mut items = Vec::with_capacity(pending.len());
+        let mut open: Option<Arc<Segment>> = None;
         for pending in pending {
-            let segment = self.shared.segments.lock().find(pending.segment);
-            let segment = segment.ok_or_else(|| {
-                let error = io::ErrorKind::NotFound.into();
-                io_error(format!("read segment {}", pending.segment), &error)
-            })?;
+            let last = open.take_if(|segment| segment.number() == pending.segment);
+            let segment = last.map_or_else(|| self.shared.segment(pending.segment), Ok)?;
             items.extend(pending.items(lane, &segment)?);
+            open = Some(segment);
         }
         Ok(items)
     }

@@ -6,7 +6,7 @@ use std::{
     collections::HashMap,
     path::PathBuf,
     sync::{
-        Arc, PoisonError, RwLock,
+        Arc, OnceLock, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     },
     thread,
@@ -33,6 +33,8 @@ use super::{
 const TABLE_BYTES_MAX: u64 = 8 << 20;
 /// A merge works this long, then rests as long.
 const SLICE: Duration = Duration::from_micros(300);
+/// It never rests longer: what seemed to be work was a process that was stopped, for an hour perhaps.
+const REST_MAX: Duration = Duration::from_millis(10);
 /// Items between two looks at the clock.
 const ITEMS_PER_LOOK: usize = 64;
 /// What is written goes to the disk after so many bytes.
@@ -45,6 +47,8 @@ pub(super) struct Compaction {
     events_from: Arc<AtomicU32>,
     /// Where the tables of each keyspace are.
     tables: RwLock<HashMap<String, PathBuf>>,
+    /// The keyspace of the first merge that failed; fjall merges none after it.
+    failed: OnceLock<String>,
     #[cfg(test)]
     fail: AtomicBool,
 }
@@ -57,11 +61,14 @@ struct Merges {
 
 struct Merge {
     of: Arc<Compaction>,
+    keyspace: String,
     /// Of `windows`.
     windows: bool,
     tables: Option<Trickle>,
     items: usize,
     since: Instant,
+    /// All of its items were merged.
+    finished: bool,
 }
 
 /// Which tables are merged when, and into what.
@@ -76,6 +83,7 @@ impl Compaction {
             hurried: AtomicBool::new(false),
             events_from,
             tables: RwLock::default(),
+            failed: OnceLock::new(),
             #[cfg(test)]
             fail: AtomicBool::new(false),
         })
@@ -85,6 +93,11 @@ impl Compaction {
     #[cfg(test)]
     pub(super) fn fail_merges(&self) {
         self.fail.store(true, Relaxed);
+    }
+
+    /// The keyspace whose merge has failed, if one has.
+    pub(super) fn failed(&self) -> Option<&str> {
+        self.failed.get().map(String::as_str)
     }
 
     /// Whether merges go on without rest.
@@ -128,10 +141,12 @@ impl Factory for Merges {
             .map(|folder| Trickle::new(folder.clone(), STEP_BYTES));
         Box::new(Merge {
             of: Arc::clone(&self.of),
+            keyspace: self.keyspace.clone(),
             windows: self.keyspace == WINDOWS,
             tables,
             items: 0,
             since: Instant::now(),
+            finished: false,
         })
     }
 }
@@ -151,6 +166,22 @@ impl CompactionFilter for Merge {
         }
         Ok(Verdict::Keep)
     }
+
+    fn finish(mut self: Box<Self>) {
+        self.finished = true;
+    }
+}
+
+impl Drop for Merge {
+    fn drop(&mut self) {
+        if !self.finished {
+            tracing::error!(
+                keyspace = self.keyspace,
+                "a merge of the views' tables has failed"
+            );
+            let _ = self.of.failed.set(self.keyspace.clone());
+        }
+    }
 }
 
 impl Merge {
@@ -168,9 +199,14 @@ impl Merge {
             // What cannot be synced now cannot be synced by fjall either, which then says so.
             tables.may_have_grown().ok();
         }
-        thread::sleep(worked);
+        thread::sleep(rest_after(worked));
         self.since = Instant::now();
     }
+}
+
+/// How long is rested after work that seemed to take so long.
+fn rest_after(worked: Duration) -> Duration {
+    worked.min(REST_MAX)
 }
 
 #[cfg(test)]
@@ -198,6 +234,12 @@ mod tests {
             }
             ingestion.finish().unwrap();
         }
+    }
+
+    #[test]
+    fn a_merge_that_was_stopped_for_an_hour_does_not_rest_for_one() {
+        assert_eq!(rest_after(SLICE), SLICE);
+        assert_eq!(rest_after(Duration::from_secs(3600)), REST_MAX);
     }
 
     #[test]

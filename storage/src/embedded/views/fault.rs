@@ -24,6 +24,14 @@ pub(in crate::embedded) enum Fault {
 }
 
 impl Fault {
+    /// Whether fjall takes nothing any more: a write of its own has failed, or its thread that merges has ended. It does after a start.
+    pub(in crate::embedded) fn is_for_good(&self) -> bool {
+        let Self::Store { cause, .. } = self else {
+            return false;
+        };
+        matches!(cause, fjall::Error::Poisoned)
+    }
+
     /// Whether it says nothing of what is stored, so that another attempt may find all as it was: too many files are open, the
     /// disk is full or does not answer.
     pub(in crate::embedded) fn may_pass(&self) -> bool {

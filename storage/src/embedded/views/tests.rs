@@ -299,6 +299,28 @@ fn what_cannot_be_removed_stays_in_the_queue() {
 }
 
 #[test]
+fn a_time_that_cannot_be_read_back_is_written_anew_and_keeps_nobody_elses_waiting() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), &Checkpoint::empty(1));
+    let user = |number| UserId::from_bytes([number; 16]);
+    store.write_seen(&[(user(1), 5)]).unwrap();
+    store.seen.rotate_memtable_and_wait().unwrap();
+    let tables = trickle::tables_of(&store.seen);
+    drop(store);
+    let mut entries = fs::read_dir(tables).unwrap();
+    let table = entries.next().unwrap().unwrap().path();
+    let mut bytes = fs::read(&table).unwrap();
+    // Behind the header of the first block, of 33 bytes.
+    bytes[40] ^= 1;
+    fs::write(&table, bytes).unwrap();
+    let store = open(dir.path(), &Checkpoint::empty(1));
+    store.read_seen(user(1)).unwrap_err();
+    store.write_seen(&[(user(1), 7), (user(2), 8)]).unwrap();
+    let times = [1, 2].map(|number| store.read_seen(user(number)).unwrap());
+    assert_eq!(times, [Some(7), Some(8)]);
+}
+
+#[test]
 fn merges_leave_out_which_windows_had_events_once_these_are_gone() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path(), &Checkpoint::empty(1));

@@ -10,6 +10,8 @@ use super::{
 /// Work goes on this long before it rests: a thread that wants its processor waits for the rest as a rule, because the kernel
 /// looks for a better one only every 4 ms when that one has had its share.
 const SLICE: Duration = Duration::from_micros(300);
+/// More than this was not work: the process was stopped meanwhile, for an hour perhaps, and is not to rest as long.
+const WORKED_MAX: Duration = Duration::from_millis(10);
 /// Bytes of one read of a segment, and when publishers are about to be slowed.
 const STEP_BYTES: usize = 128 << 10;
 const HURRIED_STEP_BYTES: usize = 512 << 10;
@@ -41,6 +43,11 @@ impl<'a> Pacer<'a> {
     }
 }
 
+/// How long is rested after work that seemed to take so long.
+fn rest_after(worked: Duration, duty_percent: u32) -> Duration {
+    worked.min(WORKED_MAX) * (100 - duty_percent) / duty_percent
+}
+
 impl Pace for Pacer<'_> {
     fn worked(&mut self, records: usize) {
         self.records += records;
@@ -50,8 +57,7 @@ impl Pace for Pacer<'_> {
         self.records = 0;
         let worked = self.since.elapsed();
         if worked >= SLICE {
-            let duty = self.work.duty();
-            self.rest(worked * (100 - duty) / duty);
+            self.rest(rest_after(worked, self.work.duty()));
         }
     }
 
@@ -79,5 +85,18 @@ impl Pace for Pacer<'_> {
         } else {
             Ok(())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_was_stopped_for_an_hour_does_not_rest_for_one() {
+        assert_eq!(rest_after(SLICE, 50), SLICE);
+        assert_eq!(rest_after(SLICE, 25), 3 * SLICE);
+        assert_eq!(rest_after(Duration::from_secs(3600), 50), WORKED_MAX);
+        assert_eq!(rest_after(Duration::from_secs(3600), 100), Duration::ZERO);
     }
 }

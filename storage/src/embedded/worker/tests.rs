@@ -212,6 +212,50 @@ fn views_that_wait_for_a_thread_that_has_ended_are_given_up() {
     let data = dir.path().to_owned();
     let worker = Worker::start(data, options(), log, views, checkpoint);
     worker.until("somebody says so", |work| work.log.status().poisoned);
+    let (resolver, answer) = promise();
+    let work = &worker.work;
+    work.log.seal(move |sealed| resolver.resolve(sealed));
+    let error = wait(answer).unwrap().unwrap_err().to_string();
+    assert!(error.contains("a merge of rows has failed"), "{error}");
+    worker.stop();
+}
+
+#[test]
+fn where_merges_have_ended_on_a_full_disk_windows_go_on_leaving_until_there_is_room_for_a_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let checkpoint = Checkpoint::empty(1);
+    let folder = dir.path().join("1");
+    drop(open(&folder, &checkpoint));
+    // As a former process left it behind.
+    let leaving = folder.join("leaving");
+    std::fs::create_dir_all(leaving.join("0")).unwrap();
+    std::fs::write(leaving.join("0").join("1"), b"events").unwrap();
+    let views = open(&folder, &checkpoint);
+    crowd(&views);
+    let (log, set_room) = sealed_on_a_small_disk();
+    set_room(Some(0));
+    let data = dir.path().to_owned();
+    let worker = Worker::start(data, options(), log, views, checkpoint);
+    worker.until("it leaves", |_| !leaving.exists());
+    worker.settle().unwrap_err();
+    assert!(!worker.work.log.status().poisoned);
+    set_room(None);
+    worker.until("somebody says so", |work| work.log.status().poisoned);
+    worker.stop();
+}
+
+#[test]
+fn that_the_views_take_nothing_any_more_is_noticed_though_no_segment_comes() {
+    let dir = tempfile::tempdir().unwrap();
+    let checkpoint = Checkpoint::empty(1);
+    let views = open(&dir.path().join("1"), &checkpoint);
+    crowd(&views);
+    let data = dir.path().to_owned();
+    let worker = Worker::start(data, options(), not_sealed(), views, checkpoint);
+    let user = UserId::from_bytes([7; 16]);
+    worker.work.seen.record(&[Seen { user, time_ms: 1 }]);
+    worker.work.flush_seen();
+    worker.until("somebody says so", |work| work.log.status().poisoned);
     worker.stop();
 }
 

@@ -212,6 +212,12 @@ impl FakeDisk {
         locked(&self.state).names.keys().cloned().collect()
     }
 
+    /// How often a file is open.
+    pub(super) fn handles(&self, name: &str) -> usize {
+        let state = locked(&self.state);
+        state.files[state.names[name]].handles
+    }
+
     fn open_file(&self, path: &Path, direct: bool) -> io::Result<Box<dyn DiskFile>> {
         let state = &mut *locked(&self.state);
         let number = state.names.get(&name(path)).copied();

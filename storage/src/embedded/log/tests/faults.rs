@@ -191,6 +191,33 @@ fn with_the_disk_full_appends_are_turned_away_and_work_again_once_there_is_room(
 }
 
 #[test]
+fn what_was_sent_behind_an_entry_that_had_no_room_is_told_so_though_one_before_it_was_kept() {
+    let disk = FakeDisk::new();
+    let (log, _) = open(&disk);
+    let mut owner = Owner::of(&log);
+    append(&log, vec![owner.row(1, 0, 10)]).unwrap();
+    wait_until(&log, |states| states.ready.len() == 1);
+    disk.set_room(Some(0));
+    let (sender, receiver) = mpsc::channel();
+    let push = |entries: Vec<Entry>| {
+        let sender = sender.clone();
+        log.append(entries, move |result| sender.send(result).unwrap());
+    };
+    // All that comes during this sync is looked at together.
+    disk.close_gate();
+    push(vec![owner.row(1, 1, 10)]);
+    disk.wait_for_sync();
+    push(vec![owner.row(0, 1, 2000)]);
+    // Two segments more, of which there is one.
+    push(vec![owner.row(0, 2, 3000), owner.row(0, 3, 3000)]);
+    push(vec![owner.row(0, 4, 10)]);
+    disk.open_gate();
+    let answers: Vec<_> = (0..4).map(|_| receiver.recv().unwrap()).collect();
+    let full = || Err(AppendError::Full);
+    assert_eq!(answers, [Ok(()), Ok(()), full(), full()]);
+}
+
+#[test]
 fn a_segment_that_cannot_be_made_for_another_reason_is_not_called_a_full_disk() {
     let disk = FakeDisk::new();
     let (log, _) = open(&disk);

@@ -2,7 +2,10 @@
 
 use std::time::Instant;
 
-use super::{super::segment::file_name, *};
+use super::{
+    super::{now_ms, segment::file_name},
+    *,
+};
 
 #[test]
 fn sealing_ends_the_active_segment_and_costs_nothing_when_it_is_empty() {
@@ -111,6 +114,53 @@ fn old_segments_are_recycled_by_age_though_there_is_room() {
 }
 
 #[test]
+fn a_segment_that_has_become_too_old_goes_though_nothing_else_happens() {
+    let disk = FakeDisk::new();
+    let mut checkpoint = ViewCheckpoint::default();
+    let options = LogOptions {
+        keep_ms: 500,
+        ..small()
+    };
+    let (log, _) = open_with(&disk, options, &checkpoint).unwrap();
+    let mut owner = Owner::of(&log);
+    let entry = Entry {
+        time_ms: now_ms(),
+        ..owner.row(0, 1, 10)
+    };
+    append(&log, vec![entry]).unwrap();
+    seal(&log);
+    view_all(&log, &mut checkpoint);
+    wait_until(&log, |states| states.viewed.is_empty());
+}
+
+#[test]
+fn a_segment_that_is_only_kept_has_no_file_open_and_is_opened_for_whoever_reads_from_it() {
+    let disk = FakeDisk::new();
+    let mut checkpoint = ViewCheckpoint::default();
+    let (log, _) = open_with(&disk, small(), &checkpoint).unwrap();
+    let mut owner = Owner::of(&log);
+    append(&log, vec![owner.row(0, 1, 10)]).unwrap();
+    seal(&log);
+    append(&log, vec![owner.next(1, outbox(&[b"a"]))]).unwrap();
+    seal(&log);
+    view_all(&log, &mut checkpoint);
+    let handles = || [1, 2].map(|number| disk.handles(&file_name(number)));
+    assert_eq!(handles(), [0, 0]);
+    assert_eq!(claim(&log)[1].outbox.len(), 1);
+    assert_eq!(handles(), [0, 0]);
+    let first = log.shared.segment(1).unwrap();
+    let again = log.shared.segment(1).unwrap();
+    assert!(Arc::ptr_eq(&first, &again));
+    assert_eq!(handles(), [1, 0]);
+    drop((first, again, log));
+    // A start reads what an outbox needs, and keeps none of it open either.
+    let (log, _) = open_with(&disk, small(), &checkpoint).unwrap();
+    assert_eq!(log.shared.segments.lock().viewed.len(), 2);
+    assert_eq!(handles(), [0, 0]);
+    assert_eq!(claim(&log)[1].outbox.len(), 1);
+}
+
+#[test]
 fn with_the_disk_full_segments_are_made_of_those_that_would_be_kept_and_of_no_others() {
     let disk = FakeDisk::new();
     let mut checkpoint = ViewCheckpoint::default();
@@ -164,14 +214,14 @@ fn on_a_full_disk_a_claim_gets_its_room_from_segments_that_were_only_kept() {
         seal(&log);
         view_all(&log, &mut checkpoint);
         wait_until(&log, |states| !states.ready.is_empty());
-        let read = read_from.then(|| log.shared.segments.lock().find(1).unwrap());
+        let read = read_from.then(|| log.shared.segment(1).unwrap());
 
         disk.set_room(Some(0));
         assert_eq!(claim(&log)[1].outbox.len(), 1);
         let viewed = || -> Vec<u64> {
             let states = log.shared.segments.lock();
             let viewed = states.viewed.iter();
-            viewed.map(|viewed| viewed.segment.number()).collect()
+            viewed.map(|viewed| viewed.number).collect()
         };
         // One that somebody reads from goes, and its room stays taken.
         let left: &[u64] = if read_from { &[3, 4] } else { &[2, 3, 4] };
@@ -262,10 +312,7 @@ fn what_else_lacks_room_gets_that_of_all_viewed_segments_but_those_of_an_outbox(
     assert_eq!(log.shared.segments.lock().viewed.len(), 6);
     log.make_room();
     wait_until(&log, |states| states.viewed.len() == 2);
-    assert_eq!(
-        log.shared.segments.lock().viewed[0].segment.number(),
-        needed
-    );
+    assert_eq!(log.shared.segments.lock().viewed[0].number, needed);
     assert!(!disk.names().contains(&file_name(1)), "{:?}", disk.names());
 }
 

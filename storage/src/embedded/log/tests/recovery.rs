@@ -325,7 +325,7 @@ fn a_damaged_segment_that_only_making_views_again_would_need_refuses_nothing_but
         let viewed: Vec<u64> = {
             let states = log.shared.segments.lock();
             let viewed = states.viewed.iter();
-            viewed.map(|viewed| viewed.segment.number()).collect()
+            viewed.map(|viewed| viewed.number).collect()
         };
         assert_eq!(viewed, [2, 3]);
         drop(log);
