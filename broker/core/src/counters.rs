@@ -53,8 +53,6 @@ pub struct Counters {
     pub events_delivered: u64,
     /// Times a reader was switched from live to reading from the log.
     pub readers_fallen_behind: u64,
-    /// Entries handed to the journal.
-    pub entries: u64,
     /// Reads asked of storage.
     pub loads: u64,
     /// Messages to other shards.

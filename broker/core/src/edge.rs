@@ -3,7 +3,8 @@
 //! A frame's way in: `requests` (whose turn, which kind) → `check` (form) → a message to the conversation's owner. The
 //! way out: an owner's answer → `publish`, `subscribe` or a plain answer → the connection's queue. What an owner tells
 //! all its readers goes by `deliver`; who falls behind there reads on by `catch_up`, and who may read no more ends by
-//! `parting`. What sessions that are gone have left is taken apart by `estates`.
+//! `parting`. Where very many fall behind together they read on in turns by `lagging`. What sessions that are gone have left is
+//! taken apart by `estates`.
 
 mod catch_up;
 mod check;
@@ -14,6 +15,7 @@ mod estates;
 mod handshake;
 mod held;
 mod home;
+mod lagging;
 mod life;
 mod orphans;
 mod pages;
@@ -53,6 +55,7 @@ use conns::Conns;
 use drain::Leaving;
 use estates::Estates;
 use home::Home;
+use lagging::Lagging;
 use life::Toil;
 use presence::Presence;
 use rate::{Rate, UserRates};
@@ -73,6 +76,8 @@ pub struct Edge {
     subs: Slab<Sub>,
     /// What sessions that are gone have left of them, and of watches.
     estates: Estates,
+    /// Who fell behind with many others, and is to read on.
+    lagging: Lagging,
     timers: Timers,
     /// Of requests other than messages: what keeps a session, by session, and the others, by user.
     request_rate: Rate,
@@ -115,6 +120,7 @@ impl Edge {
             topics: Topics::new(config.hasher()),
             subs: Slab::new(),
             estates: Estates::default(),
+            lagging: Lagging::new(config.hasher()),
             timers: Timers::default(),
             request_rate,
             request_rates: UserRates::new(request_rate, config.hasher()),
@@ -189,6 +195,7 @@ impl Edge {
                 user: _,
             } => {
                 self.subscribed(origin, slot, conversation, cursor, result, fx);
+                self.read_on(now, fx);
             }
             ToEdge::CaughtUp {
                 conn,
@@ -204,6 +211,7 @@ impl Edge {
                 ended,
             } => {
                 self.deliver(conversation, (first, last), &frame, &ended, fx);
+                self.read_on(now, fx);
             }
             ToEdge::Signalled {
                 conversation,
@@ -242,7 +250,7 @@ impl Edge {
     }
 
     /// Closes what has been silent, or without a valid token, for too long; sends away whose turn it is; takes apart what is left
-    /// of those who are gone.
+    /// of those who are gone; lets those read on who fell behind together.
     pub fn handle_tick(&mut self, now: Now, fx: &mut Effects) {
         self.end_overdue(now, fx);
         self.end_rests(now, fx);
@@ -250,6 +258,7 @@ impl Edge {
         self.close_unread(now, fx);
         self.send_away(now, fx);
         self.take_apart(now, fx);
+        self.read_on(now, fx);
     }
 
     /// Sends the receipts gathered since the last time.
@@ -271,6 +280,7 @@ impl Edge {
             .chain(telling)
             .chain(self.unread.due_us())
             .chain(self.estates.due_us())
+            .chain(self.lagging.due_us())
             .min()
     }
 

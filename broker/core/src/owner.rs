@@ -24,6 +24,7 @@ mod parked;
 mod plain;
 mod profile;
 mod read;
+mod remains;
 mod retries;
 mod rules;
 mod subscribe;
@@ -50,6 +51,7 @@ use crate::{
 use conversation::{Conversation, Slot};
 use desk::Desk;
 use profile::Profile;
+use remains::FREED_AT_ONCE;
 use work::{Load, Work};
 
 /// How many conversations are looked at for one that can be dropped when there are too many.
@@ -59,6 +61,8 @@ const EVICTION_TRIES: usize = 8;
 #[derive(Debug)]
 pub struct Owner {
     conversations: LruCache<ConversationId, Slot, ahash::RandomState>,
+    /// One that has too many members in memory, until those that nobody waits for are forgotten.
+    cooling: Option<ConversationId>,
     desk: Desk,
 }
 
@@ -76,6 +80,7 @@ impl Owner {
         desk.resume_outboxes(fx);
         Self {
             conversations: LruCache::with_hasher(usize::MAX, hasher),
+            cooling: None,
             desk,
         }
     }
@@ -121,16 +126,12 @@ impl Owner {
                 position,
                 failure,
             } => {
-                if self.desk.lanes.failed(lane, position, failure) {
-                    self.reset_lane(now, lane, fx);
-                }
+                self.desk.lanes.failed(lane, position, failure);
                 lane
             }
             _ => return,
         };
-        if self.desk.lanes.wants_reset(lane) {
-            self.reset_lane(now, lane, fx);
-        }
+        self.desk.lanes.note_failing(lane);
     }
 
     /// Whether this ticket is one of the owner's.
@@ -181,6 +182,14 @@ impl Owner {
     /// Time passed: outboxes go on, and are retried.
     pub fn handle_tick(&mut self, now: Now, fx: &mut Effects) {
         self.desk.retry_outboxes(now, fx);
+    }
+
+    /// What inputs have left to be done once for all of them, or some at a time: lanes that failed begin anew, and memory is given
+    /// back of conversations that had very many members.
+    pub fn clear_up(&mut self, now: Now, fx: &mut Effects) {
+        self.reset_failed(now, fx);
+        self.cool_on();
+        self.desk.remains.free_some();
     }
 
     /// Every lane's open entry goes to the journal, as far as the lane may have more on their way.
@@ -326,22 +335,28 @@ impl Owner {
         }
     }
 
-    /// A lane's undurable entries are gone: whoever waits for them is told, and its conversations are read again.
-    fn reset_lane(&mut self, now: Now, lane: rialto_protocol::ids::LaneId, fx: &mut Effects) {
-        for waiting in self.desk.lanes.reset(lane) {
-            self.desk.refuse_waiting(waiting, fx);
+    /// Undurable entries of lanes that failed are gone: whoever waits for them is told, and the conversations are read again. All
+    /// lanes fail together as a rule, and those of one stand among those of all.
+    fn reset_failed(&mut self, now: Now, fx: &mut Effects) {
+        let lanes = self.desk.lanes.take_failed();
+        if lanes.is_empty() {
+            return;
         }
-        // What these bring is asked for again; it could stand beside newer state then.
+        for lane in &lanes {
+            for waiting in self.desk.lanes.reset(*lane) {
+                self.desk.refuse_waiting(waiting, fx);
+            }
+        }
         let topology = self.desk.topology;
+        let has_failed = |id: &ConversationId| lanes.binary_search(&topology.lane_of(id)).is_ok();
+        // What these bring is asked for again; it could stand beside newer state then.
         self.desk.loads.retain(|_, (conversation, load)| {
-            !matches!(load, Load::For { .. }) || topology.lane_of(conversation) != lane
+            !matches!(load, Load::For { .. }) || !has_failed(conversation)
         });
         let ids: Vec<ConversationId> = self
             .conversations
             .iter()
-            .filter(|(id, slot)| {
-                self.desk.topology.lane_of(id) == lane && matches!(slot, Slot::Present(_))
-            })
+            .filter(|(id, slot)| matches!(slot, Slot::Present(_)) && has_failed(id))
             .map(|(id, _)| *id)
             .collect();
         for id in ids {
@@ -354,7 +369,7 @@ impl Owner {
         }
     }
 
-    /// A conversation that alone has most of the members in memory gives some up, before others have to leave for it.
+    /// A conversation that alone has most of the members in memory gives them up, before others have to leave for it.
     fn cool(&mut self, id: &ConversationId) {
         let members_max = self.desk.config.members_max;
         if self.desk.members <= members_max {
@@ -364,6 +379,21 @@ impl Owner {
             && conversation.members_in_memory() > members_max / 2
         {
             self.desk.trim(conversation);
+            self.cooling = Some(*id);
+        }
+    }
+
+    /// The next of them.
+    fn cool_on(&mut self) {
+        let Some(id) = self.cooling else {
+            return;
+        };
+        let goes_on = match self.conversations.peek_mut(&id) {
+            Some(Slot::Present(conversation)) => self.desk.trim(conversation) == FREED_AT_ONCE,
+            _ => false,
+        };
+        if !goes_on {
+            self.cooling = None;
         }
     }
 
@@ -383,10 +413,10 @@ impl Owner {
                     conversation.in_use = false;
                     self.conversations.insert(id, Slot::Present(conversation));
                 }
-                Slot::Present(mut conversation)
+                Slot::Present(conversation)
                     if !conversation.is_busy(&self.desk) && !self.conversations.is_empty() =>
                 {
-                    self.desk.members -= conversation.drop_members();
+                    self.desk.let_go(*conversation);
                 }
                 Slot::Present(mut conversation) => {
                     // It stays, without the members that nobody waits for.

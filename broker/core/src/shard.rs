@@ -102,12 +102,18 @@ impl Shard {
     /// Ends a batch of inputs: closes the lanes' open entries and the edge's gathered answers. To be called before the
     /// outputs are acted upon.
     pub fn flush(&mut self, now: Now) {
+        self.owner.clear_up(now, &mut self.effects);
         self.owner.close_entries(&mut self.effects);
-        self.flush_answers(now);
+        self.send_answers(now);
     }
 
     /// The same without the entries: they go on filling, because enough is on its way to the disk.
     pub fn flush_answers(&mut self, now: Now) {
+        self.owner.clear_up(now, &mut self.effects);
+        self.send_answers(now);
+    }
+
+    fn send_answers(&mut self, now: Now) {
         self.owner.flush_receipts(&mut self.effects);
         self.settle(now);
         self.edge.flush(now, &mut self.effects);

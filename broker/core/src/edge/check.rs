@@ -87,7 +87,9 @@ pub(super) fn create(
 
     client_id(&create.client_id)?;
     require(create.title.len() <= limits::TITLE_BYTES_MAX)?;
-    optional(&create.parent, conversation)?;
+    // It stays in memory with the conversation, and the frame that it came in may be large.
+    create.parent =
+        optional(&create.parent, conversation)?.map_or_else(Bytes::new, |parent| parent.to_proto());
     create.members = others(&create.members, creator)?;
     let kind = Kind::try_from(create.kind).map_err(|_| ErrorCode::InvalidField)?;
     let id = match kind {

@@ -7,7 +7,6 @@ use rialto_protocol::{
     ids::{ConversationId, Seq, UserId},
     v1,
 };
-use smallvec::SmallVec;
 
 use super::{
     Edge,
@@ -64,7 +63,8 @@ impl Edge {
         }
     }
 
-    /// Events before `next` became durable, and are not what the live readers wait for: they find them in the log.
+    /// Events before `next` became durable, and are not what the live readers wait for: they find them in the log, to which
+    /// [`Edge::read_on`] lets them one after the other.
     pub(super) fn leave_out(&mut self, key: TopicKey, next: Seq, fx: &mut Effects) {
         let next_live = self.topics.at(key).next_live;
         for index in (0..self.topics.at(key).live.len()).rev() {
@@ -72,10 +72,10 @@ impl Edge {
             // Those who are gone stay where they are, and one of them takes the place.
             if self.conns.is_there(reader.conn) {
                 self.fall_behind(reader.sub, reader.conn, next_live, fx);
+                self.lagging.add(reader.conn);
             }
         }
         self.topics.at_mut(key).next_live = next;
-        self.pump_behind(key, fx);
     }
 
     fn fan_out(
@@ -128,19 +128,6 @@ impl Edge {
             turn,
         }));
         self.link(sub);
-    }
-
-    fn pump_behind(&mut self, key: TopicKey, fx: &mut Effects) {
-        let conns: SmallVec<[ConnId; 8]> = self
-            .topics
-            .at(key)
-            .behind
-            .iter()
-            .map(|sub| self.subs[sub.0 as usize].conn)
-            .collect();
-        for conn in conns {
-            self.pump(conn, fx);
-        }
     }
 
     /// A signal, to whoever follows the conversation and can take it now. A crowd is called for it a few at a time, as for

@@ -122,7 +122,7 @@ impl Desk {
                     mentions: &message.mentions,
                     message: &message.encode_to_vec(),
                 };
-                self.append_message(now, conversation, author, &body)
+                self.append_message(now, conversation, author, &body, known)
             }
             DraftContent::Edit(edit) => {
                 self.append_edit(now, conversation, author, draft, edit, known)
@@ -197,9 +197,11 @@ impl Desk {
         conversation: &mut Conversation,
         author: Author,
         body: &Body<'_>,
+        known: &Known,
     ) -> Result<Receipt, Refusal> {
         let (profile, member) = conversation.parties(&author.user)?;
         let pace = may_write(now, profile, member)?;
+        look_up_mentioned(conversation, body.mentions, known)?;
         self.write_message(now, conversation, author, body, pace)
     }
 
@@ -248,6 +250,7 @@ impl Desk {
             (None, true) => Vec::new(),
             (None, false) => return Err(Refusal::from(Stop::from(Need::Target(target.seq)))),
         };
+        look_up_mentioned(conversation, &edit.mentions, known)?;
         let mut mentioned = mentioned_members(conversation, author.user, &edit.mentions)?;
         mentioned.retain(|user| !before.contains(user));
         let seq = target.seq;
@@ -403,6 +406,29 @@ fn find(conversation: &Conversation, known: &Known, seq: Seq) -> Result<Target, 
         },
     };
     Ok(rules::is_message(target)?)
+}
+
+/// Of several who are mentioned and not in memory those are looked up who were ever members: whoever was not, or is nobody at all,
+/// costs no read of his own.
+fn look_up_mentioned(
+    conversation: &Conversation,
+    mentions: &[bytes::Bytes],
+    known: &Known,
+) -> Result<(), Stop> {
+    if mentions.len() < 2 || known.rows_looked_up {
+        return Ok(());
+    }
+    let mut missing: Vec<UserId> = mentions
+        .iter()
+        .filter_map(|user| UserId::from_slice(user).ok())
+        .filter(|user| conversation.member(user).is_none())
+        .collect();
+    missing.sort_unstable();
+    missing.dedup();
+    if missing.len() < 2 {
+        return Ok(());
+    }
+    Err(Need::Rows(missing).into())
 }
 
 /// Those of the mentioned who are in, each once, without the author. All of them must be in memory.

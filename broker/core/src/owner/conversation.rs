@@ -1,7 +1,7 @@
 //! A conversation in memory: the end of its log, its profile, the members that were needed lately, and work that waits.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque, hash_map::Entry},
     sync::LazyLock,
 };
 
@@ -24,6 +24,7 @@ use super::{
     entry::LogEnd,
     member::Member,
     profile::Profile,
+    remains::FREED_AT_ONCE,
     work::{Need, Target, Work},
 };
 
@@ -70,7 +71,7 @@ pub(super) struct Conversation {
     pub(super) touch: Option<(Position, usize)>,
     /// It was written to since it was last looked at for leaving memory.
     pub(super) in_use: bool,
-    members: HashMap<UserId, Known, ahash::RandomState>,
+    members: Members,
     /// How many members there must be before some are looked for that may be forgotten.
     trim_at: usize,
     recent: VecDeque<Recent>,
@@ -82,7 +83,10 @@ pub(super) struct Conversation {
 /// What is known of a user's relation to the conversation: nothing is allocated for one who has none, as most readers of a
 /// public channel.
 #[derive(Debug)]
-struct Known(Option<Box<Member>>);
+pub(super) struct Known(Option<Box<Member>>);
+
+/// Members in memory.
+pub(super) type Members = HashMap<UserId, Known, ahash::RandomState>;
 
 static STRANGER: LazyLock<Member> = LazyLock::new(Member::default);
 
@@ -156,11 +160,9 @@ impl Conversation {
         self.members.insert(user, Known::new(member)).is_none()
     }
 
-    /// Forgets all members; returns how many. To be called only when nothing here is on its way to the disk.
-    pub(super) fn drop_members(&mut self) -> usize {
-        let count = self.members.len();
-        self.members.clear();
-        count
+    /// Its members, once nothing else of it is needed.
+    pub(super) fn into_members(self) -> Members {
+        self.members
     }
 
     /// How many members are in memory.
@@ -168,11 +170,11 @@ impl Conversation {
         self.members.len()
     }
 
-    /// Forgets the members whose last change is durable and for whom no work waits; returns how many. They are looked
-    /// through only when there are twice as many as were left the last time, so that it costs little a member.
+    /// Forgets members whose last change is durable and for whom no work waits, so many at once at most; returns how many. When all
+    /// were looked at, they are looked through again only once there are twice as many as were left, so that it costs little a
+    /// member.
     pub(super) fn trim_members(&mut self, durable: Position) -> usize {
-        let before = self.members.len();
-        if before < self.trim_at {
+        if self.members.len() < self.trim_at {
             return 0;
         }
         let mut wanted: HashSet<UserId, ahash::RandomState> =
@@ -187,11 +189,16 @@ impl Conversation {
                     .copied(),
             );
         }
-        self.members
-            .retain(|user, known| known.member().position > durable || wanted.contains(user));
-        self.members.shrink_to(self.members.len() * 2);
-        self.trim_at = TRIM_LEAST.max(self.members.len() * 2);
-        before - self.members.len()
+        let idle = self
+            .members
+            .extract_if(|user, known| known.member().position <= durable && !wanted.contains(user));
+        let forgotten = idle.take(FREED_AT_ONCE).count();
+        self.trim_at = TRIM_LEAST;
+        if forgotten < FREED_AT_ONCE {
+            self.members.shrink_to(self.members.len() * 2);
+            self.trim_at = TRIM_LEAST.max(self.members.len() * 2);
+        }
+        forgotten
     }
 
     /// The last event that may be seen.
@@ -259,9 +266,16 @@ impl Conversation {
         self.deleted.retain(|_, by| *by > durable);
         self.deleted.insert(seq, self.head.cursor.seq);
         let first = self.queues.values_mut().filter_map(VecDeque::front_mut);
-        for work in first.filter(|work| work.outstanding > 0) {
+        for work in first.filter(|work| work.known.asked.contains(&seq)) {
             work.known.deleted.push(seq);
         }
+    }
+
+    /// How many deletions are remembered for work that waits.
+    #[cfg(test)]
+    pub(super) fn deletions_remembered(&self) -> usize {
+        let waiting = self.queues.values().flatten();
+        waiting.map(|work| work.known.deleted.len()).sum()
     }
 
     /// Whether the message is deleted, be it that storage does not know of it yet.
@@ -367,6 +381,18 @@ impl Conversation {
                 Some(_) => None,
                 None => Some(ErrorCode::Damaged),
             },
+            (Need::Rows(users), Some(Answer::Rows(rows))) => {
+                for (stranger, _) in users.iter().zip(&rows).filter(|(_, row)| row.is_none()) {
+                    if let Entry::Vacant(place) = self.members.entry(*stranger) {
+                        place.insert(Known(None));
+                        desk.members += 1;
+                    }
+                }
+                if let Some(work) = self.first(&user) {
+                    work.known.rows_looked_up = true;
+                }
+                None
+            }
             (Need::Sent(_, client_id), Some(Answer::Sent { event, as_of_ms })) => {
                 if let Some(work) = self.first(&user) {
                     work.known.sent = Some((*client_id, event.ok_or(as_of_ms)));

@@ -7,6 +7,7 @@ use rialto_protocol::{
     error::ErrorCode,
     frame::FrameKind,
     ids::{ConversationId, LaneId, Position, UserId},
+    record::Table,
 };
 use smallvec::SmallVec;
 
@@ -26,6 +27,7 @@ use super::{
     lane::Lanes,
     outbox::notices_max,
     parked::Parked,
+    remains::Remains,
     retries::Retries,
     work::{Load, Need, Outcome, Work},
 };
@@ -46,6 +48,8 @@ pub(super) struct Desk {
     pub(super) parked: Parked,
     /// Members in memory, all conversations together.
     pub(super) members: usize,
+    /// Those of conversations that have left it, as far as they are not freed.
+    pub(super) remains: Remains,
     /// How often storage has dropped events.
     pub(super) drops: u64,
     /// How many notices may be on their way to inboxes.
@@ -71,6 +75,7 @@ impl Desk {
             receipts: Vec::new(),
             parked: Parked::new(&config),
             members: 0,
+            remains: Remains::default(),
             drops: 0,
             notices_max: notices_max(config.shard_bytes_max),
             retries: Retries::default(),
@@ -194,6 +199,11 @@ impl Desk {
                     conversation,
                     user: *user,
                 },
+                Need::Rows(users) => Query::Rows {
+                    conversation,
+                    table: Table::Member,
+                    keys: users.iter().map(UserId::to_proto).collect(),
+                },
                 Need::Sent(device, client_id) => Query::FindSent {
                     conversation,
                     user,
@@ -209,8 +219,11 @@ impl Desk {
                 },
                 Need::Oldest(_) => Query::Conversation { conversation },
             };
-            if let Need::Member(member) = need {
-                work.known.wanted.push(member);
+            match &need {
+                Need::Member(member) => work.known.wanted.push(*member),
+                Need::Rows(members) => work.known.wanted.extend_from_slice(members),
+                Need::Target(seq) => work.known.asked.push(*seq),
+                Need::Sent(..) | Need::Oldest(_) => {}
             }
             work.outstanding += 1;
             self.load(user, conversation, Load::For { user, need }, query, fx);
@@ -415,7 +428,7 @@ impl Desk {
     /// drafts that were decided may have been lost, and those that were kept are found again by their ids.
     pub(super) fn abandon(&mut self, mut conversation: Conversation) -> Vec<Work> {
         let queued = conversation.take_queues();
-        self.members -= conversation.drop_members();
+        self.let_go(conversation);
         queued
             .into_iter()
             .map(|work| {
@@ -425,10 +438,18 @@ impl Desk {
             .collect()
     }
 
-    /// Forgets members of a conversation that nobody waits for.
-    pub(super) fn trim(&mut self, conversation: &mut Conversation) {
+    /// Lets go of a conversation that leaves memory. To be called only when nothing of it is wanted any more.
+    pub(super) fn let_go(&mut self, conversation: Conversation) {
+        self.members -= conversation.members_in_memory();
+        self.remains.add(conversation.into_members());
+    }
+
+    /// Forgets members of a conversation that nobody waits for, some at a time; returns how many.
+    pub(super) fn trim(&mut self, conversation: &mut Conversation) -> usize {
         let durable = self.lanes.durable_position(conversation.lane);
-        self.members -= conversation.trim_members(durable);
+        let forgotten = conversation.trim_members(durable);
+        self.members -= forgotten;
+        forgotten
     }
 
     /// Whether an entry is durable.

@@ -224,6 +224,8 @@ pub(super) struct Lanes {
     in_flight_max: usize,
     /// Lanes with something to flush; each once.
     dirty: Vec<LaneId>,
+    /// Lanes that are to be [`Self::reset`].
+    failed: Vec<LaneId>,
     /// What all of them have to pass on, durable or not.
     notices: Notices,
     /// Bytes of closed entries and of messages that wait for the disk, be the clients that they are for gone or not.
@@ -249,6 +251,7 @@ impl Lanes {
             entry_bytes_max: config.entry_bytes_max,
             in_flight_max: config.entries_in_flight_max,
             dirty: Vec::new(),
+            failed: Vec::new(),
             spare: Spare::default(),
         }
     }
@@ -356,7 +359,6 @@ impl Lanes {
                 let Some(built) = lane.closed.pop_front() else {
                     break;
                 };
-                fx.counters.entries += 1;
                 fx.outputs.push(Output::Append(Entry {
                     lane: id,
                     epoch: lane.epoch,
@@ -411,13 +413,8 @@ impl Lanes {
             .collect()
     }
 
-    /// An entry was not made durable. `true`: the lane is lost with it, and is to be [`Self::reset`].
-    pub(super) fn failed(
-        &mut self,
-        lane: LaneId,
-        position: Position,
-        failure: AppendFailure,
-    ) -> bool {
+    /// An entry was not made durable.
+    pub(super) fn failed(&mut self, lane: LaneId, position: Position, failure: AppendFailure) {
         let lane = own(&mut self.lanes, lane);
         if let Some(place) = lane
             .in_flight
@@ -432,22 +429,29 @@ impl Lanes {
             }
         }
         match (failure, lane.state) {
-            (_, State::Lost) => false,
+            (_, State::Lost) => {}
             (AppendFailure::Lost, _) => {
                 lane.state = State::Lost;
-                true
+                self.failed.push(lane.id);
             }
-            (AppendFailure::NothingKept, _) => {
-                lane.state = State::Failing;
-                false
-            }
+            (AppendFailure::NothingKept, _) => lane.state = State::Failing,
         }
     }
 
-    /// An append failed, and all that had been on its way with it has come back.
-    pub(super) fn wants_reset(&self, lane: LaneId) -> bool {
-        let lane = self.get(lane);
-        lane.state == State::Failing && lane.in_flight.is_empty()
+    /// Has the lane reset if an append failed and all that had been on its way with it has come back.
+    pub(super) fn note_failing(&mut self, lane: LaneId) {
+        let known = self.get(lane);
+        if known.state == State::Failing && known.in_flight.is_empty() {
+            self.failed.push(lane);
+        }
+    }
+
+    /// The lanes that are to be [`Self::reset`], rising.
+    pub(super) fn take_failed(&mut self) -> Vec<LaneId> {
+        let mut failed = std::mem::take(&mut self.failed);
+        failed.sort_unstable();
+        failed.dedup();
+        failed
     }
 
     /// Takes back all that is not durable; returns what waited for it.
@@ -478,10 +482,11 @@ impl Lanes {
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.lanes.iter().flatten().all(|lane| {
+        let is_idle = |lane: &Lane| {
             lane.state == State::Lost
                 || (lane.open.is_empty() && lane.closed.is_empty() && lane.in_flight.is_empty())
-        })
+        };
+        self.failed.is_empty() && self.lanes.iter().flatten().all(is_idle)
     }
 }
 

@@ -261,7 +261,7 @@ fn invite(
     } else {
         role
     };
-    let role = match rules::may_give(own, Role::Unspecified, role) {
+    let role = match rules::may_give(profile, own, Role::Unspecified, role) {
         Ok(()) => role,
         // What is public anybody may enter: there every member may invite to the place that the other has by himself.
         Err(_) if profile.is_public() && role == Role::Member => role_by_oneself(other),
@@ -284,7 +284,7 @@ fn put_out(
     state: MemberState,
 ) -> Result<Change, ErrorCode> {
     rules::has_role(profile, own, Role::Moderator)?;
-    rules::may_put_out(own, other.role())?;
+    rules::may_put_out(profile, own, other.role())?;
     let gone = !matches!(
         other.row.state(),
         MemberState::Joined | MemberState::Invited
@@ -346,7 +346,7 @@ fn set_role(
         return Err(ErrorCode::MembershipUnchanged);
     }
     if !steps_down {
-        rules::may_give(own, other.role(), role)?;
+        rules::may_give(profile, own, other.role(), role)?;
     }
     if other.role() == Role::Owner && profile.owners == 1 {
         return Err(ErrorCode::LastOwner);

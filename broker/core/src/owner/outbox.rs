@@ -145,7 +145,8 @@ impl Outbox {
             let outgoing = Outgoing {
                 index: item.index,
                 user: item.user,
-                notice: item.notice,
+                // It may wait for long, and is a slice of the entry that was read.
+                notice: Bytes::copy_from_slice(&item.notice),
                 account: UserId::SYSTEM,
             };
             outbox.insert(item.position, item.time_ms, &outgoing);
@@ -423,6 +424,21 @@ mod tests {
         ];
         assert!(ids.windows(2).all(|pair| pair[0] < pair[1]));
         assert!(ids.iter().all(ClientId::is_v7));
+    }
+
+    #[test]
+    fn what_was_left_over_does_not_keep_the_entry_that_it_was_read_from() {
+        let entry = Bytes::from(vec![0; 1_000]);
+        let item = OutboxItem {
+            position: Position(4),
+            index: 0,
+            time_ms: 1,
+            user: UserId::SYSTEM,
+            notice: entry.slice(10..20),
+        };
+        let outbox = Outbox::new(vec![item]);
+        assert_eq!(outbox.len(), 1);
+        assert!(entry.is_unique(), "nothing of it is held");
     }
 
     #[test]

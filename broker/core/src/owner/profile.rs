@@ -43,7 +43,8 @@ pub(super) struct Profile {
 
 impl Profile {
     pub(super) fn from_row(row: &Bytes) -> Option<Self> {
-        Self::decode(row.clone())
+        // What is read from `Bytes` would be slices of them, and they of the block that storage has read.
+        Self::decode(&row[..])
             .ok()
             .filter(|profile| profile.kind() != ConversationKind::Unspecified)
     }
@@ -81,5 +82,26 @@ impl Profile {
         } else {
             self.created_by.clone()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_profile_does_not_keep_the_memory_that_it_was_read_from() {
+        let id = |number: u8| Bytes::copy_from_slice(&[number; 16]);
+        let profile = Profile {
+            kind: ConversationKind::Group as i32,
+            created_by: id(1),
+            parent: id(2),
+            peer: id(3),
+            ..Profile::default()
+        };
+        let row = Bytes::from(profile.encode_to_vec());
+        let read = Profile::from_row(&row).unwrap();
+        assert_eq!(read, profile);
+        assert!(row.is_unique(), "nothing of it is held");
     }
 }

@@ -24,10 +24,19 @@ pub(super) fn may_read(profile: &Profile, member: &Member) -> Result<(), ErrorCo
     }
 }
 
+/// The role that a member's rights go by. Where nobody who is in is owner, admins have those of one: else nobody could ever make
+/// one again.
+pub(super) fn role_of(profile: &Profile, member: &Member) -> Role {
+    match member.role() {
+        Role::Admin if profile.owners == 0 => Role::Owner,
+        role => role,
+    }
+}
+
 /// Is in, with at least this role.
 pub(super) fn has_role(profile: &Profile, member: &Member, least: Role) -> Result<(), ErrorCode> {
     if member.is_joined() {
-        return if member.role() >= least {
+        return if role_of(profile, member) >= least {
             Ok(())
         } else {
             Err(ErrorCode::RoleTooLow)
@@ -134,8 +143,13 @@ pub(super) fn has_changes(profile: &Profile, member: &Member) -> Result<(), Erro
 }
 
 /// May give a role to somebody who has `current` now.
-pub(super) fn may_give(author: &Member, current: Role, role: Role) -> Result<(), ErrorCode> {
-    let own = author.role();
+pub(super) fn may_give(
+    profile: &Profile,
+    author: &Member,
+    current: Role,
+    role: Role,
+) -> Result<(), ErrorCode> {
+    let own = role_of(profile, author);
     if own == Role::Owner || (own >= Role::Admin && current < own && role < own) {
         Ok(())
     } else {
@@ -144,8 +158,12 @@ pub(super) fn may_give(author: &Member, current: Role, role: Role) -> Result<(),
 }
 
 /// May remove or ban somebody who has `current` now.
-pub(super) fn may_put_out(author: &Member, current: Role) -> Result<(), ErrorCode> {
-    let own = author.role();
+pub(super) fn may_put_out(
+    profile: &Profile,
+    author: &Member,
+    current: Role,
+) -> Result<(), ErrorCode> {
+    let own = role_of(profile, author);
     if own >= Role::Moderator && (current < own || own == Role::Owner) {
         Ok(())
     } else {

@@ -116,6 +116,7 @@ impl World {
     /// Does what the owner asks for until it asks for nothing more.
     fn settle(&mut self) {
         loop {
+            self.owner.clear_up(self.now, &mut self.fx);
             self.owner.close_entries(&mut self.fx);
             self.owner.flush_receipts(&mut self.fx);
             let outputs = std::mem::take(&mut self.fx.outputs);

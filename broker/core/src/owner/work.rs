@@ -20,6 +20,8 @@ use crate::{
 pub(super) enum Need {
     /// A member's state.
     Member(UserId),
+    /// Which of these have ever been members: one read, and one more for each who has.
+    Rows(Vec<UserId>),
     /// Whether this `client_id` was appended before.
     Sent(DeviceId, ClientId),
     /// The event with this number.
@@ -66,11 +68,15 @@ pub(super) struct Target {
 pub(super) struct Known {
     /// Answer to the last [`Need::Sent`]; an error: not found, and the greatest time by which ids were forgotten.
     pub(super) sent: Option<(ClientId, Result<SentEvent, u64>)>,
+    /// Events of which the draft has asked for [`Need::Target`].
+    pub(super) asked: SmallVec<[Seq; 1]>,
     /// Answers to [`Need::Target`]; `None` in the pair: there is no such event.
     pub(super) targets: SmallVec<[(Seq, Option<Target>); 1]>,
     /// Members that were asked for: they stay in memory until the draft is decided.
     pub(super) wanted: SmallVec<[UserId; 1]>,
-    /// Messages that were deleted while reads were under way, which may have found them as they were before.
+    /// [`Need::Rows`] is answered.
+    pub(super) rows_looked_up: bool,
+    /// Events asked for that were deleted since: the reads may have found them as they were before.
     pub(super) deleted: Vec<Seq>,
 }
 

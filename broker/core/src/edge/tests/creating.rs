@@ -196,3 +196,19 @@ fn a_create_costs_as_a_message_does_and_one_more_for_each_eight_members() {
         assert!(matches!(asked, Ok(ToOwner::Create { service: true, .. })));
     }
 }
+
+#[test]
+fn what_stays_of_a_request_that_creates_does_not_keep_its_frame() {
+    let mut rig = Rig::new();
+    let conn = rig.connect("ann");
+    let request = v1::Create {
+        parent: conversation(2).to_proto(),
+        ..create(v1::ConversationKind::Thread)
+    };
+    let asked = outcome(&mut rig, conn, FrameKind::Create, &request);
+    let Ok(ToOwner::Create { create, .. }) = asked else {
+        panic!("Create")
+    };
+    assert_eq!(create.parent, request.parent);
+    assert!(create.parent.is_unique(), "it is no slice of the frame");
+}

@@ -91,6 +91,36 @@ fn news_that_was_left_out_on_the_way_is_read_from_the_log() {
 }
 
 #[test]
+fn of_very_many_readers_whose_news_was_left_out_some_read_on_at_a_time() {
+    let mut rig = Rig::new();
+    let mut log = Log::new(1, 3);
+    let conns: Vec<ConnId> = (0..300)
+        .map(|number| rig.connect(&format!("user {number}")))
+        .collect();
+    for conn in &conns {
+        rig.follow(*conn, &mut log, None);
+    }
+    log.append(2, 20);
+    rig.tell(ToEdge::missed(log.conversation, log.head().seq));
+    assert_eq!(rig.fx.counters.readers_fallen_behind, 300);
+    let mut reads = Vec::new();
+    for asked in [128, 128, 44] {
+        assert_eq!(rig.asked.len(), asked);
+        reads.extend(rig.asked.drain(..));
+        rig.pass_ms(6);
+    }
+    assert!(rig.asked.is_empty() && rig.edge.lagging.due_us().is_none());
+    for read in reads {
+        rig.tell(log.answer(read).unwrap());
+    }
+    let live = log.append(1, 20);
+    rig.tell(live);
+    for conn in conns {
+        assert_eq!(seqs(&rig.frames(conn)), [4, 5, 6]);
+    }
+}
+
+#[test]
 fn a_slow_reader_falls_behind_alone_and_comes_back_without_a_gap() {
     let mut rig = Rig::with(small_queues());
     let mut log = Log::new(1, 0);

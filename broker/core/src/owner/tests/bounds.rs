@@ -1,6 +1,7 @@
 //! What is kept in memory has an end, however hot a conversation is.
 
 use super::*;
+use crate::owner::{conversation::Slot, remains::FREED_AT_ONCE};
 use rialto_protocol::{
     ids::Position,
     v1::{ConversationKind, MembershipAction as Action, Role},
@@ -418,4 +419,146 @@ fn while_the_disk_stands_still_no_more_is_taken_than_connections_may_hold() {
     assert!(sent * long.len() > BYTES_MAX / 2, "little is taken");
     world.sync();
     seq_of(world.publish(alice, group, text("again")));
+}
+
+/// Has a stranger ask what a public conversation is: what is known of him is in memory then.
+fn ask_about(world: &mut World, conversation: ConversationId, number: usize) {
+    let origin = world.origin();
+    world.send(ToOwner::Describe {
+        origin,
+        user: user(&format!("user {number}")),
+        conversation,
+    });
+}
+
+#[test]
+fn very_many_members_of_a_hot_conversation_leave_memory_some_at_a_time() {
+    const MEMBERS_MAX: usize = 3 * FREED_AT_ONCE;
+    let mut world = small(MEMBERS_MAX);
+    let channel = world.create(user("alice"), ConversationKind::Channel, true, &[]);
+    while world.owner.desk.members < MEMBERS_MAX {
+        let number = world.owner.desk.members;
+        ask_about(&mut world, channel, number);
+    }
+    world.hold_loads = true;
+    ask_about(&mut world, channel, MEMBERS_MAX);
+    let (ticket, query) = world.held_loads.remove(0);
+    let answer = Some(world.store.read(&query));
+    world
+        .owner
+        .handle_loaded(world.now, ticket, answer, &mut world.fx);
+    let mut left = world.owner.desk.members;
+    assert_eq!(left, MEMBERS_MAX + 1 - FREED_AT_ONCE);
+    for _ in 0..2 {
+        world.owner.clear_up(world.now, &mut world.fx);
+        let members = world.owner.desk.members;
+        assert!((1..=FREED_AT_ONCE).contains(&(left - members)));
+        left = members;
+    }
+    assert!(left < 10, "{left} are left");
+}
+
+#[test]
+fn very_many_members_of_a_conversation_that_leaves_memory_are_freed_some_at_a_time() {
+    let config = CoreConfig {
+        conversations_max: 1,
+        ..CoreConfig::default()
+    };
+    let mut world = World::with(config, MapStore::default());
+    let alice = user("alice");
+    let channel = world.create(alice, ConversationKind::Channel, true, &[]);
+    let group = world.create(alice, ConversationKind::Group, false, &[]);
+    for number in 0..2 * FREED_AT_ONCE + 10 {
+        ask_about(&mut world, channel, number);
+    }
+    let describe = ToOwner::Describe {
+        origin: world.origin(),
+        user: alice,
+        conversation: group,
+    };
+    world.owner.take(world.now, describe, &mut world.fx);
+    assert!(world.owner.conversations.peek(&channel).is_none());
+    assert!(world.owner.desk.members < 10, "they do not count any more");
+    let mut left = world.owner.desk.remains.len();
+    assert!(left > 2 * FREED_AT_ONCE);
+    while left > 0 {
+        world.owner.clear_up(world.now, &mut world.fx);
+        let still_left = world.owner.desk.remains.len();
+        assert_eq!(left - still_left, left.min(FREED_AT_ONCE));
+        left = still_left;
+    }
+    world.settle();
+    assert!(world.subscribe(user("user 7"), channel).is_ok());
+}
+
+/// A message that mentions these.
+fn mention(users: impl Iterator<Item = UserId>) -> Content {
+    Content::Message(v1::Message {
+        body: Bytes::from_static(b"look"),
+        mentions: users.map(|user| user.to_proto()).collect(),
+        ..v1::Message::default()
+    })
+}
+
+#[test]
+fn strangers_who_are_mentioned_together_cost_one_read() {
+    let mut world = World::new();
+    let [alice, bob, carol] = ["alice", "bob", "carol"].map(user);
+    let group = world.create(alice, ConversationKind::Group, false, &[bob, carol]);
+    let mut world = world.restart();
+    seq_of(world.publish(alice, group, text("she is in memory")));
+    world.hold_notices = true;
+    let before = world.fx.counters.loads;
+    let strangers = (0..48).map(|number| user(&format!("stranger {number}")));
+    let all = strangers.chain([bob, carol]);
+    seq_of(world.publish(alice, group, mention(all)));
+    assert_eq!(world.fx.counters.loads - before, 1 + 2);
+    for member in [bob, carol] {
+        let standing = world.subscribe(member, group).unwrap();
+        assert_eq!(standing.unread_mentions, 1);
+    }
+}
+
+#[test]
+fn who_enters_while_it_is_looked_up_whether_he_is_a_stranger_is_mentioned() {
+    let mut world = World::new();
+    let [alice, eve, zoe] = ["alice", "eve", "zoe"].map(user);
+    let channel = world.create(alice, ConversationKind::Channel, true, &[]);
+    world.hold_loads = true;
+    let id = world.id();
+    world.publish_as(alice, channel, id, mention([eve, zoe].into_iter()));
+    let (ticket, query) = world.held_loads.remove(0);
+    let stale = world.store.read(&query);
+    world.hold_loads = false;
+    join(&mut world, eve, channel);
+    world
+        .owner
+        .handle_loaded(world.now, ticket, Some(stale), &mut world.fx);
+    world.settle();
+    let standing = world.subscribe(eve, channel).unwrap();
+    assert_eq!(standing.unread_mentions, 1);
+    assert!(world.owner.is_idle());
+}
+
+#[test]
+fn what_is_deleted_is_not_remembered_for_those_who_wait_for_something_else() {
+    let mut world = World::new();
+    let alice = user("alice");
+    let channel = world.create(alice, ConversationKind::Channel, true, &[]);
+    let seq = seq_of(world.publish(alice, channel, text("soon gone")));
+    world.hold_loads = true;
+    for number in 0..5 {
+        ask_about(&mut world, channel, number);
+    }
+    let delete = Content::Delete(v1::Delete {
+        target: seq,
+        ..v1::Delete::default()
+    });
+    seq_of(world.publish(alice, channel, delete));
+    let Some(Slot::Present(conversation)) = world.owner.conversations.peek(&channel) else {
+        panic!("it is in memory")
+    };
+    assert_eq!(conversation.deletions_remembered(), 0);
+    world.read();
+    assert!(world.owner.is_idle());
 }

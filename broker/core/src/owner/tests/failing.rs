@@ -536,3 +536,51 @@ fn nobody_follows_by_a_membership_that_is_not_durable() {
     assert_eq!(answers(&world), [false]);
     assert_eq!(world.subscribe(bob, group), Err(ErrorCode::NotAMember));
 }
+
+#[test]
+fn what_lanes_that_fail_together_have_in_memory_is_looked_for_once() {
+    let mut world = World::new();
+    let alice = user("alice");
+    let one = world.create(alice, ConversationKind::Group, false, &[]);
+    let other = loop {
+        let other = world.create(alice, ConversationKind::Group, false, &[]);
+        if TOPOLOGY.lane_of(&other) != TOPOLOGY.lane_of(&one) {
+            break other;
+        }
+    };
+    let groups = [one, other];
+    world.said.clear();
+    world.hold = true;
+    for group in groups {
+        let id = world.id();
+        world.publish_as(alice, group, id, text("lost"));
+    }
+    for entry in std::mem::take(&mut world.held) {
+        let input = Input::AppendFailed {
+            lane: entry.lane,
+            position: entry.position,
+            failure: AppendFailure::NothingKept,
+        };
+        world.owner.handle_append(world.now, &input, &mut world.fx);
+    }
+    let in_memory =
+        |world: &World| groups.map(|group| world.owner.conversations.peek(&group).is_some());
+    assert_eq!(in_memory(&world), [true, true], "others may fail too");
+    assert!(!world.owner.is_idle());
+    world.owner.clear_up(world.now, &mut world.fx);
+    assert_eq!(in_memory(&world), [false, false]);
+    world.hold = false;
+    world.settle();
+    let receipts = world.receipts();
+    let code = ErrorCode::StorageUnavailable;
+    let is_refused =
+        |receipt: &Receipt| matches!(receipt, Receipt::Refused { code: told, .. } if *told == code);
+    assert!(
+        receipts.len() == 2 && receipts.iter().all(is_refused),
+        "{receipts:?}"
+    );
+    for group in groups {
+        assert_eq!(seq_of(world.publish(alice, group, text("again"))), 2);
+    }
+    assert!(world.owner.is_idle());
+}

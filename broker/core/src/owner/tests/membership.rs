@@ -1,6 +1,7 @@
 //! Who comes, goes and may do what.
 
 use super::*;
+use crate::owner::conversation::Slot;
 use rialto_protocol::v1::{ConversationKind, MembershipAction as Action, Role};
 
 fn act(
@@ -663,5 +664,76 @@ fn a_group_that_its_last_owner_left_belongs_to_the_first_invited_one_who_enters(
     assert_eq!(
         act(&mut world, carol, group, Action::Leave, None),
         refused(ErrorCode::LastOwner)
+    );
+}
+
+/// A channel with two admins and a member that has lost its owner, as some had before the last one was kept.
+fn channel_without_owner(world: &mut World) -> ConversationId {
+    let [alice, bob, carol, dora] = ["alice", "bob", "carol", "dora"].map(user);
+    let channel = world.create(alice, ConversationKind::Channel, true, &[bob, carol, dora]);
+    for admin in [bob, carol] {
+        let raise = membership(Action::SetRole, Some(admin), Role::Admin);
+        seq_of(world.publish(alice, channel, raise));
+    }
+    let for_owners = Content::Settings(v1::Settings {
+        write_role: Some(Role::Owner as i32),
+        ..v1::Settings::default()
+    });
+    seq_of(world.publish(alice, channel, for_owners));
+    let Some(Slot::Present(conversation)) = world.owner.conversations.get_mut(&channel) else {
+        panic!("it is in memory")
+    };
+    let owner = conversation.member_mut(&alice).expect("she is in memory");
+    owner.row.set_state(v1::MemberState::Left);
+    owner.row.set_role(Role::Unspecified);
+    let profile = conversation.profile.as_mut().expect("it exists");
+    (profile.members, profile.owners) = (profile.members - 1, 0);
+    channel
+}
+
+#[test]
+fn admins_count_as_owners_while_there_are_members_and_no_owner() {
+    let mut world = World::new();
+    let [bob, carol, dora] = ["bob", "carol", "dora"].map(user);
+    let channel = channel_without_owner(&mut world);
+    seq_of(world.publish(bob, channel, text("owners may write")));
+    assert_eq!(
+        world.publish(dora, channel, text("and members may not")),
+        refused(ErrorCode::RoleTooLow)
+    );
+    let set = |user, role| membership(Action::SetRole, Some(user), role);
+    assert_eq!(
+        world.publish(dora, channel, set(dora, Role::Owner)),
+        refused(ErrorCode::RoleTooLow)
+    );
+    seq_of(world.publish(bob, channel, set(bob, Role::Owner)));
+    assert_eq!(role_of(&mut world, bob, channel), Role::Owner);
+    for role in [Role::Admin, Role::Owner] {
+        assert_eq!(
+            world.publish(carol, channel, set(dora, role)),
+            refused(ErrorCode::RoleTooLow),
+            "there is an owner again"
+        );
+    }
+    assert_eq!(
+        act(&mut world, bob, channel, Action::Leave, None),
+        refused(ErrorCode::LastOwner)
+    );
+}
+
+#[test]
+fn an_admin_puts_another_out_only_while_there_is_no_owner() {
+    let mut world = World::new();
+    let [alice, bob, carol] = ["alice", "bob", "carol"].map(user);
+    let channel = channel_without_owner(&mut world);
+    seq_of(act(&mut world, bob, channel, Action::Ban, Some(carol)));
+    let owned = world.create(alice, ConversationKind::Channel, true, &[bob, carol]);
+    for admin in [bob, carol] {
+        let raise = membership(Action::SetRole, Some(admin), Role::Admin);
+        seq_of(world.publish(alice, owned, raise));
+    }
+    assert_eq!(
+        act(&mut world, bob, owned, Action::Ban, Some(carol)),
+        refused(ErrorCode::RoleTooLow)
     );
 }
