@@ -1,12 +1,12 @@
 //! The HTTP of the operations port: few, small and short connections.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use http_body_util::Full;
 use hyper::{
     Method, Request, Response, StatusCode,
     body::{Bytes, Incoming},
-    header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue},
+    header::{CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderValue},
     server::conn::http1,
     service::service_fn,
 };
@@ -33,15 +33,29 @@ const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
+/// Who can reach the port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reach {
+    /// Programs of this machine.
+    Loopback,
+    Network,
+}
+
 /// Serves for as long as it is polled.
 pub(super) async fn serve(listener: TcpListener, known: Known) {
+    let address = listener.local_addr();
+    let reach = match address.is_ok_and(|address| address.ip().to_canonical().is_loopback()) {
+        true => Reach::Loopback,
+        false => Reach::Network,
+    };
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     while let Ok(permit) = Arc::clone(&room).acquire_owned().await {
         match listener.accept().await {
             Ok((stream, _)) => {
                 let known = Arc::clone(&known);
                 tokio::spawn(async move {
-                    let _ = tokio::time::timeout(CONNECTION_LASTS, serve_one(stream, known)).await;
+                    let served = serve_one(stream, known, reach);
+                    let _ = tokio::time::timeout(CONNECTION_LASTS, served).await;
                     drop(permit);
                 });
             }
@@ -53,10 +67,13 @@ pub(super) async fn serve(listener: TcpListener, known: Known) {
     }
 }
 
-async fn serve_one(stream: TcpStream, known: Known) {
+async fn serve_one(stream: TcpStream, known: Known, reach: Reach) {
     let service = service_fn(move |request: Request<Incoming>| {
         let known = Arc::clone(&known);
-        async move { Ok::<_, Infallible>(answer(&request, known.get().map(AsRef::as_ref)).await) }
+        async move {
+            let known = known.get().map(AsRef::as_ref);
+            Ok::<_, Infallible>(answer(&request, reach, known).await)
+        }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -69,7 +86,16 @@ async fn serve_one(stream: TcpStream, known: Known) {
     }
 }
 
-async fn answer(request: &Request<Incoming>, known: Option<&Shared>) -> Response<Full<Bytes>> {
+async fn answer<B>(
+    request: &Request<B>,
+    reach: Reach,
+    known: Option<&Shared>,
+) -> Response<Full<Bytes>> {
+    let another = request.headers().get_all(HOST).iter().any(names_another);
+    if another && reach == Reach::Loopback {
+        let text = "ask for an address or localhost\n";
+        return response(StatusCode::MISDIRECTED_REQUEST, TEXT, text);
+    }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return response(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD\n");
     }
@@ -92,6 +118,18 @@ async fn answer(request: &Request<Incoming>, known: Option<&Shared>) -> Response
         "/health/ready" => health(shared.is_ready()),
         _ => not_found(),
     }
+}
+
+/// Whether a name is asked for that somebody else may have made lead here (DNS rebinding): a page in a browser of this machine would
+/// be shown what is for operators. Addresses, `localhost` and names without a dot are nobody's to give away.
+fn names_another(host: &HeaderValue) -> bool {
+    let Ok(host) = host.to_str() else {
+        return true;
+    };
+    let name = host.split_once(':').map_or(host, |(name, _)| name);
+    let name = name.trim_end_matches('.').to_ascii_lowercase();
+    let is_address = host.starts_with('[') || name.parse::<Ipv4Addr>().is_ok();
+    !is_address && name.contains('.') && !name.ends_with(".localhost")
 }
 
 /// While the store is opened, which takes minutes after some kills: that is no reason to kill the process again.
@@ -149,4 +187,38 @@ fn response(
         .headers_mut()
         .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    /// What a request for that host is answered while the broker starts.
+    fn status(reach: Reach, host: Option<&str>) -> StatusCode {
+        let mut request = Request::new(());
+        *request.uri_mut() = "/health/live".parse().unwrap();
+        if let Some(host) = host {
+            request.headers_mut().insert(HOST, host.parse().unwrap());
+        }
+        answer(&request, reach, None)
+            .now_or_never()
+            .unwrap()
+            .status()
+    }
+
+    #[test]
+    fn on_loopback_nobody_is_answered_who_asks_for_a_name_of_the_internet() {
+        let addresses = ["127.0.0.1:4410", "[::1]:4410"].map(Some);
+        let names = ["localhost:4410", "Ops.LOCALHOST.", "rialto"].map(Some);
+        for host in addresses.into_iter().chain(names).chain([Some(""), None]) {
+            assert_eq!(status(Reach::Loopback, host), StatusCode::OK, "{host:?}");
+        }
+        for host in ["example.com", "127.0.0.1.example.com.:4410"] {
+            let refused = status(Reach::Loopback, Some(host));
+            assert_eq!(refused, StatusCode::MISDIRECTED_REQUEST, "{host}");
+            assert_eq!(status(Reach::Network, Some(host)), StatusCode::OK);
+        }
+    }
 }

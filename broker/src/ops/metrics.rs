@@ -69,6 +69,7 @@ metrics! {
     "rialto_shards" "Threads that own conversations and connections." = |f| Samples::One(f.shards.len() as u64);
     "rialto_shed_total" "Drops and refusals by queue and reason." = |f| f.shed_samples();
     "rialto_subscriptions" "Subscriptions of all sessions." = |f| f.core(|c| c.subscriptions);
+    "rialto_tls_certificate_not_after_seconds" "When the certificate of TLS and QUIC ends, seconds since 1970; not there without one." = |f| f.certificate();
     "rialto_uptime_seconds" "Time since the start." = |f| Samples::Fraction(f.uptime.as_secs_f64());
 }
 
@@ -106,6 +107,11 @@ impl Figures {
             (vec![("transport", name)], count)
         };
         Samples::Labelled(Carrier::ALL.into_iter().map(sample).collect())
+    }
+
+    fn certificate(&self) -> Samples {
+        self.certificate_ends_s
+            .map_or(Samples::Labelled(Vec::new()), Samples::One)
     }
 
     /// Drops and refusals of all shards, core and shell.
@@ -196,6 +202,7 @@ mod tests {
             journal,
             uptime,
             open_connections: 4,
+            certificate_ends_s: Some(2_000_000_000),
         }
     }
 
@@ -221,12 +228,22 @@ mod tests {
             "rialto_shed_total{queue=\"accept\",reason=\"total\"} 2",
             "rialto_journal_sync_seconds_total 1.5",
             "rialto_connections_open 4",
+            "rialto_tls_certificate_not_after_seconds 2000000000",
         ] {
             assert!(
                 text.lines().any(|found| found == line),
                 "{line} is missing in\n{text}"
             );
         }
+    }
+
+    #[test]
+    fn a_broker_without_a_certificate_does_not_say_that_it_has_ended() {
+        let mut figures = figures();
+        figures.certificate_ends_s = None;
+        let text = text(figures).unwrap();
+        let line = "rialto_tls_certificate_not_after_seconds ";
+        assert!(!text.lines().any(|found| found.starts_with(line)));
     }
 
     #[test]

@@ -65,6 +65,8 @@ pub(crate) struct Figures {
     pub(crate) uptime: Duration,
     /// Handshakes included.
     pub(crate) open_connections: usize,
+    /// When the certificate ends, seconds since 1970, if there is one.
+    pub(crate) certificate_ends_s: Option<u64>,
 }
 
 impl Shared {
@@ -158,6 +160,9 @@ impl Shared {
             journal: self.node.store.status(),
             uptime: self.node.clock.uptime(),
             open_connections: self.open_connections(),
+            certificate_ends_s: self
+                .certificates()
+                .and_then(|certificates| certificates.ends_s()),
         }
     }
 }

@@ -267,8 +267,8 @@ impl Engine {
     }
 
     /// Resolves when it is the turn of a TLS handshake to be read.
-    pub(crate) async fn handshake_turn(&self) {
-        self.turns.handshake().await;
+    pub(crate) async fn tls_handshake_turn(&self) {
+        self.turns.tls_handshakes().take().await;
         // The next round is for those who wait.
         self.turn.ring();
     }

@@ -1,5 +1,5 @@
-//! Work that a round has room for only so much of, whoever it is done for: those who come when it is used up wait for the next,
-//! in the order in which they came.
+//! Work that a round has so much time for, whoever it is done for: those who come when it is used up wait for the next, in the
+//! order in which they came.
 
 use std::{
     cell::{Cell, RefCell},
@@ -8,39 +8,6 @@ use std::{
     task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
-
-use tokio::sync::Semaphore;
-
-/// So many of a kind in a round.
-pub(super) struct Quota {
-    left: Semaphore,
-    each_round: usize,
-}
-
-impl Quota {
-    pub(super) fn new(each_round: usize) -> Self {
-        Self {
-            left: Semaphore::new(each_round),
-            each_round,
-        }
-    }
-
-    pub(super) async fn take(&self) {
-        if let Ok(turn) = self.left.acquire().await {
-            turn.forget();
-        }
-    }
-
-    /// A round begins.
-    pub(super) fn renew(&self) {
-        let taken = self.each_round.saturating_sub(self.left());
-        self.left.add_permits(taken);
-    }
-
-    pub(super) fn left(&self) -> usize {
-        self.left.available_permits()
-    }
-}
 
 /// Called at the beginning of a round: as many as there may be time for if each wants little.
 const CALLED_MAX: usize = 32;
@@ -104,6 +71,12 @@ impl TimeQuota {
     #[cfg(test)]
     pub(crate) fn use_up(&self) {
         self.spend(self.time);
+    }
+
+    /// What was spent of the round so far.
+    #[cfg(test)]
+    pub(crate) fn spent(&self) -> Duration {
+        self.spent.get()
     }
 
     fn has_time(&self) -> bool {
@@ -176,27 +149,6 @@ mod tests {
     use tokio::task::{LocalSet, spawn_local, yield_now};
 
     use super::*;
-
-    #[test]
-    fn those_that_a_round_has_no_room_for_have_the_next_in_the_order_in_which_they_came() {
-        let quota = Quota::new(2);
-        let mut cx = Context::from_waker(Waker::noop());
-        let mut turns: Vec<_> = (0..5).map(|_| Box::pin(quota.take())).collect();
-        turns.retain_mut(|turn| turn.poll_unpin(&mut cx).is_pending());
-        assert_eq!(turns.len(), 3);
-        quota.renew();
-        let last = turns.split_off(2);
-        // Whoever gives up gives his turn back.
-        drop(turns.drain(1..));
-        assert!(turns[0].poll_unpin(&mut cx).is_ready());
-        for mut turn in last {
-            assert!(turn.poll_unpin(&mut cx).is_ready());
-        }
-        for _ in 0..2 {
-            quota.renew();
-            assert_eq!(quota.left(), 2);
-        }
-    }
 
     /// A round's time, by spending more or less than it.
     const TIME: Duration = Duration::from_secs(60);

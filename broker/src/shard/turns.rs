@@ -12,10 +12,7 @@ use std::{
     time::Duration,
 };
 
-use super::{
-    link::Link,
-    quota::{Quota, TimeQuota},
-};
+use super::{link::Link, quota::TimeQuota};
 use bytes::Bytes;
 
 /// What is done in a round for connections that have more to say, in short messages: some 1 ms.
@@ -38,11 +35,8 @@ const CROWD_CALLED_MAX: usize = 24;
 const CROWD_BYTES_MAX: usize = 1 << 20;
 /// Those who leave in a round: some 0.25 ms.
 const LEAVING_CALLED_MAX: usize = 8;
-/// Reads of TLS handshakes in a round, twice as many as are accepted: each takes two. One of them may be a key exchange and a
-/// signature, 0.3 ms and more.
-const HANDSHAKES_CALLED_MAX: usize = 2;
-/// For connections over QUIC in the middle of their handshakes: of what comes for them, the end of a ClientHello that did not fit
-/// into the first packet leads to the same.
+/// For reads of TLS handshakes, and as much for connections over QUIC in the middle of theirs: what comes may be the end of a
+/// ClientHello, which leads to a key exchange and a signature, 0.3 ms and more, or a byte.
 const HANDSHAKES_TIME: Duration = Duration::from_micros(250);
 /// For answers of storage: a page to be compressed is some 1 ms.
 const ANSWERS_TIME: Duration = Duration::from_micros(500);
@@ -63,7 +57,7 @@ pub(crate) struct Turns {
     /// Connections whose clients are gone.
     leaving: RefCell<VecDeque<Rc<Link>>>,
     /// Reads of TLS handshakes.
-    handshakes: Quota,
+    tls_handshakes: TimeQuota,
     /// Connections over QUIC in the middle of their handshakes.
     quic_handshakes: TimeQuota,
     /// Answers of storage, of this shard's and of others'.
@@ -86,7 +80,7 @@ impl Default for Turns {
             crowd: RefCell::default(),
             crowd_frames: Cell::default(),
             leaving: RefCell::default(),
-            handshakes: Quota::new(HANDSHAKES_CALLED_MAX),
+            tls_handshakes: TimeQuota::new(HANDSHAKES_TIME),
             quic_handshakes: TimeQuota::new(HANDSHAKES_TIME),
             answers: TimeQuota::new(ANSWERS_TIME),
             answers_held: Rc::default(),
@@ -186,9 +180,9 @@ impl Turns {
         link.may_leave()
     }
 
-    /// Resolves when the round has time for a read of a TLS handshake.
-    pub(crate) async fn handshake(&self) {
-        self.handshakes.take().await;
+    /// Time for reads of TLS handshakes.
+    pub(crate) fn tls_handshakes(&self) -> &TimeQuota {
+        &self.tls_handshakes
     }
 
     /// Time for connections over QUIC in the middle of their handshakes.
@@ -246,9 +240,8 @@ impl Turns {
         for spent in [&self.called_work, &self.uncalled_work, &self.least_work] {
             spent.set(0);
         }
-        // Whoever has its turn by this has the pump begin another round.
-        self.handshakes.renew();
-        let wait_for_time = self.quic_handshakes.renew() | self.answers.renew();
+        let wait_for_time =
+            self.tls_handshakes.renew() | self.quic_handshakes.renew() | self.answers.renew();
         self.call_crowd() | self.call_eager() | self.call_leaving() | wait_for_time
     }
 
@@ -554,7 +547,11 @@ mod tests {
     #[test]
     fn while_somebody_waits_for_time_another_round_follows() {
         let turns = Turns::default();
-        for quota in [turns.quic_handshakes(), turns.answers()] {
+        for quota in [
+            turns.tls_handshakes(),
+            turns.quic_handshakes(),
+            turns.answers(),
+        ] {
             quota.use_up();
             let mut cx = Context::from_waker(Waker::noop());
             let mut waiting = Box::pin(quota.take());

@@ -5,19 +5,19 @@ use std::{
     net::IpAddr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use arc_swap::ArcSwap;
 use ring::{digest, hmac};
 use rustls::{
-    ServerConfig,
-    client::verify_server_name,
+    CertificateError, RootCertStore, ServerConfig,
+    client::{verify_server_cert_signed_by_trust_anchor, verify_server_name},
     crypto::CryptoProvider,
     server::{ClientHello, ParsedCertificate, ResolvesServerCert},
     sign::CertifiedKey,
 };
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject};
 
 use crate::config::TlsIdentity;
 
@@ -112,6 +112,13 @@ impl Certificates {
         }
     }
 
+    /// When the server's own certificate ends, seconds since 1970. `None`: it does not say so as others understand it.
+    pub(crate) fn ends_s(&self) -> Option<u64> {
+        let certified = self.current.load();
+        let certificate = ParsedCertificate::try_from(certified.end_entity_cert().ok()?).ok()?;
+        end_of(&certificate).map(|end| end.as_secs())
+    }
+
     fn seen(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -191,6 +198,22 @@ impl TlsIdentity {
     }
 }
 
+/// When a certificate ends. rustls reads that when it verifies one and tells it of one that has ended: at the end of all time each
+/// has, and that is looked at before who has signed it.
+fn end_of(certificate: &ParsedCertificate<'_>) -> Option<UnixTime> {
+    let end_of_time = UnixTime::since_unix_epoch(Duration::MAX);
+    let roots = RootCertStore::empty();
+    let verified =
+        verify_server_cert_signed_by_trust_anchor(certificate, &roots, &[], end_of_time, &[]);
+    let Err(rustls::Error::InvalidCertificate(error)) = verified else {
+        return None;
+    };
+    match error {
+        CertificateError::ExpiredContext { not_after, .. } => Some(not_after),
+        _ => None,
+    }
+}
+
 fn read_file(path: &Path) -> Result<Vec<u8>, IdentityError> {
     fs::read(path).map_err(|cause| IdentityError::Unreadable {
         path: path.to_owned(),
@@ -209,8 +232,6 @@ fn written(identity: &TlsIdentity) -> Written {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     /// Files written so many seconds after 1970.
@@ -247,6 +268,25 @@ mod tests {
         assert!(matches!(certificates.look(), Some(Ok(()))));
         write(&identity, ["half a chain", &key], 2);
         assert!(matches!(certificates.look(), Some(Err(_))));
+    }
+
+    #[test]
+    fn when_a_certificate_ends_is_read_out_of_it() {
+        let ended = (rcgen::date_time_ymd(2020, 1, 1), 1_577_836_800);
+        let far = (rcgen::date_time_ymd(2060, 1, 1), 2_840_140_800);
+        for (end, seconds) in [ended, far] {
+            let names = vec!["localhost".to_owned()];
+            let mut parameters = rcgen::CertificateParams::new(names).unwrap();
+            parameters.not_after = end;
+            let key = rcgen::KeyPair::generate().unwrap();
+            let certificate = parameters.self_signed(&key).unwrap();
+            let identity = TlsIdentity::Pem {
+                certificates: certificate.pem().into(),
+                key: key.serialize_pem().into(),
+            };
+            let certificates = Certificates::load(identity).unwrap();
+            assert_eq!(certificates.ends_s(), Some(seconds));
+        }
     }
 
     #[test]

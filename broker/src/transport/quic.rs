@@ -8,6 +8,7 @@ mod handshake;
 mod parting;
 mod runtime;
 mod settings;
+mod udp;
 
 use std::{
     io,
@@ -47,6 +48,8 @@ pub(crate) use settings::{RECEIVE_WINDOW, Shared};
 pub(crate) const CLOSED: VarInt = VarInt::from_u32(0);
 /// Live events stand before stored ones.
 const MAIN_PRIORITY: i32 = 1;
+/// What quinn says of a first packet that cannot be decrypted, and of nothing else.
+const NOT_AUTHENTIC: &str = "authentication failed";
 
 /// The shard's endpoint on its socket of the group.
 pub(crate) struct Listener {
@@ -92,18 +95,34 @@ impl Listener {
         } = &self.shared;
         let mut addresses = Addresses::new(Arc::new(server.clone()), Arc::clone(loopback));
         while let Some(incoming) = self.endpoint.accept().await {
-            let open = self.endpoint.open_connections();
-            let address = incoming.remote_address().ip();
-            if let Some((incoming, admitted)) =
-                admit(&engine, incoming, addresses.parting(open, address))
-            {
-                let (settings, served) = addresses.serve(open, address);
-                let accepted = self.accept(&engine, incoming, settings);
-                let handshake = shake_hands(Rc::clone(&engine), accepted, admitted, served);
-                tokio::task::spawn_local(handshake);
+            if self.begin(&engine, incoming, &mut addresses) {
                 pace.keep_handshake().await;
             } else {
                 pace.keep().await;
+            }
+        }
+    }
+
+    /// Has a handshake begin, if it may; whether that may have taken a key exchange. Anybody can make what looks like a client's first
+    /// packet until it is accepted, in far less time than it has to wait for that.
+    fn begin(&self, engine: &Rc<Engine>, incoming: Incoming, addresses: &mut Addresses) -> bool {
+        let open = self.endpoint.open_connections();
+        let address = incoming.remote_address().ip();
+        let parting = addresses.parting(open, address);
+        let Some((incoming, admitted)) = admit(engine, incoming, parting) else {
+            return false;
+        };
+        let (settings, served) = addresses.serve(open, address);
+        match self.accept(engine, incoming, settings) {
+            Ok(accepted) => {
+                let handshake = shake_hands(Rc::clone(engine), accepted, admitted, served);
+                tokio::task::spawn_local(handshake);
+                true
+            }
+            Err(error) => {
+                let was_read = was_read(&error);
+                shed(engine, &NoHandshake::Failed(error));
+                was_read
             }
         }
     }
@@ -191,28 +210,36 @@ fn admit(
     }
 }
 
+/// Whether a first packet was read that was accepted in vain.
+fn was_read(error: &ConnectionError) -> bool {
+    !matches!(error, ConnectionError::TransportError(error) if error.reason == NOT_AUTHENTIC)
+}
+
+/// There is no connection.
+fn shed(engine: &Engine, error: &NoHandshake) {
+    tracing::debug!(%error, "no QUIC handshake");
+    let reason = match error {
+        NoHandshake::Failed(_) => "quic",
+        NoHandshake::GivenUp => "waiting",
+    };
+    engine.shed(Stage::Handshake, reason);
+}
+
 async fn shake_hands(
     engine: Rc<Engine>,
-    accepted: Result<Accepted, ConnectionError>,
+    accepted: Accepted,
     admitted: (Permit, Stranger),
     served: Served,
 ) {
     let handshake = async {
-        let connection = accepted?.connection().await?;
+        let connection = accepted.connection().await?;
         let (send, recv) = connection.accept_bi().await?;
         Ok::<_, NoHandshake>((connection, send, recv))
     };
     let (connection, send, recv) =
         match tokio::time::timeout(engine.handshake_timeout(), Box::pin(handshake)).await {
             Ok(Ok(opened)) => opened,
-            Ok(Err(error)) => {
-                tracing::debug!(%error, "no QUIC handshake");
-                let reason = match error {
-                    NoHandshake::Failed(_) => "quic",
-                    NoHandshake::GivenUp => "waiting",
-                };
-                return engine.shed(Stage::Handshake, reason);
-            }
+            Ok(Err(error)) => return shed(&engine, &error),
             Err(_) => return engine.shed(Stage::Handshake, "timeout"),
         };
     let _ = send.set_priority(MAIN_PRIORITY);
@@ -336,8 +363,12 @@ mod tests {
     };
 
     use rustls_pki_types::PrivateKeyDer;
+    use tokio::task::LocalSet;
 
     use super::*;
+    use crate::{
+        config::TlsIdentity, shard::engine::tests::engine, transport::certificates::Certificates,
+    };
 
     /// A frame that tells whether it is still held.
     struct Frame(Arc<[u8; 1_000]>);
@@ -384,6 +415,58 @@ mod tests {
             _served: Served::default(),
         };
         ((connected, sending, receiving), wire)
+    }
+
+    /// A client's first packet.
+    async fn first_packet() -> Vec<u8> {
+        let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let nobody = tokio::net::UdpSocket::bind(free).await.unwrap();
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(made.cert.der().clone()).unwrap();
+        let client = quinn::ClientConfig::with_root_certificates(Arc::new(roots)).unwrap();
+        let endpoint = Endpoint::client(free).unwrap();
+        let address = nobody.local_addr().unwrap();
+        let _connecting = endpoint.connect_with(client, address, "localhost").unwrap();
+        let mut packet = vec![0; 2_000];
+        let bytes = nobody.recv(&mut packet).await.unwrap();
+        packet.truncate(bytes);
+        packet
+    }
+
+    /// Whether that first packet takes the turn of a handshake.
+    async fn takes_turn(engine: &Rc<Engine>, listener: &Listener, packet: &[u8]) -> bool {
+        let client = tokio::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await;
+        let address = listener.endpoint().local_addr().unwrap();
+        client.unwrap().send_to(packet, address).await.unwrap();
+        let incoming = listener.endpoint().accept().await.unwrap();
+        let settings = Arc::clone(&listener.shared.loopback);
+        let mut addresses = Addresses::new(Arc::clone(&settings), settings);
+        listener.begin(engine, incoming, &mut addresses)
+    }
+
+    #[tokio::test]
+    async fn what_only_looks_like_a_first_packet_does_not_take_the_turn_of_a_handshake() {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let identity = TlsIdentity::Pem {
+            certificates: made.cert.pem().into(),
+            key: made.signing_key.serialize_pem().into(),
+        };
+        let certificates = Certificates::load(identity).unwrap();
+        let tasks = LocalSet::new();
+        let begin = async {
+            let engine = engine();
+            let shared = Shared::new(&certificates, &engine.node().config).unwrap();
+            let socket = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            let listener = Listener::new(socket, shared, ShardId(0), 1).unwrap();
+            let mut spoilt = first_packet().await;
+            if let Some(last) = spoilt.last_mut() {
+                *last ^= 1;
+            }
+            assert!(!takes_turn(&engine, &listener, &spoilt).await);
+            assert!(takes_turn(&engine, &listener, &first_packet().await).await);
+        };
+        tasks.run_until(begin).await;
     }
 
     #[tokio::test]

@@ -108,11 +108,12 @@ impl Encrypted {
     }
 
     /// Returns once the handshake is done and the client has been sent its end of it. Thousands may begin at the same moment:
-    /// nothing is read before there is time for it.
+    /// nothing is read before there is time for it. What is read takes as much of that as it takes: a hello may come byte by byte.
     async fn shake_hands(&mut self, engine: &Engine) -> io::Result<()> {
         while self.stream.is_handshaking() {
             poll_fn(|cx| self.poll_heard(cx)).await?;
-            engine.handshake_turn().await;
+            engine.tls_handshake_turn().await;
+            let _working = engine.turns().tls_handshakes().working();
             poll_fn(|cx| self.take_heard(cx)).await?;
         }
         poll_fn(|cx| self.stream.poll_flush(cx)).await
@@ -261,10 +262,24 @@ mod tests {
     /// The same once they have shaken hands.
     async fn shaken(engine: &Engine) -> (tokio_rustls::client::TlsStream<TcpStream>, Encrypted) {
         let (connector, near, mut wire) = connected().await;
-        let (client, shaken) =
-            tokio::join!(connector.connect(name(), near), wire.shake_hands(engine));
+        let connecting = connector.connect(name(), near);
+        let both = async { tokio::join!(connecting, wire.shake_hands(engine)) };
+        let (client, shaken) = in_rounds(engine, both).await;
         shaken.unwrap();
         (client.unwrap(), wire)
+    }
+
+    /// Does something while one round follows another.
+    async fn in_rounds<T>(engine: &Engine, what: impl Future<Output = T>) -> T {
+        let rounds = poll_fn(|cx| {
+            engine.turns().call();
+            cx.waker().wake_by_ref();
+            Poll::<()>::Pending
+        });
+        tokio::select! {
+            done = what => done,
+            () = rounds => panic!("there is always another round"),
+        }
     }
 
     fn name() -> ServerName<'static> {
@@ -274,7 +289,7 @@ mod tests {
     #[tokio::test]
     async fn a_handshake_is_not_read_before_the_round_has_time_for_it() {
         let engine = engine();
-        while engine.turns().handshake().now_or_never().is_some() {}
+        engine.turns().tls_handshakes().use_up();
         let (connector, near, mut wire) = connected().await;
         let mut connecting = std::pin::pin!(connector.connect(name(), near));
         for _ in 0..2 {
@@ -286,9 +301,25 @@ mod tests {
             }
             assert!(wire.shake_hands(&engine).now_or_never().is_none());
         }
-        engine.turns().call();
-        let (connected, shaken) = tokio::join!(connecting, wire.shake_hands(&engine));
+        let both = async { tokio::join!(connecting, wire.shake_hands(&engine)) };
+        let (connected, shaken) = in_rounds(&engine, both).await;
         assert!(connected.is_ok() && shaken.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_read_of_a_handshake_has_as_much_of_a_round_as_it_takes() {
+        let engine = engine();
+        let (connector, near, mut wire) = connected().await;
+        let mut connecting = std::pin::pin!(connector.connect(name(), near));
+        let mut hello = [0; 5];
+        tokio::select! {
+            connected = &mut connecting => panic!("{connected:?}"),
+            peeked = wire.stream.socket().peek(&mut hello) => assert_eq!(peeked.unwrap(), 5),
+        }
+        let quota = engine.turns().tls_handshakes();
+        assert!(quota.spent().is_zero());
+        assert!(wire.shake_hands(&engine).now_or_never().is_none());
+        assert!(!quota.spent().is_zero());
     }
 
     #[tokio::test]

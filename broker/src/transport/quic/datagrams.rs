@@ -7,6 +7,9 @@
 //! What looks like a first packet costs the keys that tell whether it is one, ten times what it takes to find that a packet
 //! belongs to a connection. Anybody can send it, from any address: it is put aside until nothing else is there, and waits for its
 //! part of a round ([`Intake`]).
+//!
+//! quinn would end the endpoint at an error of the socket, and with it all QUIC of the shard. It never learns of one: the socket is
+//! read again after a pause, as listeners for TCP go on accepting.
 
 use std::{
     collections::VecDeque,
@@ -15,6 +18,7 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use quinn::{
@@ -22,8 +26,10 @@ use quinn::{
     udp::{RecvMeta, Transmit},
 };
 use rialto_core::counts::Counts;
+use tokio::time::Sleep;
 
-use super::runtime::Intake;
+use super::runtime::{FIRST_PACKETS_MAX, Intake};
+use crate::shard::complaints::Complaints;
 
 /// Taken from the kernel at once, each of them one datagram or several joined.
 const BATCHES: usize = 8;
@@ -31,10 +37,16 @@ const BATCHES: usize = 8;
 const BATCH_BYTES: usize = 64 << 10;
 /// Longer datagrams are for programs of this machine: no usual network carries them whole.
 const FAR_BYTES_MAX: usize = 1_500;
+/// Clients make those that open a connection as long (RFC 9000, section 14.1).
+const OPENING_BYTES_MIN: usize = 1_200;
 /// How often the kernel is asked for datagrams that go before the first packets that it gives.
 const FILLS_MAX: usize = 8;
-/// First packets that are put aside, as many as come to quinn in some ten rounds. What is more is dropped, and sent again.
+/// First packets that are put aside, as many as come to quinn in some eight rounds, however short they are; and their bytes. What is
+/// more is dropped, and sent again.
+const ASIDE_MAX: usize = 8 * FIRST_PACKETS_MAX;
 const ASIDE_BYTES_MAX: usize = 256 << 10;
+/// Before the kernel is asked again that had an error for us.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// See the module.
 #[derive(Debug)]
@@ -82,7 +94,7 @@ impl AsyncUdpSocket for OneByOne {
         let mut is_drained = false;
         for _ in 0..FILLS_MAX {
             if received.batches.is_empty() {
-                is_drained = received.fill(&*self.socket, cx)?.is_pending();
+                is_drained = received.fill(&*self.socket, cx).is_pending();
             }
             if is_drained {
                 break;
@@ -121,6 +133,9 @@ struct Received {
     /// The last of them first; where each stands in `bytes`, and what is left of it.
     batches: Vec<(usize, RecvMeta)>,
     aside: Aside,
+    /// Since the last error.
+    pause: Option<Pin<Box<Sleep>>>,
+    complaints: Complaints,
 }
 
 /// First packets, and what came behind one from the same address, which may be of the same handshake; the oldest first.
@@ -145,6 +160,8 @@ impl Received {
             bytes: vec![0; BATCHES * BATCH_BYTES].into(),
             batches: Vec::with_capacity(BATCHES),
             aside: Aside::default(),
+            pause: None,
+            complaints: Complaints::default(),
         }
     }
 
@@ -180,15 +197,29 @@ impl Received {
         count
     }
 
-    fn fill(&mut self, socket: &dyn AsyncUdpSocket, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Takes what the kernel has. Pending: it has nothing, or an error some moments ago.
+    fn fill(&mut self, socket: &dyn AsyncUdpSocket, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(pause) = &mut self.pause {
+            ready!(pause.as_mut().poll(cx));
+            self.pause = None;
+        }
         let mut metas = [RecvMeta::default(); BATCHES];
         let mut chunks = self.bytes.chunks_mut(BATCH_BYTES);
         let mut bufs = metas.map(|_| IoSliceMut::new(chunks.next().unwrap_or_default()));
-        let count = ready!(socket.poll_recv(cx, &mut bufs, &mut metas))?;
-        let starts = (0..).step_by(BATCH_BYTES);
-        self.batches.extend(starts.zip(metas).take(count));
-        self.batches.reverse();
-        Poll::Ready(Ok(()))
+        match ready!(socket.poll_recv(cx, &mut bufs, &mut metas)) {
+            Ok(count) => {
+                let starts = (0..).step_by(BATCH_BYTES);
+                self.batches.extend(starts.zip(metas).take(count));
+                self.batches.reverse();
+            }
+            Err(error) => {
+                if let Some(failures) = self.complaints.note() {
+                    tracing::error!(%error, failures, "datagrams cannot be received");
+                }
+                self.pause = Some(Box::pin(tokio::time::sleep(PAUSE)));
+            }
+        }
+        Poll::Ready(())
     }
 
     /// The next datagram that is taken and not put aside.
@@ -203,7 +234,7 @@ impl Received {
                 self.batches.pop();
             }
             let datagram = &self.bytes[start..start + len];
-            if len > 0 && takes(meta.addr.ip(), len) && !self.aside.take(datagram, meta) {
+            if takes(meta.addr.ip(), datagram) && !self.aside.take(datagram, meta) {
                 return Some((&self.bytes[start..start + len], meta));
             }
         }
@@ -221,7 +252,9 @@ impl Aside {
         if !is_first && (self.is_empty() || self.by_address.get(&meta.addr) == 0) {
             return false;
         }
-        if self.bytes.len() + datagram.len() > ASIDE_BYTES_MAX {
+        let has_room =
+            self.metas.len() < ASIDE_MAX && self.bytes.len() + datagram.len() <= ASIDE_BYTES_MAX;
+        if !has_room {
             return is_first;
         }
         self.bytes.extend(datagram);
@@ -259,26 +292,38 @@ fn is_first_packet(datagram: &[u8]) -> bool {
         .is_some_and(|first| first & FORM_AND_TYPE == LONG_INITIAL)
 }
 
-/// Whether a datagram of that length is taken from there.
-fn takes(from: IpAddr, bytes: usize) -> bool {
-    bytes <= FAR_BYTES_MAX || from.to_canonical().is_loopback()
+/// Whether a datagram is taken from there. Short ones that look as if they opened a connection are not, nor are those with data before
+/// the handshake (0-RTT), to which nobody is invited: each would have the time of one that is as long as it has to be, and of those
+/// for a client that waits to be accepted quinn counts the bytes alone.
+fn takes(from: IpAddr, datagram: &[u8]) -> bool {
+    const FORM_AND_KIND: u8 = 0b1010_0000;
+    const LONG_OPENING: u8 = 0b1000_0000;
+    let opens = datagram
+        .first()
+        .is_some_and(|first| first & FORM_AND_KIND == LONG_OPENING);
+    let bytes_min = if opens { OPENING_BYTES_MIN } else { 1 };
+    let fits = datagram.len() <= FAR_BYTES_MAX || from.to_canonical().is_loopback();
+    datagram.len() >= bytes_min && fits
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{future::poll_fn, net::Ipv4Addr};
+    use std::{
+        future::poll_fn,
+        net::Ipv4Addr,
+        sync::atomic::{AtomicUsize, Ordering},
+    };
 
     use futures_util::FutureExt as _;
-    use quinn::{Runtime, TokioRuntime};
 
-    use super::{super::runtime::FIRST_PACKETS_MAX, *};
+    use super::{super::udp::UdpSocket, *};
 
     const DATAGRAMS: usize = 10;
     const BYTES: usize = 1_000;
 
     fn socket() -> Arc<dyn AsyncUdpSocket> {
         let socket = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        TokioRuntime.wrap_udp_socket(socket).unwrap()
+        Arc::new(UdpSocket::new(socket).unwrap())
     }
 
     /// One that may receive.
@@ -288,16 +333,20 @@ mod tests {
         (OneByOne::new(socket(), Arc::clone(&intake)), intake)
     }
 
-    /// Says datagrams that begin with these bytes and go on with their numbers.
+    /// Says datagrams that begin with these bytes and go on with their numbers, those of first packets as long as they have to be.
     fn say(sender: &std::net::UdpSocket, socket: &OneByOne, first: u8, numbers: &[u8]) {
         for number in numbers {
-            let datagram = [first, *number];
+            let mut datagram = vec![first, *number];
+            if is_first_packet(&datagram) {
+                datagram.resize(OPENING_BYTES_MIN, 0);
+            }
             sender
                 .send_to(&datagram, socket.local_addr().unwrap())
                 .unwrap();
         }
     }
 
+    /// The first bytes of the next datagram.
     async fn next(socket: &OneByOne) -> [u8; 2] {
         let (mut bytes, mut metas) = ([0; 2], [RecvMeta::default()]);
         let mut bufs = [IoSliceMut::new(&mut bytes)];
@@ -378,6 +427,68 @@ mod tests {
         assert_eq!((buf[0], buf[1]), (LATER, FIRST), "the last one");
     }
 
+    #[test]
+    fn of_short_first_packets_no_more_are_put_aside_than_rounds_have_time_for() {
+        let meta = RecvMeta {
+            addr: (Ipv4Addr::LOCALHOST, 1).into(),
+            ..RecvMeta::default()
+        };
+        let mut aside = Aside::default();
+        for _ in 0..10 * ASIDE_MAX {
+            assert!(aside.take(&[FIRST], meta));
+        }
+        assert_eq!(aside.metas.len(), ASIDE_MAX);
+        assert!(!aside.take(&[LATER], meta));
+    }
+
+    /// Has errors, so many, before it has anything else.
+    #[derive(Debug)]
+    struct Failing {
+        socket: Arc<dyn AsyncUdpSocket>,
+        failures: AtomicUsize,
+    }
+
+    impl AsyncUdpSocket for Failing {
+        fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+            Arc::clone(&self.socket).create_io_poller()
+        }
+
+        fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+            self.socket.try_send(transmit)
+        }
+
+        fn poll_recv(
+            &self,
+            cx: &mut Context<'_>,
+            bufs: &mut [IoSliceMut<'_>],
+            metas: &mut [RecvMeta],
+        ) -> Poll<io::Result<usize>> {
+            let left = self.failures.load(Ordering::Relaxed);
+            if left == 0 {
+                return self.socket.poll_recv(cx, bufs, metas);
+            }
+            self.failures.store(left - 1, Ordering::Relaxed);
+            Poll::Ready(Err(io::ErrorKind::PermissionDenied.into()))
+        }
+
+        fn local_addr(&self) -> io::Result<SocketAddr> {
+            self.socket.local_addr()
+        }
+    }
+
+    #[tokio::test]
+    async fn after_errors_of_the_socket_it_is_read_on() {
+        let failing = Failing {
+            socket: socket(),
+            failures: AtomicUsize::new(3),
+        };
+        let intake = Arc::new(Intake::default());
+        intake.open();
+        let socket = OneByOne::new(Arc::new(failing), intake);
+        say(&client(), &socket, LATER, &[1]);
+        assert_eq!(next(&socket).await, [LATER, 1]);
+    }
+
     #[tokio::test]
     async fn datagrams_that_the_kernel_joins_are_handed_out_one_by_one() {
         let (sender, (socket, _)) = (socket(), receiving());
@@ -426,10 +537,22 @@ mod tests {
             ("10.0.0.1", 6_500, false),
         ] {
             assert_eq!(
-                takes(from.parse().unwrap(), bytes),
+                takes(from.parse().unwrap(), &vec![LATER; bytes]),
                 taken,
                 "{bytes} of {from}"
             );
+        }
+    }
+
+    #[test]
+    fn short_datagrams_open_no_connection() {
+        let takes = |first: u8, bytes: usize| takes([10, 0, 0, 1].into(), &vec![first; bytes]);
+        let (early, handshake) = (0xd3, 0xe3);
+        for first in [FIRST, early] {
+            assert!(takes(first, 1_200) && !takes(first, 1_199) && !takes(first, 1));
+        }
+        for first in [handshake, LATER] {
+            assert!(takes(first, 1));
         }
     }
 }

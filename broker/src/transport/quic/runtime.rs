@@ -22,6 +22,8 @@ use std::{
 use quinn::{AsyncTimer, AsyncUdpSocket, Runtime, TokioRuntime};
 use tokio::task::coop;
 
+use super::udp::UdpSocket;
+
 /// How often an endpoint that has more to receive is polled before others have their turn, and how long.
 const POLLS_MAX: usize = 8;
 const POLLED_MAX: Duration = Duration::from_micros(400);
@@ -116,7 +118,7 @@ impl Runtime for OfEndpoint {
     }
 
     fn wrap_udp_socket(&self, socket: std::net::UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
-        TokioRuntime.wrap_udp_socket(socket)
+        Ok(Arc::new(UdpSocket::new(socket)?))
     }
 }
 
