@@ -89,13 +89,14 @@ impl ClientBuilder {
     }
 
     /// Adds an endpoint: `quic://HOST:PORT`, `tls://HOST:PORT` or `tcp://HOST:PORT`. They are tried in this order, each time a
-    /// connection is made. What is written wrongly is reported by [`ClientBuilder::connect`].
+    /// connection is made; where one refuses a token for good, the others may take it. What is written wrongly is reported by
+    /// [`ClientBuilder::connect`].
     pub fn endpoint(mut self, endpoint: impl AsRef<str>) -> Self {
         self.endpoints.push(endpoint.as_ref().parse());
         self
     }
 
-    /// An access token for all time. Once it has expired, the client closes at its next connection.
+    /// An access token for all time. Once it has expired for all endpoints, the client closes at its next connection.
     pub fn token(mut self, token: impl Into<String>) -> Self {
         self.tokens = Some(TokenSource::Fixed(token.into()));
         self

@@ -101,7 +101,7 @@ pub enum CloseReason {
     /// [`crate::Client::close`] was called, or every handle and [`crate::Events`] are gone.
     #[error("the client was closed")]
     Asked,
-    /// The server refused the connection, and would refuse it again.
+    /// The server refused the connection, and would refuse it again; of several endpoints the last one that was left did.
     #[error("the server refused the connection: {0}")]
     Refused(ServerError),
     /// The provider has no token any more, and says that it will not have one.
@@ -279,13 +279,29 @@ pub enum TransportError {
 }
 
 impl TransportError {
+    /// Whether the same endpoint would fail again, however often it is tried.
+    pub(crate) fn is_final(&self) -> bool {
+        match self {
+            Self::InsecureBeyondLoopback | Self::NoRoots | Self::InvalidName | Self::Roots(_) => {
+                true
+            }
+            Self::Refused(error) => error.retry() == Retry::Never,
+            _ => false,
+        }
+    }
+
+    /// The server's refusal, if it is one.
+    pub(crate) const fn refusal(&self) -> Option<&ServerError> {
+        match self {
+            Self::Refused(error) => Some(error),
+            _ => None,
+        }
+    }
+
     /// How long to wait before connecting again, where the server has asked for that.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Self::Refused(error) => error.retry_after(),
-            _ => None,
-        }
+        self.refusal()?.retry_after()
     }
 }
 
@@ -327,10 +343,10 @@ pub enum ConnectError {
     /// The provider gave no token, or one that is too long.
     #[error("no access token: {0}")]
     Token(TokenError),
-    /// The server was reached, and refused.
+    /// The server was reached, and refused; of several endpoints none may accept later, if it is for good.
     #[error("refused: {0}")]
     Refused(ServerError),
-    /// No endpoint was reached.
+    /// No endpoint was reached and accepted.
     #[error("no endpoint was reached: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Unreachable(Vec<EndpointFailure>),
 }
@@ -361,16 +377,7 @@ impl ConnectError {
             Self::Token(error) => error.retry(),
             Self::Refused(error) => error.retry(),
             Self::Unreachable(failures) => {
-                let hopeless = |error: &TransportError| {
-                    matches!(
-                        error,
-                        TransportError::InsecureBeyondLoopback
-                            | TransportError::NoRoots
-                            | TransportError::InvalidName
-                            | TransportError::Roots(_)
-                    )
-                };
-                if failures.iter().all(|failure| hopeless(&failure.error)) {
+                if failures.iter().all(|failure| failure.error.is_final()) {
                     Retry::Never
                 } else {
                     Retry::Safe

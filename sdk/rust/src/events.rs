@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use rialto_protocol::ids::{ConversationId, Cursor, Seq, SessionId, UserId};
 use rialto_protocol::v1;
 use tokio::sync::mpsc;
@@ -15,6 +16,10 @@ use crate::error::{CloseReason, DisconnectCause, ServerError};
 
 /// Bytes of decoded events that may wait for the caller, beside their number.
 const BUFFER_BYTES_MAX: usize = 8 << 20;
+/// Events that may wait in the buffers which they were read into: each may keep a whole one, whatever else that held.
+const SHARING_MAX: usize = 64;
+/// Least bytes of a frame whose events may wait there even so.
+const SHARED_BYTES_MIN: usize = 16 * 1024;
 
 /// Something that happened.
 #[derive(Clone, Debug)]
@@ -227,6 +232,16 @@ impl EventSender {
         self.room.is_half_empty() || self.sender.is_closed()
     }
 
+    /// The body of a frame that is to be decoded and to wait here: in memory of its own if it is small and the caller is behind.
+    pub(crate) fn keep(&self, body: Bytes) -> Bytes {
+        let is_behind = self.room.count.load(Ordering::Acquire) >= SHARING_MAX;
+        if is_behind && body.len() < SHARED_BYTES_MIN && !self.sender.is_closed() {
+            Bytes::copy_from_slice(&body)
+        } else {
+            body
+        }
+    }
+
     /// Hands events over that were decoded from `bytes` bytes.
     pub(crate) fn deliver(
         &self,
@@ -262,5 +277,30 @@ impl EventSender {
             count,
             bytes,
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_frames_keep_no_read_buffer_while_the_caller_is_behind() {
+        let state = ConnectionState::Closed(CloseReason::Asked);
+        let shared = Arc::new(Shared::new(state, v1::Limits::default(), 1, [0; 6]));
+        let (sink, mut events) = EventSender::new(&shared, 1_000);
+        let buffer = Bytes::from(vec![0; 2 * SHARED_BYTES_MIN]);
+        let (small, large) = (buffer.slice(..100), buffer.slice(..SHARED_BYTES_MIN));
+        let keeps = |body: &Bytes| {
+            let kept = sink.keep(body.clone());
+            buffer.as_ptr_range().contains(&kept.as_ptr())
+        };
+        assert!(keeps(&small));
+        for _ in 0..SHARING_MAX {
+            sink.send(Event::Presence(Vec::new()));
+        }
+        assert!(!keeps(&small) && keeps(&large));
+        assert!(events.try_next().is_some());
+        assert!(keeps(&small));
     }
 }

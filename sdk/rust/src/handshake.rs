@@ -63,12 +63,20 @@ pub(crate) async fn connect(
         try_all(connector, identity, &token, endpoints).await
     };
     match attempt().await {
-        Err(ConnectError::Refused(error))
-            if error.is(ErrorCode::TokenExpired) && !tokens.is_fixed() =>
-        {
-            attempt().await
-        }
+        Err(error) if says_expired(&error) && !tokens.is_fixed() => attempt().await,
         other => other,
+    }
+}
+
+/// Whether a server has refused the token because it has expired.
+fn says_expired(error: &ConnectError) -> bool {
+    match error {
+        ConnectError::Refused(error) => error.is(ErrorCode::TokenExpired),
+        ConnectError::Unreachable(failures) => failures
+            .iter()
+            .filter_map(|failure| failure.error.refusal())
+            .any(|error| error.is(ErrorCode::TokenExpired)),
+        _ => false,
     }
 }
 
@@ -108,8 +116,10 @@ async fn try_all(
             error,
         });
     }
-    // What stays as it is says more than what may pass.
-    if let Some(refusal) = refusal {
+    // It is for good where no other endpoint may serve later. Where one may, both are told.
+    if let Some(refusal) = refusal
+        && failures.iter().all(|failure| failure.error.is_final())
+    {
         return Err(ConnectError::Refused(refusal));
     }
     // Of one endpoint alone, its refusal says more than that nothing was reached.
@@ -127,11 +137,10 @@ async fn try_all(
     }
 }
 
-/// Whether the same token and device would be refused at every endpoint. Another one may know a key that this one does not, and
-/// may speak the protocol as this client does.
+/// Whether every endpoint would refuse the same. Which tokens it takes, and by which clock, is for each server to say (2xx), and
+/// another one may speak the protocol as this client does (1xx).
 fn refuses_everywhere(error: &ServerError) -> bool {
-    let at_this_one = error.is(ErrorCode::TokenKeyUnknown) || (100..200).contains(&error.code());
-    error.retry() == Retry::Never && !at_this_one
+    error.retry() == Retry::Never && !(100..300).contains(&error.code())
 }
 
 async fn begin(

@@ -46,10 +46,11 @@
 //! - **Time**: an attempt to connect and closing have an end each ([`ClientBuilder::connect_timeout_ms`],
 //!   [`Client::close_within`]). What is not answered in time is asked again on another connection
 //!   ([`ClientBuilder::answer_timeout_ms`]), and waiting for one has no end, unless [`ReconnectPolicy::attempts_max`] says so:
-//!   put a timeout around what must not wait.
+//!   put a timeout around what must not wait. A request whose time is over is not sent any more, nor again after a break.
 //! - **Cancelling**: every future may be dropped. [`Client::publish`] and its like have then sent nothing, unless they have
-//!   returned; a [`Publishing`] that is dropped changes nothing. A request may have been queued, and is then sent and done
-//!   although nobody takes its answer. [`Events::next`] loses nothing.
+//!   returned; a [`Publishing`] that is dropped changes nothing. A request that was sent may be done although nobody takes its
+//!   answer; one that waits for a connection is not sent any more, but for [`Client::subscribe`] and [`Client::unsubscribe`].
+//!   [`Events::next`] loses nothing.
 //! - **Errors** answer `retry()`: whether the same may be tried again, and how.
 
 #![forbid(unsafe_code)]

@@ -15,7 +15,9 @@ const STABLE: Duration = Duration::from_secs(10);
 
 /// How the client connects again: after a random time in `[0, min(max_ms, base_ms * 2^attempts)]` ("full jitter"), so that
 /// the clients of a broker that went away do not come back all at once; that long after the time that a broker asked for which
-/// refused the connection, and never later than `max_ms`.
+/// refused the connection, and never later than `max_ms`. A broker that sends its clients away names a moment for it, which is
+/// kept to; should the connection break before and the moment be further away than `max_ms`, it is a random time in
+/// `[0, max_ms]` instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReconnectPolicy {
     /// Longest wait before the first attempt, milliseconds. 250 by default.
@@ -63,6 +65,8 @@ fn random_up_to(max: u64) -> u64 {
 pub(crate) struct Reconnect {
     policy: ReconnectPolicy,
     endpoints: Vec<Endpoint>,
+    /// Where the server ended a connection for good. Not to be tried until one has held somewhere else.
+    shunned: Vec<Endpoint>,
     failed: u32,
     since: Option<Instant>,
     go_away: Option<GoAwayPlan>,
@@ -81,6 +85,7 @@ impl Reconnect {
         Self {
             policy,
             endpoints,
+            shunned: Vec::new(),
             failed: 0,
             since: None,
             go_away: None,
@@ -104,7 +109,15 @@ impl Reconnect {
     pub(crate) fn disconnected(&mut self, now: Instant) {
         if self.since.take().is_some_and(|since| now - since >= STABLE) {
             self.failed = 0;
+            self.shunned.clear();
         }
+    }
+
+    /// The server there has ended a connection and would end the next one. Whether there is another endpoint to be tried.
+    pub(crate) fn shun(&mut self, endpoint: Endpoint) -> bool {
+        self.shunned.push(endpoint);
+        let mut endpoints = self.endpoints.iter();
+        endpoints.any(|endpoint| !self.shunned.contains(endpoint))
     }
 
     /// Notes that the server wants the client elsewhere, at a random moment of the window. When that is.
@@ -161,11 +174,16 @@ impl Reconnect {
         let plan = self.go_away.take();
         let advised = std::mem::take(&mut self.advised);
         let backoff = jitter(self.policy.ceiling_ms(self.failed));
+        let max = Duration::from_millis(self.policy.max_ms);
         let at = match &plan {
+            // The connection broke long before that moment, which was for leaving it. Over all of the time, since many were told.
+            Some(plan) if plan.at.saturating_duration_since(now) > max => {
+                now + jitter(self.policy.max_ms)
+            }
             Some(plan) if self.failed == 0 => plan.at.max(now),
             // It sends away whoever comes.
             Some(plan) => plan.at.max(now) + backoff,
-            None => now + (advised + backoff).min(Duration::from_millis(self.policy.max_ms)),
+            None => now + (advised + backoff).min(max),
         };
         self.failed = self.failed.saturating_add(1);
         let mut endpoints = plan.map(|plan| plan.endpoints).unwrap_or_default();
@@ -174,6 +192,7 @@ impl Reconnect {
                 endpoints.push(endpoint.clone());
             }
         }
+        endpoints.retain(|endpoint| !self.shunned.contains(endpoint));
         Some((at, endpoints, self.failed))
     }
 
@@ -265,6 +284,25 @@ mod tests {
     }
 
     #[test]
+    fn an_endpoint_that_refused_for_good_is_tried_again_when_another_one_has_held() {
+        let (mut reconnect, now) = (reconnect("tcp://h:1", None), Instant::now());
+        let parsed = |text: &str| text.parse::<Endpoint>().unwrap();
+        let (one, other) = (parsed("tcp://h:1"), parsed("tcp://h:2"));
+        reconnect.endpoints.push(other.clone());
+        assert!(reconnect.shun(one.clone()));
+        for _ in 0..2 {
+            assert_eq!(reconnect.next(now).unwrap().1, std::slice::from_ref(&other));
+            reconnect.connected(now);
+            reconnect.disconnected(now + STABLE / 2);
+        }
+        reconnect.connected(now);
+        reconnect.disconnected(now + STABLE);
+        assert_eq!(reconnect.next(now).unwrap().1.len(), 2);
+        assert!(reconnect.shun(other));
+        assert!(!reconnect.shun(one), "there is none left");
+    }
+
+    #[test]
     fn a_server_that_sends_everybody_away_is_not_come_back_to_as_fast_as_it_does() {
         let (mut reconnect, now) = (reconnect("tcp://h:1", None), Instant::now());
         let mut waits = [Duration::ZERO; 100];
@@ -300,10 +338,35 @@ mod tests {
     }
 
     #[test]
+    fn a_moment_to_leave_that_is_far_off_keeps_nobody_away_whose_connection_broke_before() {
+        let (mut reconnect, now) = (reconnect("tcp://h:1", None), Instant::now());
+        let push = v1::GoAway {
+            reconnect_after_ms: u32::MAX,
+            endpoints: vec!["tcp://other:1".into()],
+            ..v1::GoAway::default()
+        };
+        let mut waits = [Duration::ZERO; 200];
+        for wait in &mut waits {
+            reconnect.go_away(&push, now);
+            let (at, endpoints, _) = reconnect.next(now).unwrap();
+            assert_eq!(endpoints.len(), 2, "the place holds all the same");
+            *wait = at - now;
+        }
+        assert!(
+            waits
+                .iter()
+                .all(|wait| *wait <= Duration::from_millis(1_000))
+        );
+        // One in 2^200 runs has all of them on one side.
+        assert!(waits.iter().any(|wait| *wait < Duration::from_millis(500)));
+        assert!(waits.iter().any(|wait| *wait > Duration::from_millis(500)));
+    }
+
+    #[test]
     fn go_away_sets_the_time_and_the_place_but_not_the_encryption() {
         let (mut secure, now) = (reconnect("tls://h:1", None), Instant::now());
         let push = v1::GoAway {
-            reconnect_after_ms: 1_000,
+            reconnect_after_ms: 400,
             reconnect_window_ms: 500,
             endpoints: vec![
                 "tcp://other:1".into(),
@@ -313,7 +376,7 @@ mod tests {
             ..v1::GoAway::default()
         };
         let after = secure.go_away(&push, now);
-        assert!(after >= Duration::from_millis(1_000) && after <= Duration::from_millis(1_500));
+        assert!(after >= Duration::from_millis(400) && after <= Duration::from_millis(900));
         let (at, endpoints, _) = secure.next(now).unwrap();
         assert_eq!(at, now + after);
         assert_eq!(

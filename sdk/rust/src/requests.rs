@@ -1,5 +1,7 @@
 //! Requests in flight: a table by request id, and who waits for the answer.
 
+mod undoing;
+
 use std::time::Duration;
 
 use rialto_protocol::body::{self, Body};
@@ -16,7 +18,7 @@ use crate::publish::Batch;
 /// Whether a request is sent again by itself when it is not known what became of it: after the connection broke.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Resend {
-    /// Doing it twice is as good as once.
+    /// Doing it twice is as good as once. Where that ends, it becomes [`Resend::No`].
     Yes,
     /// So too, but what its caller would ask for in its place is another thing: what may have been done is asked for until the
     /// server says that it is.
@@ -41,6 +43,11 @@ impl Answer {
     pub(crate) fn send(self, answer: Result<Frame, RequestError>) {
         // Whoever asked may have lost interest.
         let _ = self.0.send(answer);
+    }
+
+    /// Whether nobody waits any more.
+    pub(crate) fn is_in_vain(&self) -> bool {
+        self.0.is_closed()
     }
 
     pub(crate) fn close(self, reason: &CloseReason, retry: Retry) {
@@ -210,6 +217,11 @@ impl<T> Table<T> {
             .iter()
             .filter_map(|slot| slot.value.as_ref())
             .any(|(_, value)| is(value))
+    }
+
+    fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        let values = self.slots.iter_mut().filter_map(|slot| slot.value.as_mut());
+        values.map(|(_, value)| value)
     }
 
     pub(crate) const fn is_empty(&self) -> bool {

@@ -79,7 +79,7 @@ enum End {
     Closed,
     /// Another connection is to be made.
     Lost(TransportError),
-    /// The server will not have this client.
+    /// The server there will not have this client.
     Refused(ServerError),
 }
 
@@ -131,16 +131,22 @@ impl Session {
         let mut welcomed = Some(first);
         let reason = loop {
             if let Some(welcomed) = welcomed.take() {
-                match Box::pin(self.hold(welcomed)).await {
-                    End::Closed => break CloseReason::Asked,
-                    End::Refused(error) => break CloseReason::Refused(error),
-                    End::Lost(error) => {
-                        tracing::debug!(%error, "connection lost");
-                        self.reconnect.refused(error.retry_after());
-                        self.cause = DisconnectCause::Lost(error);
-                    }
-                }
+                let endpoint = welcomed.endpoint.clone();
+                let end = Box::pin(self.hold(welcomed)).await;
                 self.disconnected();
+                let error = match end {
+                    End::Closed => break CloseReason::Asked,
+                    End::Refused(error) => {
+                        if !self.reconnect.shun(endpoint) {
+                            break CloseReason::Refused(error);
+                        }
+                        TransportError::Refused(error)
+                    }
+                    End::Lost(error) => error,
+                };
+                tracing::debug!(%error, "connection lost");
+                self.reconnect.refused(error.retry_after());
+                self.cause = DisconnectCause::Lost(error);
             }
             match self.connect_again(user).await {
                 Ok(next) => welcomed = next,

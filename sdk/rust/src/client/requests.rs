@@ -111,7 +111,7 @@ impl Client {
     /// Cancelled, it may be done all the same.
     ///
     /// # Errors
-    /// As [`Client::create`].
+    /// As [`Client::create`], and [`RequestError::Disconnected`] where a later [`Client::mark_unread`] was done.
     pub async fn mark_read(
         &self,
         conversation: ConversationId,
@@ -336,7 +336,8 @@ impl Client {
     /// Cancelled, it may be done all the same.
     ///
     /// # Errors
-    /// As [`Client::create`].
+    /// As [`Client::create`], and [`RequestError::Disconnected`] where a later call has changed the same: that one would be undone
+    /// by sending this one again.
     pub async fn prefer(
         &self,
         conversation: ConversationId,

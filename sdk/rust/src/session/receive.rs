@@ -27,7 +27,13 @@ impl Session {
     }
 
     /// Takes one frame.
-    fn frame(&mut self, frame: Frame, now: Instant) -> Result<(), End> {
+    fn frame(&mut self, mut frame: Frame, now: Instant) -> Result<(), End> {
+        if matches!(
+            frame.kind,
+            FrameKind::Deliver | FrameKind::Signalled | FrameKind::Presences
+        ) {
+            frame.body = self.sink.keep(frame.body);
+        }
         match frame.kind {
             FrameKind::Published => self.published(decoded(&frame)?, now),
             FrameKind::Deliver => {
@@ -174,6 +180,9 @@ impl Session {
             answer => answer,
         };
         self.shared.release(request.cost);
+        if answer.is_ok() {
+            self.in_flight.done(order, &request);
+        }
         let taken = answer.is_ok().then_some(&request.body);
         self.standing.answered(request.kind, order, taken);
         request.answer.send(answer);

@@ -81,7 +81,9 @@ impl Session {
     }
 
     fn request(&mut self, link: &mut Link, order: u64, request: Request) {
-        if !link.carries(&request.body) {
+        // Who has dropped the call wants it done no more, least of all behind a break that came of waiting for its answer.
+        let in_vain = request.answer.is_in_vain();
+        if in_vain || !link.carries(&request.body) {
             self.shared.release(request.cost);
             self.standing.answered(request.kind, order, None);
             let invalid = RequestError::Invalid("the request does not fit into a frame");

@@ -4,6 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use rialto_protocol::v1;
 
+/// Handles of which runs are kept ahead of the answer that announces them.
+pub(super) const HANDLES_MAX: usize = 64 * 1024;
+
 /// The events of one Deliver, and the bytes they came in.
 #[derive(Debug)]
 pub(super) struct Run {
@@ -88,6 +91,8 @@ impl HoldBack {
 #[derive(Debug, Default)]
 pub(super) struct Orphans {
     by_handle: HashMap<u32, Family>,
+    /// Runs of more handles had to be thrown away.
+    overflowed: bool,
 }
 
 #[derive(Debug, Default)]
@@ -99,6 +104,13 @@ struct Family {
 impl Orphans {
     /// Keeps a run if there is `room` for its bytes. How many bytes it took.
     pub(super) fn hold(&mut self, handle: u32, run: Run, room: usize) -> usize {
+        if run.events.is_empty() {
+            return 0;
+        }
+        if self.by_handle.len() == HANDLES_MAX && !self.by_handle.contains_key(&handle) {
+            self.overflowed = true;
+            return 0;
+        }
         let family = self.by_handle.entry(handle).or_default();
         if run.bytes > room {
             family.overflowed = true;
@@ -112,11 +124,12 @@ impl Orphans {
     /// The runs of a handle, and whether some had to be thrown away.
     pub(super) fn take(&mut self, handle: u32) -> (Vec<Run>, bool) {
         let family = self.by_handle.remove(&handle).unwrap_or_default();
-        (family.runs, family.overflowed)
+        (family.runs, family.overflowed || self.overflowed)
     }
 
     /// Forgets all. How many bytes they had.
     pub(super) fn clear(&mut self) -> usize {
+        self.overflowed = false;
         self.by_handle
             .drain()
             .flat_map(|(_, family)| family.runs)

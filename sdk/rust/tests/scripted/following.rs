@@ -8,7 +8,7 @@ use rialto_sdk::{
     Start, SubscribeStatus, v1,
 };
 
-use crate::server::{OTHER_ROOM, Peer, ROOM, Server, deliver, event, following};
+use crate::server::{OTHER_ROOM, Peer, ROOM, Server, deliver, event, expect_nothing, following};
 
 /// The next event that is not about the connection.
 async fn next(events: &mut Events) -> Event {
@@ -200,14 +200,6 @@ async fn many_conversations_are_asked_for_in_requests_that_the_protocol_allows()
         ],
         [ALLOWED, MORE]
     );
-}
-
-/// The client asks for nothing of its own: what is asked now comes next.
-async fn expect_nothing(client: &Client, peer: &mut Peer) {
-    let (_, ()) = tokio::join!(client.describe(ROOM), async {
-        let (id, _) = peer.expect::<v1::Describe>(FrameKind::Describe).await;
-        peer.refuse(id, ErrorCode::NotAMember).await;
-    });
 }
 
 /// A client that follows the room from handle 7 and has got its first two events.

@@ -3,6 +3,7 @@
 // Helpers beside the tests are tests too.
 #![allow(clippy::unwrap_used)]
 
+mod again;
 mod buffer;
 mod following;
 mod moving;

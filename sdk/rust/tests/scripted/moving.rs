@@ -5,7 +5,11 @@ use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use rialto_sdk::protocol::frame::FrameKind;
-use rialto_sdk::{ConnectError, ConnectionState, ErrorCode, Event, Events, Retry, Seq, Start, v1};
+use rialto_sdk::protocol::ids::RequestId;
+use rialto_sdk::{
+    CloseReason, ConnectError, ConnectionState, ErrorCode, Event, Events, PublishError, Retry, Seq,
+    Start, TransportError, v1,
+};
 
 use crate::server::{ROOM, Server, Tokens, builder, deliver};
 
@@ -57,7 +61,12 @@ async fn refuse(server: &Server, code: ErrorCode) {
 
 #[tokio::test]
 async fn what_one_endpoint_refuses_for_good_another_one_may_take() {
-    for code in [ErrorCode::TokenKeyUnknown, ErrorCode::MalformedBody] {
+    for code in [
+        ErrorCode::TokenKeyUnknown,
+        ErrorCode::TokenExpired,
+        ErrorCode::TokenClaimsRefused,
+        ErrorCode::MalformedBody,
+    ] {
         let (server, other) = (Server::start().await, Server::start().await);
         let endpoints = builder()
             .endpoint(server.endpoint())
@@ -75,19 +84,84 @@ async fn what_one_endpoint_refuses_for_good_another_one_may_take() {
     }
 }
 
-#[tokio::test]
-async fn that_an_endpoint_refuses_for_good_is_told_where_no_other_one_accepts() {
+/// Connects to two servers that refuse.
+async fn refused_by_both(codes: [ErrorCode; 2]) -> ConnectError {
     let (server, other) = (Server::start().await, Server::start().await);
     let endpoints = builder()
         .endpoint(server.endpoint())
         .endpoint(other.endpoint());
     let (connected, (), ()) = tokio::join!(
         endpoints.connect(),
-        refuse(&server, ErrorCode::TokenKeyUnknown),
-        refuse(&other, ErrorCode::TooManyConnections)
+        refuse(&server, codes[0]),
+        refuse(&other, codes[1])
     );
-    match connected {
-        Err(ConnectError::Refused(error)) => assert!(error.is(ErrorCode::TokenKeyUnknown)),
+    connected.unwrap_err()
+}
+
+#[tokio::test]
+async fn endpoints_that_refuse_for_good_are_given_up_where_none_may_accept_later() {
+    let codes = [ErrorCode::TokenKeyUnknown, ErrorCode::TokenClaimsRefused];
+    match refused_by_both(codes).await {
+        ConnectError::Refused(error) => assert!(error.is(codes[0])),
+        other => panic!("{other}"),
+    }
+    let codes = [ErrorCode::TokenKeyUnknown, ErrorCode::TooManyConnections];
+    let error = refused_by_both(codes).await;
+    assert_eq!(error.retry(), Retry::Safe, "{error}");
+    let ConnectError::Unreachable(failures) = &error else {
+        panic!("{error}")
+    };
+    for (failure, code) in failures.iter().zip(codes) {
+        assert!(
+            matches!(&failure.error, TransportError::Refused(error) if error.is(code)),
+            "{failure}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn while_one_endpoint_refuses_for_good_a_client_waits_for_the_other_one_to_serve_again() {
+    let (server, other) = (Server::start().await, Server::start().await);
+    let endpoints = builder()
+        .endpoint(server.endpoint())
+        .endpoint(other.endpoint());
+    let (connected, peer) = tokio::join!(endpoints.connect(), async {
+        refuse(&server, ErrorCode::TokenKeyUnknown).await;
+        other.welcome().await
+    });
+    let (client, _events) = connected.unwrap();
+    drop(peer);
+    for code in [ErrorCode::ShuttingDown, ErrorCode::TooManyConnections] {
+        refuse(&server, ErrorCode::TokenKeyUnknown).await;
+        refuse(&other, code).await;
+    }
+    refuse(&server, ErrorCode::TokenKeyUnknown).await;
+    let mut peer = other.welcome().await;
+    let open = client.publish(ROOM, "still there").await.unwrap();
+    let sent = peer.drafts(1).await;
+    peer.acknowledge(&sent[0], 1).await;
+    assert_eq!(open.await.unwrap().seq, Seq(1));
+}
+
+#[tokio::test]
+async fn a_server_that_ends_the_connection_for_good_is_left_for_another_one_if_there_is_one() {
+    let (server, other) = (Server::start().await, Server::start().await);
+    let endpoints = builder()
+        .endpoint(server.endpoint())
+        .endpoint(other.endpoint());
+    let (client, _events, mut peer) = server.client_with(|_| endpoints).await;
+    let open = client.publish(ROOM, "open").await.unwrap();
+    let sent = peer.drafts(1).await;
+    peer.refuse(RequestId::PUSH, ErrorCode::UnknownKind).await;
+    let mut peer = other.welcome().await;
+    let again = peer.drafts(1).await;
+    assert_eq!(again[0].draft, sent[0].draft);
+    peer.refuse(RequestId::PUSH, ErrorCode::UnknownKind).await;
+    match open.await {
+        Err(PublishError::Closed {
+            reason: CloseReason::Refused(error),
+            retry: Retry::MaybeDuplicate,
+        }) => assert!(error.is(ErrorCode::UnknownKind)),
         other => panic!("{other:?}"),
     }
 }

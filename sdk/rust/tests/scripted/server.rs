@@ -332,6 +332,14 @@ pub(crate) fn presences(user: UserId, state: v1::PresenceState) -> v1::Presences
     }
 }
 
+/// The client asks for nothing of its own: what is asked now comes next.
+pub(crate) async fn expect_nothing(client: &Client, peer: &mut Peer) {
+    let (_, ()) = tokio::join!(client.describe(ROOM), async {
+        let (id, _) = peer.expect::<v1::Describe>(FrameKind::Describe).await;
+        peer.refuse(id, ErrorCode::NotAMember).await;
+    });
+}
+
 /// Once the client has noticed that it has no connection.
 pub(crate) async fn reconnecting(client: &Client) {
     let mut state = client.state();

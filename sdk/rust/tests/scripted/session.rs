@@ -774,6 +774,22 @@ async fn a_list_that_is_asked_for_once_more_does_not_replace_a_later_one_that_wa
 }
 
 #[tokio::test]
+async fn a_list_that_nobody_waits_for_any_more_gives_way_to_the_one_before_it() {
+    let server = Server::start().await;
+    let (client, _events, mut peer) = server.client().await;
+    let bob = vec![UserId::from_name("bob")];
+    let [first, second] = Watching::begin_two(&client, &mut peer, bob).await;
+    let earlier = first.body.clone();
+    first.answer(&mut peer).await;
+    second.call.abort();
+    assert!(second.call.await.unwrap_err().is_cancelled());
+    drop(peer);
+    let mut peer = server.welcome().await;
+    let (_, watch) = peer.expect::<v1::Watch>(FrameKind::Watch).await;
+    assert_eq!(watch, earlier);
+}
+
+#[tokio::test]
 async fn a_list_that_the_next_connection_cannot_carry_keeps_no_later_one_from_being_watched() {
     let server = Server::start().await;
     let (client, _events, mut peer) = server.client().await;

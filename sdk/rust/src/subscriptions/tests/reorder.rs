@@ -1,6 +1,7 @@
 //! What a caller sees of events that arrive ahead of those before them, or of the answer that announces them.
 
 use super::*;
+use crate::subscriptions::reorder::HANDLES_MAX;
 
 #[test]
 fn on_several_streams_what_comes_early_is_held_back() {
@@ -150,6 +151,21 @@ fn events_before_the_answer_that_announces_them_are_kept() {
         "what nobody announced is forgotten"
     );
     bench.deliver(9, 3..=3);
+    assert_eq!(bench.subscriptions.held_bytes(), 0);
+}
+
+#[test]
+fn handles_that_nobody_announces_are_not_kept_without_end() {
+    let mut bench = Bench::new(true);
+    let generation = bench.subscriptions.begin(ROOM, Start::Beginning);
+    bench.subscriptions.asked();
+    let last = u32::try_from(HANDLES_MAX).unwrap();
+    for handle in 0..=last {
+        bench.deliver(handle, 1..=1);
+    }
+    bench.answer(generation, &following(last, 1), true);
+    assert_eq!(bench.seen(), []);
+    assert_eq!(bench.due().len(), 1);
     assert_eq!(bench.subscriptions.held_bytes(), 0);
 }
 
