@@ -82,6 +82,7 @@ soak: toolchain ## an hour at half load, or what the disk has room for, in which
 lint: toolchain ## formatting, clippy and rustdoc, with no warning allowed
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy --workspace --all-targets --features rialto-server/planted -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps --workspace
 
 fmt: toolchain ## format the source

@@ -152,6 +152,21 @@ impl Era {
     }
 }
 
+/// Waits until a client has all its answers; else what is wrong, by its kind and in words.
+async fn ended(task: JoinHandle<()>, left: &mut Patience) -> Result<(), (&'static str, String)> {
+    let abort = task.abort_handle();
+    match left.with(task).await {
+        Some(Ok(())) => Ok(()),
+        // Nobody judges what it would have sent and heard.
+        Some(Err(error)) => Err(("a client broke off", error.to_string())),
+        None => {
+            abort.abort();
+            let words = "a client had no answer in time while the broker served";
+            Err(("unanswered", words.to_owned()))
+        }
+    }
+}
+
 impl Drop for Era {
     fn drop(&mut self) {
         for task in &self.talkers {
@@ -264,17 +279,8 @@ impl Town {
             &mut era.founder,
             tokio::spawn(std::future::ready(())),
         )]) {
-            let abort = task.abort_handle();
-            if left.with(task).await.is_none() {
-                abort.abort();
-                findings.add(
-                    "unanswered",
-                    format!(
-                        "{}: a client had no answer for {} s while the broker served",
-                        era.name,
-                        patience.as_secs()
-                    ),
-                );
+            if let Err((kind, words)) = ended(task, &mut left).await {
+                findings.add(kind, format!("{}: {words}", era.name));
             }
         }
         let reading = self.read_and_judge(&era, &mut findings);
@@ -414,5 +420,24 @@ impl Town {
         let follower = Follower::start(name, client, events, era.ledger.clone());
         follower.follow(ids).await;
         Ok(follower)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_client_that_breaks_off_is_found_as_is_one_without_an_answer() {
+        let mut left = Patience::of(Duration::from_secs(20));
+        let well = tokio::spawn(std::future::ready(()));
+        assert_eq!(ended(well, &mut left).await, Ok(()));
+        let broken = tokio::spawn(async { panic!("a planted mistake") });
+        let (kind, words) = ended(broken, &mut left).await.unwrap_err();
+        assert_eq!(kind, "a client broke off", "{words}");
+        let waiting = tokio::spawn(std::future::pending());
+        let mut left = Patience::of(Duration::from_millis(20));
+        let (kind, words) = ended(waiting, &mut left).await.unwrap_err();
+        assert_eq!(kind, "unanswered", "{words}");
     }
 }

@@ -18,7 +18,9 @@ const SITES_MAX: usize = 1024;
 const FRAMES: usize = 10;
 const CLOCK_AT: u64 = 8;
 const TARGET_AT: u64 = 16;
+const HOW_AT: u64 = 24;
 const LIE_AT: u64 = 36;
+const COUNTS_AT: u64 = 40;
 const INJECTED_AT: usize = 48;
 const USED_AT: usize = 56;
 const CACHED_AT: u64 = 60;
@@ -129,13 +131,15 @@ impl Shim {
             Wrong::Error(error) => (1_u32, error),
             Wrong::Short => (2, 0),
         };
-        let mut aim = Vec::with_capacity(40);
-        aim.extend_from_slice(&site.hash.to_ne_bytes());
-        aim.extend_from_slice(&nth.to_ne_bytes());
-        aim.extend_from_slice(&mode.to_ne_bytes());
-        aim.extend_from_slice(&error.to_ne_bytes());
-        aim.extend_from_slice(&[0; 4 + 16]);
-        self.page.write_all_at(&aim, TARGET_AT)
+        let mut how = Vec::with_capacity(12);
+        how.extend_from_slice(&nth.to_ne_bytes());
+        how.extend_from_slice(&mode.to_ne_bytes());
+        how.extend_from_slice(&error.to_ne_bytes());
+        self.calm()?;
+        self.page.write_all_at(&how, HOW_AT)?;
+        self.page.write_all_at(&[0; 16], COUNTS_AT)?;
+        // Last: from then on the library counts.
+        self.page.write_all_at(&site.hash.to_ne_bytes(), TARGET_AT)
     }
 
     /// Nothing goes wrong any more.
@@ -257,6 +261,25 @@ mod tests {
         assert!(shim.has_struck().unwrap());
         shim.calm().unwrap();
         assert!(shell(&shim, &root, &script).1);
+    }
+
+    #[test]
+    fn a_disk_that_lies_does_so_whatever_else_goes_wrong() {
+        let folder = tempfile::tempdir().unwrap();
+        let shim = Shim::lay(folder.path()).unwrap();
+        shim.lie_about_syncs().unwrap();
+        let site = Site {
+            hash: 7,
+            count: 1,
+            call: "open",
+            class: String::new(),
+            frames: Vec::new(),
+        };
+        shim.aim(&site, 1, Wrong::EIO).unwrap();
+        shim.calm().unwrap();
+        let mut lies = [0; 4];
+        shim.page.read_exact_at(&mut lies, LIE_AT).unwrap();
+        assert_eq!(u32::from_ne_bytes(lies), 1);
     }
 
     #[test]

@@ -173,3 +173,15 @@ impl Line {
         }
     }
 }
+
+/// One for tests that connect to nobody.
+#[cfg(test)]
+pub(crate) fn to_nowhere(counters: Arc<Counters>) -> Dialer {
+    Dialer::new(
+        "tcp://127.0.0.1:1".parse().unwrap(),
+        Tokens::Development,
+        Roots::InsecureLoopbackOnly,
+        Duration::ZERO,
+        counters,
+    )
+}

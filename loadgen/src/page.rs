@@ -98,6 +98,10 @@ fn summary(report: &Report) -> String {
         ("check", report.check.clone()),
         ("measured", format!("{:.1} s", report.duration_s)),
     ];
+    if report.unread > 0 {
+        let unread = format!("{} of {}", report.unread, report.conversations);
+        all.push(("conversations that nobody follows", unread));
+    }
     for (who, usage) in [("broker", report.broker), ("loadgen", report.client)] {
         if let Some(usage) = usage {
             let memory = units::bytes(usage.resident_bytes as f64);
@@ -299,6 +303,8 @@ mod tests {
                 ..Violations::default()
             },
             problems: vec!["refused with 401".into()],
+            conversations: 9,
+            unread: 7,
             ..Report::default()
         };
         let html = page(&report);
@@ -306,6 +312,7 @@ mod tests {
             "interrupted",
             "p99&gt;5ms: it is 6 ms",
             "<td>lost</td><td>7</td>",
+            "7 of 9",
             "refused with 401",
         ] {
             assert!(html.contains(words), "{words}");

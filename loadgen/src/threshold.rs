@@ -81,8 +81,10 @@ pub const METRICS: &[Metric] = &[
         unit: Unit::Bytes,
         of: |report| Some(report.broker?.resident_bytes as f64),
     },
+    // A process has some in any case: 0 says that they may not be seen.
     count("broker.open_files", |report| {
-        Some(report.broker?.open_files as f64)
+        let files = report.broker?.open_files;
+        (files > 0).then_some(files as f64)
     }),
     Metric {
         name: "client.cpu_s",
@@ -100,12 +102,14 @@ fn of(ms: &Percentiles, percentile: fn(&Percentiles) -> f64) -> Option<f64> {
     (ms.max > 0.0).then(|| percentile(ms))
 }
 
-/// The worse of both ways.
+/// The worse of both ways; none when something was to be read and one of them is missing.
 fn worse(report: &Report, percentile: fn(&Percentiles) -> f64) -> Option<f64> {
-    let both = [&report.ack_ms, &report.delivery_ms];
-    both.into_iter()
-        .filter_map(|ms| of(ms, percentile))
-        .reduce(f64::max)
+    let both = [&report.ack_ms, &report.delivery_ms].map(|ms| of(ms, percentile));
+    let is_read = report.readers > 0 && report.unread < report.conversations;
+    if is_read && both.contains(&None) {
+        return None;
+    }
+    both.into_iter().flatten().reduce(f64::max)
 }
 
 const fn count(name: &'static str, of: fn(&Report) -> Option<f64>) -> Metric {
@@ -183,6 +187,9 @@ pub enum ThresholdError {
     /// A ratio, where there is nothing to compare with.
     #[error("{0}: a ratio to another report is for `loadgen compare`")]
     Relative(String),
+    /// A ratio to nothing, of which nobody can say that it is too small.
+    #[error("{0}: the earlier report has 0 of it, to which there is no ratio")]
+    Nothing(String),
 }
 
 fn names() -> String {
@@ -294,7 +301,11 @@ impl Threshold {
         if !self.relative {
             return self.broken_by(after);
         }
-        let ratio = self.value(after)? / self.value(before)?;
+        let (after, before) = (self.value(after)?, self.value(before)?);
+        if before == 0.0 && matches!(self.comparison, Comparison::Below | Comparison::AtMost) {
+            return Err(ThresholdError::Nothing(self.text.clone()));
+        }
+        let ratio = after / before;
         Ok(self
             .holds(ratio)
             .then(|| format!("{}: it is {ratio:.3}x", self.text)))
@@ -335,7 +346,11 @@ impl Threshold {
             text: self.text.clone(),
             why: if report.broker.is_none() && self.needs_broker() {
                 "--broker-pid was not given"
-            } else if self.needs_readers() && report.delivered == 0 {
+            } else if self.metric.name == "broker.open_files" {
+                "they may not be seen: run loadgen as root, or as the user that runs the broker"
+            } else if report.delivered == 0
+                && (self.needs_readers() || self.metric.unit == Unit::Ms && report.published > 0)
+            {
                 "nothing was delivered"
             } else if self.metric.unit == Unit::Ms {
                 "nothing was acknowledged"
@@ -371,6 +386,7 @@ impl fmt::Display for Threshold {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::broker_process::Usage;
 
     fn report() -> Report {
         Report {
@@ -437,6 +453,21 @@ mod tests {
         assert_eq!(held("p99>5ms", &unread), Ok(None), "4 ms to acknowledge");
         let error = held("delivery.p99>5ms", &unread).unwrap_err().to_string();
         assert!(error.contains("nothing was delivered"), "{error}");
+        let unfollowed = Report {
+            readers: 1,
+            conversations: 2,
+            unread: 2,
+            published: 7,
+            ..unread
+        };
+        assert_eq!(held("p99>5ms", &unfollowed), Ok(None));
+        let missed = Report {
+            unread: 1,
+            ..unfollowed
+        };
+        assert_eq!(held("ack.p99>5ms", &missed), Ok(None));
+        let error = held("p99>5ms", &missed).unwrap_err().to_string();
+        assert!(error.contains("nothing was delivered"), "{error}");
         let nothing = Report::default();
         for text in ["p99>5ms", "ack.max>1s"] {
             let error = held(text, &nothing).unwrap_err().to_string();
@@ -454,6 +485,12 @@ mod tests {
         assert!(slower.broken_between(&report(), &after).unwrap().is_some());
         assert!(slower.broken_between(&after, &report()).unwrap().is_none());
         assert!(slower.broken_by(&after).is_err());
+        let nothing = Report::default();
+        let error = slower.broken_between(&nothing, &nothing).unwrap_err();
+        assert!(error.to_string().contains("no ratio"), "{error}");
+        let more: Threshold = "violations>1x".parse().unwrap();
+        assert_eq!(more.broken_between(&nothing, &nothing), Ok(None));
+        assert!(more.broken_between(&nothing, &after).unwrap().is_some());
         let absolute: Threshold = "published_per_s<16k".parse().unwrap();
         assert!(
             absolute
@@ -477,6 +514,13 @@ mod tests {
             let error = text.parse::<Threshold>().unwrap_err().to_string();
             assert!(error.contains(says), "{text}: {error}");
         }
+        let hidden = Report {
+            broker: Some(Usage::default()),
+            ..report()
+        };
+        let files: Threshold = "broker.open_files>1k".parse().unwrap();
+        let error = files.broken_by(&hidden).unwrap_err().to_string();
+        assert!(error.contains("may not be seen"), "{error}");
         let unwatched: Threshold = "broker.rss>1GiB".parse().unwrap();
         let error = unwatched.broken_by(&report()).unwrap_err().to_string();
         assert!(

@@ -121,9 +121,29 @@ fn no_verdict_is_status_2_and_says_why() {
             &report,
             "no number from 0.001 on",
         ),
+        (
+            format!("replay {file} {nobody} --window 0"),
+            &report,
+            "--window",
+        ),
+        (
+            format!("replay {file} {nobody} --settle-s 18446744073709551615"),
+            &report,
+            "--settle-s",
+        ),
         ("run --target nowhere".to_owned(), &report, "no target"),
         (
             format!("run {nobody} --connections 1"),
+            &report,
+            "--connections",
+        ),
+        (
+            format!("idle {nobody} --broker-pid 1 --connections 0"),
+            &report,
+            "--connections",
+        ),
+        (
+            format!("idle {nobody} --broker-pid 1 --connections 16777215"),
             &report,
             "--connections",
         ),

@@ -189,6 +189,16 @@ fn thresholds_decide_the_exit_status_and_two_reports_are_compared() {
     );
     let worse = loadgen(&["compare", &other, &one, "--fail-if", "published<0.9x"]);
     assert_eq!(status(&worse), 1, "{worse:?}");
+    let mut early = read(Path::new(&one));
+    early["ended_early"] = "interrupted after 0.1 s of load".into();
+    let cut = path("early.json");
+    fs::write(&cut, early.to_string()).unwrap();
+    let half = loadgen(&["compare", &one, &cut, "--fail-if", "published<0.5x"]);
+    assert!(
+        status(&half) == 2 && text(&half.stderr).contains("ended early (interrupted"),
+        "{half:?}"
+    );
+    assert_eq!(status(&loadgen(&["compare", &one, &cut])), 0);
     let none = loadgen(&["compare", &one, &path("c.json")]);
     assert!(
         status(&none) == 2 && text(&none.stderr).contains("c.json"),
@@ -242,6 +252,9 @@ fn what_cannot_be_is_refused_before_anything_is_opened() {
         ("--publishers 0", "--publishers has to be"),
         ("--threads 0", "--threads"),
         ("--settle-s 18446744073709551615", "--settle-s"),
+        ("--settle-s 0", "--settle-s"),
+        ("--patience-s 0", "--patience-s"),
+        ("--worker 127.0.0.1:0", "cannot be used with"),
         ("--duration 8761h", "of a year at most"),
         (&format!("--html {report}"), "the same file"),
         ("--fail-if p98>5ms", "`p98` is no metric"),

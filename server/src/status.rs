@@ -9,9 +9,17 @@ use std::{
 };
 
 use anyhow::Context as _;
-use rialto_broker::ops::Status;
+use rialto_broker::ops::{Status, StatusAddresses};
+use rustix::{
+    io::Errno,
+    process::{Pid, test_kill_process},
+};
 
-use crate::{addresses, cli::StatusArgs, config::Config};
+use crate::{
+    addresses::{self, Addresses},
+    cli::StatusArgs,
+    config::Config,
+};
 
 /// What the broker said.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,11 +33,15 @@ pub struct Answer {
 /// Asks the broker that uses the data directory, or the one at `--ops`.
 ///
 /// # Errors
-/// When no broker answers there. The text says what to do.
+/// When no broker answers there, or another one than that of the data directory. The text says what to do.
 pub fn ask(args: &StatusArgs, config: &Config) -> anyhow::Result<Answer> {
-    let address = match args.ops {
-        Some(address) => address,
-        None => address_of(config)?,
+    let (address, file) = match args.ops {
+        Some(address) => (address, None),
+        None => {
+            let file = addresses_of(config)?;
+            let off = "this broker has no operations port (listen.ops is \"off\")";
+            (file.ops.context(off)?, Some(file))
+        }
     };
     let asked = reachable(address);
     let unreachable =
@@ -46,23 +58,53 @@ pub fn ask(args: &StatusArgs, config: &Config) -> anyhow::Result<Answer> {
         status.code
     );
     let ready = ready.code == 200;
+    let understood = serde_json::from_str::<Status>(&status.body);
+    if let (Some(file), Ok(status)) = (&file, &understood)
+        && let Some(why) = stranger(file, status)
+    {
+        anyhow::bail!(
+            "another broker answers at http://{asked}: {why}. The one that {} names has ended: `rialto serve` starts it, and \
+             --ops {asked} asks the one that answers",
+            addresses::path(&config.data_dir).display()
+        );
+    }
     if args.json {
         return Ok(Answer {
             ready,
             text: format!("{}\n", status.body.trim_end()),
         });
     }
-    let status = serde_json::from_str(&status.body)
-        .context("the broker's answer is not understood; is it of another version?")?;
+    let status =
+        understood.context("the broker's answer is not understood; is it of another version?")?;
     Ok(Answer {
         ready,
         text: table(asked, ready, &status),
     })
 }
 
-fn address_of(config: &Config) -> anyhow::Result<SocketAddr> {
+/// Why who answers is not the broker that wrote the file; none: it is, for all that can be seen.
+fn stranger(file: &Addresses, status: &Status) -> Option<String> {
+    let StatusAddresses {
+        tcp,
+        tls,
+        quic,
+        ops,
+    } = status.addresses;
+    if (file.tcp, file.tls, file.quic, file.ops) != (tcp, tls, quic, ops) {
+        return Some("it listens on other addresses".to_owned());
+    }
+    is_gone(file.pid).then(|| format!("there is no process {} any more", file.pid))
+}
+
+/// Whether there is no such process, be it of another user.
+fn is_gone(pid: u32) -> bool {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    pid.is_none_or(|pid| test_kill_process(pid) == Err(Errno::SRCH))
+}
+
+fn addresses_of(config: &Config) -> anyhow::Result<Addresses> {
     let path = addresses::path(&config.data_dir);
-    let addresses = addresses::read(&config.data_dir).map_err(|error| match error.kind() {
+    addresses::read(&config.data_dir).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => anyhow::anyhow!(
             "no broker serves from {} ({} is missing): it may still be opening its data, which --ops ADDR shows; otherwise start one \
              with `rialto serve`, or name another with --data or --ops",
@@ -74,10 +116,7 @@ fn address_of(config: &Config) -> anyhow::Result<SocketAddr> {
             path.display()
         ),
         _ => anyhow::anyhow!("{}: {error}", path.display()),
-    })?;
-    addresses
-        .ops
-        .context("this broker has no operations port (listen.ops is \"off\")")
+    })
 }
 
 /// A listener on all addresses is asked on loopback.
@@ -209,7 +248,7 @@ fn bytes(count: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use rialto_broker::ops::{ConnectionCounts, JournalFigures, StatusAddresses};
+    use rialto_broker::ops::{ConnectionCounts, JournalFigures};
 
     use super::*;
 
@@ -270,6 +309,33 @@ mod tests {
             "{text}"
         );
         assert!(text.lines().count() <= 10, "it stays short");
+    }
+
+    #[test]
+    fn a_broker_at_the_same_address_is_another_one_once_the_process_of_the_file_is_gone() {
+        let file = Addresses {
+            pid: std::process::id(),
+            tcp: "127.0.0.1:5".parse().ok(),
+            tls: None,
+            quic: None,
+            ops: None,
+        };
+        assert_eq!(stranger(&file, &status()), None);
+        let elsewhere = Addresses {
+            tls: "127.0.0.1:6".parse().ok(),
+            ..file.clone()
+        };
+        let why = stranger(&elsewhere, &status()).unwrap();
+        assert!(why.contains("other addresses"), "{why}");
+        // More than there can be, also of those that no signal can have.
+        for pid in [i32::MAX.unsigned_abs(), u32::MAX] {
+            let killed = Addresses {
+                pid,
+                ..file.clone()
+            };
+            let why = stranger(&killed, &status()).unwrap();
+            assert!(why.contains(&pid.to_string()), "{why}");
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::{
     io::{Read as _, Write as _},
 };
 
+use rialto_server::addresses;
 use support::{Serving, run, text};
 
 #[test]
@@ -141,6 +142,24 @@ fn status_shows_a_running_broker_and_fails_without_one() {
     let json = run(&["status", "--json", "--ops", &ops]);
     let status: rialto_broker::ops::Status = serde_json::from_slice(&json.stdout).unwrap();
     assert_eq!((status.state.as_str(), status.shards), ("serving", 1));
+}
+
+#[test]
+fn another_broker_is_not_shown_for_the_one_that_was_killed() {
+    let (directory, killed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let serving = Serving::start(directory.path(), &[]);
+    // The same addresses, as by default, and a process that is gone.
+    let mut left = serving.addresses();
+    left.pid = i32::MAX.unsigned_abs();
+    addresses::write(killed.path(), &left).unwrap();
+    let data = killed.path().to_str().unwrap();
+    for json in [&[][..], &["--json"]] {
+        let output = run(&[&["status", "--data", data], json].concat());
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("another broker answers at"), "{said}");
+        assert!(output.stdout.is_empty());
+    }
 }
 
 #[test]

@@ -102,7 +102,7 @@ pub(super) async fn run(stage: &mut Stage) -> anyhow::Result<()> {
         if spoil(&stage.launch.data.join(&file), place, damage)? {
             judge(stage, &mut town, &case).await?;
         } else {
-            stage.figures.add("files too short for it", 1);
+            stage.figures.add("files that it leaves as they were", 1);
         }
         if stage.found() > found && kept < KEPT_MAX {
             let damaged = stage.path(&format!("damaged-{number}"));
@@ -307,7 +307,7 @@ fn judge_reread(reread: &Reread, log: &str, what: &str) -> Findings {
     findings
 }
 
-/// Damages a file; false: it is too short for that.
+/// Damages a file; false: it is too short for that, or a sector of it is zero as it is.
 fn spoil(path: &Path, place: Place, damage: Damage) -> anyhow::Result<bool> {
     let bytes = fs::read(path).with_context(|| path.display().to_string())?;
     // A segment is prepared with zeroes; its tail is where they begin.
@@ -329,6 +329,10 @@ fn spoil(path: &Path, place: Place, damage: Damage) -> anyhow::Result<bool> {
         Damage::SectorZeroed => {
             let from = at / SECTOR_BYTES * SECTOR_BYTES;
             let most = usize::try_from((bytes.len() as u64 - from).min(SECTOR_BYTES))?;
+            let before = &bytes[usize::try_from(from)?..][..most];
+            if before.iter().all(|byte| *byte == 0) {
+                return Ok(false);
+            }
             file.write_all_at(&vec![0; most], from)?;
         }
         Damage::CutOff => file.set_len(at)?,
@@ -442,5 +446,9 @@ mod tests {
         assert_eq!(spoiled(Place::Middle, Damage::CutOff).len(), 1_499);
         fs::write(&path, [0; 100]).unwrap();
         assert!(!spoil(&path, Place::Head, Damage::BitFlipped).unwrap());
+        let mut hollow = vec![0_u8; 4_001];
+        hollow[4_000] = 7;
+        fs::write(&path, &hollow).unwrap();
+        assert!(!spoil(&path, Place::Middle, Damage::SectorZeroed).unwrap());
     }
 }

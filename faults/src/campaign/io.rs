@@ -7,6 +7,7 @@ use tokio::time::{Instant, sleep};
 
 use super::stage::Stage;
 use crate::broker::{Broker, Ports, Started};
+use crate::findings::Figures;
 use crate::lives::OwnEnd;
 use crate::load::{Era, Pace, Plan, Town, Turns};
 use crate::patience::Patience;
@@ -18,6 +19,10 @@ const LIFE: Duration = Duration::from_millis(350);
 const STOP_MAX: Duration = Duration::from_secs(30);
 /// Which of a site's calls fails: one of the first so many.
 const NTH_MAX: u64 = 5;
+/// What becomes of the sites, and how many that are not met again say something where no call failed.
+const STRUCK: &str = "calls that failed";
+const NOT_MET: &str = "sites that were not met again";
+const NOT_MET_MIN: u64 = 10;
 
 pub(super) async fn run(stage: &mut Stage) -> anyhow::Result<()> {
     let shim = stage.shim()?;
@@ -49,18 +54,23 @@ pub(super) async fn run(stage: &mut Stage) -> anyhow::Result<()> {
         if !struck {
             struck = fresh(stage, &shim, &site, wrong, &what).await?;
         }
-        let figure = if struck {
-            "calls that failed"
-        } else {
-            "sites that were not met again"
-        };
+        let figure = if struck { STRUCK } else { NOT_MET };
         stage.figures.add(figure, 1);
         stage.progress.step(round + 1);
     }
     town.read_all_again().await;
     stage.note(&mut town);
+    if struck_nothing(&stage.figures) {
+        let words = "of all the sites that were aimed at none was met again";
+        stage.findings.add("attack that did not take place", words);
+    }
     drop(broker);
     Ok(())
+}
+
+/// Whether no call failed, in more rounds than can be by chance: of the sites a third at most is not met again.
+fn struck_nothing(figures: &Figures) -> bool {
+    figures.of(STRUCK) == 0 && figures.of(NOT_MET) >= NOT_MET_MIN
 }
 
 /// Every way in which every site can go wrong, in an order of the dice, as many as there are rounds.
@@ -182,4 +192,21 @@ async fn fresh(
     }
     std::fs::remove_dir_all(&launch.data)?;
     Ok(struck)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounds_in_which_no_call_failed_are_no_campaign() {
+        let after = |struck, not_met| {
+            let mut figures = Figures::default();
+            figures.add(STRUCK, struck);
+            figures.add(NOT_MET, not_met);
+            struck_nothing(&figures)
+        };
+        assert!(after(0, NOT_MET_MIN));
+        assert!(!after(1, 1_000) && !after(0, 4) && !after(0, 0));
+    }
 }

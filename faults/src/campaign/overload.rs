@@ -63,6 +63,8 @@ const TRIES: u32 = 3;
 const NEWCOMER_MAX: Duration = Duration::from_secs(5);
 /// Open files that attackers use at most, of the 20,000 that many machines give a process.
 const FILES: u64 = 19_000;
+/// Whose dice the attackers' are: in each round the same.
+const ATTACKERS: u64 = 3;
 /// Steps of patience between two looks at the broker's metrics.
 const LOOK_EVERY: u32 = 20;
 
@@ -176,7 +178,8 @@ async fn play(stage: &mut Stage, attack: Attack) -> anyhow::Result<Outcome> {
 
     let standstills = Standstills::begin();
     steady.enter(Phase::Attacked);
-    let assault = Assault::begin(attack, stage.launch.ports, connections)?;
+    let dice = stage.dice.of(ATTACKERS);
+    let assault = Assault::begin(attack, stage.launch.ports, connections, dice)?;
     let newcomers = Newcomers::begin(&plan)?;
     sleep(times.attacked).await;
     let after = expected(stage, &broker, attack, &assault, &before).await?;

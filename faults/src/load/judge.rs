@@ -55,7 +55,7 @@ pub(super) fn judge(
         versions(book, &readings, findings);
     }
     findings.add_verdict(&verdict);
-    receipts(book, log, findings);
+    receipts(book, log, &deleted, findings);
     refusals(book, log, findings);
     deletions(book, log, findings);
     if turns_count == Turns::Count {
@@ -141,7 +141,7 @@ fn versions(book: &Book, readings: &[Reading], findings: &mut Findings) {
 }
 
 /// What the checker does not look at: acknowledged events that are no messages, and the time of each receipt.
-fn receipts(book: &Book, log: &[v1::Event], findings: &mut Findings) {
+fn receipts(book: &Book, log: &[v1::Event], deleted: &HashSet<Seq>, findings: &mut Findings) {
     let by_seq: HashMap<u64, &v1::Event> = log.iter().map(|event| (event.seq, event)).collect();
     for line in &book.entries {
         let Some(receipt) = line.receipt else {
@@ -167,7 +167,7 @@ fn receipts(book: &Book, log: &[v1::Event], findings: &mut Findings) {
                         line.client_id
                     ),
                 );
-            } else if !change.is_in(event) {
+            } else if !change.is_in(event, deleted) {
                 findings.add("altered", format!("{name}: sent {change:?}, got {event:?}"));
             }
         }
@@ -403,6 +403,28 @@ mod tests {
         let here = Change::React(Seq(1), "👍".to_owned());
         assert_eq!(judged(here.clone(), here.clone()), [""; 0]);
         assert_eq!(judged(here, elsewhere), ["altered"]);
+    }
+
+    #[test]
+    fn an_edit_has_lost_its_text_only_where_its_message_was_deleted() {
+        let edit = Change::Edit(Seq(1), "new".to_owned());
+        let faded = v1::Event {
+            content: Some(Content::Redacted(v1::Redacted { by_seq: 3 })),
+            ..change_event(2, 2, edit.clone())
+        };
+        let mut lines = vec![line(1, 1), change(2, 2, edit.clone())];
+        assert_eq!(found(lines, &[event(1, 1), faded.clone()]), ["altered"]);
+        lines = vec![
+            line(1, 1),
+            change(2, 2, edit),
+            change(3, 3, Change::Delete(Seq(1))),
+        ];
+        let redacted = v1::Event {
+            content: None,
+            ..event(1, 1)
+        };
+        let delete = change_event(3, 3, Change::Delete(Seq(1)));
+        assert_eq!(found(lines, &[redacted, faded, delete]), [""; 0]);
     }
 
     #[test]

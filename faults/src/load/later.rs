@@ -1,6 +1,7 @@
 //! What is said in logs that were judged before. Frame by frame, without the SDK: each answer is heard as the broker gives it, and
 //! nothing is sent again by itself, be it to the broker of another round.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::Ipv4Addr;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -44,6 +45,8 @@ pub(crate) struct Heard {
     pub(crate) refused: Vec<String>,
     /// How many were not answered.
     pub(crate) unanswered: usize,
+    /// The requests that were.
+    pub(crate) answered: BTreeSet<u32>,
 }
 
 /// Who says it.
@@ -185,6 +188,11 @@ fn answered(
         let words = format!("request {request}, which is none, was answered with {answer:?}");
         return Err(io::Error::other(words));
     };
+    // Else the second answer would count as that of another message.
+    if !heard.answered.insert(request) {
+        let words = format!("request {request} was answered twice, now with {answer:?}");
+        return Err(io::Error::other(words));
+    }
     heard.unanswered = heard.unanswered.saturating_sub(1);
     match answer {
         Ok(receipt) => {
@@ -264,6 +272,28 @@ mod tests {
         assert_eq!((later[0].receipt, later[2].receipt), (None, None));
         assert_eq!((heard.acknowledged, heard.unanswered), (1, 1));
         assert_eq!((heard.unavailable.len(), heard.refused.len()), (1, 1));
+    }
+
+    /// Its second answer would stand for that of the other.
+    #[test]
+    fn a_message_that_is_answered_twice_ends_it() {
+        let mut later = [message(1), message(2)];
+        let mut heard = Heard {
+            unanswered: 2,
+            ..Heard::default()
+        };
+        let receipt = v1::Receipt {
+            request_id: 1,
+            epoch: 1,
+            seq: 1,
+            ..v1::Receipt::default()
+        };
+        let receipts = vec![receipt.clone(), v1::Receipt { seq: 2, ..receipt }];
+        let published = v1::Published { receipts };
+        let published = frame::encode(FrameKind::Published, RequestId::PUSH, &published);
+        let twice = hear(&split(&published), &mut later, &mut heard).unwrap_err();
+        assert!(twice.to_string().contains("answered twice"), "{twice}");
+        assert_eq!(heard.unanswered, 1);
     }
 
     #[test]

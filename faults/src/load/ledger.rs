@@ -1,5 +1,6 @@
 //! What was sent and what was acknowledged, written down on the clients' side as it happens.
 
+use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rialto_loadgen::checker::Said;
@@ -96,13 +97,13 @@ impl Change {
         }
     }
 
-    /// Whether an event says this. An edit has no text any more once its message was deleted.
-    pub(super) fn is_in(&self, event: &v1::Event) -> bool {
+    /// Whether an event says this. An edit has no text any more once its message is one of those that were deleted.
+    pub(super) fn is_in(&self, event: &v1::Event, deleted: &HashSet<Seq>) -> bool {
         match (self, &event.content) {
             (Self::Edit(target, text), Some(event::Content::Edit(edit))) => {
                 edit.target == target.0 && edit.body == text.as_bytes()
             }
-            (Self::Edit(..), Some(event::Content::Redacted(_))) => true,
+            (Self::Edit(target, _), Some(event::Content::Redacted(_))) => deleted.contains(target),
             (Self::React(target, emoji), Some(event::Content::Reaction(reaction))) => {
                 reaction.target == target.0 && reaction.emoji == *emoji && !reaction.off
             }

@@ -17,12 +17,12 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::Plan;
 use super::dial::{connect, dial_as, user};
 use super::founding::found;
 use super::judge::{Turns, judge};
 use super::ledger::{Ledger, Line, Words};
 use super::reader::{self, Follower};
+use super::{Plan, ended};
 use crate::findings::{Figures, Findings};
 use crate::patience::Patience;
 
@@ -252,10 +252,8 @@ impl Steady {
         self.stop.send_replace(true);
         let mut left = Patience::of(self.patience);
         for task in self.talkers.drain(..) {
-            let abort = task.abort_handle();
-            if left.with(task).await.is_none() {
-                abort.abort();
-                findings.add("unanswered", "a client that behaves had no answer");
+            if let Err((kind, words)) = ended(task, &mut left).await {
+                findings.add(kind, format!("of those who behave, {words}"));
             }
         }
         let ids: Vec<ConversationId> = {

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::Args;
 use rialto_loadgen::compare::{differences, rows, table};
 use rialto_loadgen::run::Report;
@@ -29,6 +29,17 @@ pub(super) fn run(args: &CompareArgs) -> anyhow::Result<bool> {
         println!("not the same load: {difference}");
     }
     print!("{}", table(&rows(&before, &after)));
+    if !args.fail_if.is_empty() {
+        // What was measured of a part, or judged by nobody, holds nothing up.
+        for (path, report) in [(&args.before, &before), (&args.after, &after)] {
+            if let Some(reason) = &report.ended_early {
+                bail!(
+                    "{} ended early ({reason}): there is nothing to hold a threshold against",
+                    path.display()
+                );
+            }
+        }
+    }
     let mut stands = true;
     for threshold in &args.fail_if {
         if let Some(words) = threshold.broken_between(&before, &after)? {

@@ -11,6 +11,9 @@ use tokio::runtime::Builder;
 use super::target::{TargetArgs, duration};
 use super::telling::{check_report, write};
 
+/// Beside the one that opens what they follow, as many as user names tell apart.
+const CONNECTIONS_MAX: i64 = (1 << 24) - 2;
+
 #[derive(Debug, Args)]
 pub(super) struct IdleArgs {
     #[command(flatten)]
@@ -19,8 +22,8 @@ pub(super) struct IdleArgs {
     #[arg(long, value_name = "FILE")]
     report: PathBuf,
     /// Connections, each of a user of its own. On loopback they come from many addresses of 127.0.0.0/8.
-    #[arg(long, value_name = "N", default_value_t = 1000)]
-    connections: usize,
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=CONNECTIONS_MAX))]
+    connections: u32,
     /// The broker's process.
     #[arg(long, value_name = "PID")]
     broker_pid: u32,
@@ -40,7 +43,7 @@ pub(super) fn run(args: &IdleArgs) -> anyhow::Result<bool> {
         target: args.to.target.clone(),
         tokens: args.to.tokens()?,
         roots: args.to.roots()?,
-        connections: args.connections,
+        connections: args.connections as usize,
         broker: BrokerProcess::of(args.broker_pid)?,
         duration: args.duration,
         patience: args.to.patience(),

@@ -10,7 +10,7 @@ use rialto_loadgen::corpus::Limit;
 use rialto_loadgen::replay::{self, Sharing};
 use tokio::runtime::Builder;
 
-use super::target::TargetArgs;
+use super::target::{SECONDS_MAX, TargetArgs};
 use super::telling::{check_report, tell_findings, tell_latencies, write};
 
 /// Slowest speed: a day becomes three years.
@@ -47,13 +47,13 @@ pub(super) struct ReplayArgs {
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Conversations that are played at the same time.
-    #[arg(long, value_name = "N", default_value_t = 256)]
-    at_once: usize,
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
+    at_once: u32,
     /// Messages of one conversation that may wait for acknowledgement.
-    #[arg(long, value_name = "N", default_value_t = 16)]
-    window: usize,
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
+    window: u32,
     /// Seconds that a reader waits for what is missing when nothing comes.
-    #[arg(long, value_name = "S", default_value_t = 30)]
+    #[arg(long, value_name = "S", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=SECONDS_MAX))]
     settle_s: u64,
 }
 
@@ -77,8 +77,8 @@ pub(super) fn run(args: ReplayArgs) -> anyhow::Result<bool> {
         readers: args.readers as usize,
         run: args.run.map_or_else(new_run, Ok)?,
         seed: args.seed,
-        at_once: args.at_once,
-        window: args.window,
+        at_once: args.at_once as usize,
+        window: args.window as usize,
         settle: Duration::from_secs(args.settle_s),
         counters: Arc::default(),
     };

@@ -100,14 +100,18 @@ pub(super) struct RunArgs {
     /// Workers that are waiting elsewhere and make the load together with this process.
     #[arg(long, value_name = "ADDR,ADDR", value_delimiter = ',')]
     coordinate: Vec<SocketAddr>,
-    /// Waits at this address for a coordinator, carries its part of one load against --target, and ends.
-    #[arg(long, value_name = "LISTEN", conflicts_with_all = ["processes", "coordinate", "scenario", "html"])]
+    /// Waits at this address for a coordinator, carries its part of one load against --target, and ends. What load, the
+    /// coordinator says.
+    #[arg(long, value_name = "LISTEN", conflicts_with_all = [
+        "processes", "coordinate", "scenario", "report", "html", "connections", "publishers", "readers", "conversations", "shape",
+        "rate", "in_flight", "burst", "size", "duration", "warm_up", "check", "fail_if", "threads", "broker_pid", "settle_s",
+    ])]
     worker: Option<SocketAddr>,
     /// The broker's process, to report what it uses.
     #[arg(long, value_name = "PID")]
     broker_pid: Option<u32>,
     /// Seconds that readers wait for what is missing when nothing comes, and publishers for an answer.
-    #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u64).range(..=SECONDS_MAX))]
+    #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=SECONDS_MAX))]
     settle_s: u64,
 }
 
@@ -382,6 +386,12 @@ fn tell(report: &Report) {
         );
     }
     println!("checked: {}", report.check);
+    if (1..report.conversations).contains(&report.unread) {
+        println!(
+            "{} of {} conversations are followed by nobody: of those, acknowledgements alone",
+            report.unread, report.conversations
+        );
+    }
     if report.is_judged() {
         tell_findings(&report.violations.named(), &report.problems);
     } else {

@@ -31,7 +31,7 @@ pub(super) struct TargetArgs {
     #[arg(long, default_value = "rialto", requires = "token_key")]
     audience: String,
     /// Seconds without any progress after which the broker counts as gone.
-    #[arg(long, value_name = "S", default_value_t = 120, value_parser = clap::value_parser!(u64).range(..=SECONDS_MAX))]
+    #[arg(long, value_name = "S", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=SECONDS_MAX))]
     patience_s: u64,
 }
 

@@ -349,22 +349,15 @@ async fn follow_anew(client: Client, conversation: ConversationId) {
 mod tests {
     use rialto_protocol::error::ErrorCode;
     use rialto_protocol::v1;
-    use rialto_sdk::Roots;
 
     use super::*;
-    use crate::tokens::Tokens;
+    use crate::dial::to_nowhere;
 
     const ROOM: ConversationId = ConversationId::from_bytes([1; 16]);
 
     fn recording() -> Recording {
         let counters = Arc::new(Counters::default());
-        let dialer = Dialer::new(
-            "tcp://127.0.0.1:1".parse().unwrap(),
-            Tokens::Development,
-            Roots::InsecureLoopbackOnly,
-            Duration::ZERO,
-            counters.clone(),
-        );
+        let dialer = to_nowhere(counters.clone());
         Recording {
             readers: Readers {
                 dialer: Arc::new(dialer),

@@ -257,7 +257,8 @@ impl Load<'_> {
         Ok(())
     }
 
-    /// Waits for what a thread says next.
+    /// Waits for what a thread says next. None says more than it has to: of those in other processes that is seen to where it
+    /// comes in.
     async fn hear(&mut self) -> Result<(), RunError> {
         tokio::select! {
             done = self.crew.next() => self.said.push(done?),

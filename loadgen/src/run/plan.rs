@@ -191,6 +191,25 @@ impl Plan {
         threads
     }
 
+    /// How many conversations no reader follows: nobody looks at what is said there.
+    pub(super) fn unread(&self) -> usize {
+        let unread = self.ranges.iter().map(|range| {
+            let followed = match range.part.shape {
+                _ if self.readers == 0 => 0,
+                // Its publisher alone.
+                Shape::Groups { members: ..=1, .. } => 0,
+                Shape::Threads { follow, .. } if (1..range.count).contains(&follow) => {
+                    let threads = |reader| self.followed_threads(range, follow, reader);
+                    let all: BTreeSet<usize> = (0..self.readers).flat_map(threads).collect();
+                    all.len()
+                }
+                _ => range.count,
+            };
+            range.count - followed
+        });
+        unread.sum()
+    }
+
     /// Members of a group that read.
     fn group_readers(&self, range: &Range, group: usize) -> impl Iterator<Item = usize> {
         let members = match range.part.shape {
@@ -310,6 +329,25 @@ mod tests {
             plan.create(3).kind() == ConversationKind::Group && plan.create(3).members.len() == 3
         );
         assert_eq!(plan.create(30).kind(), ConversationKind::Thread);
+    }
+
+    #[test]
+    fn what_no_reader_follows_is_unread() {
+        for (readers, shapes, unread) in [
+            (0, vec!["channels:7"], Some(7)),
+            (1, vec!["channels:7", "groups:5:2", "threads:9"], Some(0)),
+            (3, vec!["channels:7", "groups:5:1"], Some(5)),
+            (1, vec!["threads:50:1:5"], Some(45)),
+            (9, vec!["groups:5:4", "threads:50:1:5"], None),
+        ] {
+            let plan = plan(2, readers, &shapes);
+            let followed: BTreeSet<usize> = (0..readers)
+                .flat_map(|reader| plan.follows(reader))
+                .collect();
+            let found = plan.unread();
+            assert_eq!(found, plan.conversations() - followed.len(), "{shapes:?}");
+            assert!(unread.is_none_or(|unread| unread == found), "{shapes:?}");
+        }
     }
 
     #[test]

@@ -32,6 +32,11 @@ const REACH_MAX: Duration = Duration::from_secs(10);
 const REACH_AGAIN: Duration = Duration::from_millis(50);
 /// How long it waits for what a worker says first.
 const FIRST_WORD_MAX: Duration = Duration::from_secs(30);
+/// Bytes of the first line, by which both sides know each other, and of those behind it: accounts of millions of conversations.
+const FIRST_LINE_BYTES_MAX: usize = 1 << 20;
+const LINE_BYTES_MAX: usize = 1 << 30;
+/// How often a thread says that it has come to the end of a stage: before it joins, follows, and carries the load.
+const STAGES: usize = 3;
 /// Both sides have to be of one version.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -72,26 +77,83 @@ enum Word {
 pub(crate) struct Link {
     address: SocketAddr,
     threads: usize,
+    conversations: usize,
     lines: Lines,
     writer: OwnedWriteHalf,
 }
 
-/// Lines of JSON.
-struct Lines(tokio::io::Lines<BufReader<OwnedReadHalf>>);
+/// Lines of JSON, none of which takes all memory.
+struct Lines {
+    reader: BufReader<OwnedReadHalf>,
+    /// What has come of the next one.
+    line: Vec<u8>,
+    bytes_max: usize,
+}
 
 impl Lines {
     fn new(reader: OwnedReadHalf) -> Self {
-        Self(BufReader::new(reader).lines())
+        Self {
+            reader: BufReader::new(reader),
+            line: Vec::new(),
+            bytes_max: FIRST_LINE_BYTES_MAX,
+        }
     }
 
     /// The next one; cancel safe.
     async fn next<T: DeserializeOwned>(&mut self) -> Result<T, String> {
-        match self.0.next_line().await {
-            Ok(Some(line)) => serde_json::from_str(&line)
-                .map_err(|error| format!("it does not speak as this loadgen does: {error}")),
-            Ok(None) => Err("it has ended".into()),
-            Err(error) => Err(error.to_string()),
+        loop {
+            let more = self.reader.fill_buf().await;
+            let more = more.map_err(|error| error.to_string())?;
+            if more.is_empty() {
+                return Err("it has ended".into());
+            }
+            let end = more.iter().position(|byte| *byte == b'\n');
+            let part = &more[..end.unwrap_or(more.len())];
+            let taken = part.len() + usize::from(end.is_some());
+            if self.line.len() + part.len() > self.bytes_max {
+                return Err(format!("it says {} bytes and more", self.bytes_max));
+            }
+            self.line.extend_from_slice(part);
+            self.reader.consume(taken);
+            if end.is_some() {
+                self.bytes_max = LINE_BYTES_MAX;
+                let line = std::mem::take(&mut self.line);
+                return serde_json::from_slice(&line)
+                    .map_err(|error| format!("it does not speak as this loadgen does: {error}"));
+            }
         }
+    }
+}
+
+/// What the threads of a worker have said. Each says everything once, and the coordinator takes no step before all have said what
+/// leads to it; so more, or something else, comes from no worker.
+#[derive(Debug, Default)]
+struct Heard {
+    stages: usize,
+    published: usize,
+    judged: usize,
+}
+
+impl Heard {
+    /// Takes in what one of so many threads says, in a load of so many conversations.
+    fn take(&mut self, done: &Done, threads: usize, conversations: usize) -> Result<(), String> {
+        let (heard, most) = match done {
+            Done::Stage => (&mut self.stages, STAGES * threads),
+            Done::Published(accounts, _) => {
+                let may = self.stages == STAGES * threads
+                    && accounts.iter().all(|one| one.conversation < conversations);
+                (&mut self.published, if may { threads } else { 0 })
+            }
+            Done::Judged(_) => {
+                let may = self.published == threads;
+                (&mut self.judged, if may { threads } else { 0 })
+            }
+        };
+        if *heard >= most {
+            return Err("it says what none of its threads has to say now".into());
+        }
+        *heard += 1;
+        Ok(())
     }
 }
 
@@ -146,6 +208,7 @@ impl Link {
         Ok(Self {
             address,
             threads: spec.threads.max(1),
+            conversations: shared.plan.conversations(),
             lines,
             writer,
         })
@@ -200,11 +263,12 @@ pub(super) fn lead(
     let Link {
         address,
         threads,
+        conversations,
         mut lines,
         mut writer,
     } = link;
     tokio::spawn(async move {
-        let mut judged = 0;
+        let mut heard = Heard::default();
         let failure = loop {
             tokio::select! {
                 word = lines.next() => match word {
@@ -214,10 +278,12 @@ pub(super) fn lead(
                     }
                     Ok(Word::Begun(_)) => break "it began twice".into(),
                     Ok(Word::Done(done)) => {
-                        judged += usize::from(matches!(done, Done::Judged(_)));
+                        if let Err(problem) = heard.take(&done, threads, conversations) {
+                            break problem;
+                        }
                         let _ = reports.send(Ok(done));
                         // It ends by itself then.
-                        if judged == threads {
+                        if heard.judged == threads {
                             return;
                         }
                     }
@@ -344,7 +410,12 @@ async fn carry(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use super::super::ledger::Account;
+    use super::super::numbers::Numbers;
     use super::*;
+    use crate::checker::Violations;
 
     #[test]
     fn clocks_that_are_surely_apart_are_told() {
@@ -366,6 +437,54 @@ mod tests {
         let (reader, _writer) = stream.into_split();
         let word = first_word(&mut Lines::new(reader), Duration::from_millis(10)).await;
         assert!(word.unwrap_err().contains("says nothing"));
+    }
+
+    #[tokio::test]
+    async fn a_line_that_does_not_end_is_not_kept() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut worker = TcpStream::connect(address).await.unwrap();
+        let (reader, _writer) = listener.accept().await.unwrap().0.into_split();
+        let mut lines = Lines::new(reader);
+        lines.bytes_max = 12;
+        worker.write_all(b"{\"Begun\":77}\n").await.unwrap();
+        let first: Result<Word, String> = lines.next().await;
+        assert!(matches!(first, Ok(Word::Begun(77))), "{first:?}");
+        assert_eq!(lines.bytes_max, LINE_BYTES_MAX);
+        lines.bytes_max = 12;
+        worker.write_all(b"{\"Begun\":77777").await.unwrap();
+        let endless: Result<Word, String> = lines.next().await;
+        assert!(endless.unwrap_err().contains("12 bytes and more"));
+    }
+
+    #[test]
+    fn the_threads_of_a_worker_say_everything_once_and_in_turn() {
+        let published = |conversation| {
+            let account = Account {
+                conversation,
+                publisher: 0,
+                numbers: 0,
+                refused: Numbers::default(),
+                unanswered: Numbers::default(),
+                repeated: BTreeMap::new(),
+                seq_max: 0,
+                digest: 0,
+            };
+            Done::Published(vec![account], Vec::new())
+        };
+        let judged = || Done::Judged(Violations::default());
+        let mut heard = Heard::default();
+        let mut take = |done: Done| heard.take(&done, 2, 5).is_ok();
+        assert!(!take(published(4)), "it carries no load yet");
+        for _ in 0..2 * STAGES {
+            assert!(take(Done::Stage));
+        }
+        assert!(!take(Done::Stage), "once more than there are threads");
+        assert!(!take(published(5)), "a conversation that there is not");
+        assert!(take(published(4)));
+        assert!(!take(judged()), "one of them still publishes");
+        assert!(take(published(0)) && !take(published(1)));
+        assert!(take(judged()) && take(judged()) && !take(judged()));
     }
 
     #[test]

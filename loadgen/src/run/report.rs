@@ -7,7 +7,7 @@ use super::interval::Due;
 use super::lead::{Measured, MeasuredPhase};
 use super::samples::Sample;
 use super::schedule::{Pace, Phase, PhaseKind};
-use super::{Check, Shared, Spec};
+use super::{Check, Shared};
 use crate::broker_process::Usage;
 use crate::checker::Violations;
 use crate::latency::Percentiles;
@@ -15,7 +15,7 @@ use crate::standstill::StoodStill;
 
 /// Refusals in words that a report keeps.
 const PROBLEMS_MAX: usize = 10;
-/// What is checked when nobody reads.
+/// What is checked when nobody reads anything.
 const ACKNOWLEDGEMENTS: &str = "acknowledgements";
 /// What is checked when readers have not come to judge.
 const UNFINISHED: &str = "unfinished";
@@ -34,6 +34,9 @@ pub struct Report {
     pub readers: usize,
     /// Conversations.
     pub conversations: usize,
+    /// Those of them that nobody follows: what was said there was acknowledged, and that is all that is known.
+    #[serde(default)]
+    pub unread: usize,
     /// Their shapes.
     pub shapes: Vec<String>,
     /// Processes that made the load.
@@ -47,7 +50,8 @@ pub struct Report {
     pub burst: usize,
     /// Bytes of a body.
     pub size: String,
-    /// How much was examined: full, sampled=N or off; acknowledgements when nobody read, unfinished when nobody has judged.
+    /// How much was examined of what was read: full, sampled=N or off; acknowledgements when nothing was to be read, unfinished
+    /// when nobody has judged.
     pub check: String,
     /// Measured time, seconds.
     pub duration_s: f64,
@@ -190,12 +194,14 @@ pub(super) fn report(shared: &Shared, mut measured: Measured) -> Report {
     measured.problems.truncate(PROBLEMS_MAX);
     let violations = measured.violations.unwrap_or_default();
     let violations_total = violations.total();
+    let unread = shared.plan.unread();
     Report {
         target: shared.target.to_string(),
         connections: spec.connections,
         publishers: spec.publishers,
         readers: spec.readers,
         conversations: shared.plan.conversations(),
+        unread,
         shapes: spec
             .parts
             .iter()
@@ -212,7 +218,11 @@ pub(super) fn report(shared: &Shared, mut measured: Measured) -> Report {
         }),
         burst: spec.burst,
         size: spec.size.to_string(),
-        check: checked(spec, measured.violations.is_some()),
+        check: match measured.violations {
+            None => UNFINISHED.to_owned(),
+            Some(_) if unread == shared.plan.conversations() => ACKNOWLEDGEMENTS.to_owned(),
+            Some(_) => spec.check.to_string(),
+        },
         duration_s: all.seconds,
         published: all.due.published,
         published_per_s: all.per_s(all.published),
@@ -270,15 +280,6 @@ fn growth(phases: &[Phase], samples: &[Sample]) -> Option<Growth> {
     Growth::between(&samples)
 }
 
-/// What was examined. Without readers nobody looks at a message, and all that is known is that each was acknowledged.
-fn checked(spec: &Spec, judged: bool) -> String {
-    match (spec.readers, judged) {
-        (_, false) => UNFINISHED.to_owned(),
-        (0, true) => ACKNOWLEDGEMENTS.to_owned(),
-        _ => spec.check.to_string(),
-    }
-}
-
 /// What all measured phases have in common.
 fn common<T: PartialEq + Copy>(phases: &[Phase], what: impl Fn(Pace) -> Option<T>) -> Option<T> {
     let mut all = phases
@@ -311,6 +312,7 @@ mod tests {
     use rialto_sdk::Roots;
 
     use super::super::interval::Interval;
+    use super::super::{Part, Shape, Spec};
     use super::*;
     use crate::tokens::Tokens;
 
@@ -333,6 +335,10 @@ mod tests {
             readers,
             ..Spec::now().unwrap()
         };
+        of(spec)
+    }
+
+    fn of(spec: Spec) -> Shared {
         let target = "tcp://127.0.0.1:1".parse().unwrap();
         let roots = Roots::InsecureLoopbackOnly;
         Shared::new(target, Tokens::Development, roots, spec, 0)
@@ -442,6 +448,24 @@ mod tests {
             let shared = shared(vec![phase("load", true)], readers);
             let report = report(&shared, measured(vec![came(0, 1, 1)], &Interval::default()));
             assert_eq!(report.check, check);
+        }
+    }
+
+    #[test]
+    fn of_conversations_that_nobody_follows_acknowledgements_alone_are_checked() {
+        let groups = |members| Part::of(Shape::Groups { count: 3, members });
+        for (parts, unread, check) in [
+            (vec![groups(1)], 3, "acknowledgements"),
+            (vec![groups(1), groups(2)], 3, "full"),
+        ] {
+            let shared = of(Spec {
+                phases: vec![phase("load", true)],
+                readers: 4,
+                parts,
+                ..Spec::now().unwrap()
+            });
+            let report = report(&shared, measured(vec![came(0, 1, 1)], &Interval::default()));
+            assert_eq!((report.unread, &*report.check), (unread, check));
         }
     }
 }

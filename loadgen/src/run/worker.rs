@@ -40,9 +40,22 @@ pub(super) struct Task {
     pub(super) reports: Reports,
 }
 
+/// Says that its thread has panicked: the coordinator would wait for ever for what that had to say.
+struct Witness(Reports);
+
+impl Drop for Witness {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let error = RunError::System("a thread of the load panicked".into());
+            let _ = self.0.send(Err(error));
+        }
+    }
+}
+
 /// Runs a thread to its end; what becomes of it is reported.
 pub(super) fn run(task: Task) {
     let reports = task.reports.clone();
+    let _witness = Witness(reports.clone());
     let result = Builder::new_current_thread()
         .enable_all()
         .build()
@@ -239,5 +252,27 @@ impl Task {
         reached
             .map(drop)
             .map_err(|_| RunError::System("the coordinator is gone".into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn a_thread_that_panics_is_heard_of_and_one_that_ends_is_not() {
+        for panics in [true, false] {
+            let (reports, mut heard) = mpsc::unbounded_channel();
+            let thread = std::thread::spawn(move || {
+                let _witness = Witness(reports);
+                assert!(!panics, "a planted mistake");
+            });
+            assert_eq!(thread.join().is_err(), panics);
+            let said = heard.try_recv();
+            let told = matches!(said, Ok(Err(RunError::System(_))));
+            assert_eq!(told, panics, "{said:?}");
+        }
     }
 }

@@ -8,7 +8,7 @@ use rialto_protocol::ids::{ConversationId, UserId};
 use rialto_protocol::limits;
 use rialto_protocol::v1;
 use tokio::io::AsyncWriteExt as _;
-use tokio::time::interval;
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::line::{self, Caller, Hearing, Line};
 use super::site::Site;
@@ -18,7 +18,8 @@ use crate::random::Dice;
 const MESSAGES: usize = 4;
 /// Changes between two lists of whom one watches, and the time for them: more than the rate of requests allows.
 const FLIPS: u32 = 120;
-const FLIPS_EVERY: Duration = Duration::from_secs(1);
+const FLIPS_EVERY_MS: u64 = 1_000;
+const FLIPS_EVERY: Duration = Duration::from_millis(FLIPS_EVERY_MS);
 /// Users of a list that has room in a crowd.
 const WATCHED: usize = 20;
 
@@ -68,9 +69,12 @@ fn crowd(dice: &mut Dice, id: &mut u32) -> Vec<u8> {
     all
 }
 
-/// Everybody watches others, now these and now those, and is away and back faster than he may; half of them never read.
+/// Everybody watches others, now these and now those, and is away and back faster than he may; half of them never read. When in
+/// each second somebody's turn is follows from the seed and not from when he was let in: else by chance many would have it at once.
 pub(super) async fn presence(site: &Rc<Site>) {
+    let begun = Instant::now();
     site.each(|site, number| async move {
+        let first = begun + phase(&site.dice, number);
         loop {
             let hearing = match number % 2 {
                 0 => Hearing::Deaf,
@@ -79,13 +83,15 @@ pub(super) async fn presence(site: &Rc<Site>) {
             let line = Line::enter(&site, number, Caller::User, hearing).await;
             let (mut read, mut write) = line.stream.into_split();
             let speak = async {
-                let (mut id, mut turns) = (2, interval(FLIPS_EVERY));
-                while write
-                    .write_all(&flips(number, site.connections, &mut id))
-                    .await
-                    .is_ok()
-                {
+                let mut id = 2;
+                let mut turns = interval_at(next_turn(first, Instant::now()), FLIPS_EVERY);
+                turns.set_missed_tick_behavior(MissedTickBehavior::Skip);
+                loop {
                     turns.tick().await;
+                    let flips = flips(number, site.connections, &mut id);
+                    if write.write_all(&flips).await.is_err() {
+                        return;
+                    }
                 }
             };
             let hear = async {
@@ -102,6 +108,18 @@ pub(super) async fn presence(site: &Rc<Site>) {
         }
     })
     .await;
+}
+
+/// How far into each second this one's turn is.
+fn phase(dice: &Dice, number: usize) -> Duration {
+    dice.of(number as u64).millis(0, FLIPS_EVERY_MS - 1)
+}
+
+/// The first turn that has not passed, of those from `first` on.
+fn next_turn(first: Instant, now: Instant) -> Instant {
+    let passed = now.saturating_duration_since(first);
+    let turns = passed.as_nanos().div_ceil(FLIPS_EVERY.as_nanos());
+    first + FLIPS_EVERY * u32::try_from(turns).unwrap_or(u32::MAX)
 }
 
 /// A list of whom to watch, which begins elsewhere in the crowd each time, and changes of one's own. Every other list is as long as
@@ -130,4 +148,35 @@ fn flips(number: usize, crowd: usize, id: &mut u32) -> Vec<u8> {
     }
     *id += FLIPS + 1;
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn turns_are_where_the_seed_says_whenever_somebody_is_let_in() {
+        let phases = |seed| {
+            let dice = Dice::new(seed);
+            (0..100).map(|number| phase(&dice, number)).collect()
+        };
+        let seventh: Vec<Duration> = phases(7);
+        assert_eq!(phases(7), seventh);
+        assert_ne!(phases(8), seventh);
+        for quarter in 0..4 {
+            let mut found = seventh.iter().map(|phase| phase.as_millis() * 4 / 1_000);
+            assert!(found.any(|found| found == quarter));
+        }
+        let (begun, ms) = (Instant::now(), Duration::from_millis);
+        for (let_in, turn) in [
+            (0, 300),
+            (300, 300),
+            (301, 1_300),
+            (1_299, 1_300),
+            (5_000, 5_300),
+        ] {
+            let next = next_turn(begun + ms(300), begun + ms(let_in));
+            assert_eq!(next, begun + ms(turn), "{let_in}");
+        }
+    }
 }

@@ -232,6 +232,8 @@ impl Attack {
             Kind::QuicHalves if nothing(&tally.let_go) => "nothing was held back",
             Kind::CompressedPages if nothing(&tally.compressed) => "nothing was compressed",
             Kind::Presence if told == 0 => "nobody was told of anybody",
+            Kind::ReconnectStorm if nothing(&tally.in_over_tcp) => "nobody came in over TCP",
+            Kind::ReconnectStorm if nothing(&tally.in_over_quic) => "nobody came in over QUIC",
             _ if self.expected.is_empty() && told < connections => {
                 return Some(format!(
                     "{connections} connections were told something {told} times"
@@ -288,7 +290,10 @@ mod tests {
             assert!(missing(attack, &tally), "{} opened nothing", attack.name);
             Tally::add(&tally.opened);
             let silent = missing(attack, &tally);
-            let more = matches!(attack.kind, Kind::QuicHalves | Kind::Presence);
+            let more = matches!(
+                attack.kind,
+                Kind::QuicHalves | Kind::Presence | Kind::ReconnectStorm
+            );
             assert_eq!(
                 silent,
                 more || attack.expected.is_empty(),
@@ -298,9 +303,11 @@ mod tests {
             Tally::add(&tally.told);
             Tally::add(&tally.told);
             Tally::add(&tally.let_go);
-            let plain = matches!(attack.kind, Kind::CompressedPages);
-            assert_eq!(missing(attack, &tally), plain, "{}", attack.name);
+            Tally::add(&tally.in_over_tcp);
+            let half = matches!(attack.kind, Kind::CompressedPages | Kind::ReconnectStorm);
+            assert_eq!(missing(attack, &tally), half, "{}", attack.name);
             Tally::add(&tally.compressed);
+            Tally::add(&tally.in_over_quic);
             assert!(!missing(attack, &tally), "{} took place", attack.name);
             let _ = tally.failed.set("no herald".to_owned());
             assert!(missing(attack, &tally), "{} failed", attack.name);

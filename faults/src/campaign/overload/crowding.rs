@@ -151,6 +151,7 @@ pub(super) async fn reconnect_storm(site: &Rc<Site>) {
                     match connected {
                         Ok(held) => {
                             Tally::add(&site.tally.opened);
+                            Tally::add(&site.tally.in_over_quic);
                             sleep(STAY).await;
                             drop(held);
                         }
@@ -158,6 +159,7 @@ pub(super) async fn reconnect_storm(site: &Rc<Site>) {
                     }
                 } else {
                     let line = Line::enter(&site, number, Caller::User, Hearing::Usual).await;
+                    Tally::add(&site.tally.in_over_tcp);
                     sleep(STAY).await;
                     drop(line);
                 }

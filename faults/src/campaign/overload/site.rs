@@ -16,6 +16,7 @@ use tokio::task::LocalSet;
 
 use super::attack::Attack;
 use crate::broker::Ports;
+use crate::random::Dice;
 
 /// Connections that are being opened at a time: the broker's backlog is no target.
 const OPENING_MAX: usize = 256;
@@ -37,6 +38,10 @@ pub(super) struct Tally {
     pub(super) compressed: AtomicU64,
     /// Halves of handshakes that were held back and let go.
     pub(super) let_go: AtomicU64,
+    /// Clients of a storm that were let in over TCP, and over QUIC.
+    pub(super) in_over_tcp: AtomicU64,
+    /// See [`Tally::in_over_tcp`].
+    pub(super) in_over_quic: AtomicU64,
     /// Why they did not do what they were there for.
     pub(super) failed: OnceLock<String>,
 }
@@ -62,6 +67,8 @@ pub(super) struct Site {
     pub(super) connections: usize,
     pub(super) tally: Arc<Tally>,
     pub(super) opening: Semaphore,
+    /// What is left to chance follows from the campaign's seed.
+    pub(super) dice: Dice,
 }
 
 impl Site {
@@ -114,7 +121,12 @@ pub(super) struct Assault {
 
 impl Assault {
     /// Begins it.
-    pub(super) fn begin(attack: Attack, ports: Ports, connections: usize) -> anyhow::Result<Self> {
+    pub(super) fn begin(
+        attack: Attack,
+        ports: Ports,
+        connections: usize,
+        dice: Dice,
+    ) -> anyhow::Result<Self> {
         let (stop, stopped) = oneshot::channel();
         let tally = Arc::new(Tally::default());
         let theirs = tally.clone();
@@ -133,6 +145,7 @@ impl Assault {
                     connections,
                     tally: theirs.clone(),
                     opening: Semaphore::new(OPENING_MAX),
+                    dice,
                 });
                 tokio::select! {
                     _ = stopped => {}
@@ -177,7 +190,6 @@ mod tests {
     use super::super::attack::ATTACKS;
     use super::*;
     use crate::patience::Patience;
-    use crate::random::Dice;
 
     #[tokio::test]
     async fn an_attack_without_its_herald_says_that_it_did_not_take_place() {
@@ -185,7 +197,7 @@ mod tests {
             .into_iter()
             .find(|attack| attack.name == "hot conversation");
         let nobody = Ports::free(&mut Dice::new(std::process::id().into()));
-        let assault = Assault::begin(hot.unwrap(), nobody, 1).unwrap();
+        let assault = Assault::begin(hot.unwrap(), nobody, 1, Dice::new(1)).unwrap();
         let mut patience = Patience::of(Duration::from_secs(20));
         while assault.tally.failed.get().is_none() && patience.wait().await {}
         let tally = assault.end().await.unwrap();
