@@ -2,8 +2,9 @@
 //! told, handshakes, answers of storage, and those who leave. The pump calls the next of them once a round, so that who says little waits for a
 //! short round at most. When thousands say a little at the same moment, those for whom the round has no time wait for the next.
 //!
-//! Of those who wait for a turn the one is next who has had least (start-time fair queueing): a connection's account is what it
-//! has taken, and begins where the others are whenever that is more, so that nobody saves for later.
+//! Of those who wait for a turn the one is next who will have had least after it (fair queueing): a connection's account is what it
+//! has taken, and begins where the others are whenever that is more, so that nobody saves for later. One that has said nothing yet
+//! is taken to want much, or clients that come anew all the time would go before those who say little.
 
 use std::{
     cell::{Cell, RefCell},
@@ -22,6 +23,9 @@ const TURN_WORK: (usize, usize) = (16, 512);
 /// What is done in a round beside, for those who have had least of all: little of each, so that what others do at once delays them by
 /// less than a round.
 const LEAST_WORK: usize = 256;
+/// What a connection is taken to want that has not had a turn: more than those who say little have in minutes, and about as much as
+/// the longest of requests.
+const UNKNOWN_WORK: usize = 8 * ROUND_WORK;
 /// Whoever has had no more than so much beyond the last that was called is one of them, if no more is expected of a turn.
 const LEAST_SLACK: usize = 64;
 /// What it takes to look whether a connection has something to say.
@@ -43,7 +47,7 @@ const ANSWERS_TIME: Duration = Duration::from_micros(500);
 
 /// See the module.
 pub(crate) struct Turns {
-    /// Connections that have more to say, by what they had had when they came, and the order in which they did.
+    /// Connections that have more to say, by what they will have had after their turns, and the order in which they came.
     eager: RefCell<BTreeMap<(u64, u64), Rc<Link>>>,
     /// Given to the next of them.
     number: Cell<u64>,
@@ -122,7 +126,9 @@ impl Turns {
         let work = link
             .expected()
             .max(LOOK_WORK + close + unwritten / WRITE_WORK_BYTES);
-        if work <= LEAST_SLACK
+        let is_known = link.had().get() > 0;
+        if is_known
+            && work <= LEAST_SLACK
             && self.least_work.get() < LEAST_WORK
             && self.ahead(link) <= LEAST_SLACK
         {
@@ -209,8 +215,10 @@ impl Turns {
     /// have had less.
     pub(crate) fn wait(&self, link: &Rc<Link>, work: usize) {
         let number = self.number.replace(self.number.get() + 1);
-        let had = link.had().get().max(self.had.get());
-        self.put(link, work, (had, number));
+        let had = link.had().get();
+        let begins = had.max(self.had.get());
+        let wants = if had > 0 { work } else { UNKNOWN_WORK };
+        self.put(link, work, (begins + wants as u64, number));
     }
 
     fn put(&self, link: &Rc<Link>, work: usize, place: (u64, u64)) {
@@ -281,10 +289,9 @@ impl Turns {
         }
         let mut work = 0;
         while work < ROUND_WORK
-            && let Some(((had, _), link)) = eager.pop_first()
+            && let Some((_, link)) = eager.pop_first()
         {
-            // One that was put back has its old place.
-            self.had.set(self.had.get().max(had));
+            self.had.set(self.had.get().max(link.had().get()));
             work += link.call_eager();
         }
         !eager.is_empty()
@@ -300,6 +307,7 @@ mod tests {
     use super::*;
     use crate::admission::Strangers;
 
+    /// Connections that have had a turn.
     fn links(count: u32) -> Vec<Rc<Link>> {
         let strangers = Strangers::default();
         (0..count)
@@ -309,7 +317,9 @@ mod tests {
                     generation: 0,
                 };
                 let stranger = strangers.admit([127, 0, 0, 1].into(), 1_000).expect("room");
-                Rc::new(Link::new(conn, None, stranger))
+                let link = Rc::new(Link::new(conn, None, stranger));
+                link.had().set(1);
+                link
             })
             .collect()
     }
@@ -370,7 +380,7 @@ mod tests {
         assert!(turns.call());
         assert_eq!(eager(&turns), [4, 5]);
         assert!(!links[0].waits_for_turn() && links[4].waits_for_turn());
-        turns.wait(&links[0], 1);
+        turns.wait(&links[0], ROUND_WORK / 4);
         assert_eq!(eager(&turns), [4, 5, 0]);
         assert!(!turns.call());
     }
@@ -408,6 +418,27 @@ mod tests {
                 turns.wait(link, ROUND_WORK);
             }
         }
+    }
+
+    #[test]
+    fn who_says_little_goes_before_those_who_want_much_or_have_said_nothing_yet() {
+        let (turns, links) = (Turns::default(), links(5));
+        let [other, much, little, unknown @ ..] = &links[..] else {
+            panic!()
+        };
+        for link in [much, little] {
+            turns.was_read(link, Turn::Called, 10);
+        }
+        turns.was_read(other, Turn::Uncalled, ROUND_WORK);
+        for link in unknown {
+            link.had().set(0);
+            assert_eq!(turns.begin(link), None);
+        }
+        turns.wait(much, ROUND_WORK);
+        assert_eq!(turns.begin(little), Some(Turn::Least));
+        use_up(&turns, other);
+        assert_eq!(turns.begin(little), None);
+        assert_eq!(eager(&turns), [2, 1, 3, 4]);
     }
 
     #[test]
