@@ -23,10 +23,10 @@ pub const fn strikes(_: Mistake) -> bool {
 }
 
 #[cfg(feature = "planted")]
-pub use planted::{choose, strikes};
+pub use mistakes::{choose, strikes};
 
 #[cfg(feature = "planted")]
-mod planted {
+mod mistakes {
     use std::sync::atomic::{AtomicU8, AtomicU32, Ordering::Relaxed};
 
     use super::Mistake;
