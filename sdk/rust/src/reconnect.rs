@@ -206,6 +206,17 @@ impl Reconnect {
 mod tests {
     use super::*;
 
+    fn assert_spread_over_a_second(waits: &[Duration; 200]) {
+        assert!(
+            waits
+                .iter()
+                .all(|wait| *wait <= Duration::from_millis(1_000))
+        );
+        // One in 2^200 runs has all of them on one side.
+        assert!(waits.iter().any(|wait| *wait < Duration::from_millis(500)));
+        assert!(waits.iter().any(|wait| *wait > Duration::from_millis(500)));
+    }
+
     fn reconnect(endpoint: &str, attempts_max: Option<u32>) -> Reconnect {
         let policy = ReconnectPolicy {
             base_ms: 100,
@@ -225,14 +236,7 @@ mod tests {
                 *wait = reconnect.next(now).unwrap().0 - now;
             }
         }
-        assert!(
-            waits
-                .iter()
-                .all(|wait| *wait <= Duration::from_millis(1_000))
-        );
-        // One in 2^200 runs has all of them on one side.
-        assert!(waits.iter().any(|wait| *wait < Duration::from_millis(500)));
-        assert!(waits.iter().any(|wait| *wait > Duration::from_millis(500)));
+        assert_spread_over_a_second(&waits);
     }
 
     #[test]
@@ -352,14 +356,7 @@ mod tests {
             assert_eq!(endpoints.len(), 2, "the place holds all the same");
             *wait = at - now;
         }
-        assert!(
-            waits
-                .iter()
-                .all(|wait| *wait <= Duration::from_millis(1_000))
-        );
-        // One in 2^200 runs has all of them on one side.
-        assert!(waits.iter().any(|wait| *wait < Duration::from_millis(500)));
-        assert!(waits.iter().any(|wait| *wait > Duration::from_millis(500)));
+        assert_spread_over_a_second(&waits);
     }
 
     #[test]

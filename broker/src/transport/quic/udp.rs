@@ -72,10 +72,6 @@ impl AsyncUdpSocket for UdpSocket {
         self.state.max_gso_segments()
     }
 
-    fn max_receive_segments(&self) -> usize {
-        self.state.gro_segments()
-    }
-
     fn may_fragment(&self) -> bool {
         self.state.may_fragment()
     }
